@@ -1,0 +1,55 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace HpcBatchNorm.Interop;
+
+/// <summary>
+/// Zero-filled native memory aligned to 2 MiB when it is large (transparent huge pages are advised, which halves the first step's page faults)
+/// and to 64 bytes otherwise.
+/// </summary>
+internal sealed partial class AlignedMemory : SafeHandle
+{
+    private const nuint HugePage = 2u << 20;
+    private const int AdviseHugePages = 14;
+
+    public AlignedMemory(long bytes)
+        : base(0, ownsHandle: true)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(bytes);
+        Bytes = bytes;
+        nuint size = (nuint)Math.Max(bytes, 64);
+        nuint alignment = size >= HugePage ? HugePage : 64;
+        unsafe
+        {
+            void* memory = NativeMemory.AlignedAlloc(size, alignment);
+            if (alignment == HugePage && OperatingSystem.IsLinux())
+            {
+                // Advice only: where the kernel refuses, memory works as before.
+                _ = madvise(memory, size, AdviseHugePages);
+            }
+
+            NativeMemory.Clear(memory, size);
+            SetHandle((nint)memory);
+        }
+    }
+
+    public long Bytes { get; }
+
+    public nint Address => handle;
+
+    public override bool IsInvalid => handle == 0;
+
+    /// <summary>The elements at an address somebody keeps alive.</summary>
+    public static unsafe Span<T> AsSpan<T>(nint address, int length)
+        where T : unmanaged => new((void*)address, length);
+
+    protected override unsafe bool ReleaseHandle()
+    {
+        NativeMemory.AlignedFree((void*)handle);
+        return true;
+    }
+
+    [LibraryImport("libc")]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    private static unsafe partial int madvise(void* address, nuint length, int advice);
+}

@@ -1,0 +1,132 @@
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Backends;
+
+/// <summary>What the planner needs to know of a backend, and nothing more.</summary>
+/// <param name="ChannelBlock">Channels per block of the <see cref="TensorLayout.Blocked"/> layout; a slice starts and ends at a multiple of it.</param>
+/// <param name="BatchNormTakesSlices">Batch normalization reads and writes concatenation slices directly; otherwise the planner adds copies.</param>
+public sealed record BackendTraits(int ChannelBlock, bool BatchNormTakesSlices);
+
+/// <summary>
+/// A place where operations run. Public methods validate once, for all backends alike, and hand on to <c>...Core</c> methods.
+/// One thread at a time may use a backend and what it created. Dispose sessions and kernels before their backend.
+/// </summary>
+public abstract partial class Backend : IDisposable
+{
+    /// <summary><c>reference</c>, <c>onednn</c> or <c>cudnn</c>.</summary>
+    public abstract string Name { get; }
+
+    /// <summary>Library, version, threads and instruction set, for people.</summary>
+    public abstract string Description { get; }
+
+    /// <summary>What the planner needs to know.</summary>
+    public abstract BackendTraits Traits { get; }
+
+    /// <summary>Makes <paramref name="operation"/> executable on buffers that need no addresses yet.</summary>
+    /// <exception cref="ArgumentException">The operation's spec or shapes do not fit together.</exception>
+    /// <exception cref="NotSupportedException">This backend cannot do the operation for these shapes; the message says which and why.</exception>
+    public Kernel CreateKernel(Operation operation, BufferMap buffers)
+    {
+        operation.Validate();
+        return operation switch
+        {
+            ConvolutionForward o => CreateCore(o, buffers),
+            ConvolutionBackwardData o => CreateCore(o, buffers),
+            ConvolutionBackwardWeights o => CreateCore(o, buffers),
+            BatchNormForward o => CreateCore(o, buffers),
+            BatchNormBackward o => CreateCore(o, buffers),
+            ActivationForward o => CreateCore(o, buffers),
+            ActivationBackward o => CreateCore(o, buffers),
+            PoolingForward o => CreateCore(o, buffers),
+            PoolingBackward o => CreateCore(o, buffers),
+            LrnForward o => CreateCore(o, buffers),
+            LrnBackward o => CreateCore(o, buffers),
+            Dropout o => CreateCore(o, buffers),
+            InnerProductForward o => CreateCore(o, buffers),
+            InnerProductBackwardData o => CreateCore(o, buffers),
+            InnerProductBackwardWeights o => CreateCore(o, buffers),
+            Copy o => CreateCore(o, buffers),
+            Sum o => CreateCore(o, buffers),
+            PrepareInput o => CreateCore(o, buffers),
+            SoftmaxCrossEntropy o => CreateCore(o, buffers),
+            Softmax o => CreateCore(o, buffers),
+            SgdUpdate o => CreateCore(o, buffers),
+            ClipGradients o => CreateCore(o, buffers),
+            UpdateAverage o => CreateCore(o, buffers),
+            _ => throw new NotSupportedException($"No backend knows the operation '{operation.Kind}'."),
+        };
+    }
+
+    /// <summary>Makes the physical side of a tensor, without memory.</summary>
+    public abstract DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike);
+
+    /// <summary>Zero-filled device memory.</summary>
+    public abstract DeviceMemory Allocate(long bytes);
+
+    /// <summary>Sets a tensor from values in logical NCHW order (rounded to its element type); padding becomes zero.</summary>
+    public void Write(DeviceBuffer buffer, ReadOnlySpan<double> values)
+    {
+        CheckTransfer(buffer, values.Length);
+        WriteCore(buffer, values);
+    }
+
+    /// <summary>Sets a Float32 tensor from values in logical NCHW order; padding becomes zero.</summary>
+    public void Write(DeviceBuffer buffer, ReadOnlySpan<float> values)
+    {
+        CheckTransfer(buffer, values.Length);
+        WriteCore(buffer, values);
+    }
+
+    /// <summary>Sets an Int32 tensor (labels).</summary>
+    public void Write(DeviceBuffer buffer, ReadOnlySpan<int> values)
+    {
+        CheckTransfer(buffer, values.Length);
+        WriteCore(buffer, values);
+    }
+
+    /// <summary>Sets a UInt8 tensor (pixels, NHWC).</summary>
+    public void Write(DeviceBuffer buffer, ReadOnlySpan<byte> values)
+    {
+        CheckTransfer(buffer, values.Length);
+        WriteCore(buffer, values);
+    }
+
+    /// <summary>Gets a tensor's values in logical NCHW order.</summary>
+    public void Read(DeviceBuffer buffer, Span<double> values)
+    {
+        CheckTransfer(buffer, values.Length);
+        ReadCore(buffer, values);
+    }
+
+    /// <summary>Gets a tensor's values in logical NCHW order, rounded to single precision.</summary>
+    public void Read(DeviceBuffer buffer, Span<float> values)
+    {
+        CheckTransfer(buffer, values.Length);
+        ReadCore(buffer, values);
+    }
+
+    /// <summary>Frees the backend.</summary>
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Frees the backend.</summary>
+    protected virtual void Dispose(bool disposing)
+    {
+    }
+
+    private static void CheckTransfer(DeviceBuffer buffer, int length)
+    {
+        if (length != buffer.Tensor.Shape.Count)
+        {
+            throw new ArgumentException($"'{buffer.Tensor.Name}' has {buffer.Tensor.Shape.Count} elements ({buffer.Tensor.Shape}), but {length} values were given.");
+        }
+
+        if (buffer.Address == 0)
+        {
+            throw new InvalidOperationException($"'{buffer.Tensor.Name}' has no memory yet.");
+        }
+    }
+}

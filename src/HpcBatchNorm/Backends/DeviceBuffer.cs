@@ -1,0 +1,118 @@
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Backends;
+
+/// <summary>
+/// A tensor's physical side on one backend: how many bytes, in which layout, and, once the session has placed it, at which address.
+/// A view shares its parent's memory; setting the address of a root sets those of its views.
+/// </summary>
+public abstract class DeviceBuffer : IDisposable
+{
+    private nint _address;
+
+    /// <summary>Makes the buffer of <paramref name="tensor"/>, a view of <paramref name="parent"/> when that is not null.</summary>
+    protected DeviceBuffer(Tensor tensor, DeviceBuffer? parent)
+    {
+        Tensor = tensor;
+        Parent = parent;
+    }
+
+    /// <summary>The tensor.</summary>
+    public Tensor Tensor { get; }
+
+    /// <summary>The buffer this one is a view of, or null.</summary>
+    public DeviceBuffer? Parent { get; }
+
+    /// <summary>
+    /// Physical bytes of the whole buffer. For an opaque tensor 0 until the first kernel that uses it has decided the layout.
+    /// Meaningful for roots; views occupy nothing of their own.
+    /// </summary>
+    public abstract long Bytes { get; }
+
+    /// <summary>Bytes from the parent's address to the first element of this view.</summary>
+    protected abstract long ViewOffsetBytes { get; }
+
+    /// <summary>Address of the first element; 0 until the session has placed the root.</summary>
+    public nint Address
+    {
+        get => Parent is null ? _address : Parent.Address + (nint)ViewOffsetBytes;
+        set
+        {
+            if (Parent is not null)
+            {
+                throw new InvalidOperationException($"'{Tensor.Name}' is a view of '{Parent.Tensor.Name}' and has no address of its own to set.");
+            }
+
+            _address = value;
+        }
+    }
+
+    /// <summary>Frees what the buffer holds in the native library; memory belongs to the session.</summary>
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Frees what the buffer holds.</summary>
+    protected virtual void Dispose(bool disposing)
+    {
+    }
+}
+
+/// <summary>Device memory from <see cref="Backend.Allocate"/>: zero-filled, aligned to 64 bytes at least.</summary>
+public abstract class DeviceMemory : IDisposable
+{
+    /// <summary>First byte.</summary>
+    public abstract nint Address { get; }
+
+    /// <summary>Length in bytes.</summary>
+    public abstract long Bytes { get; }
+
+    /// <summary>Gives the memory back.</summary>
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Gives the memory back.</summary>
+    protected abstract void Dispose(bool disposing);
+}
+
+/// <summary>The buffers of a session or of one eager call, by tensor. Views are made with their parents.</summary>
+public sealed class BufferMap(Backend backend) : IDisposable
+{
+    private readonly Dictionary<Tensor, DeviceBuffer> _buffers = new(ReferenceEqualityComparer.Instance);
+
+    /// <summary>The buffer of <paramref name="tensor"/>, made on first use.</summary>
+    public DeviceBuffer this[Tensor tensor]
+    {
+        get
+        {
+            if (!_buffers.TryGetValue(tensor, out DeviceBuffer? buffer))
+            {
+                DeviceBuffer? parent = tensor.Parent is null ? null : this[tensor.Parent];
+                DeviceBuffer? layoutLike = tensor.LayoutLike is null ? null : this[tensor.LayoutLike];
+                buffer = backend.CreateBuffer(tensor, parent, layoutLike);
+                _buffers.Add(tensor, buffer);
+            }
+
+            return buffer;
+        }
+    }
+
+    /// <summary>All buffers made so far.</summary>
+    public IReadOnlyCollection<DeviceBuffer> All => _buffers.Values;
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (DeviceBuffer buffer in _buffers.Values)
+        {
+            buffer.Dispose();
+        }
+
+        _buffers.Clear();
+    }
+}

@@ -1,0 +1,21 @@
+using HpcBatchNorm.Interop;
+
+namespace HpcBatchNorm.Backends;
+
+/// <summary>Device memory of the CPU backends.</summary>
+internal sealed class HostMemory(long bytes) : DeviceMemory
+{
+    private readonly AlignedMemory _memory = new(bytes);
+
+    public override nint Address => _memory.Address;
+
+    public override long Bytes => _memory.Bytes;
+
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            _memory.Dispose();
+        }
+    }
+}

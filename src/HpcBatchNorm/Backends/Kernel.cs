@@ -1,0 +1,46 @@
+namespace HpcBatchNorm.Backends;
+
+/// <summary>What changes from step to step; everything else is fixed when a kernel is created.</summary>
+/// <param name="Step">Number of the step, from 0; the counter of dropout's random numbers.</param>
+/// <param name="LearningRate">The learning rate of this step.</param>
+public readonly record struct StepContext(long Step, float LearningRate);
+
+/// <summary>
+/// An operation made executable by a backend for given buffers. Created once, before the buffers have addresses; executed once per step,
+/// on the backend's thread, without allocating. Scratch memory is shared by all kernels of a session.
+/// </summary>
+public abstract class Kernel : IDisposable
+{
+    /// <summary>The operation it executes.</summary>
+    public Operation Operation { get; }
+
+    /// <summary>Binds the kernel to its operation.</summary>
+    protected Kernel(Operation operation) => Operation = operation;
+
+    /// <summary>What does the work, for people: oneDNN's implementation name, <c>native</c> for the shim's own kernels, <c>reference</c>.</summary>
+    public abstract string Implementation { get; }
+
+    /// <summary>Layout conversions the kernel does internally on each execution, in words; empty when there are none.</summary>
+    public virtual string Conversions => "";
+
+    /// <summary>Scratch bytes it needs while it executes.</summary>
+    public virtual long ScratchBytes => 0;
+
+    /// <summary>Address of at least <see cref="ScratchBytes"/> bytes, 64-byte aligned; set by the session before the first execution.</summary>
+    public nint Scratch { get; set; }
+
+    /// <summary>Does the work. Errors of the native library are thrown as <c>NativeException</c> naming the operation.</summary>
+    public abstract void Execute(in StepContext context);
+
+    /// <summary>Frees what the kernel holds in the native library.</summary>
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Frees what the kernel holds.</summary>
+    protected virtual void Dispose(bool disposing)
+    {
+    }
+}

@@ -1,0 +1,116 @@
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Backends;
+
+/// <summary>
+/// Runs one operation alone: memory for its tensors, inputs in, execute, outputs out. The eager calls, the verification and the contract tests
+/// all go this way, so what they check is the very kernel a session runs.
+/// </summary>
+public sealed class OperationRunner : IDisposable
+{
+    private readonly Backend _backend;
+    private readonly BufferMap _buffers;
+    private readonly List<Kernel> _kernels = [];
+    private readonly DeviceMemory _memory;
+
+    /// <summary>Prepares <paramref name="operations"/>, which may share tensors, to run in order (a forward pass and its backward pass, say).</summary>
+    public OperationRunner(Backend backend, params IReadOnlyList<Operation> operations)
+    {
+        _backend = backend;
+        _buffers = new BufferMap(backend);
+        DeviceMemory? memory = null;
+        try
+        {
+            foreach (Operation operation in operations)
+            {
+                _kernels.Add(backend.CreateKernel(operation, _buffers));
+                foreach (Tensor tensor in operation.Reads.Concat(operation.Writes))
+                {
+                    _ = _buffers[tensor];
+                }
+            }
+
+            long end = 0;
+            List<(DeviceBuffer Buffer, long Offset)> places = [];
+            foreach (DeviceBuffer buffer in _buffers.All.Where(b => b.Parent is null))
+            {
+                places.Add((buffer, end));
+                end += (buffer.Bytes + 127) & ~63L;
+            }
+
+            memory = backend.Allocate(end + _kernels.Max(k => k.ScratchBytes));
+            foreach ((DeviceBuffer buffer, long offset) in places)
+            {
+                buffer.Address = memory.Address + (nint)offset;
+            }
+
+            foreach (Kernel kernel in _kernels)
+            {
+                kernel.Scratch = memory.Address + (nint)end;
+            }
+
+            _memory = memory;
+        }
+        catch
+        {
+            memory?.Dispose();
+            DisposeKernels();
+            throw;
+        }
+    }
+
+    /// <summary>The kernels, in order.</summary>
+    public IReadOnlyList<Kernel> Kernels => _kernels;
+
+    /// <summary>The buffer of a tensor.</summary>
+    public DeviceBuffer this[Tensor tensor] => _buffers[tensor];
+
+    /// <summary>Sets an input.</summary>
+    public void Write(Tensor tensor, ReadOnlySpan<double> values) => _backend.Write(_buffers[tensor], values);
+
+    /// <inheritdoc cref="Write(Tensor, ReadOnlySpan{double})"/>
+    public void Write(Tensor tensor, ReadOnlySpan<float> values) => _backend.Write(_buffers[tensor], values);
+
+    /// <inheritdoc cref="Write(Tensor, ReadOnlySpan{double})"/>
+    public void Write(Tensor tensor, ReadOnlySpan<int> values) => _backend.Write(_buffers[tensor], values);
+
+    /// <inheritdoc cref="Write(Tensor, ReadOnlySpan{double})"/>
+    public void Write(Tensor tensor, ReadOnlySpan<byte> values) => _backend.Write(_buffers[tensor], values);
+
+    /// <summary>Executes all operations once.</summary>
+    public void Execute(in StepContext context = default)
+    {
+        foreach (Kernel kernel in _kernels)
+        {
+            kernel.Execute(context);
+        }
+    }
+
+    /// <summary>Gets a tensor's values in logical order, as doubles.</summary>
+    public double[] ReadDouble(Tensor tensor)
+    {
+        double[] values = new double[tensor.Shape.Count];
+        _backend.Read(_buffers[tensor], values);
+        return values;
+    }
+
+    /// <summary>Gets a tensor's values in logical order.</summary>
+    public void Read(Tensor tensor, Span<float> values) => _backend.Read(_buffers[tensor], values);
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        DisposeKernels();
+        _memory.Dispose();
+    }
+
+    private void DisposeKernels()
+    {
+        foreach (Kernel kernel in _kernels)
+        {
+            kernel.Dispose();
+        }
+
+        _buffers.Dispose();
+    }
+}

@@ -1,0 +1,206 @@
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Backends;
+
+/// <summary>
+/// dst = src, between any two layouts and between slices: reorders, concatenation (one copy per source into a slice of dst) and its backward pass.
+/// </summary>
+public sealed record Copy(string Name, Tensor Src, Tensor Dst) : Operation(Name)
+{
+    /// <inheritdoc/>
+    public override string Kind => Src.Layout == Dst.Layout ? "copy" : "reorder";
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Reads => Some(Src);
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Writes => Some(Dst);
+
+    /// <inheritdoc/>
+    public override void Validate() => Check(Dst, "dst", Src.Shape);
+}
+
+/// <summary>dst = sum of srcs, element by element; all have one layout, each may be a slice. Dst may alias the first source (accumulation).</summary>
+public sealed record Sum(string Name, IReadOnlyList<Tensor> Srcs, Tensor Dst) : Operation(Name)
+{
+    /// <inheritdoc/>
+    public override string Kind => "sum";
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Reads => Srcs;
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Writes => Some(Dst);
+
+    /// <inheritdoc/>
+    public override void Validate()
+    {
+        if (Srcs.Count < 2)
+        {
+            throw new ArgumentException($"sum '{Name}': {Srcs.Count} source; it needs at least 2.");
+        }
+
+        foreach (Tensor src in Srcs)
+        {
+            Check(src, "src", Dst.Shape);
+            if (src.Layout != Dst.Layout)
+            {
+                throw new ArgumentException($"sum '{Name}': '{src.Name}' is {src.Layout} but '{Dst.Name}' is {Dst.Layout}; reorder first.");
+            }
+        }
+    }
+}
+
+/// <summary>
+/// dst[n,c,y,x] = (src[n,y,x,c] - Mean[c]) * InverseDeviation[c]: bytes in NHWC order to normalised values in dst's layout.
+/// </summary>
+public sealed record PrepareInput(string Name, Tensor Src, Tensor Dst, IReadOnlyList<float> Mean, IReadOnlyList<float> InverseDeviation) : Operation(Name)
+{
+    /// <inheritdoc/>
+    public override string Kind => "prepare input";
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Reads => Some(Src);
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Writes => Some(Dst);
+
+    /// <inheritdoc/>
+    public override void Validate()
+    {
+        Check(Dst, "dst", Src.Shape);
+        if (Src.DataType != DataType.UInt8 || Mean.Count != Src.Shape.C || InverseDeviation.Count != Src.Shape.C)
+        {
+            throw new ArgumentException($"prepare input '{Name}': src must be UInt8 with {Src.Shape.C} means and inverse deviations.");
+        }
+    }
+}
+
+/// <summary>
+/// probabilities = softmax(logits) over channels; loss[0] = Weight * mean over the batch of the cross-entropy against the smoothed target
+/// t = (1-LabelSmoothing)*onehot(label) + LabelSmoothing/classes; diffLogits = Weight * (probabilities - t) / N.
+/// Logits, probabilities and diffLogits are plain N x classes matrices.
+/// </summary>
+public sealed record SoftmaxCrossEntropy(
+    string Name, Tensor Logits, Tensor Labels, Tensor Probabilities, Tensor Loss, Tensor? DiffLogits, float LabelSmoothing, float Weight) : Operation(Name)
+{
+    /// <inheritdoc/>
+    public override string Kind => "softmax cross-entropy";
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Reads => Some(Logits, Labels);
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Writes => Some(Probabilities, Loss, DiffLogits);
+
+    /// <inheritdoc/>
+    public override void Validate()
+    {
+        Check(Probabilities, "probabilities", Logits.Shape);
+        Check(DiffLogits, "diffLogits", Logits.Shape);
+        Check(Labels, "labels", Shape.Matrix(Logits.Shape.N, 1));
+        Check(Loss, "loss", Shape.Vector(1));
+        if (Logits.Shape.Area != 1)
+        {
+            throw new ArgumentException($"{Kind} '{Name}': logits are {Logits.Shape}; expected an N x classes matrix.");
+        }
+    }
+}
+
+/// <summary>dst = softmax(src) over channels, for plain N x classes matrices. Dst may alias Src.</summary>
+public sealed record Softmax(string Name, Tensor Src, Tensor Dst) : Operation(Name)
+{
+    /// <inheritdoc/>
+    public override string Kind => "softmax";
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Reads => Some(Src);
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Writes => Some(Dst);
+
+    /// <inheritdoc/>
+    public override void Validate() => Check(Dst, "dst", Src.Shape);
+}
+
+/// <summary>
+/// Stochastic gradient descent with momentum over a group of parameters (Sutskever et al. 2013), g = GradientScale*gradient + WeightDecay*parameter,
+/// e = StepContext.LearningRate: momentum = Mu*momentum - e*g; parameter += momentum, or, with Nesterov, parameter += Mu*momentum - e*g (the new momentum).
+/// GradientScale is one element, 1 when null.
+/// </summary>
+public sealed record SgdUpdate(
+    string Name, IReadOnlyList<Tensor> Parameters, IReadOnlyList<Tensor> Gradients, IReadOnlyList<Tensor> Momenta, Tensor? GradientScale,
+    float Mu, bool Nesterov, float WeightDecay) : Operation(Name)
+{
+    /// <inheritdoc/>
+    public override string Kind => "sgd update";
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Reads => Parameters.Concat(Gradients).Concat(Momenta).Concat(Some(GradientScale));
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Writes => Parameters.Concat(Momenta);
+
+    /// <inheritdoc/>
+    public override void Validate() => TensorGroups.CheckSame(this, Parameters, Gradients, Momenta);
+}
+
+/// <summary>gradientScale[0] = min(1, MaximumNorm / sqrt(sum of squares of all gradients)); 1 when the norm is 0. The norm goes to norm[0].</summary>
+public sealed record ClipGradients(string Name, IReadOnlyList<Tensor> Gradients, Tensor GradientScale, Tensor Norm, float MaximumNorm) : Operation(Name)
+{
+    /// <inheritdoc/>
+    public override string Kind => "clip gradients";
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Reads => Gradients;
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Writes => Some(GradientScale, Norm);
+
+    /// <inheritdoc/>
+    public override void Validate()
+    {
+        Check(GradientScale, "gradient scale", Shape.Vector(1));
+        Check(Norm, "norm", Shape.Vector(1));
+    }
+}
+
+/// <summary>average = Decay*average + (1-Decay)*source for every pair: weight averaging, running statistics included.</summary>
+public sealed record UpdateAverage(string Name, IReadOnlyList<Tensor> Sources, IReadOnlyList<Tensor> Averages, float Decay) : Operation(Name)
+{
+    /// <inheritdoc/>
+    public override string Kind => "update average";
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Reads => Sources.Concat(Averages);
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Writes => Averages;
+
+    /// <inheritdoc/>
+    public override void Validate() => TensorGroups.CheckSame(this, Sources, Averages);
+}
+
+internal static class TensorGroups
+{
+    /// <summary>Throws unless all lists are equally long and shapes agree position by position.</summary>
+    public static void CheckSame(Operation operation, IReadOnlyList<Tensor> first, params IReadOnlyList<Tensor>[] others)
+    {
+        foreach (IReadOnlyList<Tensor> other in others)
+        {
+            if (other.Count != first.Count)
+            {
+                throw new ArgumentException($"{operation.Kind} '{operation.Name}': lists of {first.Count} and {other.Count} tensors do not pair up.");
+            }
+
+            for (int i = 0; i < first.Count; i++)
+            {
+                if (first[i].Shape != other[i].Shape)
+                {
+                    throw new ArgumentException(
+                        $"{operation.Kind} '{operation.Name}': '{first[i].Name}' is {first[i].Shape} but '{other[i].Name}' is {other[i].Shape}.");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+namespace HpcBatchNorm.Tensors;
+
+/// <summary>Element type of a tensor as users see it; a backend may store it wider (the reference stores all in double).</summary>
+public enum DataType
+{
+    /// <summary>IEEE single precision.</summary>
+    Float32,
+
+    /// <summary>IEEE double precision; only the reference backend takes it.</summary>
+    Float64,
+
+    /// <summary>Signed 32-bit integers: labels.</summary>
+    Int32,
+
+    /// <summary>Bytes: decoded pixels in NHWC order, and opaque workspaces.</summary>
+    UInt8,
+}
+
+/// <summary>How a tensor lies in memory.</summary>
+public enum TensorLayout
+{
+    /// <summary>Dense NCHW (for UInt8 pixels: dense NHWC).</summary>
+    Plain,
+
+    /// <summary>The backend's own layout for activations (oneDNN: channels in blocks; reference: NCHW). Padded channels hold zeros.</summary>
+    Blocked,
+
+    /// <summary>Decided by the first kernel that uses the tensor: convolution weights and workspaces.</summary>
+    Opaque,
+}
+
+/// <summary>What a tensor is for; decides how long it lives and what a checkpoint keeps.</summary>
+public enum TensorRole
+{
+    /// <summary>Pixels written by the caller before a step.</summary>
+    Input,
+
+    /// <summary>Class indices written by the caller before a step.</summary>
+    Label,
+
+    /// <summary>Output of a forward operation; lives while something still reads it.</summary>
+    Activation,
+
+    /// <summary>Gradient of the loss with respect to an activation.</summary>
+    Gradient,
+
+    /// <summary>Learned: weights, bias, scale, shift. Persistent.</summary>
+    Parameter,
+
+    /// <summary>Gradient of the loss with respect to a parameter.</summary>
+    ParameterGradient,
+
+    /// <summary>The optimizer's velocity of a parameter. Persistent.</summary>
+    Momentum,
+
+    /// <summary>Batch mean or biased batch variance, written forward and read backward.</summary>
+    BatchStatistic,
+
+    /// <summary>Running or population mean and unbiased variance. Persistent.</summary>
+    RunningStatistic,
+
+    /// <summary>Moving average of a parameter or running statistic (weight averaging). Persistent.</summary>
+    Average,
+
+    /// <summary>Bytes a forward operation keeps for its backward twin; contents belong to the backend.</summary>
+    Workspace,
+
+    /// <summary>Loss, probabilities, gradient scale: small results read by the caller or by other operations.</summary>
+    Result,
+}
+
+/// <summary>
+/// A named value in a plan: pure data, no memory. A backend makes a <c>DeviceBuffer</c> of it.
+/// A tensor with a <see cref="Parent"/> is a view of its parent's memory: channels
+/// [<see cref="ChannelOffset"/>, <see cref="ChannelOffset"/> + C) of every image (a concatenation slice),
+/// or the whole of it under another name (an in-place result).
+/// </summary>
+public sealed class Tensor
+{
+    /// <summary>Creates a tensor that owns its memory.</summary>
+    public Tensor(string name, Shape shape, TensorRole role, TensorLayout layout = TensorLayout.Plain, DataType dataType = DataType.Float32)
+    {
+        if (!shape.IsValid)
+        {
+            throw new ArgumentException($"Tensor '{name}' has the shape {shape}; every extent must be at least 1.", nameof(shape));
+        }
+
+        Name = name;
+        Shape = shape;
+        Role = role;
+        Layout = layout;
+        DataType = dataType;
+    }
+
+    /// <summary>The name, unique in a plan: <c>inception_3a/3x3/conv.dst</c>.</summary>
+    public string Name { get; }
+
+    /// <summary>Logical extent.</summary>
+    public Shape Shape { get; }
+
+    /// <summary>What the tensor is for.</summary>
+    public TensorRole Role { get; }
+
+    /// <summary>How it lies in memory.</summary>
+    public TensorLayout Layout { get; }
+
+    /// <summary>Element type.</summary>
+    public DataType DataType { get; }
+
+    /// <summary>The tensor whose memory this one is a view of, or null when it owns its memory.</summary>
+    public Tensor? Parent { get; private init; }
+
+    /// <summary>First channel of <see cref="Parent"/> that this view covers.</summary>
+    public int ChannelOffset { get; private init; }
+
+    /// <summary>For an <see cref="TensorLayout.Opaque"/> tensor: the tensor whose physical layout it must share (momentum follows weights).</summary>
+    public Tensor? LayoutLike { get; init; }
+
+    /// <summary>The tensor that owns the memory: this one, or the last parent.</summary>
+    public Tensor Root => Parent?.Root ?? this;
+
+    /// <summary>True when the tensor covers only some channels of its parent, so that its images are not adjacent in memory.</summary>
+    public bool IsSlice => Parent is not null && (Parent.IsSlice || Shape.C != Parent.Shape.C);
+
+    /// <summary>First channel of <see cref="Root"/> that this tensor covers.</summary>
+    public int RootChannelOffset => Parent is null ? 0 : ChannelOffset + Parent.RootChannelOffset;
+
+    /// <summary>A view of <paramref name="channels"/> channels of this tensor from <paramref name="channelOffset"/> on.</summary>
+    public Tensor Slice(string name, int channelOffset, int channels)
+    {
+        if (channelOffset < 0 || channels < 1 || channelOffset + channels > Shape.C)
+        {
+            throw new ArgumentOutOfRangeException(nameof(channelOffset),
+                $"Slice '{name}' takes channels {channelOffset} to {channelOffset + channels} of '{Name}', which has {Shape.C}.");
+        }
+
+        return new Tensor(name, Shape.WithChannels(channels), Role, Layout, DataType) { Parent = this, ChannelOffset = channelOffset };
+    }
+
+    /// <summary>The same memory under another name and role: an operation that works in place writes its result here.</summary>
+    public Tensor Alias(string name, TensorRole role) => new(name, Shape, role, Layout, DataType) { Parent = this };
+
+    /// <summary>Name, shape and what is unusual about the layout.</summary>
+    public override string ToString() =>
+        $"{Name} {Shape}{(Layout == TensorLayout.Blocked ? "" : " " + Layout.ToString().ToLowerInvariant())}" +
+        (Parent is null ? "" : IsSlice ? $" = {Root.Name}[{RootChannelOffset}..{RootChannelOffset + Shape.C}]" : $" = {Root.Name}");
+}
