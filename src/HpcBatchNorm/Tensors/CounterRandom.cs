@@ -29,7 +29,7 @@ public static class CounterRandom
 /// <summary>
 /// A sequence of draws from <see cref="CounterRandom"/> at fixed coordinates: (seed, stream, epoch or step, item). A value type: copying it forks it.
 /// </summary>
-public struct RandomStream(ulong seed, uint stream, uint major = 0, uint minor = 0)
+public struct RandomSequence(ulong seed, uint stream, uint major = 0, uint minor = 0)
 {
     private uint _next;
     private (uint X, uint Y, uint Z, uint W) _words;

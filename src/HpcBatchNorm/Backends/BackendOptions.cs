@@ -1,0 +1,37 @@
+namespace HpcBatchNorm.Backends;
+
+/// <summary>Which convolution algorithms a backend may choose from.</summary>
+public enum ConvolutionAlgorithm
+{
+    /// <summary>The fastest the library has: Winograd for fp32 3x3 stride 1 where oneDNN offers it, direct otherwise.</summary>
+    Auto,
+
+    /// <summary>Direct convolution only.</summary>
+    Direct,
+}
+
+/// <summary>Who computes batch normalization.</summary>
+public enum BatchNormAlgorithm
+{
+    /// <summary>Our own fused kernels, which read and write concatenation slices.</summary>
+    Native,
+
+    /// <summary>The library's own primitive, where it has one that fits; kept for comparison.</summary>
+    Library,
+}
+
+/// <summary>Choices made when a backend is created.</summary>
+public sealed record BackendOptions
+{
+    /// <summary>Compute threads; 0 means one per core.</summary>
+    public int Threads { get; init; }
+
+    /// <summary>Convolution algorithms to choose from.</summary>
+    public ConvolutionAlgorithm ConvolutionAlgorithm { get; init; }
+
+    /// <summary>Who computes batch normalization.</summary>
+    public BatchNormAlgorithm BatchNormAlgorithm { get; init; }
+}
+
+/// <summary>Whether a backend can be used here, and the report of what was looked for, where, and found.</summary>
+public sealed record BackendProbe(string Name, bool Available, string Report);
