@@ -1,0 +1,199 @@
+using HpcBatchNorm.Layers;
+
+namespace HpcBatchNorm.Backends.Reference;
+
+/// <summary>
+/// The values x_1 .. x_m behind each statistic. In the convolutional form statistic k is channel k and its values are that channel's plane in every
+/// image; in the per-activation form it is one (channel, row, column) and its values are that element of every image. Both are the same walk:
+/// images of Statistics * Positions values each.
+/// </summary>
+internal readonly struct BatchNormPopulation(in BatchNormSpec spec)
+{
+    /// <summary>Number of statistics: extent of mean, variance, scale and shift.</summary>
+    public int Statistics { get; } = (int)spec.Parameters.Count;
+
+    /// <summary>Images in the mini-batch.</summary>
+    public int Images { get; } = spec.Src.N;
+
+    /// <summary>Values per image and statistic.</summary>
+    public int Positions { get; } = spec.PerActivation ? 1 : spec.Src.Area;
+
+    /// <summary>m, values per statistic.</summary>
+    public double Count => (double)Images * Positions;
+
+    /// <summary>Elements of the whole tensor.</summary>
+    public long Elements => (long)Statistics * Images * Positions;
+
+    /// <summary>The values of statistic <paramref name="k"/> in image <paramref name="n"/>.</summary>
+    public Span<double> Values(ReferenceBuffer buffer, int n, int k) => buffer.Image(n).Slice(k * Positions, Positions);
+}
+
+/// <summary>Algorithm 1 (and, with running statistics, step 11 of Algorithm 2): y = scale * xhat + shift, xhat = (x - mean) / sqrt(variance + epsilon).</summary>
+internal sealed class ReferenceBatchNormForward(BatchNormForward operation, BufferMap buffers, ParallelOptions parallel)
+    : ReferenceKernel(operation, buffers, parallel)
+{
+    private readonly BatchNormPopulation _population = new(operation.Spec);
+    private readonly ReferenceBuffer _src = Buffer(buffers, operation.Src);
+    private readonly ReferenceBuffer _scale = Buffer(buffers, operation.Scale);
+    private readonly ReferenceBuffer _shift = Buffer(buffers, operation.Shift);
+    private readonly ReferenceBuffer? _residual = Optional(buffers, operation.Residual);
+    private readonly ReferenceBuffer _dst = Buffer(buffers, operation.Dst);
+    private readonly ReferenceBuffer? _mean = Optional(buffers, operation.Mean);
+    private readonly ReferenceBuffer? _variance = Optional(buffers, operation.Variance);
+    private readonly ReferenceBuffer? _runningMean = Optional(buffers, operation.RunningMean);
+    private readonly ReferenceBuffer? _runningVariance = Optional(buffers, operation.RunningVariance);
+
+    protected override void Run(in StepContext context) => ForEach(_population.Statistics, _population.Elements * 4, Normalize);
+
+    private void Normalize(int k)
+    {
+        (double mean, double variance) = operation.Statistics == BatchNormStatistics.Batch
+            ? MeasureBatch(k)
+            : (_runningMean!.Vector[k], _runningVariance!.Vector[k]);
+
+        double scale = _scale.Vector[k], shift = _shift.Vector[k];
+        double inverseDeviation = 1 / Math.Sqrt(variance + operation.Spec.Epsilon);
+        for (int n = 0; n < _population.Images; n++)
+        {
+            Span<double> x = _population.Values(_src, n, k);
+            Span<double> y = _population.Values(_dst, n, k);
+            Span<double> residual = _residual is null ? default : _population.Values(_residual, n, k);
+            for (int p = 0; p < x.Length; p++)
+            {
+                double normalized = (x[p] - mean) * inverseDeviation;
+                double value = scale * normalized + shift;
+                if (operation.Spec.Residual)
+                {
+                    value += residual[p];
+                }
+
+                y[p] = operation.Spec.Relu ? Math.Max(0, value) : value;
+            }
+        }
+    }
+
+    /// <summary>Mean and biased variance of the mini-batch in two passes; updates the running statistics, whose variance is unbiased.</summary>
+    private (double Mean, double Variance) MeasureBatch(int k)
+    {
+        double m = _population.Count;
+
+        double sum = 0;
+        for (int n = 0; n < _population.Images; n++)
+        {
+            foreach (double x in _population.Values(_src, n, k))
+            {
+                sum += x;
+            }
+        }
+
+        double mean = sum / m;
+
+        double squares = 0;
+        for (int n = 0; n < _population.Images; n++)
+        {
+            foreach (double x in _population.Values(_src, n, k))
+            {
+                squares += (x - mean) * (x - mean);
+            }
+        }
+
+        double variance = squares / m;
+
+        _mean!.Vector[k] = mean;
+        _variance!.Vector[k] = variance;
+        if (_runningMean is not null)
+        {
+            double a = operation.AveragingFactor;
+            ref double runningMean = ref _runningMean.Vector[k];
+            ref double runningVariance = ref _runningVariance!.Vector[k];
+            runningMean = (1 - a) * runningMean + a * mean;
+            runningVariance = (1 - a) * runningVariance + a * variance * operation.Spec.UnbiasedFactor;
+        }
+
+        return (mean, variance);
+    }
+}
+
+/// <summary>
+/// The chain rule as the paper prints it after Algorithm 1, unsimplified. With running statistics mean and variance are constants, so their two
+/// gradients are zero and only the first term of dl/dx remains.
+/// </summary>
+internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, BufferMap buffers, ParallelOptions parallel)
+    : ReferenceKernel(operation, buffers, parallel)
+{
+    private readonly BatchNormPopulation _population = new(operation.Spec);
+    private readonly ReferenceBuffer _src = Buffer(buffers, operation.Src);
+    private readonly ReferenceBuffer? _dst = Optional(buffers, operation.Dst);
+    private readonly ReferenceBuffer _diffDst = Buffer(buffers, operation.DiffDst);
+    private readonly ReferenceBuffer _scale = Buffer(buffers, operation.Scale);
+    private readonly ReferenceBuffer _shift = Buffer(buffers, operation.Shift);
+    private readonly ReferenceBuffer _mean = Buffer(buffers, operation.Mean);
+    private readonly ReferenceBuffer _variance = Buffer(buffers, operation.Variance);
+    private readonly ReferenceBuffer _diffSrc = Buffer(buffers, operation.DiffSrc);
+    private readonly ReferenceBuffer _diffScale = Buffer(buffers, operation.DiffScale);
+    private readonly ReferenceBuffer _diffShift = Buffer(buffers, operation.DiffShift);
+    private readonly ReferenceBuffer? _diffResidual = Optional(buffers, operation.DiffResidual);
+
+    protected override void Run(in StepContext context) => ForEach(_population.Statistics, _population.Elements * 4, Differentiate);
+
+    private void Differentiate(int k)
+    {
+        double m = _population.Count;
+        double scale = _scale.Vector[k], shift = _shift.Vector[k], mean = _mean.Vector[k];
+        double variancePlusEpsilon = _variance.Vector[k] + operation.Spec.Epsilon;
+        double inverseDeviation = 1 / Math.Sqrt(variancePlusEpsilon);
+
+        // The sums of the chain rule over i = 1 .. m, with dl/dxhat = dl/dy * scale.
+        double diffScale = 0, diffShift = 0;
+        double sumDiffNormalized = 0, sumDiffNormalizedTimesCentred = 0, sumCentred = 0;
+        for (int n = 0; n < _population.Images; n++)
+        {
+            Span<double> x = _population.Values(_src, n, k), diffDst = _population.Values(_diffDst, n, k), dst = Dst(n, k);
+            for (int p = 0; p < x.Length; p++)
+            {
+                double centred = x[p] - mean;
+                double normalized = centred * inverseDeviation;
+                double diffY = PassesRelu(dst, p, scale * normalized + shift) ? diffDst[p] : 0;
+                diffScale += diffY * normalized;
+                diffShift += diffY;
+                sumDiffNormalized += diffY * scale;
+                sumDiffNormalizedTimesCentred += diffY * scale * centred;
+                sumCentred += centred;
+            }
+        }
+
+        double diffVariance = 0, diffMean = 0;
+        if (operation.Statistics == BatchNormStatistics.Batch)
+        {
+            diffVariance = sumDiffNormalizedTimesCentred * -0.5 * inverseDeviation / variancePlusEpsilon;
+            diffMean = sumDiffNormalized * -inverseDeviation + diffVariance * (-2 * sumCentred) / m;
+        }
+
+        for (int n = 0; n < _population.Images; n++)
+        {
+            Span<double> x = _population.Values(_src, n, k), diffDst = _population.Values(_diffDst, n, k), dst = Dst(n, k);
+            Span<double> diffSrc = _population.Values(_diffSrc, n, k);
+            Span<double> diffResidual = _diffResidual is null ? default : _population.Values(_diffResidual, n, k);
+            for (int p = 0; p < x.Length; p++)
+            {
+                // diffSrc may be src or diffDst itself: at each p everything is read before anything is written.
+                double centred = x[p] - mean;
+                double diffY = PassesRelu(dst, p, scale * (centred * inverseDeviation) + shift) ? diffDst[p] : 0;
+                diffSrc[p] = diffY * scale * inverseDeviation + diffVariance * 2 * centred / m + diffMean / m;
+                if (_diffResidual is not null)
+                {
+                    diffResidual[p] = diffY;
+                }
+            }
+        }
+
+        _diffScale.Vector[k] = diffScale;
+        _diffShift.Vector[k] = diffShift;
+    }
+
+    private Span<double> Dst(int n, int k) => _dst is null ? default : _population.Values(_dst, n, k);
+
+    /// <summary>Whether the gradient passes at p: without ReLU always, else where the output is positive: dst if kept, otherwise as recomputed from src.</summary>
+    private bool PassesRelu(ReadOnlySpan<double> dst, int p, double recomputed) =>
+        !operation.Spec.Relu || (dst.IsEmpty ? recomputed : dst[p]) > 0;
+}

@@ -1,0 +1,93 @@
+namespace HpcBatchNorm.Backends.Reference;
+
+/// <summary>dst = softmax(src), row by row.</summary>
+internal sealed class ReferenceSoftmax(Softmax operation, BufferMap buffers, ParallelOptions parallel)
+    : ReferenceKernel(operation, buffers, parallel)
+{
+    private readonly ReferenceBuffer _src = Buffer(buffers, operation.Src);
+    private readonly ReferenceBuffer _dst = Buffer(buffers, operation.Dst);
+
+    /// <summary>probabilities = exp(logits) / sum of exp(logits); returns the logarithm of that sum. The largest logit is taken out first, against overflow.</summary>
+    public static double Row(ReadOnlySpan<double> logits, Span<double> probabilities)
+    {
+        double largest = double.NegativeInfinity;
+        foreach (double z in logits)
+        {
+            largest = Math.Max(largest, z);
+        }
+
+        double sum = 0;
+        for (int k = 0; k < logits.Length; k++)
+        {
+            probabilities[k] = Math.Exp(logits[k] - largest);
+            sum += probabilities[k];
+        }
+
+        foreach (ref double p in probabilities)
+        {
+            p /= sum;
+        }
+
+        return largest + Math.Log(sum);
+    }
+
+    protected override void Run(in StepContext context)
+    {
+        for (int n = 0; n < operation.Src.Shape.N; n++)
+        {
+            Row(_src.Image(n), _dst.Image(n));
+        }
+    }
+}
+
+/// <summary>
+/// Per image, with t the smoothed target: cross-entropy = -sum of t[k] * log p[k], and log p[k] = logits[k] - log(sum of exp(logits)), which stays finite
+/// where p[k] itself is rounded to 0.
+/// </summary>
+internal sealed class ReferenceSoftmaxCrossEntropy(SoftmaxCrossEntropy operation, BufferMap buffers, ParallelOptions parallel)
+    : ReferenceKernel(operation, buffers, parallel)
+{
+    private readonly ReferenceBuffer _logits = Buffer(buffers, operation.Logits);
+    private readonly ReferenceBuffer _labels = Buffer(buffers, operation.Labels);
+    private readonly ReferenceBuffer _probabilities = Buffer(buffers, operation.Probabilities);
+    private readonly ReferenceBuffer _loss = Buffer(buffers, operation.Loss);
+    private readonly ReferenceBuffer? _diffLogits = Optional(buffers, operation.DiffLogits);
+
+    protected override void Run(in StepContext context)
+    {
+        int images = operation.Logits.Shape.N, classes = operation.Logits.Shape.C;
+        double smoothing = operation.LabelSmoothing, weight = operation.Weight;
+        double total = 0;
+        for (int n = 0; n < images; n++)
+        {
+            Span<double> logits = _logits.Image(n), probabilities = _probabilities.Image(n);
+            Span<double> diffLogits = _diffLogits is null ? default : _diffLogits.Image(n);
+            int label = Label(n, classes);
+            double logSum = ReferenceSoftmax.Row(logits, probabilities);
+            for (int k = 0; k < classes; k++)
+            {
+                double target = (k == label ? 1 - smoothing : 0) + smoothing / classes;
+                if (target != 0)
+                {
+                    total -= target * (logits[k] - logSum);
+                }
+
+                if (_diffLogits is not null)
+                {
+                    diffLogits[k] = weight * (probabilities[k] - target) / images;
+                }
+            }
+        }
+
+        _loss.Vector[0] = weight * total / images;
+    }
+
+    private int Label(int n, int classes)
+    {
+        double label = _labels.Image(n)[0];
+        return label >= 0 && label < classes
+            ? (int)label
+            : throw new UserErrorException(
+                FormattableString.Invariant($"{operation.Kind} '{operation.Name}': image {n} has the label {label}, expected 0 to {classes - 1}."));
+    }
+}

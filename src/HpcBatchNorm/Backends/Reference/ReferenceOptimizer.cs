@@ -1,0 +1,84 @@
+namespace HpcBatchNorm.Backends.Reference;
+
+/// <summary>Momentum in the form of Sutskever et al. (2013): v = mu*v - e*g; w += v, or w += mu*v - e*g with Nesterov.</summary>
+internal sealed class ReferenceSgdUpdate(SgdUpdate operation, BufferMap buffers, ParallelOptions parallel)
+    : ReferenceKernel(operation, buffers, parallel)
+{
+    private readonly ReferenceBuffer[] _parameters = Buffers(buffers, operation.Parameters);
+    private readonly ReferenceBuffer[] _gradients = Buffers(buffers, operation.Gradients);
+    private readonly ReferenceBuffer[] _momenta = Buffers(buffers, operation.Momenta);
+    private readonly ReferenceBuffer? _gradientScale = Optional(buffers, operation.GradientScale);
+
+    protected override void Run(in StepContext context)
+    {
+        double gradientScale = _gradientScale is null ? 1 : _gradientScale.Vector[0];
+        for (int t = 0; t < _parameters.Length; t++)
+        {
+            for (int n = 0; n < _parameters[t].Tensor.Shape.N; n++)
+            {
+                Update(_parameters[t].Image(n), _gradients[t].Image(n), _momenta[t].Image(n), gradientScale, context.LearningRate);
+            }
+        }
+    }
+
+    private void Update(Span<double> parameters, ReadOnlySpan<double> gradients, Span<double> momenta, double gradientScale, double learningRate)
+    {
+        double mu = operation.Mu, weightDecay = operation.WeightDecay;
+        for (int i = 0; i < parameters.Length; i++)
+        {
+            double g = gradientScale * gradients[i] + weightDecay * parameters[i];
+            double v = mu * momenta[i] - learningRate * g;
+            momenta[i] = v;
+            parameters[i] += operation.Nesterov ? mu * v - learningRate * g : v;
+        }
+    }
+}
+
+/// <summary>The global norm of all gradients, and the factor that brings it down to the maximum.</summary>
+internal sealed class ReferenceClipGradients(ClipGradients operation, BufferMap buffers, ParallelOptions parallel)
+    : ReferenceKernel(operation, buffers, parallel)
+{
+    private readonly ReferenceBuffer[] _gradients = Buffers(buffers, operation.Gradients);
+    private readonly ReferenceBuffer _gradientScale = Buffer(buffers, operation.GradientScale);
+    private readonly ReferenceBuffer _norm = Buffer(buffers, operation.Norm);
+
+    protected override void Run(in StepContext context)
+    {
+        double squares = 0;
+        foreach (ReferenceBuffer gradient in _gradients)
+        {
+            for (int n = 0; n < gradient.Tensor.Shape.N; n++)
+            {
+                squares += Dot(gradient.Image(n), gradient.Image(n));
+            }
+        }
+
+        double norm = Math.Sqrt(squares);
+        _norm.Vector[0] = norm;
+        _gradientScale.Vector[0] = norm == 0 ? 1 : Math.Min(1, operation.MaximumNorm / norm);
+    }
+}
+
+/// <summary>average = decay*average + (1-decay)*source.</summary>
+internal sealed class ReferenceUpdateAverage(UpdateAverage operation, BufferMap buffers, ParallelOptions parallel)
+    : ReferenceKernel(operation, buffers, parallel)
+{
+    private readonly ReferenceBuffer[] _sources = Buffers(buffers, operation.Sources);
+    private readonly ReferenceBuffer[] _averages = Buffers(buffers, operation.Averages);
+
+    protected override void Run(in StepContext context)
+    {
+        double decay = operation.Decay;
+        for (int t = 0; t < _sources.Length; t++)
+        {
+            for (int n = 0; n < _sources[t].Tensor.Shape.N; n++)
+            {
+                Span<double> source = _sources[t].Image(n), average = _averages[t].Image(n);
+                for (int i = 0; i < source.Length; i++)
+                {
+                    average[i] = decay * average[i] + (1 - decay) * source[i];
+                }
+            }
+        }
+    }
+}
