@@ -59,17 +59,17 @@ ensure_prerequisites() {
         die "install what these Debian packages hold with this system's package manager, then try again: ${packages[*]}"
     fi
     if [[ ${HBN_NO_INSTALL:-0} == 1 ]]; then
-        die "HBN_NO_INSTALL=1, so nothing is installed. Run: sudo $command"
+        die "HBN_NO_INSTALL=1, so nothing is installed. As root, run: apt-get update && $command"
     fi
     if ((EUID != 0)); then
-        sudo -n true 2>/dev/null || die "installing needs root. Run: sudo $command"
+        sudo -n true 2>/dev/null || die "installing needs root. As root, run: apt-get update && $command"
         as_root=(sudo -n)
     fi
     say "installing: $command"
     apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 "$@"; }
     if ! { apt update && apt install -y --no-install-recommends "${packages[@]}"; } >"$log" 2>&1 </dev/null; then
         tail -n 30 "$log" >&2
-        die "installing failed (whole log: $log). Run: sudo apt-get update && sudo $command"
+        die "installing failed (whole log: $log). As root, run: apt-get update && $command"
     fi
 }
 
