@@ -140,6 +140,11 @@ public sealed class Tensor
     /// <summary>The same memory under another name and role: an operation that works in place writes its result here.</summary>
     public Tensor Alias(string name, TensorRole role) => new(name, Shape, role, Layout, DataType) { Parent = this };
 
+    /// <summary>
+    /// The same memory in another layout; the caller knows that both lie alike in memory (one position per image, channels a multiple of the block).
+    /// </summary>
+    internal Tensor Relabel(TensorLayout layout) => new($"{Name} ({layout.ToString().ToLowerInvariant()})", Shape, Role, layout, DataType) { Parent = this };
+
     /// <summary>Name, shape and what is unusual about the layout.</summary>
     public override string ToString() =>
         $"{Name} {Shape}{(Layout == TensorLayout.Blocked ? "" : " " + Layout.ToString().ToLowerInvariant())}" +

@@ -1,0 +1,42 @@
+namespace HpcBatchNorm.Planning;
+
+/// <summary>The planner's rules by name. Each can be switched off (<c>--no-fuse NAME</c>); results agree within rounding either way.</summary>
+public static class Fusion
+{
+    /// <summary>ReLU after batch normalization is computed with it, forward and backward.</summary>
+    public const string BatchNormRelu = "bn-relu";
+
+    /// <summary>Batch normalization writes its channels of a concatenation directly, and reads their gradient there.</summary>
+    public const string ConcatSlice = "concat-slice";
+
+    /// <summary>Batch normalization's gradient overwrites its input; nonlinearities and dropout work in place.</summary>
+    public const string InPlace = "in-place";
+
+    /// <summary>Inference: batch normalization folds into the convolution or fully connected layer before it (Algorithm 2).</summary>
+    public const string FoldBatchNorm = "fold-bn";
+
+    /// <summary>Inference: ReLU is computed with the convolution before it.</summary>
+    public const string ConvolutionRelu = "conv-relu";
+
+    /// <summary>All rules, with what they do.</summary>
+    public static IReadOnlyList<(string Name, string Summary)> All { get; } =
+    [
+        (BatchNormRelu, "ReLU is computed with the batch normalization before it"),
+        (ConcatSlice, "batch normalization writes its channels of a concatenation directly"),
+        (InPlace, "gradients and nonlinearities overwrite what is not needed again"),
+        (FoldBatchNorm, "inference: batch normalization folds into the layer before it"),
+        (ConvolutionRelu, "inference: ReLU is computed with the convolution before it"),
+    ];
+
+    /// <summary>Throws a <see cref="UserErrorException"/> when a name is not a rule.</summary>
+    public static void Validate(IEnumerable<string> names)
+    {
+        foreach (string name in names)
+        {
+            if (!All.Any(f => f.Name == name))
+            {
+                throw new UserErrorException($"There is no fusion '{name}'. Known: {string.Join(", ", All.Select(f => f.Name))}.");
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Layers;
+using HpcBatchNorm.Networks;
+
+namespace HpcBatchNorm.Planning;
+
+/// <summary>
+/// Classifies images with fixed parameters (Algorithm 2): each result depends on its image alone. Batch normalization is folded into the layer before
+/// it, in double precision: weights' = weights * scale / sqrt(variance + epsilon), bias' = shift + (bias - mean) * scale / sqrt(variance + epsilon).
+/// </summary>
+public sealed class InferenceSession : Session
+{
+    /// <summary>
+    /// Plans the network for inference on the backend with the given parameters and running (or population) statistics.
+    /// <paramref name="sharedArena"/> as for <see cref="Session(Backend, Plan, DeviceMemory)"/>.
+    /// </summary>
+    public InferenceSession(Backend backend, Network network, InferenceOptions options, NetworkState state, DeviceMemory? sharedArena = null)
+        : this(backend, InferencePlanner.Plan(network, options, backend.Traits), state, sharedArena)
+    {
+    }
+
+    private InferenceSession(
+        Backend backend, (Plan Plan, IReadOnlyList<InferencePlanner.FoldedLayer> Folded) planned, NetworkState state, DeviceMemory? sharedArena)
+        : base(backend, planned.Plan, sharedArena)
+    {
+        HashSet<object> folded = [];
+        foreach (InferencePlanner.FoldedLayer layer in planned.Folded)
+        {
+            folded.Add(layer.Weights);
+            folded.Add(layer.Bias);
+            Fold(layer, state);
+        }
+
+        foreach (StateTensor entry in planned.Plan.State.Where(s => !folded.Contains(s.Tensor)))
+        {
+            Write(entry.Tensor, state.Get(entry.Source.Name, entry.Tensor.Shape));
+        }
+    }
+
+    /// <summary>Plans inference without making it live.</summary>
+    public static Plan PlanFor(BackendTraits traits, Network network, InferenceOptions options) => InferencePlanner.Plan(network, options, traits).Plan;
+
+    /// <summary>
+    /// Class probabilities, Batch x classes, of Batch x Height x Width x Channels bytes (NHWC). For fewer images fill the rest with anything: images do
+    /// not influence one another.
+    /// </summary>
+    public void Forward(ReadOnlySpan<byte> pixels, Span<float> probabilities)
+    {
+        Write(Plan.Pixels, pixels);
+        Execute(default);
+        Read(Plan.Probabilities, probabilities);
+    }
+
+    private void Fold(InferencePlanner.FoldedLayer layer, NetworkState state)
+    {
+        string bn = layer.BatchNorm.Name;
+        float epsilon = ((BatchNormLayer)layer.BatchNorm.Layer).Epsilon;
+        var channels = layer.Bias.Shape;
+        ReadOnlySpan<float> scale = state.Get($"{bn}.scale", channels);
+        ReadOnlySpan<float> shift = state.Get($"{bn}.shift", channels);
+        ReadOnlySpan<float> mean = state.Get($"{bn}.running_mean", channels);
+        ReadOnlySpan<float> variance = state.Get($"{bn}.running_variance", channels);
+        bool hasBias = layer.Layer.Layer is ConvolutionLayer { Bias: true } or FullyConnectedLayer { Bias: true };
+        ReadOnlySpan<float> bias = hasBias ? state.Get($"{layer.Layer.Name}.bias", channels) : new float[channels.C];
+
+        float[] weights = state.Get($"{layer.Layer.Name}.weights", layer.Weights.Shape).ToArray();
+        float[] folded = new float[channels.C];
+        int rowLength = layer.Weights.Shape.ImageCount;
+        for (int o = 0; o < channels.C; o++)
+        {
+            double factor = scale[o] / Math.Sqrt((double)variance[o] + epsilon);
+            foreach (ref float weight in weights.AsSpan(o * rowLength, rowLength))
+            {
+                weight = (float)(weight * factor);
+            }
+
+            folded[o] = (float)(shift[o] + (bias[o] - (double)mean[o]) * factor);
+        }
+
+        Write(layer.Weights, weights);
+        Write(layer.Bias, folded);
+    }
+}

@@ -1,0 +1,89 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Planning;
+
+/// <summary>A persistent tensor of a plan: where its initial or loaded values come from.</summary>
+/// <param name="Tensor">The tensor.</param>
+/// <param name="Source">The network's parameter it belongs to: itself, or the one it is the momentum or average of.</param>
+public sealed record StateTensor(Tensor Tensor, NetworkParameter Source);
+
+/// <summary>
+/// What the planner makes of a network: operations in order, on tensors. Backend-neutral data: any backend whose traits allow the plan's slices can
+/// run it, and two backends that run the same plan can be compared tensor by tensor.
+/// </summary>
+public sealed class Plan
+{
+    internal Plan(
+        Network network, NetworkShapes shapes, SessionOptions options, BackendTraits traits, IReadOnlyList<Operation> operations,
+        IReadOnlyList<StateTensor> state, IReadOnlyDictionary<string, int> fusions, Tensor pixels, Tensor? labels, Tensor? loss, Tensor probabilities)
+    {
+        Network = network;
+        Shapes = shapes;
+        Options = options;
+        Traits = traits;
+        Operations = operations;
+        State = state;
+        Fusions = fusions;
+        Pixels = pixels;
+        Labels = labels;
+        Loss = loss;
+        Probabilities = probabilities;
+        Lifetimes = FindLifetimes(operations);
+    }
+
+    /// <summary>The network that was planned.</summary>
+    public Network Network { get; }
+
+    /// <summary>Its shapes for this batch and image size.</summary>
+    public NetworkShapes Shapes { get; }
+
+    /// <summary>What it was planned for.</summary>
+    public SessionOptions Options { get; }
+
+    /// <summary>The backend traits it was planned for.</summary>
+    public BackendTraits Traits { get; }
+
+    /// <summary>What to do, in order.</summary>
+    public IReadOnlyList<Operation> Operations { get; }
+
+    /// <summary>Persistent tensors: parameters, momenta, running statistics, averages.</summary>
+    public IReadOnlyList<StateTensor> State { get; }
+
+    /// <summary>How often each rule was applied.</summary>
+    public IReadOnlyDictionary<string, int> Fusions { get; }
+
+    /// <summary>Bytes the caller writes before a step: images, NHWC.</summary>
+    public Tensor Pixels { get; }
+
+    /// <summary>Class indices the caller writes before a training step; null at inference.</summary>
+    public Tensor? Labels { get; }
+
+    /// <summary>The main loss, one element; null at inference.</summary>
+    public Tensor? Loss { get; }
+
+    /// <summary>Class probabilities of the main head, N x classes.</summary>
+    public Tensor Probabilities { get; }
+
+    /// <summary>First and last operation that touch each tensor that owns memory and does not outlive the step.</summary>
+    public IReadOnlyDictionary<Tensor, (int First, int Last)> Lifetimes { get; }
+
+    private static Dictionary<Tensor, (int First, int Last)> FindLifetimes(IReadOnlyList<Operation> operations)
+    {
+        Dictionary<Tensor, (int First, int Last)> lifetimes = new(ReferenceEqualityComparer.Instance);
+        for (int i = 0; i < operations.Count; i++)
+        {
+            foreach (Tensor tensor in operations[i].Reads.Concat(operations[i].Writes))
+            {
+                Tensor root = tensor.Root;
+                if (root.Role is TensorRole.Activation or TensorRole.Gradient or TensorRole.ParameterGradient or TensorRole.BatchStatistic or TensorRole.Workspace)
+                {
+                    lifetimes[root] = (lifetimes.TryGetValue(root, out (int First, int Last) life) ? life.First : i, i);
+                }
+            }
+        }
+
+        return lifetimes;
+    }
+}

@@ -1,0 +1,223 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Layers;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Planning;
+
+/// <summary>
+/// What training and inference planning share: who consumes what, which nodes fuse, where outputs lie, and the operations emitted so far.
+/// A value's tensor is named after its node, <c>node.dst</c>; a fused pair's after the node whose value it is.
+/// </summary>
+internal abstract class PlanBuilder
+{
+    private readonly Dictionary<Node, List<Node>> _consumers = [];
+    private readonly Dictionary<Node, Tensor> _values = [];
+    private readonly Dictionary<Node, (Node Concat, int Offset)> _placements = [];
+    private readonly Dictionary<string, int> _fusions = [];
+    private readonly Dictionary<(Tensor, TensorLayout), Tensor> _converted = [];
+    private readonly SessionOptions _options;
+
+    protected PlanBuilder(Network network, SessionOptions options, BackendTraits traits, IReadOnlyList<Node> nodes)
+    {
+        Fusion.Validate(options.DisabledFusions);
+        Network = network;
+        _options = options;
+        Traits = traits;
+        Nodes = nodes;
+        Shapes = network.Infer(options.Batch, options.Height, options.Width);
+        foreach (Node node in nodes)
+        {
+            _consumers[node] = [];
+            foreach (Node input in node.Inputs)
+            {
+                _consumers[input].Add(node);
+            }
+        }
+    }
+
+    public List<Operation> Operations { get; } = [];
+
+    public List<StateTensor> State { get; } = [];
+
+    protected Network Network { get; }
+
+    protected BackendTraits Traits { get; }
+
+    protected IReadOnlyList<Node> Nodes { get; }
+
+    protected NetworkShapes Shapes { get; }
+
+    protected bool Uses(string fusion) => !_options.DisabledFusions.Contains(fusion);
+
+    protected void Count(string fusion) => _fusions[fusion] = _fusions.GetValueOrDefault(fusion) + 1;
+
+    protected void Emit(Operation operation) => Operations.Add(operation);
+
+    /// <summary>The only consumer of a node, or null when there are several or none.</summary>
+    protected Node? OnlyConsumer(Node node) => _consumers[node] is [Node only] ? only : null;
+
+    /// <summary>The tensor that holds a node's output.</summary>
+    protected Tensor Value(Node node) => _values[node];
+
+    protected bool HasValue(Node node) => _values.ContainsKey(node);
+
+    protected void SetValue(Node node, Tensor value) => _values[node] = value;
+
+    protected bool IsPlaced(Node node) => _placements.ContainsKey(node);
+
+    /// <summary>First channel of a placed node in its concatenation.</summary>
+    protected int PlacedOffset(Node node) => _placements[node].Offset;
+
+    /// <summary>The ReLU that fuses with <paramref name="node"/>, when it is the only consumer and the rule is on.</summary>
+    protected Node? FusableRelu(Node node, string fusion) =>
+        Uses(fusion) && OnlyConsumer(node) is { Layer: ActivationLayer { Function: ActivationKind.Relu } } relu ? relu : null;
+
+    /// <summary>The batch normalization whose kernel writes this node's value: the node itself, or the one its ReLU is fused with.</summary>
+    protected Node? BatchNormBehind(Node node) =>
+        node.Layer is BatchNormLayer ? node
+        : node.Layer is ActivationLayer && node.Inputs[0].Layer is BatchNormLayer && FusableRelu(node.Inputs[0], Fusion.BatchNormRelu) == node ? node.Inputs[0]
+        : null;
+
+    /// <summary>The tensor of an element-wise node: its input's memory when that may be overwritten, else its own.</summary>
+    protected Tensor InPlaceOrNew(Node node, Tensor src, bool overwritable)
+    {
+        if (!Uses(Fusion.InPlace) || !overwritable || IsPlaced(node) || src.IsSlice || src.Role != TensorRole.Activation)
+        {
+            return NewValue(node, src.Layout);
+        }
+
+        Count(Fusion.InPlace);
+        Tensor dst = src.Alias($"{node.Name}.dst", TensorRole.Activation);
+        SetValue(node, dst);
+        return dst;
+    }
+
+    /// <summary>
+    /// Decides which values are written straight into their concatenation: those of <paramref name="writesSlices"/> producers with no other consumer,
+    /// where every channel boundary falls on a block boundary.
+    /// </summary>
+    protected void PlaceInConcats(Func<Node, bool> writesSlices)
+    {
+        if (!Uses(Fusion.ConcatSlice))
+        {
+            return;
+        }
+
+        foreach (Node concat in Nodes.Where(n => n.Layer is ConcatLayer))
+        {
+            int offset = 0;
+            foreach (Node input in concat.Inputs)
+            {
+                int channels = Shapes[input].C;
+                if (offset % Traits.ChannelBlock == 0 && channels % Traits.ChannelBlock == 0 && OnlyConsumer(input) == concat && writesSlices(input))
+                {
+                    _placements[input] = (concat, offset);
+                    Count(Fusion.ConcatSlice);
+                }
+
+                offset += channels;
+            }
+        }
+    }
+
+    /// <summary>Makes the tensor of a node's output: a slice of its concatenation when it was placed there.</summary>
+    protected Tensor NewValue(Node node, TensorLayout layout)
+    {
+        Tensor value = _placements.TryGetValue(node, out (Node Concat, int Offset) place)
+            ? ConcatValue(place.Concat).Slice($"{node.Name}.dst", place.Offset, Shapes[node].C)
+            : new Tensor($"{node.Name}.dst", Shapes[node], TensorRole.Activation, layout);
+        _values[node] = value;
+        return value;
+    }
+
+    /// <summary>Copies the inputs of a concatenation that are not already in place.</summary>
+    protected void EmitConcat(Node concat)
+    {
+        Tensor dst = ConcatValue(concat);
+        int offset = 0;
+        foreach (Node input in concat.Inputs)
+        {
+            if (!IsPlaced(input))
+            {
+                Tensor src = InLayout(Value(input), TensorLayout.Blocked);
+                Emit(new Copy($"{concat.Name}/{input.Name}", src, dst.Slice($"{concat.Name}[{offset}]", offset, src.Shape.C)));
+            }
+
+            offset += Shapes[input].C;
+        }
+    }
+
+    /// <summary>The tensor in the wanted layout: itself, a relabelled view where both lie alike in memory, or a reordered copy.</summary>
+    protected Tensor InLayout(Tensor tensor, TensorLayout layout)
+    {
+        if (tensor.Layout == layout)
+        {
+            return tensor;
+        }
+
+        if (!_converted.TryGetValue((tensor, layout), out Tensor? converted))
+        {
+            if (LiesAlike(tensor))
+            {
+                converted = tensor.Relabel(layout);
+            }
+            else
+            {
+                converted = new Tensor($"{tensor.Name} ({layout.ToString().ToLowerInvariant()})", tensor.Shape, tensor.Role, layout);
+                Emit(new Copy(tensor.Name, tensor, converted));
+            }
+
+            _converted[(tensor, layout)] = converted;
+        }
+
+        return converted;
+    }
+
+    /// <summary>True when blocked and plain are the same bytes: one position per image and whole blocks.</summary>
+    protected bool LiesAlike(Tensor tensor) => !tensor.IsSlice && tensor.Shape.Area == 1 && tensor.Shape.C % Traits.ChannelBlock == 0;
+
+    /// <summary>A persistent tensor for a layer's parameter, by its name within the layer.</summary>
+    protected Tensor AddState(Node node, string name, TensorLayout layout)
+    {
+        NetworkParameter parameter = Shapes.Parameters.Single(p => p.Node == node && p.Spec.Name == name);
+        TensorRole role = parameter.Spec.Kind == ParameterKind.RunningStatistic ? TensorRole.RunningStatistic : TensorRole.Parameter;
+        var tensor = new Tensor(parameter.Name, parameter.Spec.Shape, role, layout);
+        State.Add(new StateTensor(tensor, parameter));
+        return tensor;
+    }
+
+    /// <summary>Pixels to normalised values.</summary>
+    protected Tensor EmitInput(Node node)
+    {
+        Shape shape = Shapes[node];
+        var pixels = new Tensor("pixels", shape, TensorRole.Input, TensorLayout.Plain, DataType.UInt8);
+        Emit(new PrepareInput(
+            node.Name, pixels, NewValue(node, TensorLayout.Plain), Channels(_options.PixelMean, shape.C, v => v),
+            Channels(_options.PixelDeviation, shape.C, v => 1 / v)));
+        return pixels;
+
+        static float[] Channels(IReadOnlyList<float>? values, int channels, Func<float, float> map)
+        {
+            if (values is not null && values.Count != channels)
+            {
+                throw new ArgumentException($"Pixel mean and deviation have {values.Count} channels; the network's images have {channels}.");
+            }
+
+            return [.. Enumerable.Range(0, channels).Select(c => map(values is null ? 128f : values[c]))];
+        }
+    }
+
+    protected Plan Finish(Tensor pixels, Tensor? labels, Tensor? loss, Tensor probabilities) =>
+        new(Network, Shapes, _options, Traits, Operations, State, _fusions, pixels, labels, loss, probabilities);
+
+    private Tensor ConcatValue(Node concat)
+    {
+        if (!_values.TryGetValue(concat, out Tensor? value))
+        {
+            value = NewValue(concat, TensorLayout.Blocked);
+        }
+
+        return value;
+    }
+}

@@ -1,0 +1,57 @@
+namespace HpcBatchNorm.Planning;
+
+/// <summary>What training and inference have in common: the images.</summary>
+public abstract record SessionOptions
+{
+    /// <summary>Images per step.</summary>
+    public int Batch { get; init; } = 32;
+
+    /// <summary>Image rows.</summary>
+    public int Height { get; init; } = 224;
+
+    /// <summary>Image columns.</summary>
+    public int Width { get; init; } = 224;
+
+    /// <summary>Mean of each channel, subtracted from pixel values of 0 to 255; null means 128 for all (inputs in about [-1, 1]).</summary>
+    public IReadOnlyList<float>? PixelMean { get; init; }
+
+    /// <summary>Deviation of each channel, by which the difference is divided; null means 128 for all.</summary>
+    public IReadOnlyList<float>? PixelDeviation { get; init; }
+
+    /// <summary>Names of planner rules that are switched off (<see cref="Fusion"/>).</summary>
+    public IReadOnlyCollection<string> DisabledFusions { get; init; } = [];
+}
+
+/// <summary>Settings of a training plan. The learning rate is not among them: it comes with every step.</summary>
+public sealed record TrainingOptions : SessionOptions
+{
+    /// <summary>Seed of initial weights and dropout masks.</summary>
+    public ulong Seed { get; init; } = 1;
+
+    /// <summary>The optimizer's momentum.</summary>
+    public float Mu { get; init; } = 0.9f;
+
+    /// <summary>Nesterov's form of momentum.</summary>
+    public bool Nesterov { get; init; }
+
+    /// <summary>L2 weight decay of weights: this times the weight is added to its gradient.</summary>
+    public float WeightDecay { get; init; }
+
+    /// <summary>Decay biases, scales and shifts too.</summary>
+    public bool DecayScaleAndShift { get; init; }
+
+    /// <summary>Label smoothing: the share of the target spread evenly over all classes.</summary>
+    public float LabelSmoothing { get; init; }
+
+    /// <summary>Gradients are scaled down to this global norm when they exceed it; 0 means no clipping.</summary>
+    public float ClipNorm { get; init; }
+
+    /// <summary>Decay of the moving average of parameters and running statistics; 0 means none is kept.</summary>
+    public float AverageDecay { get; init; }
+
+    /// <summary>Normalise with running statistics, held constant, instead of batch statistics.</summary>
+    public bool FrozenStatistics { get; init; }
+}
+
+/// <summary>Settings of an inference plan.</summary>
+public sealed record InferenceOptions : SessionOptions;

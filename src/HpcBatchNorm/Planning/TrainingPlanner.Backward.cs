@@ -1,0 +1,118 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Planning;
+
+/// <content>
+/// Gradients of values. Each consumer contributes one gradient to a value; the first writes it, the others write to a temporary tensor that is
+/// added. Consumers come before producers here, so a gradient is complete when its producer reads it.
+/// </content>
+internal sealed partial class TrainingPlanner
+{
+    private readonly Dictionary<Node, Tensor> _gradients = [];
+    private readonly Dictionary<Node, int> _contributions = [];
+    private readonly HashSet<Node> _needGradient = [];
+
+    /// <summary>A value needs a gradient when something before it is learned.</summary>
+    private void FindGradientNeeds()
+    {
+        foreach (Node node in Nodes)
+        {
+            if (node.Inputs.Any(_needGradient.Contains) || Shapes.Parameters.Any(p => p.Node == node))
+            {
+                _needGradient.Add(node);
+            }
+        }
+    }
+
+    /// <summary>The complete gradient of a node's value.</summary>
+    private Tensor Gradient(Node node) =>
+        _gradients.TryGetValue(node, out Tensor? gradient)
+            ? gradient
+            : throw new InvalidOperationException($"Nothing contributes a gradient to '{node.Name}'; does its output reach a loss?");
+
+    /// <summary>
+    /// Emits the operation that computes one consumer's contribution to the gradient of <paramref name="input"/>'s value, in the layout that operation
+    /// writes. <paramref name="overwrite"/>, when given, is memory that is not needed after the operation: a first contribution goes there.
+    /// </summary>
+    private void Contribute(Node input, TensorLayout layout, Func<Tensor, Operation> operation, Tensor? overwrite = null)
+    {
+        if (!_needGradient.Contains(input))
+        {
+            return;
+        }
+
+        Tensor value = Value(input);
+        int number = _contributions[input] = _contributions.GetValueOrDefault(input) + 1;
+        string name = number == 1 ? $"{input.Name}.diff" : $"{input.Name}.diff{number}";
+        if (number == 1 && overwrite is not null && !overwrite.IsSlice && overwrite.Layout == value.Layout && Uses(Fusion.InPlace))
+        {
+            Count(Fusion.InPlace);
+            _gradients[input] = overwrite.Alias(name, TensorRole.Gradient);
+            Emit(operation(_gradients[input]));
+            return;
+        }
+
+        var target = new Tensor(name, value.Shape, TensorRole.Gradient, value.Layout);
+        if (layout == value.Layout)
+        {
+            Emit(operation(target));
+        }
+        else if (LiesAlike(target))
+        {
+            Emit(operation(target.Relabel(layout)));
+        }
+        else
+        {
+            var written = new Tensor($"{name} ({layout.ToString().ToLowerInvariant()})", value.Shape, TensorRole.Gradient, layout);
+            Emit(operation(written));
+            Emit(new Copy(name, written, target));
+        }
+
+        Accumulate(input, target);
+    }
+
+    private void Accumulate(Node input, Tensor contribution)
+    {
+        if (_gradients.TryGetValue(input, out Tensor? gradient))
+        {
+            Emit(new Sum($"{input.Name}.diff", [gradient, contribution], gradient));
+        }
+        else
+        {
+            _gradients[input] = contribution;
+        }
+    }
+
+    /// <summary>Placed inputs find their gradient as a slice of the concatenation's; the others get a copy.</summary>
+    private void BackwardConcat(Node node)
+    {
+        Tensor diffDst = Gradient(node);
+        int offset = 0;
+        foreach (Node input in node.Inputs)
+        {
+            int channels = Shapes[input].C;
+            Tensor slice = diffDst.Slice($"{input.Name}.diff", offset, channels);
+            if (IsPlaced(input))
+            {
+                _gradients[input] = slice;
+            }
+            else
+            {
+                Contribute(input, diffDst.Layout, diffSrc => new Copy($"{node.Name}/{input.Name}.diff", slice, diffSrc));
+            }
+
+            offset += channels;
+        }
+    }
+
+    private void BackwardSum(Node node)
+    {
+        Tensor diffDst = Gradient(node);
+        foreach (Node input in node.Inputs)
+        {
+            Contribute(input, diffDst.Layout, diffSrc => new Copy($"{node.Name}/{input.Name}.diff", diffDst, diffSrc));
+        }
+    }
+}

@@ -1,0 +1,302 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Layers;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Planning;
+
+/// <summary>
+/// Plans a training step: forward pass, losses, backward pass in reverse order, clipping, optimizer, weight averaging. This file emits the forward
+/// pass and the update; <c>TrainingPlanner.Backward.cs</c> the backward pass.
+/// </summary>
+internal sealed partial class TrainingPlanner : PlanBuilder
+{
+    private readonly TrainingOptions _options;
+    private readonly Dictionary<Node, Action> _backward = [];
+    private readonly List<(Tensor Parameter, Tensor Gradient, ParameterKind Kind)> _learned = [];
+    private Tensor? _labels;
+    private Tensor? _loss;
+    private Tensor? _probabilities;
+    private uint _dropouts;
+
+    private TrainingPlanner(Network network, TrainingOptions options, BackendTraits traits)
+        : base(network, options, traits, network.Nodes)
+    {
+        _options = options;
+        FindGradientNeeds();
+    }
+
+    public static Plan Plan(Network network, TrainingOptions options, BackendTraits traits) => new TrainingPlanner(network, options, traits).Build();
+
+    private Plan Build()
+    {
+        PlaceInConcats(input => Traits.BatchNormTakesSlices && BatchNormBehind(input) is not null);
+        Tensor? pixels = null;
+        foreach (Node node in Nodes)
+        {
+            if (node.Layer is InputLayer)
+            {
+                pixels = EmitInput(node);
+            }
+            else if (!(HasValue(node) && node.Layer is ActivationLayer))
+            {
+                EmitForward(node);
+            }
+        }
+
+        foreach (Node node in Nodes.Reverse())
+        {
+            if (_backward.TryGetValue(node, out Action? emit))
+            {
+                emit();
+            }
+        }
+
+        EmitUpdate();
+        return Finish(pixels!, _labels, _loss, _probabilities!);
+    }
+
+    private void EmitForward(Node node)
+    {
+        Tensor src = Value(node.Inputs[0]);
+        switch (node.Layer)
+        {
+            case ConvolutionLayer layer:
+                EmitConvolution(node, layer, src);
+                break;
+            case FullyConnectedLayer layer:
+                EmitFullyConnected(node, layer, src);
+                break;
+            case BatchNormLayer layer:
+                EmitBatchNorm(node, layer, src);
+                break;
+            case ActivationLayer layer:
+                EmitActivation(node, layer, src);
+                break;
+            case PoolingLayer layer:
+                EmitPooling(node, layer.Spec(src.Shape), src);
+                break;
+            case GlobalAveragePoolingLayer:
+                EmitPooling(node, PoolingSpec.GlobalAverage(src.Shape), src);
+                break;
+            case LrnLayer layer:
+                EmitLrn(node, layer.Spec(src.Shape), InLayout(src, TensorLayout.Blocked));
+                break;
+            case DropoutLayer layer:
+                EmitDropout(node, new DropoutSpec(src.Shape, layer.Ratio, _options.Seed, RandomPurpose.Dropout + _dropouts++), src);
+                break;
+            case ConcatLayer:
+                EmitConcat(node);
+                _backward[node] = () => BackwardConcat(node);
+                break;
+            case SumLayer:
+                Tensor[] srcs = [.. node.Inputs.Select(i => InLayout(Value(i), src.Layout))];
+                Emit(new Sum(node.Name, srcs, NewValue(node, src.Layout)));
+                _backward[node] = () => BackwardSum(node);
+                break;
+            case SoftmaxLossLayer layer:
+                EmitLoss(node, layer, InLayout(src, TensorLayout.Plain));
+                break;
+            default:
+                throw new NotSupportedException($"The planner has no training for the layer '{node.Name}' ({node.Layer.Description}).");
+        }
+    }
+
+    private void EmitConvolution(Node node, ConvolutionLayer layer, Tensor src)
+    {
+        // The first convolution reads the prepared images as they are; all others read the backend's own layout.
+        src = node.Inputs[0] == Network.Input ? src : InLayout(src, TensorLayout.Blocked);
+        ConvolutionSpec spec = layer.Spec(src.Shape);
+        Tensor weights = Learn(node, "weights", TensorLayout.Opaque, out Tensor diffWeights);
+        Tensor? diffBias = null;
+        Tensor? bias = layer.Bias ? Learn(node, "bias", TensorLayout.Plain, out diffBias) : null;
+        Emit(new ConvolutionForward(node.Name, spec, src, weights, bias, NewValue(node, TensorLayout.Blocked)));
+        _backward[node] = () =>
+        {
+            Tensor diffDst = Gradient(node);
+            Emit(new ConvolutionBackwardWeights(node.Name, spec, src, diffDst, diffWeights, diffBias));
+            Contribute(node.Inputs[0], TensorLayout.Blocked, diffSrc => new ConvolutionBackwardData(node.Name, spec, diffDst, weights, diffSrc));
+        };
+    }
+
+    private void EmitFullyConnected(Node node, FullyConnectedLayer layer, Tensor src)
+    {
+        src = InLayout(src, TensorLayout.Plain);
+        InnerProductSpec spec = layer.Spec(src.Shape);
+        Tensor weights = Learn(node, "weights", TensorLayout.Opaque, out Tensor diffWeights);
+        Tensor? diffBias = null;
+        Tensor? bias = layer.Bias ? Learn(node, "bias", TensorLayout.Plain, out diffBias) : null;
+        Emit(new InnerProductForward(node.Name, spec, src, weights, bias, NewValue(node, TensorLayout.Plain)));
+        _backward[node] = () =>
+        {
+            Tensor diffDst = Gradient(node);
+            Emit(new InnerProductBackwardWeights(node.Name, spec, src, diffDst, diffWeights, diffBias));
+            Contribute(node.Inputs[0], TensorLayout.Plain, diffSrc => new InnerProductBackwardData(node.Name, spec, diffDst, weights, diffSrc));
+        };
+    }
+
+    private void EmitBatchNorm(Node node, BatchNormLayer layer, Tensor src)
+    {
+        Node? relu = FusableRelu(node, Fusion.BatchNormRelu);
+        if (relu is not null)
+        {
+            Count(Fusion.BatchNormRelu);
+        }
+
+        Node output = relu ?? node;
+        BatchNormSpec spec = layer.Spec(src.Shape, relu is not null);
+        BatchNormStatistics statistics = _options.FrozenStatistics ? BatchNormStatistics.Running : BatchNormStatistics.Batch;
+        Tensor scale = Learn(node, "scale", src.Layout, out Tensor diffScale);
+        Tensor shift = Learn(node, "shift", src.Layout, out Tensor diffShift);
+        Tensor runningMean = AddState(node, "running_mean", src.Layout);
+        Tensor runningVariance = AddState(node, "running_variance", src.Layout);
+        bool batch = statistics == BatchNormStatistics.Batch;
+        Tensor? mean = batch ? new Tensor($"{node.Name}.mean", spec.Parameters, TensorRole.BatchStatistic, src.Layout) : null;
+        Tensor? variance = batch ? new Tensor($"{node.Name}.variance", spec.Parameters, TensorRole.BatchStatistic, src.Layout) : null;
+        Tensor dst = NewValue(output, src.Layout);
+        SetValue(node, dst);
+        Emit(new BatchNormForward(
+            node.Name, spec, statistics, src, scale, shift, null, dst, mean, variance, runningMean, runningVariance, layer.AveragingFactor));
+        _backward[output] = () =>
+        {
+            // What a convolution or fully connected layer put out is not needed for its own gradient: ours may overwrite it.
+            Node input = node.Inputs[0];
+            bool overwrites = OnlyConsumer(input) is not null && input.Layer is ConvolutionLayer or FullyConnectedLayer && !src.IsSlice;
+            Tensor diffDst = Gradient(output);
+            Operation Backward(Tensor diffSrc) => new BatchNormBackward(
+                node.Name, spec, statistics, src, null, diffDst, scale, shift, mean ?? runningMean, variance ?? runningVariance, diffSrc, diffScale, diffShift, null);
+            if (_needGradient.Contains(input))
+            {
+                Contribute(input, src.Layout, Backward, overwrites ? src : null);
+            }
+            else
+            {
+                // Scale and shift learn even where nothing before them does.
+                Emit(Backward(new Tensor($"{input.Name}.diff", src.Shape, TensorRole.Gradient, src.Layout)));
+            }
+        };
+    }
+
+    private void EmitActivation(Node node, ActivationLayer layer, Tensor src)
+    {
+        // The backward pass of these layers does not need their output, so the nonlinearity may overwrite it; its own needs only dst.
+        Node input = node.Inputs[0];
+        bool overwritable = OnlyConsumer(input) is not null && input.Layer is ConvolutionLayer or FullyConnectedLayer or BatchNormLayer;
+        Tensor dst = InPlaceOrNew(node, src, overwritable);
+        Emit(new ActivationForward(node.Name, layer.Function, src, dst));
+        _backward[node] = () =>
+        {
+            Tensor diffDst = Gradient(node);
+            Contribute(input, src.Layout, diffSrc => new ActivationBackward(node.Name, layer.Function, dst, diffDst, diffSrc), diffDst);
+        };
+    }
+
+    private void EmitPooling(Node node, PoolingSpec spec, Tensor src)
+    {
+        src = InLayout(src, TensorLayout.Blocked);
+        Tensor? workspace = spec.Kind == PoolingKind.Max
+            ? new Tensor($"{node.Name}.workspace", spec.Dst, TensorRole.Workspace, TensorLayout.Opaque, DataType.UInt8) : null;
+        Emit(new PoolingForward(node.Name, spec, src, NewValue(node, TensorLayout.Blocked), workspace));
+        _backward[node] = () =>
+        {
+            Tensor diffDst = Gradient(node);
+            Contribute(node.Inputs[0], TensorLayout.Blocked, diffSrc => new PoolingBackward(node.Name, spec, diffDst, workspace, diffSrc));
+        };
+    }
+
+    private void EmitLrn(Node node, LrnSpec spec, Tensor src)
+    {
+        var workspace = new Tensor($"{node.Name}.workspace", spec.Src, TensorRole.Workspace, TensorLayout.Opaque, DataType.UInt8);
+        Emit(new LrnForward(node.Name, spec, src, NewValue(node, TensorLayout.Blocked), workspace));
+        _backward[node] = () =>
+        {
+            Tensor diffDst = Gradient(node);
+            Contribute(node.Inputs[0], TensorLayout.Blocked, diffSrc => new LrnBackward(node.Name, spec, src, diffDst, workspace, diffSrc));
+        };
+    }
+
+    private void EmitDropout(Node node, DropoutSpec spec, Tensor src)
+    {
+        Emit(new Dropout(node.Name, spec, src, NewValue(node, src.Layout)));
+        _backward[node] = () =>
+        {
+            Tensor diffDst = Gradient(node);
+            Contribute(node.Inputs[0], src.Layout, diffSrc => new Dropout(node.Name, spec, diffDst, diffSrc, Backward: true), diffDst);
+        };
+    }
+
+    private void EmitLoss(Node node, SoftmaxLossLayer layer, Tensor logits)
+    {
+        _labels ??= new Tensor("labels", Shape.Matrix(logits.Shape.N, 1), TensorRole.Label, TensorLayout.Plain, DataType.Int32);
+        string prefix = node == Network.Loss ? "" : $"{node.Name}.";
+        var probabilities = new Tensor($"{prefix}probabilities", logits.Shape, TensorRole.Result);
+        var loss = new Tensor($"{prefix}loss", Shape.Vector(1), TensorRole.Result);
+        if (node == Network.Loss)
+        {
+            (_loss, _probabilities) = (loss, probabilities);
+        }
+
+        Contribute(
+            node.Inputs[0], TensorLayout.Plain,
+            diffLogits => new SoftmaxCrossEntropy(node.Name, logits, _labels, probabilities, loss, diffLogits, _options.LabelSmoothing, layer.Weight));
+    }
+
+    private Tensor Learn(Node node, string name, TensorLayout layout, out Tensor gradient)
+    {
+        Tensor parameter = AddState(node, name, layout);
+        gradient = new Tensor($"{parameter.Name}.diff", parameter.Shape, TensorRole.ParameterGradient, layout) { LayoutLike = Like(parameter) };
+        _learned.Add((parameter, gradient, State[^1].Source.Spec.Kind));
+        return parameter;
+    }
+
+    private static Tensor? Like(Tensor parameter) => parameter.Layout == TensorLayout.Opaque ? parameter : null;
+
+    private void EmitUpdate()
+    {
+        Tensor? gradientScale = null;
+        if (_options.ClipNorm > 0)
+        {
+            gradientScale = new Tensor("gradient_scale", Shape.Vector(1), TensorRole.Result);
+            var norm = new Tensor("gradient_norm", Shape.Vector(1), TensorRole.Result);
+            Emit(new ClipGradients("clip", [.. _learned.Select(l => l.Gradient)], gradientScale, norm, _options.ClipNorm));
+        }
+
+        NetworkParameter[] sources = [.. State.Select(s => s.Source)];
+        Tensor[] persistent = [.. State.Select(s => s.Tensor)];
+        foreach (ParameterKind kind in new[] { ParameterKind.Weights, ParameterKind.ScaleShiftBias })
+        {
+            var group = _learned.Where(l => l.Kind == kind).ToArray();
+            if (group.Length == 0)
+            {
+                continue;
+            }
+
+            List<Tensor> momenta = [];
+            foreach ((Tensor parameter, _, _) in group)
+            {
+                var momentum = new Tensor($"{parameter.Name}.momentum", parameter.Shape, TensorRole.Momentum, parameter.Layout) { LayoutLike = Like(parameter) };
+                momenta.Add(momentum);
+                State.Add(new StateTensor(momentum, sources[Array.IndexOf(persistent, parameter)]));
+            }
+
+            float decay = kind == ParameterKind.Weights || _options.DecayScaleAndShift ? _options.WeightDecay : 0;
+            Emit(new SgdUpdate(
+                kind == ParameterKind.Weights ? "sgd/weights" : "sgd/scale_shift_bias", [.. group.Select(g => g.Parameter)], [.. group.Select(g => g.Gradient)],
+                momenta, gradientScale, _options.Mu, _options.Nesterov, decay));
+        }
+
+        if (_options.AverageDecay > 0)
+        {
+            List<Tensor> averages = [];
+            for (int i = 0; i < persistent.Length; i++)
+            {
+                Tensor source = persistent[i];
+                var average = new Tensor($"{source.Name}.average", source.Shape, TensorRole.Average, source.Layout) { LayoutLike = Like(source) };
+                averages.Add(average);
+                State.Add(new StateTensor(average, sources[i]));
+            }
+
+            Emit(new UpdateAverage("average", persistent, averages, _options.AverageDecay));
+        }
+    }
+}

@@ -1,0 +1,191 @@
+using CsCheck;
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Planning;
+using HpcBatchNorm.Tensors;
+using Xunit;
+
+namespace HpcBatchNorm.Tests.Planning;
+
+public class PlannerTests
+{
+    private static readonly BackendTraits Blocks = new(16, BatchNormTakesSlices: true);
+
+    [Fact]
+    public void TrainingPlan_BnInception_HasNoReorderAndOneConvolutionPerDirection()
+    {
+        Plan plan = Train("bn-inception", new NetworkOptions(), new TrainingOptions { Batch = 2 });
+
+        Assert.DoesNotContain(plan.Operations, o => o is Copy { Kind: "reorder" });
+        Assert.Equal(69, plan.Operations.OfType<ConvolutionForward>().Count());
+        Assert.Equal(69, plan.Operations.OfType<ConvolutionBackwardWeights>().Count());
+        Assert.Equal(68, plan.Operations.OfType<ConvolutionBackwardData>().Count()); // none for the images
+        Assert.Equal(69, plan.Operations.OfType<BatchNormBackward>().Count());
+        Assert.DoesNotContain(plan.Operations, o => o is ActivationForward); // all ReLUs fused
+        // Concatenations need a copy only for the two pass-through poolings, forward and backward.
+        Assert.Equal(4, plan.Operations.OfType<Copy>().Count());
+    }
+
+    [Fact]
+    public void TrainingPlan_GradientsFanIn_OncePerExtraConsumer()
+    {
+        Plan plan = Train("bn-inception", new NetworkOptions(), new TrainingOptions { Batch = 2 });
+
+        // A module's input has as many consumers as branches: 4, or 3 where there is no 1x1. Every one after the first adds.
+        Assert.Equal(8 * 3 + 2 * 2, plan.Operations.OfType<Sum>().Count());
+    }
+
+    [Theory]
+    [InlineData("bn-inception")]
+    [InlineData("inception")]
+    [InlineData("inception-tiny")]
+    [InlineData("mnist-mlp")]
+    public void TrainingPlan_EveryReadWasWrittenBefore(string name)
+    {
+        foreach (string[] disabled in new string[][] { [], [Fusion.BatchNormRelu], [Fusion.ConcatSlice], [Fusion.InPlace], [Fusion.BatchNormRelu, Fusion.ConcatSlice, Fusion.InPlace] })
+        {
+            Plan plan = Train(
+                name, new NetworkOptions { AuxiliaryHeads = name == "inception", Dropout = 0.1f },
+                new TrainingOptions { Batch = 2, Height = 64, Width = 64, DisabledFusions = disabled, ClipNorm = 1, AverageDecay = 0.9f });
+            AssertDataFlow(plan);
+        }
+    }
+
+    [Theory]
+    [InlineData("bn-inception")]
+    [InlineData("inception")]
+    [InlineData("inception-tiny")]
+    [InlineData("mnist-mlp")]
+    public void InferencePlan_EveryReadWasWrittenBefore(string name)
+    {
+        Network network = NetworkCatalog.Create(name, Channels(name, new NetworkOptions { PerActivationLast = true, AuxiliaryHeads = true }));
+        foreach (string disabled in Fusion.All.Select(f => f.Name))
+        {
+            AssertDataFlow(InferenceSession.PlanFor(Blocks, network, new InferenceOptions { Batch = 2, Height = 64, Width = 64, DisabledFusions = [disabled] }));
+        }
+    }
+
+    [Fact]
+    public void InferencePlan_BnInception_IsConvolutionsPoolingsAndCopies()
+    {
+        Plan plan = InferenceSession.PlanFor(Blocks, NetworkCatalog.Create("bn-inception", new NetworkOptions()), new InferenceOptions { Batch = 1 });
+
+        Assert.DoesNotContain(plan.Operations, o => o is BatchNormForward or ActivationForward);
+        Assert.All(plan.Operations.OfType<ConvolutionForward>(), c => Assert.True(c.Relu && c.Bias is not null));
+        Assert.DoesNotContain(plan.Operations, o => o.Name.Contains("loss/", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void TrainingPlan_WeightDecay_GoesToWeightsOnly()
+    {
+        Plan plan = Train("inception-tiny", new NetworkOptions(), new TrainingOptions { Batch = 2, Height = 32, Width = 32, WeightDecay = 4e-5f });
+
+        SgdUpdate[] updates = [.. plan.Operations.OfType<SgdUpdate>()];
+        Assert.Equal(2, updates.Length);
+        Assert.Equal(4e-5f, updates[0].WeightDecay);
+        Assert.All(updates[0].Parameters, p => Assert.EndsWith(".weights", p.Name, StringComparison.Ordinal));
+        Assert.Equal(0, updates[1].WeightDecay);
+        Assert.All(updates[1].Parameters, p => Assert.False(p.Name.EndsWith(".weights", StringComparison.Ordinal)));
+    }
+
+    [Fact]
+    public void TrainingPlan_SingleImageWithOnePosition_IsRefused()
+    {
+        ArgumentException error = Assert.Throws<ArgumentException>(
+            () => AssertDataFlow(Train("bn-inception", new NetworkOptions(), new TrainingOptions { Batch = 1, Height = 32, Width = 32 })));
+        Assert.Contains("training needs at least 2", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void ArenaPlanner_NeverOverlapsWhatLivesTogether()
+    {
+        Gen<ArenaPlanner.Block> block = Gen.Select(Gen.Long[0, 5000], Gen.Int[0, 50], Gen.Int[0, 10], (b, f, l) => new ArenaPlanner.Block(b, f, f + l));
+        block.Array[1, 80].Sample(blocks =>
+        {
+            (long[] offsets, long bytes) = ArenaPlanner.Place(blocks);
+            for (int i = 0; i < blocks.Length; i++)
+            {
+                Assert.Equal(0, offsets[i] % 64);
+                Assert.True(offsets[i] + blocks[i].Bytes <= bytes);
+                for (int j = 0; j < i; j++)
+                {
+                    bool together = blocks[i].First <= blocks[j].Last && blocks[j].First <= blocks[i].Last;
+                    bool overlap = offsets[i] < offsets[j] + blocks[j].Bytes && offsets[j] < offsets[i] + blocks[i].Bytes;
+                    Assert.False(together && overlap, $"blocks {blocks[i]} at {offsets[i]} and {blocks[j]} at {offsets[j]} overlap");
+                }
+            }
+        });
+    }
+
+    private static Plan Train(string name, NetworkOptions options, TrainingOptions training) =>
+        TrainingSession.PlanFor(Blocks, NetworkCatalog.Create(name, Channels(name, options)), training);
+
+    private static NetworkOptions Channels(string name, NetworkOptions options) => name == "mnist-mlp" ? options with { Classes = 10 } : options;
+
+    /// <summary>
+    /// Replays a plan on names: every tensor read must hold what its own last writer put there, so an in-place operation or a slice that came too early
+    /// shows as a foreign value.
+    /// </summary>
+    private static void AssertDataFlow(Plan plan)
+    {
+        foreach (Operation operation in plan.Operations)
+        {
+            operation.Validate();
+        }
+
+        // Contents by root tensor and channel: the name of the tensor whose value stands there.
+        Dictionary<Tensor, string?[]> contents = new(ReferenceEqualityComparer.Instance);
+        ILookup<Tensor, string> sliceNames = plan.Operations.SelectMany(o => o.Writes).Where(t => t.IsSlice).ToLookup(t => t.Root, t => t.Name);
+        foreach (Operation operation in plan.Operations)
+        {
+            foreach (Tensor tensor in operation.Reads)
+            {
+                if (tensor.Root.Role is TensorRole.Parameter or TensorRole.Momentum or TensorRole.RunningStatistic or TensorRole.Average or TensorRole.Input or TensorRole.Label)
+                {
+                    continue;
+                }
+
+                string?[] channels = Contents(tensor);
+                for (int c = tensor.RootChannelOffset; c < tensor.RootChannelOffset + tensor.Shape.C; c++)
+                {
+                    Assert.True(channels[c] is not null, $"{operation.Kind} {operation.Name} reads {tensor} channel {c}, which nothing wrote");
+                    bool own = Holds(channels[c]!, tensor);
+                    Assert.True(own, $"{operation.Kind} {operation.Name} reads {tensor} channel {c}, which holds {channels[c]}");
+                }
+            }
+
+            foreach (Tensor tensor in operation.Writes)
+            {
+                string?[] channels = Contents(tensor);
+                Array.Fill(channels, ValueName(tensor), tensor.RootChannelOffset, tensor.Shape.C);
+            }
+        }
+
+        // A relabelled view is the same value in another layout.
+        static string ValueName(Tensor tensor) => tensor.Parent is { } parent && parent.Layout != tensor.Layout ? parent.Name : tensor.Name;
+
+        string?[] Contents(Tensor tensor)
+        {
+            if (!contents.TryGetValue(tensor.Root, out string?[]? channels))
+            {
+                contents[tensor.Root] = channels = new string?[tensor.Root.Shape.C];
+            }
+
+            return channels;
+        }
+
+        // A view may be read through its parent (a concatenation through its slices) and a parent through its view.
+        bool Holds(string written, Tensor read)
+        {
+            for (Tensor? t = read; t is not null; t = t.Parent)
+            {
+                if (written == t.Name)
+                {
+                    return true;
+                }
+            }
+
+            return sliceNames[read.Root].Contains(written);
+        }
+    }
+}
