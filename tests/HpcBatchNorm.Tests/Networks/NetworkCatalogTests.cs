@@ -1,7 +1,6 @@
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Tensors;
-using Xunit;
 
 namespace HpcBatchNorm.Tests.Networks;
 

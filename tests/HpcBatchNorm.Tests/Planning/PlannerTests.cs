@@ -3,7 +3,6 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Tensors;
-using Xunit;
 
 namespace HpcBatchNorm.Tests.Planning;
 
