@@ -150,7 +150,7 @@ public class SessionTests
         // The elements with the largest gradients, whose differences stand out of the loss's own rounding.
         foreach (int i in Enumerable.Range(0, gradient.Length).OrderByDescending(k => Math.Abs(gradient[k])).Take(2))
         {
-            const float H = 1e-4f;
+            const float H = 1e-5f;
             Restore(session, initial);
             session.Read(parameter, values);
             float original = (float)values[i], plus = original + H, minus = original - H;
