@@ -1,0 +1,275 @@
+using System.Text;
+
+namespace HpcBatchNorm.Data;
+
+/// <summary>What a data set consists of, whatever the layout it was found in.</summary>
+/// <param name="Images">The images, sorted by name.</param>
+/// <param name="Labels">Class index of each image.</param>
+/// <param name="ClassNames">WNIDs or folder names in class order.</param>
+/// <param name="ClassDescriptions">What the classes are called, in class order; empty strings where unknown.</param>
+/// <param name="Source">The archive the images lie in, or the folder their names are relative to.</param>
+/// <param name="IsArchive">Which of the two <paramref name="Source"/> is.</param>
+/// <param name="Layout">The layout in words.</param>
+internal sealed record DatasetContents(
+    ImageTable Images, int[] Labels, string[] ClassNames, string[] ClassDescriptions, string Source, bool IsArchive, string Layout);
+
+/// <summary>Recognises how a data set lies on disk.</summary>
+internal static class DatasetLayouts
+{
+    public const string TrainArchive = "ILSVRC2012_img_train.tar", ValidationArchive = "ILSVRC2012_img_val.tar";
+    private const string Recognised =
+        $"expected the ImageNet archives ({TrainArchive}, {ValidationArchive}, {DevelopmentKit.FileName}), train/ and val/ with a folder per class, " +
+        "or one tar of CLASS/image files";
+
+    private static readonly string[] TrainFolders = ["train", "training"];
+    private static readonly string[] ValidationFolders = ["val", "validation", "valid"];
+
+    public static DatasetContents Read(string path, DatasetSplit split, string? cacheDirectory, IProgress<string>? progress)
+    {
+        path = Path.GetFullPath(path);
+        if (File.Exists(path))
+        {
+            if (Path.GetFileName(path) is TrainArchive or ValidationArchive or DevelopmentKit.FileName)
+            {
+                path = Path.GetDirectoryName(path)!;
+            }
+            else
+            {
+                return path.EndsWith(".tar", StringComparison.OrdinalIgnoreCase)
+                    ? ReadClassTar(path, cacheDirectory, progress)
+                    : throw new UserErrorException($"'{path}' is a file but no .tar archive; {Recognised}.");
+            }
+        }
+
+        if (!Directory.Exists(path))
+        {
+            throw new UserErrorException($"data set '{path}' does not exist.");
+        }
+
+        try
+        {
+            return ReadFolder(path, split, cacheDirectory, progress);
+        }
+        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        {
+            throw new UserErrorException($"data set '{path}' cannot be read: {exception.Message}", exception);
+        }
+    }
+
+    private static DatasetContents ReadFolder(string path, DatasetSplit split, string? cacheDirectory, IProgress<string>? progress)
+    {
+        string[] official = [TrainArchive, ValidationArchive, DevelopmentKit.FileName];
+        if (official.Any(name => File.Exists(Path.Combine(path, name))))
+        {
+            return ReadOfficialArchives(path, split, cacheDirectory, progress);
+        }
+
+        string? train = Subfolder(path, TrainFolders), validation = Subfolder(path, ValidationFolders);
+        if (train is not null || validation is not null)
+        {
+            (string? wanted, string? other, string name) =
+                split == DatasetSplit.Train ? (train, validation, TrainFolders[0]) : (validation, train, ValidationFolders[0]);
+            if (wanted is null)
+            {
+                throw new UserErrorException($"'{path}' has '{Path.GetFileName(other)}' but no folder '{name}'; add '{name}' with a folder per class.");
+            }
+
+            DatasetContents contents = ReadClassFolders(wanted, "class folders");
+            if (other is not null)
+            {
+                CheckSameClasses(contents.ClassNames, wanted, ClassFolders(other), other);
+            }
+
+            return contents;
+        }
+
+        string[] archives = Directory.GetFiles(path, "*.tar");
+        if (archives.Length > 0)
+        {
+            return archives.Length == 1
+                ? ReadClassTar(archives[0], cacheDirectory, progress)
+                : throw new UserErrorException($"'{path}' holds {archives.Length} tar archives; name the one to use.");
+        }
+
+        return ReadClassFolders(path, "class folders, the same images for training and validation");
+    }
+
+    private static DatasetContents ReadOfficialArchives(string path, DatasetSplit split, string? cacheDirectory, IProgress<string>? progress)
+    {
+        string kitPath = Path.Combine(path, DevelopmentKit.FileName);
+        string archive = Path.Combine(path, split == DatasetSplit.Train ? TrainArchive : ValidationArchive);
+        foreach (string needed in (string[])[kitPath, archive])
+        {
+            if (!File.Exists(needed))
+            {
+                throw new UserErrorException(
+                    $"'{path}' has no {Path.GetFileName(needed)}, which the {Words(split)} images need; put it beside the other ImageNet archives.");
+            }
+        }
+
+        DevelopmentKit kit = DevelopmentKit.Read(kitPath);
+        ImageTable images = ArchiveIndex.Load(archive, cacheDirectory, progress);
+        int[] labels;
+        if (split == DatasetSplit.Train)
+        {
+            labels = LabelsByFolder(images, kit.Wnids, name => throw new UserErrorException(
+                $"'{archive}' holds '{name}', whose class is no leaf synset of '{kitPath}'; the two do not belong together."));
+            CheckNoClassIsEmpty(labels, kit.Wnids, archive);
+        }
+        else
+        {
+            labels = kit.ValidationLabels;
+            if (labels.Length != images.Count)
+            {
+                throw new UserErrorException(
+                    $"'{archive}' holds {images.Count} images, but the ground truth in '{kitPath}' has {labels.Length} lines; the two do not belong together.");
+            }
+        }
+
+        return new DatasetContents(images, labels, kit.Wnids, kit.Descriptions, archive, IsArchive: true, "official ImageNet archives");
+    }
+
+    private static DatasetContents ReadClassTar(string archive, string? cacheDirectory, IProgress<string>? progress)
+    {
+        ImageTable images = ArchiveIndex.Load(archive, cacheDirectory, progress);
+        var classes = new SortedSet<string>(StringComparer.Ordinal);
+        for (int i = 0; i < images.Count; i++)
+        {
+            string folder = Folder(images.Name(i));
+            classes.Add(folder.Length > 0 ? folder : throw new UserErrorException(
+                $"'{archive}' holds '{images.Name(i)}' outside of any class folder; expected CLASS/image files."));
+        }
+
+        if (classes.Count == 0)
+        {
+            throw new UserErrorException($"'{archive}' holds no images; expected CLASS/image files.");
+        }
+
+        string[] names = [.. classes];
+        int[] labels = LabelsByFolder(images, names, _ => throw new InvalidOperationException("Every folder is a class."));
+        return new DatasetContents(images, labels, names, Unknown(names), archive, IsArchive: true,
+            "tar of class folders, the same images for training and validation");
+    }
+
+    private static DatasetContents ReadClassFolders(string root, string layout)
+    {
+        string[] classes = ClassFolders(root);
+        if (classes.Length == 0)
+        {
+            int loose = Directory.EnumerateFiles(root).Count(ImageTable.IsImageName);
+            throw new UserErrorException(loose > 0
+                ? $"'{root}' holds {loose} images but no class folders, so their labels are unknown; move each image into a folder named after its class."
+                : $"'{root}' holds no data set; {Recognised}.");
+        }
+
+        var images = new ImageTable.Builder();
+        foreach (string name in classes)
+        {
+            bool any = false;
+            foreach (string file in Directory.EnumerateFiles(Path.Combine(root, name), "*", SearchOption.AllDirectories))
+            {
+                if (ImageTable.IsImageName(file))
+                {
+                    images.Add(Path.GetRelativePath(root, file).Replace(Path.DirectorySeparatorChar, '/'));
+                    any = true;
+                }
+            }
+
+            if (!any)
+            {
+                throw new UserErrorException($"class folder '{Path.Combine(root, name)}' holds no images; fill it or remove it.");
+            }
+        }
+
+        ImageTable table = images.Build();
+        int[] labels = LabelsByTopFolder(table, classes);
+        return new DatasetContents(table, labels, classes, Unknown(classes), root, IsArchive: false, layout);
+    }
+
+    private static int[] LabelsByFolder(ImageTable images, string[] classes, Action<string> unknown)
+    {
+        var indices = new Dictionary<string, int>(StringComparer.Ordinal);
+        for (int i = 0; i < classes.Length; i++)
+        {
+            indices.Add(classes[i], i);
+        }
+
+        int[] labels = new int[images.Count];
+        for (int i = 0; i < labels.Length; i++)
+        {
+            string name = images.Name(i);
+            if (!indices.TryGetValue(Folder(name), out labels[i]))
+            {
+                unknown(name);
+            }
+        }
+
+        return labels;
+    }
+
+    private static int[] LabelsByTopFolder(ImageTable images, string[] classes)
+    {
+        int[] labels = new int[images.Count];
+        byte[][] prefixes = [.. classes.Select(name => Encoding.UTF8.GetBytes(name + "/"))];
+        for (int i = 0; i < labels.Length; i++)
+        {
+            ReadOnlySpan<byte> name = images.NameBytes(i);
+            ReadOnlySpan<byte> top = name[..(name.IndexOf((byte)'/') + 1)];
+            // Images come sorted, so the class is nearly always that of the image before.
+            int label = i == 0 ? 0 : labels[i - 1];
+            while (!top.SequenceEqual(prefixes[label]))
+            {
+                label = (label + 1) % classes.Length;
+            }
+
+            labels[i] = label;
+        }
+
+        return labels;
+    }
+
+    private static void CheckNoClassIsEmpty(int[] labels, string[] classes, string archive)
+    {
+        int[] counts = new int[classes.Length];
+        foreach (int label in labels)
+        {
+            counts[label]++;
+        }
+
+        int empty = Array.IndexOf(counts, 0);
+        if (empty >= 0)
+        {
+            throw new UserErrorException(
+                $"'{archive}' has no image of class {classes[empty]} ({counts.Count(count => count == 0)} of {classes.Length} classes are empty); " +
+                "the archive is incomplete, get it again.");
+        }
+    }
+
+    private static void CheckSameClasses(string[] classes, string folder, string[] otherClasses, string other)
+    {
+        string? only = classes.Except(otherClasses).FirstOrDefault(), onlyOther = otherClasses.Except(classes).FirstOrDefault();
+        if (only is not null || onlyOther is not null)
+        {
+            throw new UserErrorException(only is not null
+                ? $"class '{only}' is in '{folder}' but not in '{other}'; both must have the same class folders, or labels would not agree."
+                : $"class '{onlyOther}' is in '{other}' but not in '{folder}'; both must have the same class folders, or labels would not agree.");
+        }
+    }
+
+    private static string[] ClassFolders(string root)
+    {
+        string[] names = [.. Directory.EnumerateDirectories(root).Select(path => Path.GetFileName(path)).Where(name => !name.StartsWith('.'))];
+        Array.Sort(names, StringComparer.Ordinal);
+        return names;
+    }
+
+    /// <summary>The folder an archive member lies in; of nested folders the last: <c>photos/n01440764/x.JPEG</c> is of class n01440764.</summary>
+    private static string Folder(string name) => Path.GetFileName(Path.GetDirectoryName(name)) ?? "";
+
+    private static string? Subfolder(string path, string[] names) =>
+        names.Select(name => Path.Combine(path, name)).FirstOrDefault(Directory.Exists);
+
+    private static string[] Unknown(string[] classes) => [.. classes.Select(_ => "")];
+
+    private static string Words(DatasetSplit split) => split == DatasetSplit.Train ? "training" : "validation";
+}

@@ -1,0 +1,131 @@
+using Microsoft.Win32.SafeHandles;
+
+namespace HpcBatchNorm.Data;
+
+/// <summary>Which images of a data set.</summary>
+public enum DatasetSplit
+{
+    /// <summary>The images to train on.</summary>
+    Train,
+
+    /// <summary>The images to evaluate on.</summary>
+    Validation,
+}
+
+/// <summary>
+/// Labelled images, read where they lie. Three layouts are recognised:
+/// <list type="bullet">
+/// <item>the official ILSVRC2012 archives in one folder, never extracted: <c>ILSVRC2012_img_train.tar</c>, <c>ILSVRC2012_img_val.tar</c>,
+/// <c>ILSVRC2012_devkit_t12.tar.gz</c>;</item>
+/// <item>a folder per class, under <c>train/</c> and <c>val/</c> or directly under the path (then both splits are the same images);</item>
+/// <item>one tar of <c>CLASS/image</c> files, given by name or alone in its folder (both splits are the same images).</item>
+/// </list>
+/// Classes are sorted by name, ordinally, so for ImageNet the class index is the position among the sorted WNIDs (not the ILSVRC2012_ID).
+/// Images are sorted by name, so archives and the folders extracted from them give the same order. All members may be used from any thread.
+/// </summary>
+public sealed class ImageDataset : IDisposable
+{
+    private readonly DatasetContents _contents;
+    private readonly SafeFileHandle? _archive;
+
+    private ImageDataset(DatasetContents contents, DatasetSplit split)
+    {
+        _contents = contents;
+        _archive = contents.IsArchive ? ArchiveIndex.Open(contents.Source) : null;
+        Split = split;
+    }
+
+    /// <summary>Which images these are.</summary>
+    public DatasetSplit Split { get; }
+
+    /// <summary>The layout in words, with what is unusual about it: <c>official ImageNet archives</c>.</summary>
+    public string Layout => _contents.Layout;
+
+    /// <summary>The archive the images lie in, or the folder their names are relative to.</summary>
+    public string Source => _contents.Source;
+
+    /// <summary>Number of images.</summary>
+    public int Count => _contents.Images.Count;
+
+    /// <summary>Number of classes.</summary>
+    public int ClassCount => _contents.ClassNames.Length;
+
+    /// <summary>WNID or folder name of each class, sorted.</summary>
+    public IReadOnlyList<string> ClassNames => _contents.ClassNames;
+
+    /// <summary>What each class is called (the synset's words); an empty string where unknown.</summary>
+    public IReadOnlyList<string> ClassDescriptions => _contents.ClassDescriptions;
+
+    /// <summary>
+    /// Opens the data set at <paramref name="path"/>. Archives are indexed at the first opening (one small read per image), which is kept under
+    /// <c>$XDG_CACHE_HOME/hpcbn</c> or <c>~/.cache/hpcbn</c> until the archive changes; <paramref name="progress"/> is told when that is necessary.
+    /// </summary>
+    /// <exception cref="UserErrorException">There is no usable data set; the line says what is missing or wrong and what to do.</exception>
+    public static ImageDataset Open(string path, DatasetSplit split, IProgress<string>? progress = null) =>
+        Open(path, split, ArchiveIndex.DefaultCacheDirectory, progress);
+
+    internal static ImageDataset Open(string path, DatasetSplit split, string? cacheDirectory, IProgress<string>? progress = null)
+    {
+        DatasetContents contents = DatasetLayouts.Read(path, split, cacheDirectory, progress);
+        return contents.Images.Count > 0
+            ? new ImageDataset(contents, split)
+            : throw new UserErrorException($"'{contents.Source}' holds no images.");
+    }
+
+    /// <summary>Class index of image <paramref name="index"/>.</summary>
+    public int Label(int index) => _contents.Labels[index];
+
+    /// <summary>Name of image <paramref name="index"/> within <see cref="Source"/>: <c>n01440764/n01440764_10026.JPEG</c>.</summary>
+    public string Name(int index) => _contents.Images.Name(index);
+
+    /// <summary>
+    /// Reads the encoded bytes of image <paramref name="index"/> into <paramref name="buffer"/>, replacing it by a larger one when it is too small,
+    /// and returns how many there are.
+    /// </summary>
+    /// <exception cref="UserErrorException">The file or archive cannot be read any more.</exception>
+    public int ReadEncoded(int index, ref byte[] buffer)
+    {
+        try
+        {
+            if (_archive is not null)
+            {
+                int size = _contents.Images.Sizes[index];
+                Read(_archive, _contents.Images.Offsets[index], size, index, ref buffer);
+                return size;
+            }
+
+            using SafeFileHandle file = File.OpenHandle(Path.Combine(Source, Name(index)));
+            int length = checked((int)RandomAccess.GetLength(file));
+            Read(file, 0, length, index, ref buffer);
+            return length;
+        }
+        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        {
+            throw new UserErrorException($"image '{Name(index)}' in '{Source}' cannot be read: {exception.Message}", exception);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _archive?.Dispose();
+
+    private void Read(SafeFileHandle file, long offset, int size, int index, ref byte[] buffer)
+    {
+        if (buffer.Length < size)
+        {
+            buffer = new byte[Math.Max(size, (int)Math.Min(2L * buffer.Length, Array.MaxLength))];
+        }
+
+        Span<byte> rest = buffer.AsSpan(0, size);
+        while (!rest.IsEmpty)
+        {
+            int read = RandomAccess.Read(file, rest, offset);
+            if (read == 0)
+            {
+                throw new UserErrorException($"image '{Name(index)}' lies past the end of '{Source}', which was changed since it was opened.");
+            }
+
+            offset += read;
+            rest = rest[read..];
+        }
+    }
+}
