@@ -1,0 +1,47 @@
+namespace HpcBatchNorm.Data;
+
+/// <summary>How training images are varied. The defaults are GoogLeNet's sampling without photometric distortion.</summary>
+public sealed record AugmentationOptions
+{
+    /// <summary>Smallest crop as a fraction of the image's area; crops are uniform between it and 1.</summary>
+    public double MinArea { get; init; } = 0.08;
+
+    /// <summary>Smallest aspect ratio (width / height) of a crop.</summary>
+    public double MinAspect { get; init; } = 3.0 / 4;
+
+    /// <summary>Largest aspect ratio (width / height) of a crop.</summary>
+    public double MaxAspect { get; init; } = 4.0 / 3;
+
+    /// <summary>Exchange left and right with probability 1/2.</summary>
+    public bool Mirror { get; init; } = true;
+
+    /// <summary>
+    /// Strength s of the photometric distortion (Howard 2013), 0 for none, 1 for the published range: brightness, contrast and saturation, in random
+    /// order, are each scaled by a factor uniform in [1 - s/2, 1 + s/2]. The paper reduces it for batch-normalized networks (section 4.2.1) without a figure.
+    /// </summary>
+    public double PhotometricStrength { get; init; }
+
+    /// <summary>
+    /// Add AlexNet's lighting noise after the photometric distortion: the principal components of ImageNet's colours, each times a normal draw of
+    /// deviation 0.1 * <see cref="PhotometricStrength"/>.
+    /// </summary>
+    public bool LightingNoise { get; init; }
+
+    /// <summary>Throws when a setting is out of its range.</summary>
+    /// <exception cref="UserErrorException">The line names the setting, its range and its value.</exception>
+    public void Validate()
+    {
+        Check(MinArea is > 0 and <= 1, "minimum crop area", "greater than 0 and at most 1", MinArea);
+        Check(MinAspect > 0 && MinAspect <= MaxAspect, "minimum aspect ratio", "greater than 0 and at most the maximum", MinAspect);
+        Check(double.IsFinite(MaxAspect), "maximum aspect ratio", "finite", MaxAspect);
+        Check(PhotometricStrength is >= 0 and <= 1, "photometric strength", "between 0 and 1", PhotometricStrength);
+    }
+
+    private static void Check(bool valid, string name, string range, double value)
+    {
+        if (!valid)
+        {
+            throw new UserErrorException(FormattableString.Invariant($"the {name} must be {range}; it is {value}."));
+        }
+    }
+}

@@ -1,0 +1,58 @@
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Data;
+
+/// <summary>
+/// A random order of 0 .. count - 1 for each (seed, epoch), any position of which is computed on its own in constant time and memory: a Feistel
+/// network over pairs (a, b) of base-r digits, r = ceil(sqrt(count)), whose values at or above count are walked on until they fall below it.
+/// </summary>
+internal readonly struct EpochOrder
+{
+    private const int Rounds = 8;
+
+    private readonly ulong _seed;
+    private readonly uint _epoch, _count, _radix;
+
+    public EpochOrder(ulong seed, uint epoch, int count)
+    {
+        _seed = seed;
+        _epoch = epoch;
+        _count = (uint)count;
+        _radix = (uint)Math.Ceiling(Math.Sqrt(count));
+    }
+
+    /// <summary>The image at a position; a different one for every position.</summary>
+    public int this[int position]
+    {
+        get
+        {
+            ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)position, _count, nameof(position));
+            uint value = (uint)position;
+            do
+            {
+                value = Permute(value);
+            }
+            while (value >= _count);
+
+            return (int)value;
+        }
+    }
+
+    private uint Permute(uint value)
+    {
+        (uint a, uint b) = (value / _radix, value % _radix);
+        for (uint round = 0; round < Rounds; round++)
+        {
+            uint random = CounterRandom.Words(_seed, b, RandomStreams.Order, _epoch, round).X;
+            (a, b) = (b, (a + (uint)((ulong)random * _radix >> 32)) % _radix);
+        }
+
+        return a * _radix + b;
+    }
+}
+
+/// <summary>The streams of random numbers of this folder: one for each purpose, so that switching one off leaves the others as they were.</summary>
+internal static class RandomStreams
+{
+    public const uint Order = 0xDA7A_0001, Crop = 0xDA7A_0002, Color = 0xDA7A_0003, Sample = 0xDA7A_0004;
+}

@@ -1,0 +1,186 @@
+using System.Runtime.InteropServices;
+using HpcBatchNorm.Interop;
+using SkiaSharp;
+
+namespace HpcBatchNorm.Data;
+
+/// <summary>What became of an image.</summary>
+public enum ImageStatus
+{
+    /// <summary>It was decoded.</summary>
+    Ok,
+
+    /// <summary>The file has no bytes.</summary>
+    Empty,
+
+    /// <summary>The bytes are of no known image format.</summary>
+    NotAnImage,
+
+    /// <summary>The file ends before the image does.</summary>
+    Truncated,
+
+    /// <summary>The image data contradict themselves.</summary>
+    Corrupt,
+
+    /// <summary>More than 500 million pixels.</summary>
+    TooLarge,
+}
+
+/// <summary>
+/// Decodes a part of a JPEG, PNG, WebP or BMP image to RGBA bytes, by content, not by name; grey, palette and CMYK images (Adobe's inverted CMYK
+/// included) come out as RGB, transparency is ignored. EXIF orientation and embedded colour profiles are ignored, as in every published ImageNet
+/// training. The only class that knows the codec library. Keeps its buffers; one per thread.
+/// </summary>
+/// <remarks>
+/// Of a JPEG only the rows and columns asked for are reconstructed, at the smallest size of 1/8 to 8/8 that still has enough pixels: the inverse
+/// transform of fewer coefficients is the cheapest antialiasing filter there is. A file without an end marker is decoded whole, to find out whether it
+/// is complete.
+/// </remarks>
+internal sealed class ImageDecoder : IDisposable
+{
+    private const long MostPixels = 500_000_000;
+    private const int Eighths = 8;
+
+    private AlignedMemory _pixels = new(1 << 20);
+    private GCHandle _pin;
+    private SKData? _data;
+    private SKCodec? _codec;
+    private bool _hasEndMarker;
+    private int _windowOffset;
+
+    private static ReadOnlySpan<byte> StartMarker => [0xFF, 0xD8];
+
+    private static ReadOnlySpan<byte> EndMarker => [0xFF, 0xD9];
+
+    /// <summary>Width of the opened image in pixels.</summary>
+    public int Width { get; private set; }
+
+    /// <summary>Height of the opened image in pixels.</summary>
+    public int Height { get; private set; }
+
+    /// <summary>The pixels of the last <see cref="Decode"/>.</summary>
+    public DecodedWindow Window { get; private set; }
+
+    /// <summary>
+    /// Rows of <see cref="Window"/>: RGBA bytes, <see cref="DecodedWindow.Stride"/> apart, each readable up to a multiple of
+    /// <see cref="Resampler.RowAlignment"/>.
+    /// </summary>
+    public ReadOnlySpan<byte> Pixels =>
+        AlignedMemory.AsSpan<byte>(_pixels.Address + _windowOffset, (Window.Height - 1) * Window.Stride + Stride(Window.Width));
+
+    /// <summary>Reads the header. The buffer must stay unchanged until <see cref="Close"/>.</summary>
+    public ImageStatus Open(byte[] encoded, int length)
+    {
+        Close();
+        if (length == 0)
+        {
+            return ImageStatus.Empty;
+        }
+
+        _pin = GCHandle.Alloc(encoded, GCHandleType.Pinned);
+        _data = SKData.Create(_pin.AddrOfPinnedObject(), length);
+        _codec = SKCodec.Create(_data);
+        // Some files carry padding after the marker.
+        int tail = Math.Min(length, 64);
+        _hasEndMarker = encoded.AsSpan(length - tail, tail).LastIndexOf(EndMarker) >= 0;
+        if (_codec is null)
+        {
+            return !encoded.AsSpan(0, length).StartsWith(StartMarker) ? ImageStatus.NotAnImage
+                : _hasEndMarker ? ImageStatus.Corrupt : ImageStatus.Truncated;
+        }
+
+        SKImageInfo info = _codec.Info;
+        (Width, Height) = (info.Width, info.Height);
+        return (long)Width * Height <= MostPixels ? ImageStatus.Ok : ImageStatus.TooLarge;
+    }
+
+    /// <summary>
+    /// Decodes the pixels inside [left, right) x [top, bottom) to <see cref="Window"/>, reduced by the codec to no less than
+    /// <paramref name="smallestScale"/> of the full size.
+    /// </summary>
+    public ImageStatus Decode(int left, int top, int right, int bottom, double smallestScale)
+    {
+        SKCodec codec = _codec ?? throw new InvalidOperationException("No image is open.");
+        int eighths = Eighths;
+        (int width, int height) = (Width, Height);
+        if (codec.EncodedFormat == SKEncodedImageFormat.Jpeg && smallestScale < 1)
+        {
+            eighths = Math.Max(1, (int)Math.Ceiling(smallestScale * Eighths));
+            SKSizeI scaled = codec.GetScaledDimensions(eighths / (float)Eighths);
+            if (scaled.Width == Scaled(Width, eighths) && scaled.Height == Scaled(Height, eighths))
+            {
+                (width, height) = (scaled.Width, scaled.Height);
+            }
+            else
+            {
+                eighths = Eighths;
+            }
+        }
+
+        double scale = eighths / (double)Eighths;
+        int x = left * eighths / Eighths, y = top * eighths / Eighths;
+        int columns = Math.Min(Scaled(right, eighths), width) - x, rows = Math.Min(Scaled(bottom, eighths), height) - y;
+        SKAlphaType alpha = codec.Info.AlphaType == SKAlphaType.Opaque ? SKAlphaType.Opaque : SKAlphaType.Unpremul;
+        var info = new SKImageInfo(width, height, SKColorType.Rgba8888, alpha);
+        if (codec.EncodedFormat == SKEncodedImageFormat.Jpeg && _hasEndMarker)
+        {
+            int stride = Stride(columns);
+            Reserve((long)stride * rows);
+            _windowOffset = 0;
+            var options = new SKCodecOptions(SKZeroInitialized.No, SKRectI.Create(x, 0, columns, height));
+            if (codec.StartScanlineDecode(info, options) == SKCodecResult.Success && (y == 0 || codec.SkipScanlines(y)))
+            {
+                Window = new DecodedWindow(x, y, columns, rows, stride, scale);
+                return codec.GetScanlines(_pixels.Address, rows, stride) == rows ? ImageStatus.Ok : ImageStatus.Truncated;
+            }
+        }
+
+        int fullStride = Stride(width);
+        Reserve((long)fullStride * height + Resampler.RowAlignment);
+        _windowOffset = y * fullStride + x * 4;
+        Window = new DecodedWindow(x, y, columns, rows, fullStride, scale);
+        return codec.GetPixels(info, _pixels.Address, fullStride, new SKCodecOptions(SKZeroInitialized.No)) switch
+        {
+            SKCodecResult.Success => ImageStatus.Ok,
+            SKCodecResult.IncompleteInput => ImageStatus.Truncated,
+            _ => ImageStatus.Corrupt,
+        };
+    }
+
+    /// <summary>Lets go of the encoded bytes.</summary>
+    public void Close()
+    {
+        _codec?.Dispose();
+        _codec = null;
+        _data?.Dispose();
+        _data = null;
+        if (_pin.IsAllocated)
+        {
+            _pin.Free();
+        }
+    }
+
+    public void Dispose()
+    {
+        Close();
+        _pixels.Dispose();
+    }
+
+    private static int Scaled(int extent, int eighths) => (int)(((long)extent * eighths + Eighths - 1) / Eighths);
+
+    private static int Stride(int width) => (width * 4 + Resampler.RowAlignment - 1) & -Resampler.RowAlignment;
+
+    private void Reserve(long bytes)
+    {
+        if (_pixels.Bytes < bytes)
+        {
+            _pixels.Dispose();
+            _pixels = new AlignedMemory(Math.Min(bytes + bytes / 4, int.MaxValue));
+        }
+    }
+}
+
+/// <summary>
+/// Decoded pixels: the rectangle at (X, Y) of Width x Height pixels of the image reduced by the codec to <paramref name="Scale"/> of its size.
+/// </summary>
+internal readonly record struct DecodedWindow(int X, int Y, int Width, int Height, int Stride, double Scale);

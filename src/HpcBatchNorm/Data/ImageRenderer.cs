@@ -1,0 +1,92 @@
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Data;
+
+/// <summary>Encoded image to network input: read, decode, crop, resize, distort. Keeps its buffers; one per thread.</summary>
+internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options) : IDisposable
+{
+    // Training lets the codec reduce as far as no pixel has to be invented again. Evaluation keeps twice the pixels, so that its filter, not the
+    // codec's, decides how the image looks: published accuracies were measured on fully decoded images.
+    private const double TrainingMargin = 1, EvaluationMargin = 2;
+
+    private readonly ImageDecoder _decoder = new();
+    private readonly Resampler _resampler = new(options.ImageSize);
+    private byte[] _encoded = new byte[1 << 18];
+
+    /// <summary>Renders item <paramref name="position"/> of an epoch, which shows image <paramref name="index"/>, to size x size RGB bytes.</summary>
+    /// <param name="index">The image.</param>
+    /// <param name="view">Which of the evaluation crops.</param>
+    /// <param name="epoch">Key of the random draws, with the position.</param>
+    /// <param name="position">Key of the random draws, with the epoch.</param>
+    /// <param name="rgb">Where the pixels go; unchanged unless the result is <see cref="ImageStatus.Ok"/>.</param>
+    public ImageStatus Render(int index, int view, uint epoch, uint position, Span<byte> rgb)
+    {
+        int length = dataset.ReadEncoded(index, ref _encoded);
+        try
+        {
+            ImageStatus status = _decoder.Open(_encoded, length);
+            if (status != ImageStatus.Ok)
+            {
+                return status;
+            }
+
+            status = options.Augmentation is { } augmentation
+                ? DecodeRandomCrop(augmentation, epoch, position)
+                : DecodeView(view);
+            if (status == ImageStatus.Ok)
+            {
+                if (options.Augmentation is { PhotometricStrength: > 0 } distortion)
+                {
+                    var random = new RandomSequence(options.Seed, RandomStreams.Color, epoch, position);
+                    PhotometricDistortion.Apply(_resampler.Pixels, distortion.PhotometricStrength, distortion.LightingNoise, ref random);
+                }
+
+                _resampler.StoreRgb(rgb);
+            }
+
+            return status;
+        }
+        finally
+        {
+            _decoder.Close();
+        }
+    }
+
+    public void Dispose() => _decoder.Dispose();
+
+    private ImageStatus DecodeRandomCrop(AugmentationOptions augmentation, uint epoch, uint position)
+    {
+        var random = new RandomSequence(options.Seed, RandomStreams.Crop, epoch, position);
+        ImageCrop crop = ImageCrop.Random(_decoder.Width, _decoder.Height, augmentation, ref random);
+        // Only pixels of the crop: a training crop is cut out first and resized then.
+        return DecodeAndResize(crop, margin: 0, TrainingMargin);
+    }
+
+    private ImageStatus DecodeView(int view)
+    {
+        ImageCrop crop = options.Crops == 1
+            ? ImageCrop.Center(_decoder.Width, _decoder.Height, options.ImageSize, options.CropFraction)
+            : ImageCrop.Views(_decoder.Width, _decoder.Height, options.ImageSize, options.CropFraction, options.Crops)[view];
+        // The image is resized first and cut out then, so pixels around the crop count within the filter's reach.
+        double reach = Math.Max(1, Math.Max(crop.Width, crop.Height) / options.ImageSize);
+        return DecodeAndResize(crop, margin: (int)Math.Ceiling(reach) + 1, EvaluationMargin);
+    }
+
+    private ImageStatus DecodeAndResize(ImageCrop crop, int margin, double pixelsPerResult)
+    {
+        double smallestScale = pixelsPerResult * options.ImageSize / Math.Min(crop.Width, crop.Height);
+        ImageStatus status = _decoder.Decode(
+            Math.Max(0, (int)Math.Floor(crop.X) - margin), Math.Max(0, (int)Math.Floor(crop.Y) - margin),
+            Math.Min(_decoder.Width, (int)Math.Ceiling(crop.X + crop.Width) + margin),
+            Math.Min(_decoder.Height, (int)Math.Ceiling(crop.Y + crop.Height) + margin), smallestScale);
+        if (status == ImageStatus.Ok)
+        {
+            DecodedWindow window = _decoder.Window;
+            var inWindow = new ImageCrop(
+                crop.X * window.Scale - window.X, crop.Y * window.Scale - window.Y, crop.Width * window.Scale, crop.Height * window.Scale, crop.Mirror);
+            _resampler.Resize(_decoder.Pixels, window.Width, window.Height, window.Stride, inWindow);
+        }
+
+        return status;
+    }
+}

@@ -1,0 +1,100 @@
+namespace HpcBatchNorm.Data;
+
+/// <summary>In which order an epoch visits the images.</summary>
+public enum ShuffleMode
+{
+    /// <summary>By name: class after class.</summary>
+    None,
+
+    /// <summary>A new random order of all images in every epoch.</summary>
+    Global,
+}
+
+/// <summary>What to do with an image that cannot be decoded.</summary>
+public enum BadImagePolicy
+{
+    /// <summary>
+    /// Training takes the next good image of the epoch's order in its place, with that image's own label; evaluation leaves it out. Either way it is
+    /// listed in <see cref="BatchLoader.BadImages"/>.
+    /// </summary>
+    Skip,
+
+    /// <summary>Stop with an error that names it.</summary>
+    Fail,
+}
+
+/// <summary>What a <see cref="BatchLoader"/> makes of a data set. Defaults are those of evaluation.</summary>
+public sealed record LoaderOptions
+{
+    /// <summary>Images per batch.</summary>
+    public required int BatchSize { get; init; }
+
+    /// <summary>Width and height S of a network's input in pixels.</summary>
+    public required int ImageSize { get; init; }
+
+    /// <summary>How training images are varied; null for evaluation, which takes the central crop (<see cref="CropFraction"/>).</summary>
+    public AugmentationOptions? Augmentation { get; init; }
+
+    /// <summary>Evaluation: S divided by the short side the image is resized to before its centre is cropped. 1 when images are about S pixels large.</summary>
+    public double CropFraction { get; init; } = 0.875;
+
+    /// <summary>Evaluation: crops per image, 1, 10 or 144 (<see cref="ImageCrop.Views"/>). Each crop is an item of its own; those of an image are adjacent.</summary>
+    public int Crops { get; init; } = 1;
+
+    /// <summary>The order of the images.</summary>
+    public ShuffleMode Shuffle { get; init; }
+
+    /// <summary>Leave out the last batch of an epoch when it is not full.</summary>
+    public bool DropLast { get; init; }
+
+    /// <summary>The key of everything random: order, crops, distortion.</summary>
+    public ulong Seed { get; init; }
+
+    /// <summary>Threads that decode, at least 1. The batches do not depend on it.</summary>
+    public int Workers { get; init; } = 1;
+
+    /// <summary>Batches kept ready, at least 1.</summary>
+    public int Prefetch { get; init; } = 3;
+
+    /// <summary>What to do with an image that cannot be decoded.</summary>
+    public BadImagePolicy OnBadImage { get; init; }
+
+    /// <summary>The first step that is not loaded any more; workers stop there instead of preparing batches nobody will ask for.</summary>
+    public long EndStep { get; init; } = long.MaxValue;
+
+    /// <summary>The usual way to train: augmented, shuffled, full batches only.</summary>
+    public static LoaderOptions ForTraining(int batchSize, int imageSize, ulong seed) => new()
+    {
+        BatchSize = batchSize,
+        ImageSize = imageSize,
+        Seed = seed,
+        Augmentation = new AugmentationOptions(),
+        Shuffle = ShuffleMode.Global,
+        DropLast = true,
+    };
+
+    /// <summary>The usual way to evaluate: each image once, central crop, in order.</summary>
+    public static LoaderOptions ForEvaluation(int batchSize, int imageSize) => new() { BatchSize = batchSize, ImageSize = imageSize };
+
+    /// <summary>Throws when a setting is out of its range.</summary>
+    /// <exception cref="UserErrorException">The line names the setting, its range and its value.</exception>
+    public void Validate()
+    {
+        Check(BatchSize >= 1, "batch size", "at least 1", BatchSize);
+        Check(ImageSize is >= 1 and <= 4096, "image size", "between 1 and 4096", ImageSize);
+        Check(CropFraction is > 0 and <= 1, "crop fraction", "greater than 0 and at most 1", CropFraction);
+        Check(Crops is 1 or 10 or 144, "number of crops", "1, 10 or 144", Crops);
+        Check(Crops == 1 || Augmentation is null, "number of crops in training", "1", Crops);
+        Check(Workers is >= 1 and <= 256, "number of workers", "between 1 and 256", Workers);
+        Check(Prefetch is >= 1 and <= 1024, "number of prefetched batches", "between 1 and 1024", Prefetch);
+        Augmentation?.Validate();
+    }
+
+    private static void Check(bool valid, string name, string range, double value)
+    {
+        if (!valid)
+        {
+            throw new UserErrorException(FormattableString.Invariant($"the {name} must be {range}; it is {value}."));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+using System.Numerics;
+using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
+
+namespace HpcBatchNorm.Data;
+
+/// <summary>
+/// Antialiased bilinear resizing to size x size pixels: a separable triangle filter whose half-width is one source pixel when enlarging and one
+/// destination pixel when shrinking, cut off at the borders of the window and normalised to sum 1 (as Pillow's BILINEAR). Intermediate values are
+/// single precision and never rounded; each destination value is a sum in a fixed order, so results do not depend on the vector width of the machine.
+/// Keeps its buffers; one per thread.
+/// </summary>
+internal sealed class Resampler(int size)
+{
+    /// <summary>Rows of a window are readable up to a multiple of this many bytes, so that the vertical pass needs no remainder.</summary>
+    public const int RowAlignment = 64;
+
+    private readonly Filter _horizontal = new(size), _vertical = new(size);
+    private float[] _row = [];
+
+    /// <summary>The result of the last <see cref="Resize"/>: size x size pixels of four floats (R, G, B, unused) in 0..255.</summary>
+    public Vector128<float>[] Pixels { get; } = new Vector128<float>[size * size];
+
+    /// <summary>Resizes a rectangle of the window to <see cref="Pixels"/>.</summary>
+    /// <param name="window">Rows of RGBA bytes, <paramref name="stride"/> bytes apart.</param>
+    /// <param name="width">Pixels per row.</param>
+    /// <param name="height">Rows.</param>
+    /// <param name="stride">Bytes from one row to the next.</param>
+    /// <param name="crop">The rectangle, in pixels of the window.</param>
+    public void Resize(ReadOnlySpan<byte> window, int width, int height, int stride, ImageCrop crop)
+    {
+        _horizontal.Compute(crop.X, crop.Width, width);
+        _vertical.Compute(crop.Y, crop.Height, height);
+        int rowBytes = (width * 4 + RowAlignment - 1) & -RowAlignment;
+        if (_row.Length < rowBytes)
+        {
+            _row = new float[rowBytes];
+        }
+
+        for (int y = 0; y < size; y++)
+        {
+            BlendRows(window, stride, _vertical.Start(y), _vertical.Weights(y), _row.AsSpan(0, rowBytes));
+            BlendColumns(MemoryMarshal.Cast<float, Vector128<float>>(_row), Pixels.AsSpan(y * size, size), crop.Mirror);
+        }
+    }
+
+    /// <summary>Rounds <see cref="Pixels"/> to bytes in the order R, G, B.</summary>
+    public void StoreRgb(Span<byte> rgb)
+    {
+        rgb = rgb[..(Pixels.Length * 3)];
+        int at = 0;
+        foreach (Vector128<float> pixel in Pixels)
+        {
+            Vector128<int> rounded = Vector128.ConvertToInt32(pixel + Vector128.Create(0.5f));
+            rgb[at] = (byte)rounded[0];
+            rgb[at + 1] = (byte)rounded[1];
+            rgb[at + 2] = (byte)rounded[2];
+            at += 3;
+        }
+    }
+
+    /// <summary>row = sum of weights[k] * window row (first + k), for all bytes of the row.</summary>
+    private static void BlendRows(ReadOnlySpan<byte> window, int stride, int first, ReadOnlySpan<float> weights, Span<float> row)
+    {
+        int lanes = Vector<float>.Count;
+        for (int at = 0; at < row.Length; at += Vector<byte>.Count)
+        {
+            Vector<float> sum0 = default, sum1 = default, sum2 = default, sum3 = default;
+            int from = first * stride + at;
+            foreach (float weight in weights)
+            {
+                Vector.Widen(new Vector<byte>(window[from..]), out Vector<ushort> low, out Vector<ushort> high);
+                Vector.Widen(low, out Vector<uint> value0, out Vector<uint> value1);
+                Vector.Widen(high, out Vector<uint> value2, out Vector<uint> value3);
+                var factor = new Vector<float>(weight);
+                sum0 += Vector.ConvertToSingle(Vector.AsVectorInt32(value0)) * factor;
+                sum1 += Vector.ConvertToSingle(Vector.AsVectorInt32(value1)) * factor;
+                sum2 += Vector.ConvertToSingle(Vector.AsVectorInt32(value2)) * factor;
+                sum3 += Vector.ConvertToSingle(Vector.AsVectorInt32(value3)) * factor;
+                from += stride;
+            }
+
+            Span<float> to = row.Slice(at, 4 * lanes);
+            sum0.CopyTo(to);
+            sum1.CopyTo(to[lanes..]);
+            sum2.CopyTo(to[(2 * lanes)..]);
+            sum3.CopyTo(to[(3 * lanes)..]);
+        }
+    }
+
+    private void BlendColumns(ReadOnlySpan<Vector128<float>> row, Span<Vector128<float>> result, bool mirror)
+    {
+        for (int x = 0; x < result.Length; x++)
+        {
+            ReadOnlySpan<float> weights = _horizontal.Weights(x);
+            ReadOnlySpan<Vector128<float>> pixels = row.Slice(_horizontal.Start(x), weights.Length);
+            Vector128<float> sum = default;
+            for (int k = 0; k < weights.Length; k++)
+            {
+                sum += pixels[k] * weights[k];
+            }
+
+            result[mirror ? result.Length - 1 - x : x] = sum;
+        }
+    }
+
+    /// <summary>Which source pixels make each destination pixel along one axis, and with what weights.</summary>
+    private sealed class Filter(int size)
+    {
+        private readonly int[] _starts = new int[size], _counts = new int[size];
+        private float[] _weights = [];
+        private int _pitch;
+
+        public int Start(int index) => _starts[index];
+
+        public ReadOnlySpan<float> Weights(int index) => _weights.AsSpan(index * _pitch, _counts[index]);
+
+        /// <param name="origin">Where the cropped part begins.</param>
+        /// <param name="length">How long it is.</param>
+        /// <param name="extent">Source pixels there are.</param>
+        public void Compute(double origin, double length, int extent)
+        {
+            double scale = length / size, support = Math.Max(scale, 1);
+            _pitch = (int)Math.Ceiling(2 * support) + 1;
+            if (_weights.Length < size * _pitch)
+            {
+                _weights = new float[size * _pitch];
+            }
+
+            Span<double> exact = stackalloc double[Math.Min(_pitch, 256)];
+            if (_pitch > exact.Length)
+            {
+                exact = new double[_pitch];
+            }
+
+            for (int i = 0; i < size; i++)
+            {
+                double center = origin + (i + 0.5) * scale;
+                int start = Math.Clamp((int)Math.Floor(center - support + 0.5), 0, extent - 1);
+                int end = Math.Clamp((int)Math.Floor(center + support + 0.5), start + 1, extent);
+                double sum = 0;
+                for (int k = start; k < end; k++)
+                {
+                    double weight = Math.Max(0, 1 - Math.Abs(k + 0.5 - center) / support);
+                    exact[k - start] = weight;
+                    sum += weight;
+                }
+
+                _starts[i] = start;
+                _counts[i] = end - start;
+                for (int k = 0; k < end - start; k++)
+                {
+                    _weights[i * _pitch + k] = (float)(exact[k] / sum);
+                }
+            }
+        }
+    }
+}
