@@ -1,0 +1,160 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Layers;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Verification;
+
+/// <content>Batch normalization.</content>
+internal static partial class ErrorModel
+{
+    /// <summary>Which statistic an element (n, c, position) of src belongs to: its channel, or its place in the image.</summary>
+    private static int StatisticOf(in BatchNormSpec spec, int index) => spec.PerActivation ? index % spec.Src.ImageCount : index / spec.Src.Area % spec.Src.C;
+
+    /// <summary>Sum per statistic of a term per element.</summary>
+    private static double[] SumPerStatistic(in BatchNormSpec spec, Func<int, int, double> term)
+    {
+        double[] sums = new double[spec.Parameters.Count];
+        for (int i = 0; i < spec.Src.Count; i++)
+        {
+            int s = StatisticOf(spec, i);
+            sums[s] += term(i, s);
+        }
+
+        return sums;
+    }
+
+    private static List<OutputBound> BatchNorm(BatchNormForward o, OperationValues values, Arithmetic arithmetic)
+    {
+        BatchNormSpec spec = o.Spec;
+        bool batch = o.Statistics == BatchNormStatistics.Batch;
+        double[] x = values.Inputs[o.Src], scale = values.Inputs[o.Scale], shift = values.Inputs[o.Shift];
+        double[]? residual = o.Residual is null ? null : values.Inputs[o.Residual];
+        double[] mean = batch ? values.Expected[o.Mean!] : values.Inputs[o.RunningMean!];
+        double[] variance = batch ? values.Expected[o.Variance!] : values.Inputs[o.RunningVariance!];
+        List<OutputBound> bounds = [];
+        if (batch)
+        {
+            AddStatistics(bounds, o, values, arithmetic, x, mean, variance);
+        }
+
+        Tolerance tolerance = Tolerances.Of(o.Kind, "dst");
+        double[] bound = new double[x.Length];
+        for (int i = 0; i < bound.Length; i++)
+        {
+            int s = StatisticOf(spec, i);
+            double deviation = Math.Sqrt(variance[s] + spec.Epsilon), slope = Math.Abs(scale[s]) / deviation;
+            double rounded = slope * (Math.Abs(x[i]) + Math.Abs(mean[s])) + Math.Abs(shift[s]) + (residual is null ? 0 : Math.Abs(residual[i]));
+            bound[i] = tolerance.Bound(values.Kind, rounded, 0, 1);
+            if (batch)
+            {
+                // d(dst) = -slope*d(mean) - slope*(x-mean)/(2*(variance+eps))*d(variance). ReLU only shrinks it.
+                bound[i] += slope * values.Deviation(o.Mean, s)
+                    + slope * Math.Abs(x[i] - mean[s]) / (2 * deviation * deviation) * values.Deviation(o.Variance, s);
+            }
+        }
+
+        bounds.Add(new OutputBound("dst", o.Dst, bound));
+        return bounds;
+    }
+
+    private static void AddStatistics(
+        List<OutputBound> bounds, BatchNormForward o, OperationValues values, Arithmetic arithmetic, double[] x, double[] mean, double[] variance)
+    {
+        BatchNormSpec spec = o.Spec;
+        long m = spec.StatisticCount;
+        Tolerance ofMean = Tolerances.Of(o.Kind, "mean"), ofVariance = Tolerances.Of(o.Kind, "variance");
+        bool shifted = arithmetic != Arithmetic.UnshiftedStatistics;
+
+        // First value of each statistic: element (0, c, 0) or (0, place).
+        double First(int s) => !shifted ? 0 : spec.PerActivation ? x[s] : x[s * spec.Src.Area];
+        double[] spread = SumPerStatistic(spec, (i, s) => Math.Abs(x[i] - First(s)) / m);
+        double[] meanBound = Map(spread, (e, s) => ofMean.Bound(values.Kind, Math.Abs(mean[s]) + e, e, m));
+
+        // Without a shift, libraries sum (x-mean)^2 with the rounded mean: its error enters squared.
+        double[] varianceBound = Map(variance, (v, s) =>
+        {
+            double square = shifted ? v + (mean[s] - First(s)) * (mean[s] - First(s)) : v;
+            return ofVariance.Bound(values.Kind, square, square, m) + meanBound[s] * meanBound[s];
+        });
+        bounds.Add(new OutputBound("mean", o.Mean!, meanBound));
+        bounds.Add(new OutputBound("variance", o.Variance!, varianceBound));
+        if (o.RunningMean is null)
+        {
+            return;
+        }
+
+        double a = o.AveragingFactor;
+        foreach ((string role, Tensor running, Tensor statistic, double factor) in new[]
+        {
+            ("running mean", o.RunningMean, o.Mean!, 1.0), ("running variance", o.RunningVariance!, o.Variance!, spec.UnbiasedFactor),
+        })
+        {
+            Tolerance tolerance = Tolerances.Of(o.Kind, role);
+            double[] old = values.Inputs[running], current = values.Expected[statistic];
+            bounds.Add(new OutputBound(role, running, Map(old, (r, s) =>
+                tolerance.Bound(values.Kind, (1 - a) * Math.Abs(r) + a * factor * Math.Abs(current[s]), 0, 1) + a * factor * values.Deviation(statistic, s))));
+        }
+    }
+
+    private static List<OutputBound> BatchNorm(BatchNormBackward o, OperationValues values)
+    {
+        BatchNormSpec spec = o.Spec;
+        long m = spec.StatisticCount;
+        double[] x = values.Inputs[o.Src], dy = values.Inputs[o.DiffDst], scale = values.Inputs[o.Scale], shift = values.Inputs[o.Shift];
+        double[] mean = values.Inputs[o.Mean], variance = values.Inputs[o.Variance];
+        double[] inverse = Map(variance, v => 1 / Math.Sqrt(v + spec.Epsilon));
+        double[]? dst = o.Dst is null ? null : values.Inputs[o.Dst];
+
+        // g: diffDst after the ReLU mask. A mask from dst is the same on both sides. One recomputed from src is decided only where the
+        // pre-activation is further from 0 than its own bound; elsewhere either answer is right, and `either` is what it is worth.
+        double[] g = new double[x.Length], either = new double[x.Length];
+        Tolerance preActivation = Tolerances.Of("batch-norm forward", "dst");
+        for (int i = 0; i < x.Length; i++)
+        {
+            int s = StatisticOf(spec, i);
+            double slope = scale[s] * inverse[s], value = slope * (x[i] - mean[s]) + shift[s];
+            g[i] = !spec.Relu || (dst is null ? value > 0 : dst[i] > 0) ? dy[i] : 0;
+            if (spec.Relu && dst is null
+                && Math.Abs(value) <= preActivation.Bound(values.Kind, Math.Abs(slope) * (Math.Abs(x[i]) + Math.Abs(mean[s])) + Math.Abs(shift[s]), 0, 1))
+            {
+                either[i] = Math.Abs(dy[i]);
+            }
+        }
+
+        double Normalised(int i, int s) => Math.Abs(x[i] - mean[s]) * inverse[s];
+        double[] sumG = SumPerStatistic(spec, (i, _) => g[i]), sumAbsG = SumPerStatistic(spec, (i, _) => Math.Abs(g[i]));
+        double[] sumGx = SumPerStatistic(spec, (i, s) => g[i] * (x[i] - mean[s]) * inverse[s]);
+        double[] sumAbsGx = SumPerStatistic(spec, (i, s) => Math.Abs(g[i]) * Normalised(i, s));
+        double[] eitherG = SumPerStatistic(spec, (i, _) => either[i]), eitherGx = SumPerStatistic(spec, (i, s) => either[i] * Normalised(i, s));
+
+        Tolerance ofShift = Tolerances.Of(o.Kind, "diffShift"), ofScale = Tolerances.Of(o.Kind, "diffScale"), ofSrc = Tolerances.Of(o.Kind, "diffSrc");
+        double[] bound = new double[x.Length];
+        bool batch = o.Statistics == BatchNormStatistics.Batch;
+        for (int i = 0; i < bound.Length; i++)
+        {
+            int s = StatisticOf(spec, i);
+            double slope = Math.Abs(scale[s]) * inverse[s];
+            double rounded = Math.Abs(g[i]), explained = either[i];
+            if (batch)
+            {
+                rounded += Math.Abs(sumG[s]) / m + (Math.Abs(x[i]) + Math.Abs(mean[s])) * inverse[s] * Math.Abs(sumGx[s]) / m;
+                explained += (values.Deviation(o.DiffShift, s) + Normalised(i, s) * values.Deviation(o.DiffScale, s)) / m;
+            }
+
+            bound[i] = ofSrc.Bound(values.Kind, slope * rounded, 0, 1) + slope * explained;
+        }
+
+        List<OutputBound> bounds =
+        [
+            new("diffShift", o.DiffShift, Map(sumAbsG, (sum, s) => ofShift.Bound(values.Kind, sum, sum, m) + eitherG[s])),
+            new("diffScale", o.DiffScale, Map(sumAbsGx, (sum, s) => ofScale.Bound(values.Kind, sum, sum, m) + eitherGx[s])),
+            new("diffSrc", o.DiffSrc, bound),
+        ];
+        if (o.DiffResidual is not null)
+        {
+            bounds.Add(new OutputBound("diffResidual", o.DiffResidual, either));
+        }
+
+        return bounds;
+    }
+}

@@ -1,0 +1,109 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Layers;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Verification;
+
+/// <content>Loss and optimizer.</content>
+public static partial class HardCases
+{
+    private static readonly Shape One = Shape.Vector(1);
+
+    private static IEnumerable<VerificationCase> Losses()
+    {
+        foreach ((string name, int images, int classes, double range, float smoothing, float weight, bool gradient) in new[]
+        {
+            ("1000-classes", 4, 1000, 3.0, 0f, 1f, true), ("10-classes", 60, 10, 2.0, 0f, 1f, true), ("smoothing", 3, 17, 2.0, 0.1f, 1f, true),
+            ("auxiliary-weight", 5, 33, 2.0, 0f, 0.3f, true), ("large-logits", 3, 100, 80.0, 0.1f, 1f, true), ("no-gradient", 3, 10, 2.0, 0f, 1f, false),
+            ("one-image", 1, 2, 1.0, 0f, 1f, true), ("one-class", 2, 1, 1.0, 0f, 1f, true),
+        })
+        {
+            CaseBuilder builder = Case($"softmax-cross-entropy/{name}", InputKind.Random);
+            Shape shape = Shape.Matrix(images, classes);
+            Tensor logits = builder.Input("logits", shape, Fills.Uniform(-range, range), layout: TensorLayout.Plain);
+            Tensor labels = builder.Input("labels", Shape.Matrix(images, 1), Fills.Integers(0, classes - 1), TensorRole.Label, TensorLayout.Plain, DataType.Int32);
+            builder.Add(new SoftmaxCrossEntropy("loss", logits, labels, CaseBuilder.Output("probabilities", shape, TensorRole.Result, TensorLayout.Plain),
+                CaseBuilder.Output("loss", One, TensorRole.Result, TensorLayout.Plain),
+                gradient ? CaseBuilder.Output("diffLogits", shape, TensorRole.Gradient, TensorLayout.Plain) : null, smoothing, weight));
+            yield return builder.Build();
+        }
+
+        foreach ((string name, double range, bool inPlace) in new[] { ("basic", 3.0, false), ("large-logits", 500.0, false), ("in-place", 3.0, true) })
+        {
+            CaseBuilder builder = Case($"softmax/{name}", InputKind.Random);
+            Shape shape = Shape.Matrix(4, 101);
+            Tensor src = builder.Input("src", shape, Fills.Uniform(-range, range), layout: TensorLayout.Plain);
+            builder.Add(new Softmax("softmax", src, inPlace ? src.Alias("dst", TensorRole.Result) : CaseBuilder.Output("dst", shape, TensorRole.Result, TensorLayout.Plain)));
+            yield return builder.Build();
+        }
+    }
+
+    private static IEnumerable<VerificationCase> Optimizers()
+    {
+        foreach ((string name, float mu, bool nesterov, float decay, double? scale) in new[]
+        {
+            ("plain", 0f, false, 0f, (double?)null), ("momentum", 0.9f, false, 0f, null), ("nesterov", 0.9f, true, 0f, null), ("weight-decay", 0.9f, false, 4e-2f, null),
+            ("nesterov-weight-decay-scaled", 0.9f, true, 4e-2f, 0.25), ("scaled", 0.9f, false, 0f, 0.125),
+        })
+        {
+            CaseBuilder builder = Case($"sgd/{name}", InputKind.Random);
+            List<Tensor> parameters = [], gradients = [], momenta = [];
+            (Shape Shape, TensorLayout Layout)[] group = [(new(16, 17, 3, 3), TensorLayout.Plain), (Shape.Vector(33), TensorLayout.Blocked), (Shape.Vector(1), TensorLayout.Plain)];
+            for (int k = 0; k < group.Length; k++)
+            {
+                (Shape shape, TensorLayout layout) = group[k];
+                parameters.Add(builder.Input($"parameter{k}", shape, role: TensorRole.Parameter, layout: layout));
+                gradients.Add(builder.Input($"gradient{k}", shape, role: TensorRole.ParameterGradient, layout: layout));
+                momenta.Add(builder.Input($"momentum{k}", shape, role: TensorRole.Momentum, layout: layout));
+            }
+
+            Tensor? gradientScale = scale is null ? null : builder.Input("gradientScale", One, Fills.Constant(scale.Value), TensorRole.Result, TensorLayout.Plain);
+            builder.Add(new SgdUpdate("sgd", parameters, gradients, momenta, gradientScale, mu, nesterov, decay));
+            yield return builder.Build(context: new StepContext(3, 0.045f));
+        }
+
+        yield return ConvolutionStep();
+        foreach ((string name, float maximum, double value) in new[] { ("active", 1f, 1.0), ("inactive", 1e6f, 1.0), ("zero-gradients", 1f, 0.0), ("tiny-gradients", 1f, 1e-12) })
+        {
+            CaseBuilder builder = Case($"clip-gradients/{name}", InputKind.Random);
+            TensorFill fill = Fills.Uniform(-value, value);
+            List<Tensor> gradients =
+            [
+                builder.Input("gradient0", new(32, 16, 3, 3), fill, TensorRole.ParameterGradient, TensorLayout.Plain),
+                builder.Input("gradient1", Shape.Vector(17), fill, TensorRole.ParameterGradient),
+            ];
+            builder.Add(new ClipGradients("clip", gradients, CaseBuilder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain),
+                CaseBuilder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), maximum));
+            yield return builder.Build();
+        }
+
+        foreach (float decay in new[] { 0.9999f, 0.5f, 0f })
+        {
+            CaseBuilder builder = Case(FormattableString.Invariant($"update-average/{decay}"), InputKind.Random);
+            builder.Add(new UpdateAverage("average",
+                [builder.Input("source0", new(8, 3, 3, 3), role: TensorRole.Parameter, layout: TensorLayout.Plain), builder.Input("source1", Shape.Vector(17), role: TensorRole.RunningStatistic)],
+                [builder.Input("average0", new(8, 3, 3, 3), role: TensorRole.Average, layout: TensorLayout.Plain), builder.Input("average1", Shape.Vector(17), role: TensorRole.Average)], decay));
+            yield return builder.Build();
+        }
+    }
+
+    /// <summary>The optimizer, clipping and averaging on weights in the layout a convolution chose: padding must not leak into norm or update.</summary>
+    private static VerificationCase ConvolutionStep()
+    {
+        CaseBuilder builder = Case("sgd/convolution-weights", InputKind.Random);
+        ConvolutionSpec spec = ConvolutionSpec.Square(new(2, 17, 6, 6), 33, 3, pad: 1);
+        builder.Convolution(spec);
+        ConvolutionForward forward = builder.Operation<ConvolutionForward>();
+        ConvolutionBackwardWeights backward = builder.Operation<ConvolutionBackwardWeights>();
+        Tensor momentum = builder.Input("momentum", spec.Weights, role: TensorRole.Momentum, layout: TensorLayout.Opaque, like: forward.Weights);
+        Tensor average = builder.Input("average", spec.Weights, role: TensorRole.Average, layout: TensorLayout.Opaque, like: forward.Weights);
+        Tensor scale = CaseBuilder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain);
+        builder.Add(new ClipGradients("clip", [backward.DiffWeights], scale, CaseBuilder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), 1f));
+        builder.Add(new SgdUpdate("sgd", [forward.Weights], [backward.DiffWeights], [momentum], scale, 0.9f, true, 1e-2f));
+        builder.Add(new UpdateAverage("average", [forward.Weights], [average], 0.9f));
+
+        // The new weights through the convolution again.
+        builder.Add(forward with { Name = "conv-after" });
+        return builder.Build(context: new StepContext(0, 0.1f));
+    }
+}

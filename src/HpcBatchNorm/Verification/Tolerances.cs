@@ -1,0 +1,148 @@
+namespace HpcBatchNorm.Verification;
+
+/// <summary>How a kernel computes, where that decides its error: found from <c>Kernel.Implementation</c>.</summary>
+public enum Arithmetic
+{
+    /// <summary>Products and sums as the definition says, in any order, accumulated in single precision or better.</summary>
+    Ordinary,
+
+    /// <summary>Winograd's F(4x4, 3x3): transforms with constants up to 21/4 and 1/90 around the products.</summary>
+    Winograd,
+
+    /// <summary>Batch statistics summed without a shift (a library's own batch normalization): robust only when |mean| is of the order of the deviation.</summary>
+    UnshiftedStatistics,
+}
+
+/// <summary>
+/// The bound of one output element: u * (<see cref="Rounding"/> * rounded + <see cref="Growth"/> * sqrt(length) * accumulated), u = 2^-24, where
+/// <c>rounded</c> is the magnitude that suffers a fixed number of roundings and <c>accumulated</c> the sum of the magnitudes of the
+/// <c>length</c> terms of the reduction behind the element (sum |a||b| for a convolution). With exact inputs reductions have no error and
+/// the bound is u * <see cref="Exact"/> * rounded.
+/// </summary>
+/// <remarks>
+/// Why sqrt(length): the worst case of a sum of L terms is L*u*sum|t|, but rounding errors behave as independent and of mean zero, and then
+/// |error| &lt;= lambda*sqrt(L)*u*sum|t| except with probability 2*exp(-lambda^2/2) (Higham and Mary, 2019, theorem 3.1). That theorem allows every
+/// rounding to reach u*sum|t|; a running sum of equal terms reaches it only at the end, which takes 1/sqrt(3) off, and the roundings are uniform
+/// rather than extreme, which takes another 1/sqrt(3) off: the standard deviation is at most sqrt(L)*u*sum|t|/3. Growth = 2 is therefore six
+/// standard deviations: 2e-9 per element.
+/// </remarks>
+/// <param name="Rounding">Roundings, in units of u, on the fixed part.</param>
+/// <param name="Growth">Factor of the sqrt(length) law; 0 where nothing is accumulated.</param>
+/// <param name="Exact">Roundings left when inputs are exact.</param>
+public readonly record struct Tolerance(double Rounding, double Growth, double Exact)
+{
+    /// <summary>Half the distance between 1 and the next single: the largest relative error of one rounding.</summary>
+    public const double UnitRoundoff = 1.0 / (1 << 24);
+
+    /// <summary>The smallest normal single: below it, backends may flush to zero.</summary>
+    public const double Floor = 1.1754943508222875e-38;
+
+    /// <summary>The bound of an element, see <see cref="Tolerance"/>. Never narrower than <see cref="Floor"/>.</summary>
+    public double Bound(InputKind kind, double rounded, double accumulated, double length) =>
+        Floor + UnitRoundoff * (kind == InputKind.Exact ? Exact * rounded : Rounding * rounded + Growth * Math.Sqrt(length) * accumulated);
+}
+
+/// <summary>
+/// Every bound of the verification, in one table. The magnitudes it multiplies come from <see cref="ErrorModel"/>. Widening an entry needs a reason here.
+/// </summary>
+public static class Tolerances
+{
+    /// <summary>The entry of an output, by the operation's <c>Kind</c> and the output's role in it.</summary>
+    /// <exception cref="ArgumentException">The table has no such entry.</exception>
+    public static Tolerance Of(string kind, string role, Arithmetic arithmetic = Arithmetic.Ordinary) => (kind, role) switch
+    {
+        // Winograd: the error of F(4x4,3x3) is that of the sums over channels, amplified by the transforms. One dimension multiplies the
+        // relative error by about |A^T|(|B^T x| |G w|) / (|x| |w|), between 4 and 12 for points 0, +-1, +-2; two dimensions by the square of its
+        // typical 4.5, near 20 (Barabasz et al., 2020, measure 10 to 30). Transforms round even exact integers (G has sixths), so inputs are never exact.
+        ("convolution forward" or "convolution backward-data" or "convolution backward-weights", "dst" or "diffSrc" or "diffWeights")
+            when arithmetic == Arithmetic.Winograd => new(Rounding: 40, Growth: 4, Exact: 80),
+
+        // Products and sums: the law of the sum, two roundings on top (the product, the bias or the store). Integer inputs: no error at all.
+        ("convolution forward" or "inner-product forward", "dst") => new(2, 2, 0),
+        ("convolution backward-data" or "inner-product backward-data", "diffSrc") => new(2, 2, 0),
+        ("convolution backward-weights" or "inner-product backward-weights", "diffWeights" or "diffBias") => new(2, 2, 0),
+
+        // rounded = |mean| + E|x-x0|, accumulated = E|x-x0|, x0 the channel's first value (a shifted sum or better): the shift, the division and
+        // the addition of x0 round; the sum follows the law. Exact: the sum has no error, the same roundings remain.
+        ("batch-norm forward", "mean") => new(2, 2, 2),
+
+        // rounded = accumulated = E(x-x0)^2 = variance + (mean-x0)^2: square, division, the subtraction of (mean-x0)^2 and its own two roundings.
+        // Exact: squares and their sum have no error, five roundings of at most this magnitude remain.
+        ("batch-norm forward", "variance") => new(6, 2, 6),
+
+        // rounded = |(1-a)*old| + |a*new|: 1-a, two products, one sum, and m/(m-1). The error of the batch statistic itself is measured and added.
+        ("batch-norm forward", "running mean" or "running variance") => new(4, 0, 4),
+
+        // rounded = |scale|/sqrt(variance+eps) * (|x|+|mean|) + |shift| + |residual|: x*a + b with a rounded 4 times (sum, root, quotient, product; a
+        // reciprocal root by Newton's step counts 2 more), b twice, result once. |x|+|mean| and not |x-mean|, because b = shift - mean*a is rounded
+        // at the magnitude of mean*a. Errors of mean and variance are measured and added.
+        ("batch-norm forward", "dst") => new(6, 0, 6),
+
+        // accumulated = sum |g| and sum |g*xhat|; xhat carries four roundings (mean is an input, the difference, the root, the product).
+        // Elements whose ReLU mask is undecidable add their |g| and |g*xhat| (ErrorModel).
+        ("batch-norm backward", "diffShift") => new(2, 2, 0),
+        ("batch-norm backward", "diffScale") => new(6, 2, 6),
+
+        // rounded = |a|*(|g| + |sum g|/m + (|x|+|mean|)/sqrt(variance+eps) * |sum g*xhat|/m): each term has at most eight roundings on its way, including
+        // the form A*g + B*x + C whose C is rounded at the magnitude of B*mean. Errors of the two sums are measured and added.
+        ("batch-norm backward", "diffSrc") => new(8, 0, 8),
+
+        // The masked diffDst, with the mask read from dst: a copy.
+        ("batch-norm backward", "diffResidual") => new(0, 0, 0),
+
+        // rounded: see ErrorModel. ReLU selects; exponentials of vector libraries are good to 2-4 units plus the rounding of their argument.
+        ("activation forward", "relu") => new(0, 0, 0),
+        ("activation forward", "dst") => new(8, 0, 8),
+        ("activation backward", "relu") => new(0, 0, 0),
+        ("activation backward", "diffSrc") => new(4, 0, 4),
+
+        // A maximum selects. Averages: the law of the sum, the division and the store; exact sums leave these two.
+        ("pooling forward", "max") => new(0, 0, 0),
+        ("pooling forward", "dst") => new(2, 2, 2),
+        ("pooling backward", "max") => new(1, 2, 0),
+        ("pooling backward", "diffSrc") => new(2, 2, 2),
+
+        // (K + alpha/n*sum)^-beta: the base has 5 roundings, times beta; power functions of vector libraries are good to 4 units or do two roots; two products.
+        ("lrn forward", "dst") => new(16, 0, 16),
+        ("lrn backward", "diffSrc") => new(24, 2, 24),
+
+        // One product, and the factor 1/(1-ratio) is itself rounded. A dropped element is exactly 0 because its magnitude is.
+        ("dropout forward" or "dropout backward", "dst") => new(2, 0, 2),
+
+        ("copy" or "reorder", "dst") => new(0, 0, 0),
+        ("sum", "dst") => new(1, 2, 0),
+
+        // rounded = (|x|+|mean|)*|inverse deviation|: difference and product, or product and fused sum with a rounded mean*inverse.
+        ("prepare input", "dst") => new(3, 0, 3),
+
+        // rounded = p*(1+|x-max|): the exponential's argument is rounded at |x-max|, the exponential to 4 units, the quotient once;
+        // the sum over classes follows the law with accumulated = p.
+        ("softmax" or "softmax cross-entropy", "probabilities") => new(8, 2, 8),
+
+        // rounded = Weight * mean over images of (sum t*|x-max| + |log sum exp| + 1); the mean over the batch follows the law.
+        ("softmax cross-entropy", "loss") => new(8, 2, 8),
+
+        // rounded = Weight/N*(p+t); the error of p is bounded by its own entry and added.
+        ("softmax cross-entropy", "diffLogits") => new(3, 0, 3),
+
+        // rounded = |mu*v| + e*(|s*g| + |wd*p|): three roundings per product chain, two sums. The parameter adds its own magnitude and, for Nesterov, mu times more.
+        ("sgd update", "momentum") => new(5, 0, 5),
+        ("sgd update", "parameter") => new(6, 0, 6),
+
+        // sqrt halves the relative error of the sum of squares; scale = maximum/norm adds the quotient.
+        ("clip gradients", "norm") => new(3, 1, 3),
+        ("clip gradients", "gradientScale") => new(4, 1, 4),
+
+        // rounded = |decay*average| + |(1-decay)*source|.
+        ("update average", "average") => new(3, 0, 3),
+
+        _ => throw new ArgumentException($"The tolerance table has no entry for {role} of {kind}."),
+    };
+
+    /// <summary>What an implementation's name says about its arithmetic.</summary>
+    public static Arithmetic ArithmeticOf(string kind, string implementation) =>
+        implementation.Contains("wino", StringComparison.OrdinalIgnoreCase) ? Arithmetic.Winograd
+        : kind == "batch-norm forward" && !implementation.Contains("native", StringComparison.Ordinal)
+            && !implementation.Contains("reference", StringComparison.Ordinal) ? Arithmetic.UnshiftedStatistics
+        : Arithmetic.Ordinary;
+}
