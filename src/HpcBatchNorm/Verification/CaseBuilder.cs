@@ -147,6 +147,15 @@ internal sealed class CaseBuilder(string name, InputKind kind)
         return this;
     }
 
+    /// <summary>Local response normalization and its gradient.</summary>
+    public CaseBuilder LocalResponse(LrnSpec spec)
+    {
+        Tensor src = Input("src", spec.Src, Fills.Normal(0, 2)), workspace = Workspace(spec.Src);
+        Add(new LrnForward("lrn", spec, src, Output("dst", spec.Src), workspace));
+        Add(new LrnBackward("lrn", spec, src, Input("diffDst", spec.Src, role: TensorRole.Gradient), workspace, Output("diffSrc", spec.Src, TensorRole.Gradient)));
+        return this;
+    }
+
     /// <summary>A fully connected layer and its gradients.</summary>
     public CaseBuilder InnerProduct(InnerProductSpec spec)
     {
@@ -163,6 +172,5 @@ internal sealed class CaseBuilder(string name, InputKind kind)
         return this;
     }
 
-    /// <summary>Bytes the backend shapes as it likes.</summary>
-    public static Tensor Workspace(Shape shape) => new("workspace", shape, TensorRole.Workspace, TensorLayout.Opaque, DataType.UInt8);
+    private static Tensor Workspace(Shape shape) => new("workspace", shape, TensorRole.Workspace, TensorLayout.Opaque, DataType.UInt8);
 }
