@@ -204,7 +204,7 @@ public static partial class ShapeFile
             Values.ContainsKey(field) ? Get(field, 0) : throw new FormatException($"the {Kind} lacks '{field}'.");
     }
 
-    [GeneratedRegex("^((?:[^#\"]|\"[^\"]*\"?)*)#.*$")]
+    [GeneratedRegex("^((?:[^#\"]|\"[^\"]*(?:\"|$))*)#.*$")]
     private static partial Regex CommentPattern();
 
     [GeneratedRegex("^(?<fields>[^\"]*?)_?n\"(?<name>[^\"]*?)(?:\\*(?<inner>[0-9]{1,6}))?\"(?:\\*(?<outer>[0-9]{1,6}))?$")]
