@@ -47,6 +47,12 @@ public readonly record struct Tolerance(double Rounding, double Growth, double E
 /// </summary>
 public static class Tolerances
 {
+    /// <summary>
+    /// Largest relative difference of a loss in a ten-step training of a small network. Rounding differs by about 1e-6 of a gradient per layer and is fed
+    /// back ten times; a wrong convention (a biased variance, a forgotten decay) moves the loss by 1e-3 and more.
+    /// </summary>
+    public const double LossReplay = 1e-4;
+
     /// <summary>The entry of an output, by the operation's <c>Kind</c> and the output's role in it.</summary>
     /// <exception cref="ArgumentException">The table has no such entry.</exception>
     public static Tolerance Of(string kind, string role, Arithmetic arithmetic = Arithmetic.Ordinary) => (kind, role) switch

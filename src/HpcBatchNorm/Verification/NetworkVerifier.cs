@@ -1,0 +1,125 @@
+using System.Diagnostics;
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Planning;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Verification;
+
+/// <summary>
+/// Compares whole training steps. One plan, made for the backend under test, runs on both backends: every buffer every operation writes is compared
+/// as in <see cref="Verifier"/>; the planned memory is compared with memory that is never reused; and two free-running trainings must agree in their losses.
+/// </summary>
+public static class NetworkVerifier
+{
+    /// <summary>One training step of a plan as a case: pixels and labels at random, parameters as initialised, momenta small and random.</summary>
+    /// <param name="plan">A training plan.</param>
+    /// <param name="options">What selects it on the command line, e.g. <c>--network inception-tiny</c>.</param>
+    public static VerificationCase StepCase(Plan plan, string options)
+    {
+        TrainingOptions training = plan.Options as TrainingOptions ?? throw new ArgumentException("The plan is not a training plan.", nameof(plan));
+        Dictionary<Tensor, TensorFill> inputs = new(ReferenceEqualityComparer.Instance)
+        {
+            [plan.Pixels] = Fills.Integers(0, 255),
+            [plan.Labels!] = Fills.Integers(0, plan.Probabilities.Shape.C - 1),
+        };
+        foreach (StateTensor entry in plan.State)
+        {
+            inputs[entry.Tensor] = entry.Tensor.Role == TensorRole.Momentum ? Fills.Uniform(-1e-3, 1e-3) : (shape, _, values) =>
+            {
+                float[] initial = new float[values.Length];
+                entry.Source.Spec.Initializer.Fill(shape, initial, training.Seed, entry.Source.Name);
+                for (int i = 0; i < initial.Length; i++)
+                {
+                    values[i] = initial[i];
+                }
+            };
+        }
+
+        return new VerificationCase("training-step", InputKind.Random, plan.Operations, inputs)
+        {
+            Options = options, Context = new StepContext(0, 0.05f), Seed = 1,
+        };
+    }
+
+    /// <summary>Compares every buffer of one training step, then the planned memory with memory of its own for every tensor.</summary>
+    public static CaseResult Step(Backend backend, Backend reference, Network network, TrainingOptions training, string options)
+    {
+        Plan plan = TrainingSession.PlanFor(backend.Traits, network, training);
+        VerificationCase step = StepCase(plan, options);
+        CaseResult result = Verifier.Run(backend, reference, step);
+        return result with { Problems = [.. result.Problems, .. MemoryReuse(backend, plan, step)] };
+    }
+
+    /// <summary>
+    /// Trains <paramref name="steps"/> steps on both backends from the same start, on a batch each step, and compares the losses
+    /// (<see cref="Tolerances.LossReplay"/>). For small networks: nothing bounds how rounding grows in a long training.
+    /// </summary>
+    public static CaseResult Replay(
+        Backend backend, Backend reference, Network network, TrainingOptions training, string options, int steps = 10, float learningRate = 0.01f)
+    {
+        long start = Stopwatch.GetTimestamp();
+        Plan plan = TrainingSession.PlanFor(backend.Traits, network, training);
+        VerificationCase replay = StepCase(plan, options) with { Name = "loss-replay" };
+        double[] actual = Losses(backend, plan, replay, steps, learningRate), expected = Losses(reference, plan, replay, steps, learningRate);
+        double[] bound = Array.ConvertAll(expected, loss => Tolerances.LossReplay * Math.Abs(loss));
+        Tensor losses = new("loss", new Shape(steps, 1, 1, 1), TensorRole.Result);
+        TensorResult result = TensorResult.Compare($"{steps} training steps", "loss", losses, backend.Description, actual, expected, bound);
+        return new CaseResult(replay, backend.Name, [result], [], Stopwatch.GetElapsedTime(start));
+    }
+
+    private static double[] Losses(Backend backend, Plan plan, VerificationCase replay, int steps, float learningRate)
+    {
+        using TrainingSession session = new(backend, plan);
+        double[] losses = new double[steps];
+        for (int i = 0; i < steps; i++)
+        {
+            VerificationCase batch = replay with { Seed = (ulong)i };
+            byte[] pixels = Array.ConvertAll(batch.InputValues(plan.Pixels), v => (byte)v);
+            int[] labels = Array.ConvertAll(batch.InputValues(plan.Labels!), v => (int)v);
+            losses[i] = session.Step(pixels, labels, new StepContext(i, learningRate));
+        }
+
+        return losses;
+    }
+
+    /// <summary>A step in the session's arena must leave the same bits in everything persistent as a step where no memory is reused.</summary>
+    private static List<string> MemoryReuse(Backend backend, Plan plan, VerificationCase step)
+    {
+        List<string> problems = [];
+        try
+        {
+            using TrainingSession session = new(backend, plan);
+            using OperationRunner alone = new(backend, plan.Operations);
+            byte[] pixels = Array.ConvertAll(step.InputValues(plan.Pixels), v => (byte)v);
+            int[] labels = Array.ConvertAll(step.InputValues(plan.Labels!), v => (int)v);
+            alone.Write(plan.Pixels, (ReadOnlySpan<byte>)pixels);
+            alone.Write(plan.Labels!, (ReadOnlySpan<int>)labels);
+            foreach (Tensor tensor in plan.State.Select(s => s.Tensor))
+            {
+                double[] values = step.InputValues(tensor);
+                session.Write(tensor, (ReadOnlySpan<double>)values);
+                alone.Write(tensor, (ReadOnlySpan<double>)values);
+            }
+
+            session.Step(pixels, labels, step.Context);
+            alone.Execute(step.Context);
+            foreach (Tensor tensor in plan.State.Select(s => s.Tensor))
+            {
+                float[] reused = new float[tensor.Shape.Count], own = new float[tensor.Shape.Count];
+                session.Read(tensor, (Span<float>)reused);
+                alone.Read(tensor, own);
+                if (!reused.AsSpan().SequenceEqual(own))
+                {
+                    problems.Add($"the session's planned memory gives other bits in {tensor.Name} than memory that is never reused: a lifetime is wrong");
+                }
+            }
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            problems.Add($"{e.GetType().Name}: {e.Message}");
+        }
+
+        return problems;
+    }
+}
