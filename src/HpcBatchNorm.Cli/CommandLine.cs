@@ -1,0 +1,122 @@
+using System.CommandLine;
+using System.CommandLine.Help;
+using System.CommandLine.Invocation;
+using HpcBatchNorm.Cli.Commands;
+
+namespace HpcBatchNorm.Cli;
+
+/// <summary>The command: parses, runs, and turns everything that can go wrong into one line and an exit code.</summary>
+internal static class CommandLine
+{
+    public static int Run(IReadOnlyList<string> args, TextWriter output, TextWriter error)
+    {
+        ParseResult parsed = CreateRoot().Parse(args);
+        if (parsed.Errors.Count > 0)
+        {
+            error.WriteLine($"error: {FirstError(parsed).TrimEnd('.')}; see 'hpcbn {CommandPath(parsed)}--help'");
+            return ExitCode.Usage;
+        }
+
+        try
+        {
+            // Signals belong to the training command, which saves before it stops; exceptions are ours to word.
+            return parsed.Invoke(new InvocationConfiguration
+            {
+                Output = output,
+                Error = error,
+                EnableDefaultExceptionHandler = false,
+                ProcessTerminationTimeout = null,
+            });
+        }
+        catch (Exception exception) when (IsExpected(exception))
+        {
+            error.WriteLine($"error: {exception.Message.ReplaceLineEndings(" ")}");
+            return ExitCode.Failed;
+        }
+        catch (Exception exception)
+        {
+            error.WriteLine($"error: {exception.GetType().Name}: {exception.Message.ReplaceLineEndings(" ")} (this is a bug; HPCBN_TRACE=1 shows where)");
+            if (Environment.GetEnvironmentVariable("HPCBN_TRACE") == "1")
+            {
+                error.WriteLine(exception);
+            }
+
+            return ExitCode.Failed;
+        }
+    }
+
+    private static RootCommand CreateRoot()
+    {
+        var root = new RootCommand("BN-Inception (Ioffe and Szegedy, 2015) on ImageNet: training, evaluation and verification of batch-normalized networks.")
+        {
+            TrainCommand.Create(),
+            EvalCommand.Create(),
+            InspectCommand.Create(),
+            SampleCommand.Create(),
+            InfoCommand.Create(),
+        };
+        AddExamples(root,
+            "hpcbn train                                        a first run of two minutes on generated images",
+            "hpcbn train --data /data/imagenet --recipe bn-x5   the paper's BN-x5 on ImageNet's own archives",
+            "hpcbn eval --checkpoint runs/X/checkpoints/step-00000640.safetensors --data /data/imagenet");
+        foreach (Command command in root.Subcommands)
+        {
+            command.TreatUnmatchedTokensAsErrors = true;
+        }
+
+        return root;
+    }
+
+    /// <summary>Appends examples to a command's help.</summary>
+    public static void AddExamples(Command command, params string[] examples)
+    {
+        HelpOption? help = command.Options.OfType<HelpOption>().FirstOrDefault();
+        if (help is null)
+        {
+            help = new HelpOption();
+            command.Options.Add(help);
+        }
+
+        help.Action = new HelpWithExamples((SynchronousCommandLineAction)help.Action!, examples);
+    }
+
+    private static bool IsExpected(Exception exception) =>
+        exception is UserErrorException or ArgumentException or NotSupportedException or IOException or UnauthorizedAccessException
+            or OutOfMemoryException or DllNotFoundException;
+
+    private static string CommandPath(ParseResult parsed) => parsed.CommandResult.Command is RootCommand ? "" : parsed.CommandResult.Command.Name + " ";
+
+    private static string FirstError(ParseResult parsed)
+    {
+        Command command = parsed.CommandResult.Command;
+        string? unknown = parsed.UnmatchedTokens.Count > 0 ? parsed.UnmatchedTokens[0] : null;
+        if (unknown is null)
+        {
+            return parsed.Errors[0].Message.ReplaceLineEndings(" ");
+        }
+
+        string name = unknown.Split('=')[0];
+        IEnumerable<string> known = name.StartsWith('-')
+            ? command.Options.SelectMany(o => o.Aliases.Prepend(o.Name))
+            : command.Subcommands.Select(c => c.Name);
+        string kind = name.StartsWith('-') ? "option" : command.Subcommands.Count > 0 ? "command" : "argument";
+        return $"unknown {kind} '{name}'{NearestName.Hint(name, known)}";
+    }
+
+    private sealed class HelpWithExamples(SynchronousCommandLineAction help, string[] examples) : SynchronousCommandLineAction
+    {
+        public override int Invoke(ParseResult parseResult)
+        {
+            int code = help.Invoke(parseResult);
+            TextWriter output = parseResult.InvocationConfiguration.Output;
+            output.WriteLine("Examples:");
+            foreach (string example in examples)
+            {
+                output.WriteLine($"  {example}");
+            }
+
+            output.WriteLine();
+            return code;
+        }
+    }
+}

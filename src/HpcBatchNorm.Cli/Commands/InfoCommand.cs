@@ -1,0 +1,32 @@
+using System.CommandLine;
+using System.Runtime.InteropServices;
+using HpcBatchNorm.Training;
+
+namespace HpcBatchNorm.Cli.Commands;
+
+/// <summary><c>hpcbn info</c>.</summary>
+internal static class InfoCommand
+{
+    public static Command Create()
+    {
+        var command = new Command("info", "What was found on this machine: versions, processor, backends, and why one cannot be used");
+        command.SetAction(parsed =>
+        {
+            TextWriter output = parsed.InvocationConfiguration.Output;
+            output.WriteLine($"hpcbn      {typeof(Trainer).Assembly.GetName().Version?.ToString(3)}");
+            output.WriteLine($"runtime    {RuntimeInformation.FrameworkDescription} on {RuntimeInformation.OSDescription} ({RuntimeInformation.RuntimeIdentifier})");
+            output.WriteLine(FormattableString.Invariant($"processor  {ProcessorName()}, {Environment.ProcessorCount} cores"));
+            return ExitCode.Done;
+        });
+        return command;
+    }
+
+    private static string ProcessorName()
+    {
+        const string File = "/proc/cpuinfo";
+        string? line = System.IO.File.Exists(File)
+            ? System.IO.File.ReadLines(File).FirstOrDefault(l => l.StartsWith("model name", StringComparison.Ordinal))
+            : null;
+        return line?[(line.IndexOf(':', StringComparison.Ordinal) + 1)..].Trim() ?? RuntimeInformation.ProcessArchitecture.ToString();
+    }
+}

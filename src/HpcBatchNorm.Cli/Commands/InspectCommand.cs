@@ -1,0 +1,137 @@
+using System.CommandLine;
+using System.Globalization;
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Interchange;
+using HpcBatchNorm.Layers;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Planning;
+using HpcBatchNorm.Tensors;
+using HpcBatchNorm.Training;
+
+namespace HpcBatchNorm.Cli.Commands;
+
+/// <summary><c>hpcbn inspect</c>.</summary>
+internal static class InspectCommand
+{
+    private static readonly string[] SettingNames =
+    [
+        "model", "width", "separable-first-convolution", "activation", "batch-norm", "lrn", "dropout", "per-activation-norm", "auxiliary-heads",
+        "image-size", "batch-size", "backend", "threads", "conv-algorithm", "bn-algorithm", "no-fuse",
+    ];
+
+    public static Command Create()
+    {
+        var classes = new Option<int>("--classes") { Description = "Classes", DefaultValueFactory = _ => 1000 };
+        var plan = new Option<bool>("--plan") { Description = "Print the plan: every operation, its implementation, reorders and memory" };
+        var infer = new Option<bool>("--infer") { Description = "With --plan: the inference plan" };
+        var checkpoint = new Option<string>("--checkpoint") { HelpName = "FILE", Description = "Print a checkpoint's (or any safetensors file's) metadata and tensors" };
+        var recipe = new Option<string>("--recipe") { HelpName = "NAME", Description = "Print a recipe with the reasons for its values" };
+        var command = new Command("inspect", "Show a network, its plan, a checkpoint or a recipe") { classes, plan, infer, checkpoint, recipe };
+        (Setting Setting, Option<string[]> Option)[] settings = [.. SettingNames.Select(TrainingSettings.Find).Select(s => (s, SettingOption.Create(s)))];
+        foreach ((_, Option<string[]> option) in settings)
+        {
+            command.Add(option);
+        }
+
+        CommandLine.AddExamples(command,
+            "hpcbn inspect --model bn-inception --width 576       layers, shapes, parameters, multiply-adds",
+            "hpcbn inspect --model bn-inception --plan -b 32      what runs, in order, and the memory it takes",
+            "hpcbn inspect --checkpoint run/checkpoints/step-00000640.safetensors",
+            "hpcbn inspect --recipe bn-x5");
+
+        command.SetAction(parsed =>
+        {
+            TextWriter output = parsed.InvocationConfiguration.Output;
+            if (parsed.GetValue(recipe) is string name)
+            {
+                output.Write(RecipeCatalog.Text(name));
+            }
+            else if (parsed.GetValue(checkpoint) is string path)
+            {
+                PrintCheckpoint(output, path);
+            }
+            else
+            {
+                var builder = new TrainingConfigBuilder();
+                foreach ((Setting setting, Option<string[]> option) in settings.Where(s => parsed.GetResult(s.Option) is not null))
+                {
+                    builder.Set(setting.Name, SettingOption.Value(parsed, setting, option));
+                }
+
+                TrainingConfig config = builder.Config;
+                Network network = NetworkCatalog.Create(config.Model, config.Network with { Classes = parsed.GetValue(classes) });
+                if (parsed.GetValue(plan) || parsed.GetValue(infer))
+                {
+                    PrintPlan(output, config, network, parsed.GetValue(infer));
+                }
+                else
+                {
+                    PrintNetwork(output, config, network);
+                }
+            }
+
+            return ExitCode.Done;
+        });
+        return command;
+    }
+
+    private static void PrintNetwork(TextWriter output, TrainingConfig config, Network network)
+    {
+        NetworkShapes shapes = network.Infer(1, config.ImageSize, config.ImageSize);
+        var table = new TextTable("layer", "operation", "output", "parameters", "MMAC");
+        foreach (Node node in network.Nodes)
+        {
+            long parameters = shapes.Parameters.Where(p => p.Node == node && p.Spec.Kind != ParameterKind.RunningStatistic).Sum(p => p.Spec.Shape.Count);
+            Shape shape = shapes[node];
+            table.Add(node.Name, node.Layer.Description, Invariant($"{shape.C}x{shape.H}x{shape.W}"), parameters == 0 ? "" : Invariant($"{parameters:N0}"),
+                node.Layer.MultiplyAdds(shapes.Inputs(node)) is > 0 and var macs ? Invariant($"{macs / 1e6:0.00}") : "");
+        }
+
+        table.Write(output);
+        output.WriteLine(Invariant(
+            $"{network.Name} at {config.ImageSize} px: {network.Nodes.Count} layers, {shapes.ParameterCount:N0} parameters, {shapes.MultiplyAdds / 1e9:0.000} GMAC per image"));
+        output.WriteLine($"Other networks: {string.Join(", ", NetworkCatalog.All.Select(n => n.Name).Where(n => n != network.Name))}");
+    }
+
+    private static void PrintPlan(TextWriter output, TrainingConfig config, Network network, bool inference)
+    {
+        using Backend backend = BackendFactory.Create(config, output.WriteLine);
+        TrainingOptions options = config.Optimizer with { Batch = config.BatchSize, Height = config.ImageSize, Width = config.ImageSize };
+        Plan plan = inference
+            ? InferenceSession.PlanFor(backend.Traits, network, Evaluation.EvaluationSetup.Session(config))
+            : TrainingSession.PlanFor(backend.Traits, network, options);
+        using var prepared = new PreparedPlan(backend, plan);
+        var table = new TextTable("#", "operation", "layer", "dst", "implementation", "MFLOP", "notes");
+        foreach (PlanRow row in PlanPrinter.Rows(prepared))
+        {
+            table.Add(Invariant($"{row.Index}"), row.Operation, row.Layer, row.Dst, row.Implementation, row.MegaFlops == 0 ? "" : Invariant($"{row.MegaFlops:0.0}"), row.Notes);
+        }
+
+        table.Write(output);
+        foreach (string line in PlanPrinter.Summary(prepared))
+        {
+            output.WriteLine(line);
+        }
+    }
+
+    private static void PrintCheckpoint(TextWriter output, string path)
+    {
+        using SafetensorsFile file = SafetensorsFile.Open(path);
+        output.WriteLine(path);
+        foreach ((string key, string value) in file.Metadata.OrderBy(m => m.Value.Contains('\n')))
+        {
+            output.WriteLine(value.Contains('\n') ? $"  {key}:\n    {value.TrimEnd().Replace("\n", "\n    ", StringComparison.Ordinal)}" : $"  {key}: {value}");
+        }
+
+        var table = new TextTable("tensor", "type and shape", "elements");
+        foreach (SafetensorsTensor tensor in file.Tensors)
+        {
+            table.Add(tensor.Name, tensor.ToString(), Invariant($"{tensor.Count:N0}"));
+        }
+
+        table.Write(output);
+        output.WriteLine(Invariant($"{file.Tensors.Count} tensors, {file.Tensors.Sum(t => t.Bytes) / 1e6:0.0} MB; checksum {(file.VerifyChecksum() ? "correct" : "absent")}"));
+    }
+
+    private static string Invariant(FormattableString text) => text.ToString(CultureInfo.InvariantCulture);
+}

@@ -1,0 +1,164 @@
+using System.CommandLine;
+using System.Globalization;
+using HpcBatchNorm.Training;
+using Spectre.Console;
+
+namespace HpcBatchNorm.Cli;
+
+/// <summary>
+/// What people see of a run: on a terminal a bar with the current figures and one line per evaluation, elsewhere one plain line every
+/// <see cref="TrainingConfig.LogEvery"/> steps.
+/// </summary>
+internal sealed class TrainingView(TextWriter output, string? progress) : ITrainingObserver
+{
+    private readonly bool _live = progress == "always" || (progress != "never" && !Console.IsOutputRedirected && !Console.IsErrorRedirected
+        && (ReferenceEquals(output, Console.Out) || ReferenceEquals(output, Console.Error)));
+
+    private IAnsiConsole? _console;
+    private ProgressTask? _task;
+
+    public static Option<string> CreateOption()
+    {
+        var option = new Option<string>("--progress") { HelpName = "auto|always|never", Description = "Progress bar; auto: on a terminal", DefaultValueFactory = _ => "auto" };
+        option.AcceptOnlyFromAmong("auto", "always", "never");
+        return option;
+    }
+
+    /// <summary>Runs a training, with a bar around it on a terminal.</summary>
+    public TrainingResult Run(Func<ITrainingObserver, TrainingResult> train)
+    {
+        if (!_live)
+        {
+            return train(this);
+        }
+
+        _console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(output) });
+        TrainingResult? result = null;
+        _console.Progress()
+            .AutoClear(false)
+            .Columns(new ProgressBarColumn(), new PercentageColumn(), new TaskDescriptionColumn { Alignment = Justify.Left })
+            .Start(context =>
+            {
+                _task = context.AddTask("starting", autoStart: true, maxValue: 1);
+                result = train(this);
+                _task.StopTask();
+            });
+        _task = null;
+        return result!;
+    }
+
+    /// <summary>Prints the effective settings with where each came from.</summary>
+    public void Settings(TrainingConfigBuilder settings)
+    {
+        Line($"hpcbn train: recipe {settings.Config.Name}");
+        foreach (IGrouping<SettingGroup, Setting> group in TrainingSettings.All.GroupBy(s => s.Group))
+        {
+            Line($"  {group.Key.ToString().ToLowerInvariant()}");
+            foreach (Setting setting in group)
+            {
+                string value = setting.Get(settings.Config);
+                Line($"    {setting.Name,-29} {(value.Length == 0 ? "-" : value),-22} {settings.Origin(setting.Name)}");
+            }
+        }
+    }
+
+    public void Note(string message) => Line(message);
+
+    public void Started(IReadOnlyList<(string Name, string Value)> facts, long firstStep, long totalSteps)
+    {
+        foreach ((string name, string value) in facts)
+        {
+            Line($"{name,-16} {value}");
+        }
+
+        if (_task is not null)
+        {
+            _task.MaxValue = totalSteps;
+            _task.Value = firstStep;
+        }
+    }
+
+    public void Stepped(in StepReport report)
+    {
+        if (_task is not null)
+        {
+            _task.Value = report.Step;
+            _task.Description = Markup.Escape(Figures(report));
+        }
+        else if (report.IsLogStep)
+        {
+            Line(Figures(report));
+        }
+    }
+
+    public void Evaluated(in EvaluationReport report) => Line(string.Create(CultureInfo.InvariantCulture,
+        $"evaluated at epoch {report.Epoch:0.##}: top-1 {100 * report.Validation.Top1:0.00} % (error {100 * (1 - report.Validation.Top1):0.00})  top-5 {100 * report.Validation.Top5:0.00} % (error {100 * (1 - report.Validation.Top5):0.00})  loss {report.Validation.Loss:0.0000}  {report.Validation.Images} images, {report.Validation.ImagesPerSecond:0.0} img/s{(report.IsBest ? "  best so far" : "")}"));
+
+    public void Saved(string checkpoint)
+    {
+        if (_task is null)
+        {
+            Line($"checkpoint {checkpoint}");
+        }
+    }
+
+    /// <summary>Prints how the run ended and what to do next.</summary>
+    public void Finished(TrainingResult result)
+    {
+        Line(result.Outcome switch
+        {
+            TrainingOutcome.AlreadyComplete => "This run is already complete; raise --epochs or --steps to go on.",
+            TrainingOutcome.LossNotFinite => "The loss is not finite any more: the run has diverged. Try a smaller --learning-rate. The last good checkpoint is kept.",
+            TrainingOutcome.Interrupted => "Stopped.",
+            _ => "Done.",
+        });
+        Line(string.Create(CultureInfo.InvariantCulture,
+            $"  {result.Images} images in {result.Seconds:0.0} s: {result.ImagesPerSecond:0.0} img/s (training only, without evaluation), data wait {100 * result.DataWaitShare:0.0} %, peak memory {result.PeakMemoryMb:0} MB"));
+        if (result.Validation is { } validation)
+        {
+            Line(string.Create(CultureInfo.InvariantCulture,
+                $"  top-1 {100 * validation.Top1:0.00} %, top-5 {100 * validation.Top5:0.00} %, loss {validation.Loss:0.0000} on {validation.Images} images; best top-1 {100 * result.BestTop1:0.00} %"));
+        }
+
+        foreach ((string name, string path) in new[] { ("checkpoint", result.Checkpoint), ("report", result.Report) })
+        {
+            if (path.Length > 0)
+            {
+                Line($"  {name,-11}{path}");
+            }
+        }
+
+        if (result.Outcome is TrainingOutcome.Interrupted)
+        {
+            Line($"Go on with:  hpcbn train --resume {result.RunDirectory}");
+        }
+        else if (result.Outcome is TrainingOutcome.Completed && result.Checkpoint.Length > 0)
+        {
+            Line($"Next:        hpcbn eval --checkpoint {result.Checkpoint}");
+        }
+    }
+
+    private static string Figures(in StepReport r)
+    {
+        long epoch = (r.Step - 1) / r.StepsPerEpoch;
+        double epochs = Math.Ceiling((double)r.TotalSteps / r.StepsPerEpoch);
+        return string.Create(CultureInfo.InvariantCulture,
+            $"epoch {epoch + 1}/{epochs:0}  step {r.Step - epoch * r.StepsPerEpoch}/{r.StepsPerEpoch}  loss {r.MeanLoss:0.0000}  lr {r.LearningRate:0.######}  {r.ImagesPerSecond:0.0} img/s  data {100 * r.DataWaitShare:0.0} %  eta {Clock(r.Remaining)}  mem {ProcessMemory.PeakMb():0} MB");
+    }
+
+    private static string Clock(TimeSpan time) => time.TotalDays >= 1
+        ? string.Create(CultureInfo.InvariantCulture, $"{(int)time.TotalDays}d {time:hh\\:mm\\:ss}")
+        : time.ToString("hh\\:mm\\:ss", CultureInfo.InvariantCulture);
+
+    private void Line(string text)
+    {
+        if (_console is not null && _task is not null)
+        {
+            _console.WriteLine(text);
+        }
+        else
+        {
+            output.WriteLine(text);
+        }
+    }
+}

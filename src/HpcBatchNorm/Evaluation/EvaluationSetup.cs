@@ -1,0 +1,28 @@
+using HpcBatchNorm.Data;
+using HpcBatchNorm.Planning;
+using HpcBatchNorm.Training;
+
+namespace HpcBatchNorm.Evaluation;
+
+/// <summary>How a configuration's network is evaluated: the same for a run's own validation and for <c>hpcbn eval</c>, so that both give the same numbers.</summary>
+public static class EvaluationSetup
+{
+    /// <summary>Central crops of every image in order.</summary>
+    public static LoaderOptions Loading(TrainingConfig config) => LoaderOptions.ForEvaluation(config.BatchSize, config.ImageSize) with
+    {
+        CropFraction = config.CropFraction,
+        Workers = config.Workers,
+        OnBadImage = config.OnBadImage,
+    };
+
+    /// <summary>The session's batch, image size, pixel normalization and planner rules.</summary>
+    public static InferenceOptions Session(TrainingConfig config) => new()
+    {
+        Batch = config.BatchSize,
+        Height = config.ImageSize,
+        Width = config.ImageSize,
+        PixelMean = config.Optimizer.PixelMean,
+        PixelDeviation = config.Optimizer.PixelDeviation,
+        DisabledFusions = config.Optimizer.DisabledFusions,
+    };
+}

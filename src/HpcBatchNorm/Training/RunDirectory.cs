@@ -1,0 +1,197 @@
+using System.Buffers;
+using System.Globalization;
+using System.Text.Json;
+using HpcBatchNorm.Evaluation;
+using HpcBatchNorm.Interchange;
+
+namespace HpcBatchNorm.Training;
+
+/// <summary>
+/// The files of a run: <c>config.yaml</c>, <c>metrics.jsonl</c> (one object per log step and per evaluation), <c>summary.csv</c> (one line per
+/// evaluation), <c>report.html</c>, <c>checkpoints/</c>. Numbers are written in the invariant culture. Opening it at a step drops the lines of
+/// later steps, which a resumed run writes again.
+/// </summary>
+internal sealed class RunDirectory : IDisposable
+{
+    /// <summary>Where runs are made when no folder is named.</summary>
+    public const string Root = "runs";
+
+    public const string CheckpointFolderName = "checkpoints";
+
+    private const string SummaryHead =
+        "epoch,step,train_loss,val_loss,val_top1,val_top5,learning_rate,images_per_second,data_wait_share,seconds";
+
+    private readonly FileStream _metrics;
+    private readonly StreamWriter _summary;
+    private readonly ArrayBufferWriter<byte> _buffer = new(512);
+    private readonly Utf8JsonWriter _json;
+
+    public RunDirectory(string path, long firstStep)
+    {
+        Path = path;
+        Directory.CreateDirectory(path);
+        AtomicFile.Sweep(path);
+        KeepLines(MetricsPath, line => StepOfMetric(line) <= firstStep);
+        KeepLines(SummaryPath, line => StepOfSummary(line) <= firstStep);
+        _metrics = new FileStream(MetricsPath, FileMode.Append, FileAccess.Write, FileShare.Read);
+        _summary = new StreamWriter(SummaryPath, append: true) { NewLine = "\n" };
+        _json = new Utf8JsonWriter(_buffer);
+        if (_metrics.Length == 0)
+        {
+            WriteUnits();
+        }
+
+        if (_summary.BaseStream.Length == 0)
+        {
+            _summary.WriteLine(SummaryHead);
+            _summary.Flush();
+        }
+    }
+
+    public string Path { get; }
+
+    public string ConfigPath => System.IO.Path.Combine(Path, "config.yaml");
+
+    public string MetricsPath => System.IO.Path.Combine(Path, "metrics.jsonl");
+
+    public string SummaryPath => System.IO.Path.Combine(Path, "summary.csv");
+
+    public string ReportPath => System.IO.Path.Combine(Path, "report.html");
+
+    public static string CheckpointFolder(string run) => System.IO.Path.Combine(run, CheckpointFolderName);
+
+    /// <summary>A folder that does not exist yet: <c>runs/20260131-235959-bn-inception-bn-x5</c>.</summary>
+    public static string NewPath(TrainingConfig config, DateTime now)
+    {
+        string name = string.Create(CultureInfo.InvariantCulture, $"{now:yyyyMMdd-HHmmss}-{config.Model}-{config.Name}");
+        string path = System.IO.Path.Combine(Root, name);
+        for (int i = 2; Directory.Exists(path); i++)
+        {
+            path = System.IO.Path.Combine(Root, string.Create(CultureInfo.InvariantCulture, $"{name}-{i}"));
+        }
+
+        return path;
+    }
+
+    public void WriteConfig(string yaml) => AtomicFile.ReplaceText(ConfigPath, yaml);
+
+    public void WriteStep(in StepReport report, double elapsedSeconds)
+    {
+        Begin("train", report.Step, report.Epoch);
+        WriteFinite("loss", report.MeanLoss);
+        _json.WriteNumber("learning_rate", report.LearningRate);
+        _json.WriteNumber("images_per_second", Math.Round(report.ImagesPerSecond, 3));
+        _json.WriteNumber("data_wait_share", Math.Round(report.DataWaitShare, 5));
+        _json.WriteNumber("peak_memory_mb", Math.Round(ProcessMemory.PeakMb(), 1));
+        End(elapsedSeconds);
+    }
+
+    public void WriteEvaluation(in EvaluationReport report, float learningRate, double imagesPerSecond, double dataWaitShare, double elapsedSeconds)
+    {
+        EvaluationResult validation = report.Validation;
+        Begin("eval", report.Step, report.Epoch);
+        WriteFinite("train_loss", report.TrainLoss);
+        WriteFinite("val_loss", validation.Loss);
+        _json.WriteNumber("val_top1", validation.Top1);
+        _json.WriteNumber("val_top5", validation.Top5);
+        _json.WriteNumber("images", validation.Images);
+        _json.WriteNumber("images_per_second", Math.Round(validation.ImagesPerSecond, 3));
+        End(elapsedSeconds);
+        _summary.WriteLine(string.Create(CultureInfo.InvariantCulture,
+            $"{report.Epoch:0.####},{report.Step},{report.TrainLoss:0.######},{validation.Loss:0.######},{validation.Top1:0.######},{validation.Top5:0.######},{learningRate},{imagesPerSecond:0.###},{dataWaitShare:0.#####},{elapsedSeconds:0.###}"));
+        _summary.Flush();
+    }
+
+    public void Dispose()
+    {
+        _json.Dispose();
+        _metrics.Dispose();
+        _summary.Dispose();
+    }
+
+    private void WriteUnits()
+    {
+        _json.WriteStartObject();
+        _json.WriteString("type", "units");
+        _json.WriteString("step", "steps done");
+        _json.WriteString("epoch", "epochs done");
+        _json.WriteString("loss", "nats per image, mean since the last line");
+        _json.WriteString("learning_rate", "per step");
+        _json.WriteString("images_per_second", "images / elapsed seconds; training lines without evaluation and checkpoints");
+        _json.WriteString("data_wait_share", "share of training time spent waiting for images, 0 to 1");
+        _json.WriteString("peak_memory_mb", "peak resident memory, 10^6 bytes");
+        _json.WriteString("val_top1", "fraction of images, centre crop");
+        _json.WriteString("val_top5", "fraction of images, centre crop");
+        _json.WriteString("seconds", "since this process began to train");
+        EndLine();
+    }
+
+    private void Begin(string type, long step, double epoch)
+    {
+        _json.WriteStartObject();
+        _json.WriteString("type", type);
+        _json.WriteNumber("step", step);
+        _json.WriteNumber("epoch", Math.Round(epoch, 6));
+    }
+
+    private void End(double elapsedSeconds)
+    {
+        _json.WriteNumber("seconds", Math.Round(elapsedSeconds, 3));
+        EndLine();
+    }
+
+    private void EndLine()
+    {
+        _json.WriteEndObject();
+        _json.Flush();
+        _buffer.GetSpan(1)[0] = (byte)'\n';
+        _buffer.Advance(1);
+        _metrics.Write(_buffer.WrittenSpan);
+        _metrics.Flush();
+        _buffer.ResetWrittenCount();
+        _json.Reset();
+    }
+
+    // JSON has no infinity and no NaN.
+    private void WriteFinite(string name, double value)
+    {
+        if (double.IsFinite(value))
+        {
+            _json.WriteNumber(name, value);
+        }
+        else
+        {
+            _json.WriteNull(name);
+        }
+    }
+
+    private static void KeepLines(string path, Func<string, bool> keep)
+    {
+        if (File.Exists(path))
+        {
+            AtomicFile.ReplaceText(path, string.Concat(File.ReadLines(path).Where(keep).Select(line => line + "\n")));
+        }
+    }
+
+    /// <summary>0 for lines without a step; a line cut short by a killed process counts as later than everything.</summary>
+    private static long StepOfMetric(string line)
+    {
+        try
+        {
+            using JsonDocument document = JsonDocument.Parse(line);
+            return document.RootElement.TryGetProperty("step", out JsonElement step) && step.ValueKind == JsonValueKind.Number ? step.GetInt64() : 0;
+        }
+        catch (JsonException)
+        {
+            return long.MaxValue;
+        }
+    }
+
+    private static long StepOfSummary(string line)
+    {
+        string[] cells = line.Split(',');
+        return line == SummaryHead ? 0
+            : cells.Length == SummaryHead.Count(c => c == ',') + 1 && long.TryParse(cells[1], NumberStyles.None, CultureInfo.InvariantCulture, out long step) ? step
+            : long.MaxValue;
+    }
+}

@@ -1,0 +1,353 @@
+using System.Diagnostics;
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Data;
+using HpcBatchNorm.Evaluation;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Planning;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Training;
+
+/// <summary>The state of a run between its first and last step, and what happens at which step.</summary>
+internal sealed class TrainingLoop : IDisposable
+{
+    /// <summary>Above this share of training time spent waiting for images, the observer is told what to do.</summary>
+    private const double NotableDataWait = 0.2;
+
+    /// <summary>A final evaluation is left out when it has more images than this and than ten times the training.</summary>
+    private const int LargeEvaluation = 5000;
+
+    private readonly TrainingConfig _config;
+    private readonly ITrainingObserver _observer;
+    private readonly Network _network;
+    private readonly TrainingSession _session;
+    private readonly ImageDataset _validation;
+    private readonly BatchLoader _loader;
+    private readonly Evaluator _evaluator;
+    private readonly LearningRateSchedule _schedule;
+    private readonly RunDirectory _run;
+    private readonly CheckpointStore _store;
+    private readonly IReadOnlyList<(string Name, string Value)> _facts;
+    private readonly string _yaml;
+    private readonly IReadOnlyList<string> _classNames;
+    private readonly long _stepsPerEpoch, _firstStep, _totalSteps;
+    private readonly long _start = Stopwatch.GetTimestamp();
+
+    private long _step, _evaluatedStep, _bestStep;
+    private double _bestTop1;
+    private EvaluationResult? _lastEvaluation;
+    private string _lastCheckpoint = "";
+    private int _badImagesNoted;
+
+    // Sums over three windows: since the last log line, since the last evaluation, since the start of this process.
+    private Window _log, _epoch, _all;
+    private double _lastTrainLoss = double.NaN;
+
+    public TrainingLoop(
+        TrainingConfig config, ITrainingObserver observer, Network network, TrainingSession session, ImageDataset train, ImageDataset validation,
+        long stepsPerEpoch, long totalSteps, Checkpoint? resumed)
+    {
+        (_config, _observer, _network, _session, _validation) = (config, observer, network, session, validation);
+        (_stepsPerEpoch, _totalSteps) = (stepsPerEpoch, totalSteps);
+        _firstStep = _step = resumed?.Info.Step ?? 0;
+        _evaluatedStep = resumed?.Info.EvaluatedStep ?? 0;
+        (_bestTop1, _bestStep) = resumed is null ? (double.NaN, -1) : (resumed.Info.BestTop1, resumed.Info.BestStep);
+        _lastCheckpoint = resumed?.Path ?? "";
+        _classNames = train.ClassNames;
+        _schedule = new LearningRateSchedule(config, stepsPerEpoch, totalSteps);
+        if (config.Output.Length == 0)
+        {
+            config.Output = RunDirectory.NewPath(config, DateTime.Now);
+        }
+        else if (resumed is null && CheckpointStore.Any(RunDirectory.CheckpointFolder(config.Output)))
+        {
+            throw new UserErrorException($"'{config.Output}' already holds a run. Give another --output, or go on with --resume {config.Output}.");
+        }
+
+        _run = new RunDirectory(config.Output, _firstStep);
+        try
+        {
+            _store = new CheckpointStore(RunDirectory.CheckpointFolder(config.Output), config.Keep);
+            _facts = Facts(train);
+            _yaml = TrainingConfigBuilder.ToYaml(config, $"Effective configuration of {config.Output}; run it again with: hpcbn train --config FILE");
+            _run.WriteConfig(_yaml);
+            _loader = new BatchLoader(train, TrainingLoading(), _firstStep);
+            _evaluator = new Evaluator(session.Backend, validation, EvaluationLoading(), EvaluationSession());
+        }
+        catch
+        {
+            _run.Dispose();
+            throw;
+        }
+    }
+
+    public TrainingResult Run(CancellationToken stop)
+    {
+        if (_step >= _totalSteps)
+        {
+            return Result(TrainingOutcome.AlreadyComplete);
+        }
+
+        _observer.Started(_facts, _step, _totalSteps);
+        try
+        {
+            // A run that was stopped during an evaluation makes it first.
+            while (EvaluateAndSave(stop) && _step < _totalSteps)
+            {
+                if (stop.IsCancellationRequested)
+                {
+                    return Interrupted();
+                }
+
+                if (!float.IsFinite(Step(stop)))
+                {
+                    return Diverged();
+                }
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            return Interrupted();
+        }
+        catch (NotFiniteNumberException)
+        {
+            return Diverged();
+        }
+
+        return Result(TrainingOutcome.Completed);
+    }
+
+    public void Dispose()
+    {
+        _loader.Dispose();
+        _run.Dispose();
+    }
+
+    private float Step(CancellationToken stop)
+    {
+        long start = Stopwatch.GetTimestamp();
+        Batch batch = _loader.Next(stop);
+        float learningRate = _schedule.At(_step);
+        float loss = _session.Step(batch.Pixels, batch.Labels, new StepContext(_step, learningRate));
+        _step++;
+        double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
+        double waited = batch.WaitSeconds;
+        _log.Add(loss, seconds, waited);
+        _epoch.Add(loss, seconds, waited);
+        _all.Add(loss, seconds, waited);
+
+        bool log = _step % _config.LogEvery == 0 || _step == _totalSteps || !float.IsFinite(loss);
+        var remaining = TimeSpan.FromSeconds(_all.Seconds / _all.Steps * (_totalSteps - _step));
+        var report = new StepReport(
+            _step, _totalSteps, _stepsPerEpoch, loss, _log.MeanLoss, learningRate, _log.ImagesPerSecond(_config.BatchSize), _log.WaitShare, remaining, log);
+        _observer.Stepped(report);
+        if (log)
+        {
+            _run.WriteStep(report, Elapsed);
+            _log = default;
+        }
+
+        return loss;
+    }
+
+    /// <summary>Does what is due after the current step; always true, so that it can stand in the loop's condition.</summary>
+    private bool EvaluateAndSave(CancellationToken stop)
+    {
+        bool last = _step == _totalSteps;
+        bool evaluate = _step > _evaluatedStep && (last ? IsFinalEvaluationDue() : IsMultiple(_config.EvalEvery * _stepsPerEpoch));
+        bool save = last || evaluate || (_config.CheckpointEvery > 0 && _step % _config.CheckpointEvery == 0);
+        if (evaluate)
+        {
+            Evaluate(stop);
+        }
+
+        if (save && _step > _firstStep)
+        {
+            Save();
+        }
+
+        return true;
+    }
+
+    /// <summary>True when the current step is the first at or after a multiple of <paramref name="interval"/> steps, which need not be whole.</summary>
+    private bool IsMultiple(double interval) => interval > 0 && Math.Floor(_step / interval) > Math.Floor((_step - 1) / interval);
+
+    private bool IsFinalEvaluationDue()
+    {
+        bool due = _config.EvalEvery > 0 && (_validation.Count <= LargeEvaluation || _validation.Count <= 10 * _totalSteps * _config.BatchSize);
+        if (!due && _config.EvalEvery > 0)
+        {
+            _observer.Note(FormattableString.Invariant(
+                $"No evaluation: {_validation.Count} validation images are many for a run of {_totalSteps} steps. hpcbn eval does it for the checkpoint."));
+        }
+
+        return due;
+    }
+
+    private void Evaluate(CancellationToken stop)
+    {
+        Network network = _network;
+        EvaluationResult result = _evaluator.Run(
+            [new EnsembleMember(network, _session.ReadNetworkState(_config.Optimizer.AverageDecay > 0))], _session.Arena, progress: null, stop);
+        bool best = double.IsNaN(_bestTop1) || result.Top1 > _bestTop1;
+        if (best)
+        {
+            (_bestTop1, _bestStep) = (result.Top1, _step);
+        }
+
+        _evaluatedStep = _step;
+        _lastEvaluation = result;
+        _lastTrainLoss = _epoch.MeanLoss;
+        var report = new EvaluationReport(_step, (double)_step / _stepsPerEpoch, _epoch.MeanLoss, result, best);
+        _run.WriteEvaluation(report, _schedule.At(_step - 1), _epoch.ImagesPerSecond(_config.BatchSize), _epoch.WaitShare, Elapsed);
+        _observer.Evaluated(report);
+        NoteTroubles();
+        _epoch = default;
+    }
+
+    private void NoteTroubles()
+    {
+        if (_epoch.WaitShare > NotableDataWait)
+        {
+            _observer.Note(FormattableString.Invariant(
+                $"warning: {100 * _epoch.WaitShare:0} % of the training time was spent waiting for images. Raise --workers (now {_config.Workers}), or use smaller images."));
+        }
+
+        IReadOnlyList<BadImage> bad = _loader.BadImages;
+        if (bad.Count > _badImagesNoted)
+        {
+            _observer.Note(FormattableString.Invariant($"warning: {bad.Count} training images cannot be read and are passed over, the last '{bad[^1].Name}' ({bad[^1].Status})."));
+            _badImagesNoted = bad.Count;
+        }
+    }
+
+    private void Save()
+    {
+        string path = _store.PathOf(_step);
+        Checkpoint.Save(path, [.. _session.State.Select(s => s.Tensor)], ReadFinite, new CheckpointInfo
+        {
+            Step = _step,
+            StepsPerEpoch = _stepsPerEpoch,
+            EvaluatedStep = _evaluatedStep,
+            Model = _config.Model,
+            Config = _yaml,
+            ConfigHash = TrainingSettings.Hash(_config),
+            ClassNames = _classNames,
+            BestTop1 = _bestTop1,
+            BestStep = _bestStep,
+        });
+        _store.Prune(_bestStep);
+        _lastCheckpoint = path;
+        _observer.Saved(path);
+    }
+
+    /// <summary>A state that is not finite is not worth keeping, and must not push out one that is.</summary>
+    private void ReadFinite(Tensor tensor, Span<float> values)
+    {
+        _session.Read(tensor, values);
+        foreach (float value in values)
+        {
+            if (!float.IsFinite(value))
+            {
+                throw new NotFiniteNumberException($"'{tensor.Name}' is not finite.");
+            }
+        }
+    }
+
+    private TrainingResult Interrupted()
+    {
+        if (_step > _firstStep || _lastCheckpoint.Length == 0)
+        {
+            try
+            {
+                Save();
+            }
+            catch (NotFiniteNumberException)
+            {
+                return Diverged();
+            }
+        }
+
+        return Result(TrainingOutcome.Interrupted);
+    }
+
+    private TrainingResult Diverged() => Result(TrainingOutcome.LossNotFinite);
+
+    private TrainingResult Result(TrainingOutcome outcome)
+    {
+        NoteTroubles();
+        RunReport.Write(_run.ReportPath, _run.MetricsPath, $"{_config.Model}, {_config.Name}", _facts, _yaml);
+        return new TrainingResult
+        {
+            Outcome = outcome,
+            Steps = _step,
+            Images = _all.Steps * _config.BatchSize,
+            Seconds = _all.Seconds,
+            DataWaitShare = _all.WaitShare,
+            PeakMemoryMb = ProcessMemory.PeakMb(),
+            TrainLoss = _epoch.Steps > 0 ? _epoch.MeanLoss : _lastTrainLoss,
+            Validation = _lastEvaluation,
+            BestTop1 = _bestTop1,
+            Checkpoint = _lastCheckpoint,
+            Report = _run.ReportPath,
+            RunDirectory = _run.Path,
+        };
+    }
+
+    private double Elapsed => Stopwatch.GetElapsedTime(_start).TotalSeconds;
+
+    private LoaderOptions TrainingLoading() => LoaderOptions.ForTraining(_config.BatchSize, _config.ImageSize, unchecked((ulong)_config.Seed)) with
+    {
+        Augmentation = _config.Augmentation,
+        Shuffle = _config.Shuffle,
+        Workers = _config.Workers,
+        OnBadImage = _config.OnBadImage,
+        EndStep = _totalSteps,
+    };
+
+    private LoaderOptions EvaluationLoading() => EvaluationSetup.Loading(_config);
+
+    private InferenceOptions EvaluationSession() => EvaluationSetup.Session(_config);
+
+    private IReadOnlyList<(string Name, string Value)> Facts(ImageDataset train)
+    {
+        NetworkShapes shapes = _network.Infer(_config.BatchSize, _config.ImageSize, _config.ImageSize);
+        return
+        [
+            ("network", FormattableString.Invariant(
+                $"{_network.Name}, {shapes.ParameterCount:N0} parameters, {shapes.MultiplyAdds / 1e9 / _config.BatchSize:0.000} GMAC per image")),
+            ("backend", $"{_session.Backend.Name}: {_session.Backend.Description}"),
+            ("memory", FormattableString.Invariant($"{(_session.Prepared.ArenaBytes + _session.Prepared.StateBytes) / 1e6:0} MB planned, {_session.Plan.Operations.Count} operations a step")),
+            ("data", FormattableString.Invariant($"{train.Source}: {train.Layout}, {train.ClassCount} classes, {train.Count} + {_validation.Count} images")),
+            ("learning rate", _schedule.Description),
+            ("steps", FormattableString.Invariant(
+                $"{_totalSteps} of {_config.BatchSize} images, {(double)_totalSteps / _stepsPerEpoch:0.##} epochs of {_stepsPerEpoch} steps") + (_firstStep > 0 ? FormattableString.Invariant($"; going on after step {_firstStep}") : "")),
+            ("run", _config.Output),
+        ];
+    }
+
+    /// <summary>Sums over some steps.</summary>
+    private struct Window
+    {
+        private double _loss;
+        private double _waited;
+
+        public long Steps { get; private set; }
+
+        public double Seconds { get; private set; }
+
+        public readonly double MeanLoss => Steps > 0 ? _loss / Steps : double.NaN;
+
+        public readonly double WaitShare => Seconds > 0 ? Math.Min(1, _waited / Seconds) : 0;
+
+        public readonly double ImagesPerSecond(int batch) => Seconds > 0 ? Steps * batch / Seconds : 0;
+
+        public void Add(float loss, double seconds, double waited)
+        {
+            Steps++;
+            _loss += loss;
+            Seconds += seconds;
+            _waited += waited;
+        }
+    }
+}

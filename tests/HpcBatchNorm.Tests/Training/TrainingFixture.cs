@@ -1,0 +1,91 @@
+using HpcBatchNorm.Data;
+using HpcBatchNorm.Evaluation;
+using HpcBatchNorm.Interchange;
+using HpcBatchNorm.Training;
+
+namespace HpcBatchNorm.Tests.Training;
+
+/// <summary>A tiny generated data set, made once, and short runs on it with the smallest network.</summary>
+public sealed class TrainingFixture : IDisposable
+{
+    public TrainingFixture()
+    {
+        Folder = Directory.CreateTempSubdirectory("hpcbn-training").FullName;
+        Data = Path.Combine(Folder, "data");
+        SampleGenerator.Write(Data, new SampleOptions { Classes = 3, TrainPerClass = 8, ValidationPerClass = 3, ImageSize = 16 });
+    }
+
+    public string Folder { get; }
+
+    /// <summary>24 training images (6 steps of 4) and 9 validation images (2 full batches and one more image).</summary>
+    public string Data { get; }
+
+    /// <summary>Flags of a short run: a new folder unless <paramref name="output"/> is given.</summary>
+    public (string Name, string Value)[] Flags(string output, params (string Name, string Value)[] more) =>
+    [
+        ("data", Data), ("model", "inception-tiny"), ("image-size", "8"), ("batch-size", "4"), ("workers", "1"), ("log-every", "2"),
+        ("dropout", "0.2"), ("decay", "none"), ("output", output), .. more,
+    ];
+
+    public string NewFolder() => Path.Combine(Folder, Guid.NewGuid().ToString("N"));
+
+    /// <summary>Runs until the end, or until the observer stops it.</summary>
+    internal static TrainingResult Run(TrainingRequest request, RecordingObserver observer)
+    {
+        using PreparedRun run = request.Prepare(observer.Note);
+        return new Trainer(run, observer).Run(observer.Token);
+    }
+
+    /// <summary>Every tensor of a checkpoint, bit for bit.</summary>
+    public static Dictionary<string, float[]> Tensors(string path)
+    {
+        using SafetensorsFile file = SafetensorsFile.Open(path);
+        return file.Tensors.ToDictionary(t => t.Name, t =>
+        {
+            float[] values = new float[t.Count];
+            file.Read(t.Name, values);
+            return values;
+        });
+    }
+
+    public void Dispose() => Directory.Delete(Folder, recursive: true);
+}
+
+/// <summary>Remembers what a run reported, and can stop it after a step.</summary>
+internal sealed class RecordingObserver : ITrainingObserver, IDisposable
+{
+    private readonly CancellationTokenSource _stop = new();
+
+    public long StopAfter { get; init; } = -1;
+
+    public List<string> Notes { get; } = [];
+
+    public List<float> Losses { get; } = [];
+
+    public List<EvaluationResult> Evaluations { get; } = [];
+
+    public CancellationToken Token => _stop.Token;
+
+    public void Note(string message) => Notes.Add(message);
+
+    public void Started(IReadOnlyList<(string Name, string Value)> facts, long firstStep, long totalSteps)
+    {
+    }
+
+    public void Stepped(in StepReport report)
+    {
+        Losses.Add(report.Loss);
+        if (report.Step == StopAfter)
+        {
+            _stop.Cancel();
+        }
+    }
+
+    public void Evaluated(in EvaluationReport report) => Evaluations.Add(report.Validation);
+
+    public void Saved(string checkpoint)
+    {
+    }
+
+    public void Dispose() => _stop.Dispose();
+}
