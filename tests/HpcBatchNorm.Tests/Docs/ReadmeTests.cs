@@ -9,9 +9,11 @@ using HpcBatchNorm.Tests.Support;
 namespace HpcBatchNorm.Tests.Docs;
 
 /// <summary>The samples of README.md are compiled and run here, and must stand there word for word.</summary>
-public class ReadmeTests
+public sealed class ReadmeTests : IDisposable
 {
     private readonly Backend backend = new ReferenceBackend();
+
+    public void Dispose() => backend.Dispose();
 
     [Fact]
     public void BatchNormSample_NormalisesEachChannel()
@@ -40,6 +42,7 @@ public class ReadmeTests
     }
 
     [Fact]
+    [Trait("Category", "Slow")]
     public void TrainingSample_LearnsItsBatch()
     {
         // sample: training
