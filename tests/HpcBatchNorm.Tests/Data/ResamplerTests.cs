@@ -1,0 +1,173 @@
+using System.Runtime.Intrinsics;
+using CsCheck;
+using HpcBatchNorm.Data;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Tests.Data;
+
+public sealed class ResamplerTests
+{
+    [Fact]
+    public void Resize_AnyWindowAndCrop_EqualsTheDefinition() =>
+        Gen.Select(Gen.Int[1, 40], Gen.Int[1, 40], Gen.Int[1, 20], Gen.Int[0, 1000], Gen.Bool).Sample((width, height, size, seed, mirror) =>
+        {
+            var random = new Random(seed);
+            byte[] window = Window(width, height, out int stride, (_, _, _) => random.Next(256));
+            double w = width * (0.1 + 0.9 * random.NextDouble()), h = height * (0.1 + 0.9 * random.NextDouble());
+            var crop = new ImageCrop(random.NextDouble() * (width - w), random.NextDouble() * (height - h), w, h, mirror);
+            var resampler = new Resampler(size);
+
+            resampler.Resize(window, width, height, stride, crop);
+
+            for (int y = 0; y < size; y++)
+            {
+                for (int x = 0; x < size; x++)
+                {
+                    for (int c = 0; c < 3; c++)
+                    {
+                        double expected = Definition(window, width, height, stride, crop, size, mirror ? size - 1 - x : x, y, c);
+                        Assert.Equal(expected, resampler.Pixels[y * size + x][c], 2e-3);
+                    }
+                }
+            }
+        }, iter: 200);
+
+    [Fact]
+    public void Resize_ToTheSameSize_IsExact()
+    {
+        var random = new Random(1);
+        byte[] window = Window(17, 17, out int stride, (_, _, _) => random.Next(256));
+        byte[] rgb = Render(new Resampler(17), window, 17, 17, stride, new ImageCrop(0, 0, 17, 17, false));
+        Assert.Equal(Rgb(window, 17, 17, stride), rgb);
+    }
+
+    [Fact]
+    public void Resize_Mirrored_IsTheReverseOfEachRow()
+    {
+        var random = new Random(1);
+        byte[] window = Window(31, 23, out int stride, (_, _, _) => random.Next(256));
+        var crop = new ImageCrop(2, 3, 20.5, 18, false);
+        byte[] straight = Render(new Resampler(12), window, 31, 23, stride, crop);
+        byte[] mirrored = Render(new Resampler(12), window, 31, 23, stride, crop with { Mirror = true });
+        for (int y = 0; y < 12; y++)
+        {
+            for (int x = 0; x < 12; x++)
+            {
+                Assert.Equal(straight.AsSpan((y * 12 + x) * 3, 3).ToArray(), mirrored.AsSpan((y * 12 + 11 - x) * 3, 3).ToArray());
+            }
+        }
+    }
+
+    [Theory]
+    [InlineData(3, 5, 32)]
+    [InlineData(500, 375, 224)]
+    [InlineData(1000, 9, 7)]
+    public void Resize_ConstantImage_StaysConstant(int width, int height, int size)
+    {
+        byte[] window = Window(width, height, out int stride, (_, _, c) => 80 + 60 * c);
+        byte[] rgb = Render(new Resampler(size), window, width, height, stride, new ImageCrop(0, 0, width, height, true));
+        Assert.All(Enumerable.Range(0, size * size), i => Assert.Equal([80, 140, 200], rgb[(3 * i)..(3 * i + 3)]));
+    }
+
+    [Fact]
+    public void Resize_FineStripesShrunk_AreGreyNotAliased()
+    {
+        byte[] window = Window(256, 256, out int stride, (x, _, _) => x % 2 * 255);
+        byte[] rgb = Render(new Resampler(32), window, 256, 256, stride, new ImageCrop(0, 0, 256, 256, false));
+        // Not exactly grey at the borders, where the filter is cut off; without a filter all values would be 0 or 255.
+        Assert.All(rgb, value => Assert.InRange(value, 120, 135));
+    }
+
+    [Fact]
+    public void Photometric_EachFactor_DoesWhatItsNameSays()
+    {
+        Vector128<float>[] pixels = [Vector128.Create(10f, 20, 30, 0), Vector128.Create(200f, 150, 100, 0)];
+        double grey0 = 0.299 * 10 + 0.587 * 20 + 0.114 * 30, grey1 = 0.299 * 200 + 0.587 * 150 + 0.114 * 100, mean = (grey0 + grey1) / 2;
+        Assert.Equal(mean, PhotometricDistortion.MeanGrey(pixels), 1e-4);
+
+        Vector128<float>[] brighter = [.. pixels];
+        PhotometricDistortion.Blend(brighter, default, 1.5f);
+        Assert.Equal([15f, 30, 45], Channels(brighter[0]));
+        Assert.Equal([255f, 225, 150], Channels(brighter[1]));
+
+        Vector128<float>[] flat = [.. pixels];
+        PhotometricDistortion.Blend(flat, Vector128.Create((float)mean), 0);
+        Assert.All(flat, pixel => Assert.All(Channels(pixel), value => Assert.Equal(mean, value, 1e-4)));
+
+        Vector128<float>[] faded = [.. pixels];
+        PhotometricDistortion.Saturate(faded, 0.5f);
+        Assert.Equal(150 * 0.5 + grey1 * 0.5, faded[1][1], 1e-3);
+    }
+
+    [Fact]
+    public void Photometric_ZeroStrength_ChangesNothingAndFullStrengthStaysInRange()
+    {
+        var source = new Random(2);
+        Vector128<float>[] pixels = [.. Enumerable.Range(0, 1000).Select(_ =>
+            Vector128.Create(source.NextSingle() * 255, source.NextSingle() * 255, source.NextSingle() * 255, 0))];
+        Vector128<float>[] same = [.. pixels];
+        var random = new RandomSequence(1, RandomStreams.Color);
+        PhotometricDistortion.Apply(same, 0, lightingNoise: true, ref random);
+        Assert.All(pixels.Zip(same), pair => Assert.All(Channels(pair.First).Zip(Channels(pair.Second)), value => Assert.Equal(value.First, value.Second, 1e-3)));
+
+        for (uint i = 0; i < 50; i++)
+        {
+            Vector128<float>[] distorted = [.. pixels];
+            random = new RandomSequence(1, RandomStreams.Color, 0, i);
+            PhotometricDistortion.Apply(distorted, 1, lightingNoise: true, ref random);
+            Assert.NotEqual(pixels, distorted);
+            Assert.All(distorted, pixel => Assert.All(Channels(pixel), value => Assert.InRange(value, 0, 255)));
+        }
+    }
+
+    /// <summary>The triangle filter written from its definition, over all pixels of the window, in double precision.</summary>
+    private static double Definition(byte[] window, int width, int height, int stride, ImageCrop crop, int size, int x, int y, int channel)
+    {
+        double sum = 0, weights = 0;
+        for (int j = 0; j < height; j++)
+        {
+            for (int i = 0; i < width; i++)
+            {
+                double weight = Triangle(i, crop.X, crop.Width / size, x) * Triangle(j, crop.Y, crop.Height / size, y);
+                sum += weight * window[j * stride + i * 4 + channel];
+                weights += weight;
+            }
+        }
+
+        return sum / weights;
+
+        static double Triangle(int source, double origin, double scale, int result) =>
+            Math.Max(0, 1 - Math.Abs(source + 0.5 - (origin + (result + 0.5) * scale)) / Math.Max(1, scale));
+    }
+
+    private static byte[] Window(int width, int height, out int stride, Func<int, int, int, int> value)
+    {
+        stride = (width * 4 + Resampler.RowAlignment - 1) / Resampler.RowAlignment * Resampler.RowAlignment;
+        byte[] window = new byte[stride * height];
+        for (int y = 0; y < height; y++)
+        {
+            for (int x = 0; x < width; x++)
+            {
+                for (int c = 0; c < 3; c++)
+                {
+                    window[y * stride + x * 4 + c] = (byte)value(x, y, c);
+                }
+            }
+        }
+
+        return window;
+    }
+
+    private static byte[] Rgb(byte[] window, int width, int height, int stride) =>
+        [.. from y in Enumerable.Range(0, height) from x in Enumerable.Range(0, width) from c in Enumerable.Range(0, 3) select window[y * stride + x * 4 + c]];
+
+    private static byte[] Render(Resampler resampler, byte[] window, int width, int height, int stride, ImageCrop crop)
+    {
+        resampler.Resize(window, width, height, stride, crop);
+        byte[] rgb = new byte[resampler.Pixels.Length * 3];
+        resampler.StoreRgb(rgb);
+        return rgb;
+    }
+
+    private static float[] Channels(Vector128<float> pixel) => [pixel[0], pixel[1], pixel[2]];
+}
