@@ -51,6 +51,7 @@ internal static class CommandLine
         {
             TrainCommand.Create(),
             EvalCommand.Create(),
+            VerifyCommand.Create(),
             InspectCommand.Create(),
             SampleCommand.Create(),
             InfoCommand.Create(),
