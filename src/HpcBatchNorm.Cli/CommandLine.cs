@@ -53,6 +53,7 @@ internal static class CommandLine
             EvalCommand.Create(),
             VerifyCommand.Create(),
             InspectCommand.Create(),
+            DataCommand.Create(),
             SampleCommand.Create(),
             InfoCommand.Create(),
         };
@@ -60,11 +61,6 @@ internal static class CommandLine
             "hpcbn train                                        a first run of two minutes on generated images",
             "hpcbn train --data /data/imagenet --recipe bn-x5   the paper's BN-x5 on ImageNet's own archives",
             "hpcbn eval --checkpoint runs/X/checkpoints/step-00000640.safetensors --data /data/imagenet");
-        foreach (Command command in root.Subcommands)
-        {
-            command.TreatUnmatchedTokensAsErrors = true;
-        }
-
         return root;
     }
 

@@ -1,0 +1,86 @@
+using System.CommandLine;
+using System.Globalization;
+using HpcBatchNorm.Data;
+
+namespace HpcBatchNorm.Cli.Commands;
+
+/// <summary><c>hpcbn data check</c> and <c>hpcbn data bench</c>.</summary>
+internal static class DataCommand
+{
+    public static Command Create() => new("data", "Check a data set, or time its loading") { CreateCheck(), CreateBench() };
+
+    private static Command CreateCheck()
+    {
+        var path = new Argument<string>("PATH") { Description = "Data set" };
+        var limit = new Option<int>("--limit") { HelpName = "N", Description = "Most images to decode of each split; 0 for none", DefaultValueFactory = _ => int.MaxValue };
+        Option<int> workers = WorkersOption();
+        Option<string> result = ResultFile.CreateOption();
+        var command = new Command("check", "Count images and classes, decode every image, name the bad ones") { path, limit, workers, result };
+        CommandLine.AddExamples(command, "hpcbn data check /data/imagenet", "hpcbn data check /data/imagenet --limit 1000");
+        command.SetAction(parsed =>
+        {
+            TextWriter output = ResultFile.HumanOutput(parsed, result);
+            List<(DatasetSplit Split, DatasetReport Report)> reports = [];
+            foreach (DatasetSplit split in new[] { DatasetSplit.Train, DatasetSplit.Validation })
+            {
+                using ImageDataset dataset = ImageDataset.Open(parsed.GetRequiredValue(path), split);
+                DatasetReport report = DatasetCheck.Run(dataset, parsed.GetValue(limit), parsed.GetValue(workers));
+                reports.Add((split, report));
+                output.WriteLine(FormattableString.Invariant(
+                    $"{Name(split)}: {report.Layout}, {report.Images} images, {report.Classes} classes of {report.SmallestClass} to {report.LargestClass}; {report.Decoded} decoded, {report.BadImages.Count} bad"));
+                foreach (string note in report.Notes.Concat(report.BadImages.Select(b => $"bad image {b.Name}: {b.Status}")))
+                {
+                    output.WriteLine($"  {note}");
+                }
+            }
+
+            ResultFile.Write(parsed, result, json =>
+            {
+                foreach ((DatasetSplit split, DatasetReport report) in reports)
+                {
+                    json.WriteStartObject(Name(split));
+                    json.WriteNumber("images", report.Images);
+                    json.WriteNumber("classes", report.Classes);
+                    json.WriteNumber("decoded", report.Decoded);
+                    json.WriteNumber("bad", report.BadImages.Count);
+                    json.WriteEndObject();
+                }
+            });
+            return reports.All(r => r.Report.BadImages.Count == 0) ? ExitCode.Done : ExitCode.Failed;
+        });
+        return command;
+    }
+
+    private static Command CreateBench()
+    {
+        var path = new Argument<string>("PATH") { Description = "Data set" };
+        var batch = new Option<int>("--batch-size", "-b") { HelpName = "N", Description = "Images per batch", DefaultValueFactory = _ => 32 };
+        var size = new Option<int>("--image-size") { HelpName = "N", Description = "Height and width in pixels", DefaultValueFactory = _ => 224 };
+        var seconds = new Option<double>("--seconds") { HelpName = "N", Description = "How long", DefaultValueFactory = _ => 5 };
+        Option<int> workers = WorkersOption();
+        Option<string> result = ResultFile.CreateOption();
+        var command = new Command("bench", "How fast training images can be loaded when nobody else uses the processor") { path, batch, size, seconds, workers, result };
+        CommandLine.AddExamples(command, "hpcbn data bench /data/imagenet -j 1");
+        command.SetAction(parsed =>
+        {
+            using ImageDataset dataset = ImageDataset.Open(parsed.GetRequiredValue(path), DatasetSplit.Train);
+            LoaderOptions options = LoaderOptions.ForTraining(parsed.GetValue(batch), parsed.GetValue(size), seed: 1) with { Workers = parsed.GetValue(workers) };
+            LoaderTiming timing = DatasetCheck.Time(dataset, options, parsed.GetValue(seconds));
+            ResultFile.HumanOutput(parsed, result).WriteLine(string.Create(CultureInfo.InvariantCulture,
+                $"{timing.ImagesPerSecond:0.0} images/s, {timing.ImagesPerSecond / timing.Workers:0.0} per worker ({timing.Images} images in {timing.Seconds:0.00} s, {timing.AllocatedBytesPerImage:0} managed bytes per image)"));
+            ResultFile.Write(parsed, result, json =>
+            {
+                json.WriteNumber("images", timing.Images);
+                json.WriteFinite("seconds", timing.Seconds);
+                json.WriteFinite("img_per_s", timing.ImagesPerSecond);
+                json.WriteNumber("workers", timing.Workers);
+            });
+            return ExitCode.Done;
+        });
+        return command;
+    }
+
+    private static Option<int> WorkersOption() => new("--workers", "-j") { HelpName = "N", Description = "Threads", DefaultValueFactory = _ => Environment.ProcessorCount };
+
+    private static string Name(DatasetSplit split) => split == DatasetSplit.Train ? "train" : "val";
+}

@@ -1,0 +1,81 @@
+using System.Text.Json;
+using HpcBatchNorm.Cli;
+using HpcBatchNorm.Tests.Training;
+
+namespace HpcBatchNorm.Tests.Cli;
+
+public sealed class ProcessTests(TrainingFixture fixture) : IClassFixture<TrainingFixture>
+{
+    private const int Steps = 12;
+
+    [Theory]
+    [Trait("Category", "Slow")]
+    [InlineData("INT", ExitCode.Interrupted)]
+    [InlineData("TERM", ExitCode.Terminated)]
+    public async Task Signal_SavesACheckpointAndPrintsHowToGoOn(string signal, int expectedCode)
+    {
+        CancellationToken token = TestContext.Current.CancellationToken;
+        string output = fixture.NewFolder();
+        using HpcbnProcess process = HpcbnProcess.Start(fixture.Folder, Train(output, steps: 100_000));
+        await process.WaitForAsync("step 2/6", token);
+
+        process.Signal(signal);
+
+        Assert.Equal(expectedCode, await process.WaitForExitAsync(token));
+        Assert.Contains("hpcbn train --resume", process.Output, StringComparison.Ordinal);
+        Assert.NotEmpty(Directory.GetFiles(Path.Combine(output, "checkpoints"), "*.safetensors"));
+    }
+
+    [Fact]
+    [Trait("Category", "Slow")]
+    public async Task Kill_AtAnyMoment_ThenResumeAuto_GivesTheSameBits()
+    {
+        CancellationToken token = TestContext.Current.CancellationToken;
+        string whole = fixture.NewFolder(), killed = fixture.NewFolder();
+        using (HpcbnProcess process = HpcbnProcess.Start(fixture.Folder, Train(whole, Steps)))
+        {
+            Assert.True(await process.WaitForExitAsync(token) == ExitCode.Done, process.Output);
+        }
+
+        // Killed three times at different points, each time after the run got further than the last.
+        foreach (int seen in new[] { 2, 5, 8 })
+        {
+            using HpcbnProcess process = HpcbnProcess.Start(fixture.Folder, [.. Train(killed, Steps), "--resume", "auto"]);
+            await process.WaitForAsync($"step-{seen:00000000}.safetensors", token);
+            await Task.Delay(37 * seen, token);
+            process.Signal("KILL");
+            await process.WaitForExitAsync(token);
+        }
+
+        using (HpcbnProcess process = HpcbnProcess.Start(fixture.Folder, [.. Train(killed, Steps), "--resume", "auto"]))
+        {
+            Assert.True(await process.WaitForExitAsync(token) == ExitCode.Done, process.Output);
+        }
+
+        string last = $"checkpoints/step-{Steps:00000000}.safetensors";
+        Dictionary<string, float[]> expected = TrainingFixture.Tensors(Path.Combine(whole, last)), actual = TrainingFixture.Tensors(Path.Combine(killed, last));
+        Assert.All(expected, tensor => Assert.True(tensor.Value.AsSpan().SequenceEqual(actual[tensor.Key]), $"'{tensor.Key}' differs"));
+    }
+
+    [Fact]
+    [Trait("Category", "Slow")]
+    public async Task GermanLocale_NumbersStayInvariant()
+    {
+        CancellationToken token = TestContext.Current.CancellationToken;
+        string output = fixture.NewFolder();
+        using HpcbnProcess process = HpcbnProcess.Start(fixture.Folder, Train(output, steps: 2),
+            ("LANG", "de_DE.UTF-8"), ("LC_ALL", "de_DE.UTF-8"), ("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "0"));
+
+        Assert.True(await process.WaitForExitAsync(token) == ExitCode.Done, process.Output);
+        Assert.Contains("learning-rate: 0.02\n", await File.ReadAllTextAsync(Path.Combine(output, "config.yaml"), token), StringComparison.Ordinal);
+        string[] summary = await File.ReadAllLinesAsync(Path.Combine(output, "summary.csv"), token);
+        Assert.Equal(10, summary[^1].Split(',').Length);
+        Assert.All(File.ReadLines(Path.Combine(output, "metrics.jsonl")), line => JsonDocument.Parse(line));
+    }
+
+    private string[] Train(string output, int steps) =>
+    [
+        "train", .. fixture.Flags(output).SelectMany(f => new[] { $"--{f.Name}", f.Value }),
+        "--recipe", "quick", "--steps", $"{steps}", "--checkpoint-every", "1", "--eval-every", "0",
+    ];
+}
