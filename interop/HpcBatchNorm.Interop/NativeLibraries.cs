@@ -1,0 +1,178 @@
+using System.Reflection;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Text;
+
+namespace HpcBatchNorm.Interop;
+
+/// <summary>What was looked for, where, and found; <see cref="Handle"/> is 0 when nothing usable was.</summary>
+/// <param name="Handle">The loaded library.</param>
+/// <param name="Text">One line per place tried, then what to do about it.</param>
+/// <param name="Version">Version of oneDNN, null when not loaded.</param>
+internal sealed record LoadReport(nint Handle, string Text, Version? Version)
+{
+    public bool Loaded => Handle != 0;
+}
+
+/// <summary>
+/// Finds libhbn. Places, in order: HBN_ONEDNN_PATH (a file or its folder; when it is set nothing else is tried, so that a wrong setting shows),
+/// the program's folder, runtimes/RID/native beneath it, the system. A library is taken only when its ABI number and the sizes of its structs
+/// are ours.
+/// </summary>
+internal static partial class NativeLibraries
+{
+    public const string OverrideVariable = "HBN_ONEDNN_PATH";
+
+    private const string FileName = "libhbn.so";
+
+    private static readonly Lazy<LoadReport> LazyHbn = new(() =>
+    {
+        PrepareOpenMP();
+        return Probe(Environment.GetEnvironmentVariable(OverrideVariable), AppContext.BaseDirectory);
+    });
+
+    static NativeLibraries()
+    {
+        try
+        {
+            NativeLibrary.SetDllImportResolver(typeof(NativeLibraries).Assembly, Resolve);
+        }
+        catch (InvalidOperationException)
+        {
+            // The host resolves for this assembly; that is its right.
+        }
+    }
+
+    /// <summary>The library of this process, looked for once.</summary>
+    public static LoadReport Hbn => LazyHbn.Value;
+
+    /// <summary>Looks for the library; <paramref name="overridePath"/> stands for the environment variable.</summary>
+    public static LoadReport Probe(string? overridePath, string baseDirectory)
+    {
+        StringBuilder text = new();
+        foreach (string place in Places(overridePath, baseDirectory))
+        {
+            if (Path.IsPathRooted(place) && !File.Exists(place))
+            {
+                text.AppendLine($"{place}: not there");
+                continue;
+            }
+
+            try
+            {
+                nint handle = NativeLibrary.Load(place);
+                if (Check(handle, place, text) is { } version)
+                {
+                    return new LoadReport(handle, text.ToString().TrimEnd(), version);
+                }
+
+                NativeLibrary.Free(handle);
+            }
+            catch (Exception e) when (e is DllNotFoundException or BadImageFormatException)
+            {
+                text.AppendLine($"{place}: {Reason(e.Message)}");
+            }
+        }
+
+        return new LoadReport(0, text.Append(Advice(text.ToString(), overridePath)).ToString(), null);
+    }
+
+    private static IEnumerable<string> Places(string? overridePath, string baseDirectory)
+    {
+        if (!string.IsNullOrEmpty(overridePath))
+        {
+            string full = Path.GetFullPath(overridePath);
+            yield return Directory.Exists(full) ? Path.Combine(full, FileName) : full;
+            yield break;
+        }
+
+        yield return Path.Combine(baseDirectory, FileName);
+        yield return Path.Combine(baseDirectory, "runtimes", RuntimeInformation.RuntimeIdentifier, "native", FileName);
+        yield return FileName;
+    }
+
+    /// <summary>The version of oneDNN when the library is one that we can call; what is wrong with it goes to the report.</summary>
+    private static unsafe Version? Check(nint handle, string place, StringBuilder text)
+    {
+        if (!NativeLibrary.TryGetExport(handle, nameof(Interop.Hbn.hbn_abi_version), out nint abiVersion) ||
+            !NativeLibrary.TryGetExport(handle, nameof(Interop.Hbn.hbn_library_version), out nint libraryVersion) ||
+            !NativeLibrary.TryGetExport(handle, nameof(Interop.Hbn.hbn_struct_size), out nint structSize))
+        {
+            text.AppendLine($"{place}: loads, but is not our library (it has no {nameof(Interop.Hbn.hbn_abi_version)})");
+            return null;
+        }
+
+        int abi = ((delegate* unmanaged[Cdecl]<int>)abiVersion)();
+        if (abi != Interop.Hbn.AbiVersion)
+        {
+            text.AppendLine($"{place}: ABI {abi} found, {Interop.Hbn.AbiVersion} expected; it was built from another version of this project");
+            return null;
+        }
+
+        ReadOnlySpan<(string Name, int Size)> structs =
+        [
+            (nameof(HbnEngineDesc), Unsafe.SizeOf<HbnEngineDesc>()), (nameof(HbnEngineInfo), Unsafe.SizeOf<HbnEngineInfo>()),
+            (nameof(HbnTensor), Unsafe.SizeOf<HbnTensor>()), (nameof(HbnConvDesc), Unsafe.SizeOf<HbnConvDesc>()),
+            (nameof(HbnInnerProductDesc), Unsafe.SizeOf<HbnInnerProductDesc>()), (nameof(HbnBatchNormDesc), Unsafe.SizeOf<HbnBatchNormDesc>()),
+            (nameof(HbnPoolDesc), Unsafe.SizeOf<HbnPoolDesc>()), (nameof(HbnLrnDesc), Unsafe.SizeOf<HbnLrnDesc>()),
+            (nameof(HbnActivationDesc), Unsafe.SizeOf<HbnActivationDesc>()), (nameof(HbnDropoutDesc), Unsafe.SizeOf<HbnDropoutDesc>()),
+            (nameof(HbnLossDesc), Unsafe.SizeOf<HbnLossDesc>()), (nameof(HbnOptimizerDesc), Unsafe.SizeOf<HbnOptimizerDesc>()),
+        ];
+        for (int i = 0; i < structs.Length; i++)
+        {
+            int found = 0;
+            int status = ((delegate* unmanaged[Cdecl]<int, int*, int>)structSize)(i, &found);
+            if (status != Interop.Hbn.Ok || found != structs[i].Size)
+            {
+                text.AppendLine($"{place}: {structs[i].Name} has {found} bytes there and {structs[i].Size} here");
+                return null;
+            }
+        }
+
+        int major = 0, minor = 0, patch = 0;
+        _ = ((delegate* unmanaged[Cdecl]<int*, int*, int*, int>)libraryVersion)(&major, &minor, &patch);
+        Version version = new(major, minor, patch);
+        text.AppendLine($"{place}: loaded, ABI {abi}, oneDNN {version}");
+        return version;
+    }
+
+    /// <summary>The dynamic linker's own words, without .NET's list of variations.</summary>
+    private static string Reason(string message)
+    {
+        string[] lines = message.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
+        return lines.FirstOrDefault(l => l.Contains(".so", StringComparison.Ordinal) && l.Contains(": ", StringComparison.Ordinal) &&
+            !l.StartsWith("Unable", StringComparison.Ordinal)) ?? lines.FirstOrDefault() ?? message;
+    }
+
+    private static string Advice(string report, string? overridePath)
+    {
+        int at = report.IndexOf("libdnnl.so.", StringComparison.Ordinal);
+        if (at >= 0)
+        {
+            char major = report[at + "libdnnl.so.".Length];
+            return $"libdnnl is missing: apt-get install libdnnl{major}";
+        }
+
+        return string.IsNullOrEmpty(overridePath)
+            ? "libhbn.so is made by the build: apt-get install cmake g++ libdnnl-dev, then build again without SkipNative."
+            : $"{OverrideVariable} is set to '{overridePath}': correct it or unset it.";
+    }
+
+    private static nint Resolve(string name, Assembly assembly, DllImportSearchPath? searchPath) => name == Interop.Hbn.Library ? Hbn.Handle : 0;
+
+    /// <summary>
+    /// GNU OpenMP's idle threads spin for milliseconds by default and take the cores from .NET's threads (data loading). A short spin costs the
+    /// kernels nothing. The library reads its environment when it is loaded, and Environment.SetEnvironmentVariable does not reach it.
+    /// </summary>
+    private static void PrepareOpenMP()
+    {
+        if (OperatingSystem.IsLinux())
+        {
+            _ = setenv("GOMP_SPINCOUNT", "10000", 0);
+        }
+    }
+
+    [LibraryImport("libc", StringMarshalling = StringMarshalling.Utf8)]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    private static partial int setenv(string name, string value, int overwrite);
+}

@@ -1,0 +1,42 @@
+using System.Runtime.InteropServices;
+
+namespace HpcBatchNorm.Interop;
+
+/// <summary>
+/// Owners of the shim's objects. A plan keeps what it needs of its engine on the native side, so handles may be released in any order, and from
+/// the finalizer thread: destruction only frees memory.
+/// </summary>
+internal sealed class HbnEngineHandle() : SafeHandle(0, ownsHandle: true)
+{
+    public override bool IsInvalid => handle == 0;
+
+    protected override bool ReleaseHandle()
+    {
+        Hbn.hbn_engine_destroy(handle);
+        return true;
+    }
+}
+
+/// <inheritdoc cref="HbnEngineHandle"/>
+internal sealed class HbnPlanHandle() : SafeHandle(0, ownsHandle: true)
+{
+    public override bool IsInvalid => handle == 0;
+
+    protected override bool ReleaseHandle()
+    {
+        Hbn.hbn_plan_destroy(handle);
+        return true;
+    }
+}
+
+/// <inheritdoc cref="HbnEngineHandle"/>
+internal sealed class HbnFormatHandle() : SafeHandle(0, ownsHandle: true)
+{
+    public override bool IsInvalid => handle == 0;
+
+    protected override bool ReleaseHandle()
+    {
+        Hbn.hbn_format_destroy(handle);
+        return true;
+    }
+}

@@ -1,0 +1,34 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace HpcBatchNorm.Interop;
+
+internal static unsafe partial class Hbn
+{
+    [LibraryImport(Library)]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    public static partial int hbn_sgd_create(
+        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+
+    [LibraryImport(Library)]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    public static partial int hbn_clip_create(
+        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+
+    [LibraryImport(Library)]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    public static partial int hbn_average_create(
+        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+}
+
+/// <summary>hbn_optimizer_desc.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct HbnOptimizerDesc
+{
+    public int StructSize;
+    public int Nesterov;
+    public float Mu;
+    public float WeightDecay;
+    public float MaximumNorm;
+    public float Decay;
+}

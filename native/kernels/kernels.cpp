@@ -1,0 +1,25 @@
+#include "kernels.hpp"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+namespace hbn {
+namespace {
+
+#include "simd.inl"
+
+#include "batch_norm.inl"
+#include "batch_norm_positions.inl"
+#include "elementwise.inl"
+#include "training.inl"
+
+} // namespace
+
+#define HBN_JOIN2(a, b) a##b
+#define HBN_JOIN(a, b) HBN_JOIN2(a, b)
+
+extern const Kernels HBN_JOIN(kernels_, HBN_ISA) = {
+    batch_norm_forward, batch_norm_backward, batch_norm_mask, copy, sum, zero_padding, dropout, input, loss, sgd, sum_of_squares, average};
+
+} // namespace hbn

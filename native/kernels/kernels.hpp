@@ -1,0 +1,122 @@
+// The arithmetic that is our own, as a table of functions. kernels.cpp is compiled once per instruction set and fills one table each;
+// engine.cpp picks the table. Only plain data crosses: no template or inline function of the standard library may be instantiated in
+// kernels.cpp, or the linker could hand its AVX-512 copy to everybody.
+#ifndef HBN_KERNELS_HPP
+#define HBN_KERNELS_HPP
+
+#include <stdint.h>
+
+namespace hbn {
+
+// An activation tensor in memory. block is 1 for plain NCHW, else the channels per block; lane is the first channel's place in its block.
+struct View {
+    float* data;
+    int64_t image_stride; // floats from one image to the next
+    int32_t block;
+    int32_t lane;
+    bool owns_padding; // the padded channels after the last one belong to this tensor, and are kept zero
+};
+
+// Per-channel (or per-activation) values: `count` are real, the rest up to `padded` are zeros that the kernel keeps zero.
+struct Values {
+    float* data;
+    int64_t padded;
+};
+
+struct Extent {
+    int64_t images, channels, area; // area = H * W
+};
+
+struct BatchNormForward {
+    Extent extent;
+    View src, dst, residual; // residual.data may be null
+    Values scale, shift;
+    Values mean, variance;                 // outputs; null with running statistics
+    Values running_mean, running_variance; // updated (batch statistics), or the statistics used
+    bool per_activation, relu, batch_statistics;
+    float epsilon, averaging_factor;
+    double* scratch; // batch_norm_scratch() doubles
+};
+
+struct BatchNormBackward {
+    Extent extent;
+    View src, dst, diff_dst, diff_src, diff_residual; // dst.data and diff_residual.data may be null
+    Values scale, shift, mean, variance, diff_scale, diff_shift;
+    bool per_activation, relu, batch_statistics;
+    float epsilon;
+    double* scratch;
+};
+
+struct Dropout {
+    Extent extent;
+    View src, dst;
+    uint64_t seed;
+    uint32_t stream, threshold;
+    float kept_scale;
+    int64_t step;
+};
+
+struct Input {
+    Extent extent;
+    const uint8_t* src; // NHWC
+    View dst;
+    const float* mean;
+    const float* inverse_deviation;
+};
+
+// Rows of `classes` logits; strides in floats. labels null: softmax only.
+struct Loss {
+    int64_t rows, classes;
+    const float* logits;
+    int64_t logits_stride;
+    const int32_t* labels;
+    float* probabilities;
+    int64_t probabilities_stride;
+    float* loss;
+    float* diff_logits; // may be null
+    int64_t diff_logits_stride;
+    float label_smoothing, weight;
+    double* scratch; // rows doubles
+};
+
+// One contiguous run of floats of every tensor of a group.
+struct SgdRun {
+    float* parameter;
+    const float* gradient;
+    float* momentum;
+    int64_t count;
+};
+
+struct Sgd {
+    const SgdRun* runs;
+    int64_t run_count;
+    float gradient_scale, mu, weight_decay, learning_rate;
+    bool nesterov;
+};
+
+struct Kernels {
+    void (*batch_norm_forward)(const BatchNormForward&);
+    void (*batch_norm_backward)(const BatchNormBackward&);
+    // Masked gradient: dst = mask ? diff_dst : 0, the mask recomputed as batch_norm_backward does.
+    void (*batch_norm_mask)(const BatchNormBackward&, const View& dst);
+    void (*copy)(const Extent&, const View& src, const View& dst);
+    void (*sum)(const Extent&, const View* srcs, int64_t count, const View& dst);
+    void (*zero_padding)(const Extent&, const View&);
+    void (*dropout)(const Dropout&);
+    void (*input)(const Input&);
+    void (*loss)(const Loss&);
+    void (*sgd)(const Sgd&);
+    double (*sum_of_squares)(const float* values, int64_t count);
+    void (*average)(float* average, const float* source, int64_t count, float decay);
+};
+
+extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;
+
+// Doubles of scratch a batch normalization needs.
+inline int64_t batch_norm_scratch(const Extent& e, int64_t padded_channels) {
+    return 2 * e.images * padded_channels + 4 * padded_channels + 64;
+}
+
+} // namespace hbn
+
+#endif

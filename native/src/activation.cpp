@@ -1,0 +1,124 @@
+#include "primitive.hpp"
+
+namespace hbn {
+
+namespace {
+
+using dnnl::algorithm;
+using dnnl::prop_kind;
+
+// oneDNN's eltwise over physical memory seen as one axis: padded channels are values like any other, so blocked tensors with padding take
+// the fast code too. f(0) != 0 (sigmoid) is put right afterwards. Dense tensors run in one call, slices image by image.
+struct ActivationPlan : hbn_plan {
+    ActivationPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_plan(std::move(e), std::move(t)) {
+        for (const Tensor& tensor : tensors) {
+            require_float(tensor, "tensors of an activation");
+            require_same_shape(tensor, at(0), "tensors of an activation");
+            require_same_layout(tensor, at(0), "tensors of an activation");
+            const View v = tensor.view(nullptr);
+            if (tensor.desc.layout == HBN_OPAQUE || v.lane != 0 || (v.block > 1 && tensor.desc.c % v.block != 0 && !v.owns_padding)) {
+                unsupported("an activation cannot work on " + tensor.text() + "; add a copy");
+            }
+            dense = dense && !tensor.is_slice();
+        }
+        const int64_t image = at(0).physical_count() / at(0).desc.n;
+        images = dense ? 1 : at(0).desc.n;
+        run = row_major({dense ? image * at(0).desc.n : image});
+    }
+
+protected:
+    bool dense = true;
+    int64_t images;
+    memory::desc run;
+    dnnl::primitive primitive;
+    int64_t scratchpad_offset = 0;
+    memory scratchpad;
+    bool keeps_zero = true;
+
+    static algorithm function(int32_t f, bool backward) {
+        require(f >= HBN_RELU && f <= HBN_TANH, "activation function is not an HBN_ value");
+        switch (f) {
+        case HBN_RELU:
+            return backward ? algorithm::eltwise_relu_use_dst_for_bwd : algorithm::eltwise_relu;
+        case HBN_SIGMOID:
+            return backward ? algorithm::eltwise_logistic_use_dst_for_bwd : algorithm::eltwise_logistic;
+        default:
+            return backward ? algorithm::eltwise_tanh_use_dst_for_bwd : algorithm::eltwise_tanh;
+        }
+    }
+
+    template <typename Pd> void finish(const Pd& pd) {
+        implementation = pd.impl_info_str();
+        const memory::desc md = pd.scratchpad_desc();
+        scratchpad_offset = reserve(static_cast<int64_t>(md.get_size()));
+        scratchpad = memory(md, engine->dnnl, nullptr);
+        primitive = dnnl::primitive(pd.get());
+    }
+
+    memory run_of(size_t i, void* const* addresses, int64_t image) {
+        const View v = view(i, addresses);
+        return memory(run, engine->dnnl, v.data + image * v.image_stride);
+    }
+
+    void execute_run(std::unordered_map<int, memory> args, char* scratch) {
+        scratchpad.set_data_handle(scratch + scratchpad_offset);
+        args.emplace(DNNL_ARG_SCRATCHPAD, scratchpad);
+        primitive.execute(engine->stream, args);
+    }
+
+    void close(size_t i, void* const* addresses) {
+        engine->stream.wait();
+        if (!keeps_zero) {
+            engine->kernels->zero_padding(at(i).extent(), view(i, addresses));
+        }
+    }
+};
+
+struct ActivationForward final : ActivationPlan {
+    ActivationForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_activation_desc& d)
+        : ActivationPlan(std::move(e), std::move(t)) {
+        keeps_zero = d.function != HBN_SIGMOID;
+        finish(compat::eltwise_forward(engine->dnnl, scratch_attr(), prop_kind::forward_training, function(d.function, false), run));
+    }
+    void execute(void* const* a, char* scratch, int64_t, float) override {
+        for (int64_t n = 0; n < images; n++) {
+            execute_run({{DNNL_ARG_SRC, run_of(0, a, n)}, {DNNL_ARG_DST, run_of(1, a, n)}}, scratch);
+        }
+        close(1, a);
+    }
+};
+
+struct ActivationBackward final : ActivationPlan {
+    ActivationBackward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_activation_desc& d)
+        : ActivationPlan(std::move(e), std::move(t)) {
+        const auto hint =
+            compat::eltwise_forward(engine->dnnl, scratch_attr(), prop_kind::forward_training, function(d.function, true), run);
+        finish(compat::eltwise_backward(engine->dnnl, scratch_attr(), function(d.function, true), run, hint));
+    }
+    void execute(void* const* a, char* scratch, int64_t, float) override {
+        // Padding: diff_dst is zero there, so diff_src is.
+        for (int64_t n = 0; n < images; n++) {
+            execute_run({{DNNL_ARG_DST, run_of(0, a, n)}, {DNNL_ARG_DIFF_DST, run_of(1, a, n)}, {DNNL_ARG_DIFF_SRC, run_of(2, a, n)}},
+                        scratch);
+        }
+        close(2, a);
+    }
+};
+
+} // namespace
+
+} // namespace hbn
+
+using namespace hbn;
+
+hbn_status hbn_activation_forward_create(hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                         hbn_plan** plan) noexcept {
+    return create_plan<ActivationForward>(engine, tensors, count, plan, {{"src"}, {"dst"}}, 0,
+                                          Descriptor<hbn_activation_desc>{desc, "activation desc"});
+}
+
+hbn_status hbn_activation_backward_create(hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                          hbn_plan** plan) noexcept {
+    return create_plan<ActivationBackward>(engine, tensors, count, plan, {{"dst"}, {"diffDst"}, {"diffSrc"}}, 0,
+                                           Descriptor<hbn_activation_desc>{desc, "activation desc"});
+}

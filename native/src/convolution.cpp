@@ -1,0 +1,230 @@
+#include "primitive.hpp"
+
+#include <type_traits>
+
+namespace hbn {
+
+namespace {
+
+using dnnl::algorithm;
+using dnnl::convolution_backward_data;
+using dnnl::convolution_backward_weights;
+using dnnl::convolution_forward;
+using dnnl::prop_kind;
+
+using ForwardPd = convolution_forward::primitive_desc;
+
+// A convolution in oneDNN's terms.
+struct Problem {
+    memory::dims strides, dilations, pad_before, pad_after, weights_dims;
+    memory::desc src, dst; // as the tensors lie
+    bool bias, relu;
+    std::vector<algorithm> algorithms; // in order of preference
+    std::string text;
+
+    Problem(const hbn_conv_desc& d, const Tensor& src_tensor, const Tensor& weights, const Tensor& dst_tensor, bool bias)
+        : strides{d.stride_h, d.stride_w}, dilations{d.dilation_h - 1, d.dilation_w - 1},
+          pad_before{d.pad_top, d.pad_left}, pad_after{d.pad_bottom, d.pad_right}, src(src_tensor.md()), dst(dst_tensor.md()), bias(bias),
+          relu(d.relu != 0) {
+        const hbn_tensor &s = src_tensor.desc, &w = weights.desc, &o = dst_tensor.desc;
+        require(d.groups >= 1 && d.stride_h >= 1 && d.stride_w >= 1 && d.dilation_h >= 1 && d.dilation_w >= 1 && d.pad_top >= 0 &&
+                    d.pad_left >= 0 && d.pad_bottom >= 0 && d.pad_right >= 0,
+                "groups, strides and dilations must be at least 1 and paddings not negative");
+        require_float(src_tensor, "src");
+        require_float(weights, "weights");
+        require_float(dst_tensor, "dst");
+        require(src_tensor.desc.layout != HBN_OPAQUE && dst_tensor.desc.layout != HBN_OPAQUE, "activations must be plain or blocked");
+        text = "convolution src " + src_tensor.text() + ", weights " + weights.text() + ", dst " + dst_tensor.text() + ", stride " +
+               std::to_string(d.stride_h) + "x" + std::to_string(d.stride_w) + ", dilation " + std::to_string(d.dilation_h) + "x" +
+               std::to_string(d.dilation_w) + ", padding " + std::to_string(d.pad_top) + "," + std::to_string(d.pad_left) + "," +
+               std::to_string(d.pad_bottom) + "," + std::to_string(d.pad_right) + ", groups " + std::to_string(d.groups);
+        const auto outputs = [](int32_t extent, int32_t kernel, int32_t stride, int32_t dilation, int32_t before, int32_t after) {
+            const int32_t room = extent + before + after - ((kernel - 1) * dilation + 1);
+            return room < 0 ? 0 : room / stride + 1;
+        };
+        if (s.n != o.n || s.c % d.groups != 0 || o.c % d.groups != 0 || w.n != o.c || w.c != s.c / d.groups ||
+            o.h != outputs(s.h, w.h, d.stride_h, d.dilation_h, d.pad_top, d.pad_bottom) ||
+            o.w != outputs(s.w, w.w, d.stride_w, d.dilation_w, d.pad_left, d.pad_right)) {
+            invalid("shapes do not fit together: " + text);
+        }
+        if (d.groups == 1) {
+            weights_dims = {w.n, w.c, w.h, w.w};
+        } else {
+            weights_dims = {d.groups, w.n / d.groups, w.c, w.h, w.w};
+        }
+        const bool winograd = d.algorithm == HBN_CONV_AUTO && d.groups == 1 && w.h == 3 && w.w == 3 && d.stride_h == 1 && d.stride_w == 1 &&
+                              d.dilation_h == 1 && d.dilation_w == 1;
+        algorithms = winograd ? std::vector{algorithm::convolution_winograd, algorithm::convolution_direct}
+                              : std::vector{algorithm::convolution_direct};
+    }
+
+    memory::desc any_weights() const { return memory::desc(weights_dims, memory::data_type::f32, memory::format_tag::any); }
+    memory::desc bias_md() const { return row_major({weights_dims.size() == 4 ? weights_dims[0] : weights_dims[0] * weights_dims[1]}); }
+    static memory::desc any_like(const memory::desc& md) {
+        return memory::desc(compat::dims_of(md), memory::data_type::f32, memory::format_tag::any);
+    }
+
+    // How the caller's weights lie: the format decided earlier, or plain.
+    memory::desc given_weights(const Tensor& weights) const {
+        if (weights.format) {
+            return *weights.format;
+        }
+        if (weights.desc.layout == HBN_BLOCKED) {
+            unsupported("convolution weights are plain or opaque, not blocked");
+        }
+        return row_major(weights_dims);
+    }
+
+    ForwardPd forward(const Engine& e, algorithm a, const memory::desc& s, const memory::desc& w, const memory::desc& d) const {
+        dnnl::primitive_attr attr = scratch_attr();
+        if (relu) {
+            dnnl::post_ops ops;
+            compat::append_relu(ops);
+            attr.set_post_ops(ops);
+        }
+        // forward_training also for inference: Winograd then keeps its weights in the one format that all directions share and that can be
+        // read.
+        return bias ? compat::forward_pd<convolution_forward>(e.dnnl, attr, prop_kind::forward_training, a, s, w, bias_md(), d, strides,
+                                                              dilations, pad_before, pad_after)
+                    : compat::forward_pd<convolution_forward>(e.dnnl, attr, prop_kind::forward_training, a, s, w, d, strides, dilations,
+                                                              pad_before, pad_after);
+    }
+
+    // Offers `make` the algorithms and activation layouts in order of preference, and takes the first that is not oneDNN's reference code
+    // (10 to 2000 times slower), or else the first that works at all.
+    template <typename Make> auto choose(Make make) const {
+        std::string why = "nothing tried";
+        std::optional<std::invoke_result_t<Make, algorithm, const memory::desc&, const memory::desc&>> fallback;
+        for (const bool any : {false, true}) {
+            for (const algorithm a : algorithms) {
+                if (any && a == algorithm::convolution_winograd) {
+                    continue;
+                }
+                auto pd = attempt([&] { return make(a, any ? any_like(src) : src, any ? any_like(dst) : dst); }, why);
+                if (pd && !is_reference(*pd)) {
+                    return *pd;
+                }
+                if (pd && !fallback) {
+                    fallback = pd;
+                }
+            }
+        }
+        if (!fallback) {
+            no_implementation(text, why);
+        }
+        return *fallback;
+    }
+
+    ForwardPd choose_forward(const Engine& e, const memory::desc& weights) const {
+        return choose([&](algorithm a, const memory::desc& s, const memory::desc& d) { return forward(e, a, s, weights, d); });
+    }
+};
+
+struct ConvForward final : PrimitivePlan {
+    ConvForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc) : PrimitivePlan(std::move(e), std::move(t)) {
+        const Problem problem(desc, at(0), at(1), at(3), at(2).present());
+        ForwardPd pd = problem.choose_forward(*engine, problem.any_weights());
+        if (!at(1).undecided()) {
+            // Decided by somebody else: take that format where it is as good, else convert.
+            const memory::desc given = problem.given_weights(at(1));
+            if (given != pd.weights_desc()) {
+                std::string why;
+                auto same = attempt([&] { return problem.choose_forward(*engine, given); }, why);
+                if (same && std::string(same->impl_info_str()) == pd.impl_info_str()) {
+                    pd = *same;
+                }
+            }
+        }
+        decide(1, pd.weights_desc());
+        bind(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
+        bind(DNNL_ARG_WEIGHTS, 1, "weights", Flow::In, problem.given_weights(at(1)), pd.weights_desc());
+        bind_values(DNNL_ARG_BIAS, 2, Flow::In);
+        bind(DNNL_ARG_DST, 3, "dst", Flow::Out, pd.dst_desc());
+        finish(pd);
+    }
+};
+
+struct ConvBackwardData final : PrimitivePlan {
+    ConvBackwardData(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc)
+        : PrimitivePlan(std::move(e), std::move(t)) {
+        hbn_conv_desc plain = desc;
+        plain.relu = 0;
+        const Problem problem(plain, at(2), at(1), at(0), false);
+        if (at(1).undecided()) {
+            decide(1, problem.choose_forward(*engine, problem.any_weights()).weights_desc());
+        }
+        const auto pd = problem.choose([&](algorithm a, const memory::desc& s, const memory::desc& d) {
+            const ForwardPd hint = problem.forward(*engine, a, s, problem.any_weights(), d);
+            return compat::backward_pd<convolution_backward_data>(engine->dnnl, scratch_attr(), hint, a, s, problem.any_weights(), d,
+                                                                  problem.strides, problem.dilations, problem.pad_before,
+                                                                  problem.pad_after);
+        });
+        bind(DNNL_ARG_DIFF_DST, 0, "diffDst", Flow::In, pd.diff_dst_desc());
+        bind(DNNL_ARG_WEIGHTS, 1, "weights", Flow::In, problem.given_weights(at(1)), pd.weights_desc());
+        bind(DNNL_ARG_DIFF_SRC, 2, "diffSrc", Flow::Out, pd.diff_src_desc());
+        finish(pd);
+    }
+};
+
+struct ConvBackwardWeights final : PrimitivePlan {
+    ConvBackwardWeights(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc)
+        : PrimitivePlan(std::move(e), std::move(t)) {
+        hbn_conv_desc plain = desc;
+        plain.relu = 0;
+        const Problem problem(plain, at(0), at(2), at(1), at(3).present());
+        if (at(2).undecided()) {
+            decide(2, problem.choose_forward(*engine, problem.any_weights()).weights_desc());
+        }
+        const auto choose = [&](const memory::desc& weights) {
+            return problem.choose([&](algorithm a, const memory::desc& s, const memory::desc& d) {
+                const ForwardPd hint = problem.forward(*engine, a, s, problem.any_weights(), d);
+                return problem.bias
+                           ? compat::backward_pd<convolution_backward_weights>(engine->dnnl, scratch_attr(), hint, a, s, weights,
+                                                                               problem.bias_md(), d, problem.strides, problem.dilations,
+                                                                               problem.pad_before, problem.pad_after)
+                           : compat::backward_pd<convolution_backward_weights>(engine->dnnl, scratch_attr(), hint, a, s, weights, d,
+                                                                               problem.strides, problem.dilations, problem.pad_before,
+                                                                               problem.pad_after);
+            });
+        };
+        // The optimizer works in the forward weights' format, so the gradient is wanted there, unless that costs the fast implementation.
+        const memory::desc given = problem.given_weights(at(2));
+        auto pd = choose(problem.any_weights());
+        if (given != pd.diff_weights_desc()) {
+            std::string why;
+            auto same = attempt([&] { return choose(given); }, why);
+            if (same && std::string(same->impl_info_str()) == pd.impl_info_str()) {
+                pd = *same;
+            }
+        }
+        bind(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
+        bind(DNNL_ARG_DIFF_DST, 1, "diffDst", Flow::In, pd.diff_dst_desc());
+        bind(DNNL_ARG_DIFF_WEIGHTS, 2, "diffWeights", Flow::Out, given, pd.diff_weights_desc());
+        bind_values(DNNL_ARG_DIFF_BIAS, 3, Flow::Out);
+        finish(pd);
+    }
+};
+
+} // namespace
+
+} // namespace hbn
+
+using namespace hbn;
+
+hbn_status hbn_conv_forward_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                   hbn_plan** plan) noexcept {
+    return create_plan<ConvForward>(engine, tensors, count, plan, {{"src"}, {"weights"}, {"bias", true}, {"dst"}}, 0,
+                                    Descriptor<hbn_conv_desc>{desc, "convolution desc"});
+}
+
+hbn_status hbn_conv_backward_data_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                         hbn_plan** plan) noexcept {
+    return create_plan<ConvBackwardData>(engine, tensors, count, plan, {{"diffDst"}, {"weights"}, {"diffSrc"}}, 0,
+                                         Descriptor<hbn_conv_desc>{desc, "convolution desc"});
+}
+
+hbn_status hbn_conv_backward_weights_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                            hbn_plan** plan) noexcept {
+    return create_plan<ConvBackwardWeights>(engine, tensors, count, plan, {{"src"}, {"diffDst"}, {"diffWeights"}, {"diffBias", true}}, 0,
+                                            Descriptor<hbn_conv_desc>{desc, "convolution desc"});
+}

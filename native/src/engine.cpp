@@ -1,0 +1,160 @@
+#include "engine.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <omp.h>
+#include <sched.h>
+#include <set>
+
+namespace hbn {
+
+namespace {
+
+// Physical cores this process may run on: processors of its affinity mask, hyperthreads of one core counted once.
+int32_t physical_cores() {
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
+        return std::max(1, omp_get_num_procs());
+    }
+    std::set<std::string> cores;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &allowed)) {
+            continue;
+        }
+        std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
+        std::string siblings;
+        if (!std::getline(file, siblings)) {
+            siblings = "cpu" + std::to_string(cpu);
+        }
+        cores.insert(siblings);
+    }
+    // A container may grant fewer cores' worth of time than it shows.
+    int32_t count = std::max<int32_t>(1, static_cast<int32_t>(cores.size()));
+    std::ifstream quota_file("/sys/fs/cgroup/cpu.max");
+    double quota = 0, period = 0;
+    if (quota_file >> quota >> period && quota > 0 && period > 0) {
+        count = std::min(count, std::max(1, static_cast<int32_t>(quota / period + 0.5)));
+    }
+    return count;
+}
+
+// One instruction set for oneDNN and for us, so that ONEDNN_MAX_CPU_ISA limits both.
+int32_t effective_isa() {
+    const auto has = [](dnnl::cpu_isa wanted) {
+        const int have = static_cast<int>(dnnl::get_effective_cpu_isa()), want = static_cast<int>(wanted);
+        return (have & want) == want;
+    };
+#ifdef HBN_HAS_avx512
+    if (has(dnnl::cpu_isa::avx512_core) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+        return HBN_ISA_AVX512;
+    }
+#endif
+#ifdef HBN_HAS_avx2
+    if (has(dnnl::cpu_isa::avx2) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        return HBN_ISA_AVX2;
+    }
+#endif
+    return HBN_ISA_BASELINE;
+}
+
+const Kernels* kernels_for(int32_t isa) {
+#ifdef HBN_HAS_avx512
+    if (isa == HBN_ISA_AVX512) {
+        return &kernels_avx512;
+    }
+#endif
+#ifdef HBN_HAS_avx2
+    if (isa == HBN_ISA_AVX2) {
+        return &kernels_avx2;
+    }
+#endif
+    (void)isa;
+    return &kernels_baseline;
+}
+
+// What oneDNN itself chooses for a convolution's output, when that is a block of 8 or 16 channels.
+int32_t preferred_block(const dnnl::engine& engine, int32_t isa) {
+    using dnnl::memory;
+    const int32_t fallback = isa == HBN_ISA_AVX512 ? 16 : 8;
+    try {
+        const memory::dims activations{2, 64, 14, 14}, weights{64, 64, 3, 3}, ones{1, 1}, zeros{0, 0};
+        const auto any = [](const memory::dims& d) { return memory::desc(d, memory::data_type::f32, memory::format_tag::any); };
+        const auto pd = compat::forward_pd<dnnl::convolution_forward>(engine, dnnl::primitive_attr(), dnnl::prop_kind::forward_training,
+                                                                      dnnl::algorithm::convolution_direct, any(activations), any(weights),
+                                                                      any(activations), ones, zeros, ones, ones);
+        const compat::Blocking blocking = compat::blocking_of(pd.dst_desc());
+        if (blocking.known && blocking.inner_blocks.size() == 1 && (blocking.inner_blocks[0] == 8 || blocking.inner_blocks[0] == 16)) {
+            return static_cast<int32_t>(blocking.inner_blocks[0]);
+        }
+    } catch (const dnnl::error&) {
+        // The probe only states a preference.
+    }
+    return fallback;
+}
+
+} // namespace
+
+Engine::Engine(int32_t requested_threads)
+    : dnnl(dnnl::engine::kind::cpu, 0), stream(dnnl), threads(requested_threads > 0 ? requested_threads : physical_cores()),
+      isa(effective_isa()), channel_block(0), kernels(kernels_for(isa)) {
+    use_threads();
+    channel_block = preferred_block(dnnl, isa);
+}
+
+void Engine::use_threads() const {
+    if (omp_get_max_threads() != threads) {
+        omp_set_num_threads(threads);
+    }
+}
+
+} // namespace hbn
+
+using namespace hbn;
+
+hbn_status hbn_library_version(int32_t* major, int32_t* minor, int32_t* patch) noexcept {
+    return guard([&] {
+        const dnnl_version_t* version = dnnl_version();
+        checked_handle(major, "major") = version->major;
+        checked_handle(minor, "minor") = version->minor;
+        checked_handle(patch, "patch") = version->patch;
+    });
+}
+
+hbn_status hbn_struct_size(int32_t which, int32_t* bytes) noexcept {
+    return guard([&] {
+        static const size_t sizes[HBN_STRUCT_COUNT] = {
+            sizeof(hbn_engine_desc),        sizeof(hbn_engine_info),     sizeof(hbn_tensor),    sizeof(hbn_conv_desc),
+            sizeof(hbn_inner_product_desc), sizeof(hbn_batch_norm_desc), sizeof(hbn_pool_desc), sizeof(hbn_lrn_desc),
+            sizeof(hbn_activation_desc),    sizeof(hbn_dropout_desc),    sizeof(hbn_loss_desc), sizeof(hbn_optimizer_desc)};
+        require(which >= 0 && which < HBN_STRUCT_COUNT, "which is not a HBN_STRUCT_ value");
+        checked_handle(bytes, "bytes") = static_cast<int32_t>(sizes[which]);
+    });
+}
+
+hbn_status hbn_engine_create(const hbn_engine_desc* desc, hbn_engine** engine) noexcept {
+    return guard([&] {
+        checked_handle(engine, "engine") = nullptr;
+        const hbn_engine_desc& d = checked(desc, "engine desc");
+        require(d.threads >= 0 && d.threads <= 4096, "threads must be 0 (one per core) to 4096");
+        auto created = std::make_unique<hbn_engine>();
+        created->shared = std::make_shared<Engine>(d.threads);
+        *engine = created.release();
+    });
+}
+
+hbn_status hbn_engine_query(const hbn_engine* engine, hbn_engine_info* info) noexcept {
+    return guard([&] {
+        checked(info, "engine info");
+        const Engine& e = *checked_handle(engine, "engine").shared;
+        info->threads = e.threads;
+        info->isa = e.isa;
+        info->channel_block = e.channel_block;
+    });
+}
+
+void hbn_engine_destroy(hbn_engine* engine) noexcept {
+    delete engine;
+}

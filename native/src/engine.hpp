@@ -1,0 +1,33 @@
+#ifndef HBN_ENGINE_HPP
+#define HBN_ENGINE_HPP
+
+#include "../kernels/kernels.hpp"
+#include "dnnl_compat.hpp"
+#include "guard.hpp"
+
+#include <memory>
+
+namespace hbn {
+
+// What plans share: oneDNN's engine and stream, our kernels for this processor, the number of threads and the channel block.
+struct Engine {
+    dnnl::engine dnnl;
+    dnnl::stream stream;
+    int32_t threads;
+    int32_t isa;
+    int32_t channel_block;
+    const Kernels* kernels;
+
+    explicit Engine(int32_t requested_threads);
+
+    // OpenMP's thread count belongs to the calling thread, so it is set before all work; the same runtime serves oneDNN.
+    void use_threads() const;
+};
+
+} // namespace hbn
+
+struct hbn_engine : hbn::Counted {
+    std::shared_ptr<hbn::Engine> shared;
+};
+
+#endif

@@ -1,0 +1,92 @@
+// Softmax and cross-entropy: our own kernel, in double where it sums.
+#include "plan.hpp"
+
+namespace hbn {
+
+namespace {
+
+// A matrix: one row per image, `classes` wide; blocked rows are padded.
+struct RowsPlan : hbn_plan {
+    using hbn_plan::hbn_plan;
+
+protected:
+    void require_matrix(size_t i, const char* name) const {
+        const Tensor& t = at(i);
+        if (!t.present()) {
+            return;
+        }
+        require_float(t, name);
+        require_same_shape(t, at(0), "matrices of a softmax");
+        if (t.desc.h != 1 || t.desc.w != 1 || t.desc.layout == HBN_OPAQUE || t.desc.channel_offset != 0) {
+            unsupported(std::string(name) + " must be an N x classes matrix, plain or blocked, found " + t.text());
+        }
+    }
+
+    void close(size_t i, void* const* a) const {
+        if (at(i).present()) {
+            engine->kernels->zero_padding(at(i).extent(), view(i, a));
+        }
+    }
+};
+
+struct LossPlan final : RowsPlan {
+    enum { Logits, Labels, Probabilities, LossValue, DiffLogits };
+    hbn_loss_desc desc;
+
+    LossPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_loss_desc& d) : RowsPlan(std::move(e), std::move(t)), desc(d) {
+        require_matrix(Logits, "logits");
+        require_matrix(Probabilities, "probabilities");
+        require_matrix(DiffLogits, "diffLogits");
+        require(at(Labels).desc.data_type == HBN_INT32 && at(Labels).count() == at(Logits).desc.n, "labels must be one int32 per image");
+        require_float(at(LossValue), "loss");
+        require(d.label_smoothing >= 0 && d.label_smoothing <= 1, "label_smoothing must be in [0, 1]");
+        decide_plain(LossValue);
+        reserve(at(Logits).desc.n * static_cast<int64_t>(sizeof(double)));
+    }
+
+    void execute(void* const* a, char* scratch, int64_t, float) override {
+        const int32_t* labels = static_cast<const int32_t*>(a[Labels]);
+        const int32_t rows = at(Logits).desc.n, classes = at(Logits).desc.c;
+        for (int32_t n = 0; n < rows; n++) {
+            if (labels[n] < 0 || labels[n] >= classes) {
+                throw Error(HBN_RUNTIME, "label " + std::to_string(labels[n]) + " of image " + std::to_string(n) + " is not in 0 .. " +
+                                             std::to_string(classes - 1) + ", the classes of the network");
+            }
+        }
+        const View z = view(Logits, a), p = view(Probabilities, a), d = view(DiffLogits, a);
+        engine->kernels->loss({rows, classes, z.data, z.image_stride, labels, p.data, p.image_stride, static_cast<float*>(a[LossValue]),
+                               d.data, d.image_stride, desc.label_smoothing, desc.weight, reinterpret_cast<double*>(scratch)});
+        close(Probabilities, a);
+        close(DiffLogits, a);
+    }
+};
+
+struct SoftmaxPlan final : RowsPlan {
+    SoftmaxPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t) : RowsPlan(std::move(e), std::move(t)) {
+        require_matrix(0, "src");
+        require_matrix(1, "dst");
+    }
+
+    void execute(void* const* a, char*, int64_t, float) override {
+        const View z = view(0, a), p = view(1, a);
+        engine->kernels->loss(
+            {at(0).desc.n, at(0).desc.c, z.data, z.image_stride, nullptr, p.data, p.image_stride, nullptr, nullptr, 0, 0, 0, nullptr});
+        close(1, a);
+    }
+};
+
+} // namespace
+
+} // namespace hbn
+
+using namespace hbn;
+
+hbn_status hbn_loss_create(hbn_engine* engine, const hbn_loss_desc* desc, const hbn_tensor* tensors, int32_t count,
+                           hbn_plan** plan) noexcept {
+    return create_plan<LossPlan>(engine, tensors, count, plan, {{"logits"}, {"labels"}, {"probabilities"}, {"loss"}, {"diffLogits", true}},
+                                 0, Descriptor<hbn_loss_desc>{desc, "loss desc"});
+}
+
+hbn_status hbn_softmax_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) noexcept {
+    return create_plan<SoftmaxPlan>(engine, tensors, count, plan, {{"src"}, {"dst"}}, 0);
+}

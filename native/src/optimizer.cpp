@@ -1,0 +1,132 @@
+// Plans over lists of tensors: every parameter of a group in one call. They work on physical memory, whatever its layout; padding is zero
+// everywhere and stays zero.
+#include "plan.hpp"
+
+#include <cmath>
+
+namespace hbn {
+
+namespace {
+
+struct GroupPlan : hbn_plan {
+    hbn_optimizer_desc desc;
+
+    GroupPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d)
+        : hbn_plan(std::move(e), std::move(t)), desc(d) {
+        for (const Tensor& tensor : tensors) {
+            require_float(tensor, "tensors of an optimizer");
+            if (tensor.present() && tensor.is_slice()) {
+                unsupported("an optimizer works on whole tensors, found " + tensor.text());
+            }
+        }
+    }
+
+protected:
+    // Tensors i .. i+n-1 belong together: undecided ones follow the decided one, and all must lie alike.
+    void pair(size_t first, size_t n) {
+        const Tensor* pattern = nullptr;
+        for (size_t i = first; i < first + n; i++) {
+            if (at(i).format) {
+                pattern = &at(i);
+            }
+        }
+        const memory::desc md = pattern != nullptr ? *pattern->format : row_major(at(first).dims());
+        for (size_t i = first; i < first + n; i++) {
+            decide(i, md);
+        }
+        for (size_t i = first + 1; i < first + n; i++) {
+            require_same_shape(at(i), at(first), "tensors updated together");
+            const bool opaque = at(i).format && at(first).format;
+            if (opaque ? *at(i).format != *at(first).format : !lies_plain_alike(at(i), at(first))) {
+                unsupported("tensors updated together must lie in memory alike, found " + at(first).text() + " and " + at(i).text());
+            }
+        }
+    }
+
+    float* floats(size_t i, void* const* a) const { return static_cast<float*>(a[i]); }
+
+private:
+    static bool lies_plain_alike(const Tensor& a, const Tensor& b) {
+        const auto plain = [](const Tensor& t) { return t.format ? *t.format == row_major(t.dims()) : t.desc.layout == HBN_PLAIN; };
+        return (plain(a) && plain(b)) || (!a.format && !b.format && a.desc.layout == b.desc.layout);
+    }
+};
+
+struct SgdPlan final : GroupPlan {
+    SgdPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d) : GroupPlan(std::move(e), std::move(t), d) {
+        for (size_t i = 1; i < tensors.size(); i += 3) {
+            pair(i, 3);
+            runs.push_back({nullptr, nullptr, nullptr, at(i).physical_count()});
+        }
+    }
+
+    void execute(void* const* a, char*, int64_t, float learning_rate) override {
+        for (size_t r = 0; r < runs.size(); r++) {
+            runs[r].parameter = floats(1 + 3 * r, a);
+            runs[r].gradient = floats(2 + 3 * r, a);
+            runs[r].momentum = floats(3 + 3 * r, a);
+        }
+        const float scale = at(0).present() ? *floats(0, a) : 1.0f;
+        engine->kernels->sgd(
+            {runs.data(), static_cast<int64_t>(runs.size()), scale, desc.mu, desc.weight_decay, learning_rate, desc.nesterov != 0});
+    }
+
+private:
+    std::vector<SgdRun> runs;
+};
+
+struct ClipPlan final : GroupPlan {
+    ClipPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d) : GroupPlan(std::move(e), std::move(t), d) {
+        for (size_t i = 0; i < tensors.size(); i++) {
+            decide_plain(i);
+        }
+    }
+
+    void execute(void* const* a, char*, int64_t, float) override {
+        double total = 0;
+        for (size_t i = 2; i < tensors.size(); i++) {
+            total += engine->kernels->sum_of_squares(floats(i, a), at(i).physical_count());
+        }
+        const double norm = std::sqrt(total);
+        *floats(0, a) = norm > desc.maximum_norm ? static_cast<float>(desc.maximum_norm / norm) : 1.0f;
+        *floats(1, a) = static_cast<float>(norm);
+    }
+};
+
+struct AveragePlan final : GroupPlan {
+    AveragePlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d) : GroupPlan(std::move(e), std::move(t), d) {
+        for (size_t i = 0; i < tensors.size(); i += 2) {
+            pair(i, 2);
+        }
+    }
+
+    void execute(void* const* a, char*, int64_t, float) override {
+        for (size_t i = 0; i < tensors.size(); i += 2) {
+            engine->kernels->average(floats(i + 1, a), floats(i, a), at(i).physical_count(), desc.decay);
+        }
+    }
+};
+
+} // namespace
+
+} // namespace hbn
+
+using namespace hbn;
+
+hbn_status hbn_sgd_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
+                          hbn_plan** plan) noexcept {
+    return create_plan<SgdPlan>(engine, tensors, count, plan, {{"gradient scale", true}, {"parameter"}, {"gradient"}, {"momentum"}}, 3,
+                                Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
+}
+
+hbn_status hbn_clip_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
+                           hbn_plan** plan) noexcept {
+    return create_plan<ClipPlan>(engine, tensors, count, plan, {{"gradient scale"}, {"norm"}, {"gradient"}}, 1,
+                                 Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
+}
+
+hbn_status hbn_average_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
+                              hbn_plan** plan) noexcept {
+    return create_plan<AveragePlan>(engine, tensors, count, plan, {{"source"}, {"average"}}, 2,
+                                    Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
+}

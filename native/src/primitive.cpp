@@ -1,0 +1,143 @@
+#include "primitive.hpp"
+
+#include <cstring>
+
+namespace hbn {
+
+namespace {
+
+void point(memory& m, void* address) {
+    if (m.get_data_handle() != address) {
+        m.set_data_handle(address);
+    }
+}
+
+} // namespace
+
+void PrimitivePlan::bind(int argument, size_t index, const char* name, Flow flow, const memory::desc& given, const memory::desc& wanted) {
+    const Tensor& t = at(index);
+    const bool same = given == wanted, slice = t.is_slice();
+    if (same && !slice) {
+        direct.push_back({index, memory(wanted, engine->dnnl, nullptr)});
+        arguments.emplace(argument, direct.back().argument);
+        return;
+    }
+    Staged s{index, flow, slice, 0, 0, std::nullopt, memory(given, engine->dnnl, nullptr), memory()};
+    if (slice) {
+        s.dense_offset = reserve(t.physical_count() * static_cast<int64_t>(sizeof(float)));
+    }
+    if (same) {
+        s.wanted = s.dense;
+        s.wanted_offset = s.dense_offset;
+    } else {
+        s.wanted = memory(wanted, engine->dnnl, nullptr);
+        s.wanted_offset = reserve(static_cast<int64_t>(wanted.get_size()));
+        s.reorder = flow == Flow::In ? dnnl::reorder(s.dense, s.wanted) : dnnl::reorder(s.wanted, s.dense);
+    }
+    const bool activation = compat::dims_of(given) == t.dims() && t.desc.layout != HBN_OPAQUE;
+    const std::string from = (slice ? "slice " : "") + layout_name(given, activation), to = layout_name(wanted, activation);
+    conversions +=
+        (conversions.empty() ? "" : ", ") + std::string(name) + " " + (flow == Flow::In ? from + " -> " + to : to + " -> " + from);
+    arguments.emplace(argument, s.wanted);
+    staged.push_back(std::move(s));
+}
+
+void PrimitivePlan::bind_scratch(int argument, const memory::desc& md) {
+    if (md.get_size() == 0) {
+        return;
+    }
+    in_scratch.push_back({reserve(static_cast<int64_t>(md.get_size())), memory(md, engine->dnnl, nullptr)});
+    arguments.emplace(argument, in_scratch.back().argument);
+}
+
+void PrimitivePlan::bind_values(int argument, size_t index, Flow flow) {
+    if (!at(index).present()) {
+        return;
+    }
+    decide_plain(index);
+    const Tensor& t = at(index);
+    require(t.desc.n == 1 && t.desc.h == 1 && t.desc.w == 1 && !t.is_slice(),
+            "per-channel values must have the shape 1xCx1x1 and be whole");
+    direct.push_back({index, memory(row_major({t.desc.c}), engine->dnnl, nullptr)});
+    arguments.emplace(argument, direct.back().argument);
+    if (flow == Flow::Out && t.physical_count() > t.desc.c) {
+        tails.push_back({index, t.desc.c, t.physical_count()});
+    }
+}
+
+void PrimitivePlan::stage_in(Staged& s, void* address, char* scratch) {
+    const Tensor& t = at(s.index);
+    if (s.slice) {
+        // The dense twin has the tensor's own layout.
+        hbn_tensor whole = t.desc;
+        whole.root_channels = whole.c;
+        whole.channel_offset = 0;
+        engine->kernels->copy(t.extent(), t.view(address), make_tensor(*engine, whole, "staging").view(scratch + s.dense_offset));
+        address = scratch + s.dense_offset;
+    }
+    point(s.dense, address);
+    if (s.reorder) {
+        point(s.wanted, scratch + s.wanted_offset);
+        s.reorder->execute(engine->stream, s.dense, s.wanted);
+    }
+}
+
+void PrimitivePlan::stage_out(Staged& s, void* address, char* scratch) {
+    const Tensor& t = at(s.index);
+    if (s.reorder) {
+        s.reorder->execute(engine->stream, s.wanted, s.dense);
+    }
+    if (s.slice) {
+        hbn_tensor whole = t.desc;
+        whole.root_channels = whole.c;
+        whole.channel_offset = 0;
+        engine->kernels->copy(t.extent(), make_tensor(*engine, whole, "staging").view(scratch + s.dense_offset), t.view(address));
+    }
+}
+
+void PrimitivePlan::execute(void* const* addresses, char* scratch, int64_t, float) {
+    for (Direct& d : direct) {
+        point(d.argument, addresses[d.index]);
+    }
+    for (InScratch& s : in_scratch) {
+        point(s.argument, scratch + s.offset);
+    }
+    for (Staged& s : staged) {
+        if (s.flow == Flow::In) {
+            stage_in(s, addresses[s.index], scratch);
+        } else {
+            point(s.dense, s.slice ? scratch + s.dense_offset : addresses[s.index]);
+            if (s.reorder) {
+                point(s.wanted, scratch + s.wanted_offset);
+            }
+        }
+    }
+    primitive.execute(engine->stream, arguments);
+    for (Staged& s : staged) {
+        if (s.flow == Flow::Out) {
+            stage_out(s, addresses[s.index], scratch);
+        }
+    }
+    for (const Tail& t : tails) {
+        std::memset(static_cast<float*>(addresses[t.index]) + t.from, 0, static_cast<size_t>(t.to - t.from) * sizeof(float));
+    }
+    for (const size_t i : padded_outputs) {
+        engine->kernels->zero_padding(at(i).extent(), at(i).view(addresses[i]));
+    }
+    engine->stream.wait();
+}
+
+dnnl::primitive_attr scratch_attr() {
+    dnnl::primitive_attr attr;
+    attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    return attr;
+}
+
+void no_implementation(const std::string& what, const std::string& why) {
+    const dnnl_version_t* v = dnnl_version();
+    unsupported("oneDNN " + std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch) +
+                " has no implementation of " + what + " (" + why + "); set " +
+                (HBN_DNNL_V3 ? "ONEDNN_VERBOSE=dispatch" : "ONEDNN_VERBOSE=2") + " to see what it considered");
+}
+
+} // namespace hbn

@@ -1,0 +1,106 @@
+// Plans whose work is one oneDNN primitive.
+#ifndef HBN_PRIMITIVE_HPP
+#define HBN_PRIMITIVE_HPP
+
+#include "plan.hpp"
+
+#include <unordered_map>
+
+namespace hbn {
+
+// One primitive and the way its arguments get to it: directly, or, where the tensor lies otherwise than the primitive wants (a slice,
+// another blocking), through a staging buffer in scratch. Stagings are reported as conversions.
+struct PrimitivePlan : hbn_plan {
+    using hbn_plan::hbn_plan;
+
+    void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override;
+
+protected:
+    enum class Flow { In, Out };
+
+    // Tensor number `index` is the primitive's argument `argument`, wanted in the layout `wanted`; `given` is how the tensor lies (dense).
+    void bind(int argument, size_t index, const char* name, Flow flow, const memory::desc& given, const memory::desc& wanted);
+    void bind(int argument, size_t index, const char* name, Flow flow, const memory::desc& wanted) {
+        bind(argument, index, name, flow, at(index).md(), wanted);
+    }
+    // An argument that lives in scratch only.
+    void bind_scratch(int argument, const memory::desc& md);
+    // Per-channel values: the primitive sees the real ones; padding of an output is set to zero.
+    void bind_values(int argument, size_t index, Flow flow);
+
+    // For an output whose memory desc does not show its padded channels to oneDNN.
+    void keep_padding_zero(size_t index) { padded_outputs.push_back(index); }
+
+    // Names the implementation and takes scratch for its scratchpad; call once, after the binds.
+    template <typename Pd> void finish(const Pd& pd) {
+        implementation = pd.impl_info_str();
+        bind_scratch(DNNL_ARG_SCRATCHPAD, pd.scratchpad_desc());
+        primitive = dnnl::primitive(pd.get());
+    }
+
+private:
+    struct Staged {
+        size_t index;
+        Flow flow;
+        bool slice;                           // copied between the tensor and `dense`
+        int64_t dense_offset, wanted_offset;  // in scratch
+        std::optional<dnnl::reorder> reorder; // between `dense` and `wanted`
+        memory dense, wanted;
+    };
+    struct Direct {
+        size_t index;
+        memory argument;
+    };
+    struct InScratch {
+        int64_t offset;
+        memory argument;
+    };
+    struct Tail {
+        size_t index;
+        int64_t from, to;
+    };
+
+    std::vector<Direct> direct;
+    std::vector<Staged> staged;
+    std::vector<InScratch> in_scratch;
+    std::vector<Tail> tails;
+    std::vector<size_t> padded_outputs;
+    std::unordered_map<int, memory> arguments;
+    dnnl::primitive primitive;
+
+    void stage_in(Staged& s, void* address, char* scratch);
+    void stage_out(Staged& s, void* address, char* scratch);
+};
+
+// User-managed scratchpad always: one scratch serves all plans of a session.
+dnnl::primitive_attr scratch_attr();
+
+// Runs `make`; "not implemented" or "invalid", from oneDNN or from a choice among its answers, becomes nothing, with its text in `why`.
+template <typename Make> auto attempt(Make make, std::string& why) -> std::optional<decltype(make())> {
+    try {
+        return make();
+    } catch (const dnnl::error& e) {
+        if (e.status != dnnl_unimplemented && e.status != dnnl_invalid_arguments) {
+            throw;
+        }
+        why = e.what();
+        return std::nullopt;
+    } catch (const Error& e) {
+        if (e.status != HBN_UNSUPPORTED) {
+            throw;
+        }
+        why = e.what();
+        return std::nullopt;
+    }
+}
+
+template <typename Pd> bool is_reference(const Pd& pd) {
+    return std::string(pd.impl_info_str()).find("ref") != std::string::npos;
+}
+
+// "oneDNN 2.6.3 has no implementation of <what> (<why>); ..."
+[[noreturn]] void no_implementation(const std::string& what, const std::string& why);
+
+} // namespace hbn
+
+#endif

@@ -1,0 +1,164 @@
+#include "tensor.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+namespace hbn {
+
+Tensor make_tensor(const Engine& engine, const hbn_tensor& desc, const char* name) {
+    checked(&desc, name);
+    Tensor t;
+    t.desc = desc;
+    if (desc.layout == HBN_ABSENT) {
+        return t;
+    }
+    require(desc.layout >= HBN_PLAIN && desc.layout <= HBN_OPAQUE, "tensor layout is not an HBN_ layout");
+    require(desc.data_type >= HBN_FLOAT32 && desc.data_type <= HBN_UINT8, "tensor data_type is not an HBN_ type");
+    if (desc.n < 1 || desc.c < 1 || desc.h < 1 || desc.w < 1 || desc.channel_offset < 0 ||
+        desc.channel_offset + desc.c > desc.root_channels) {
+        invalid(std::string(name) + ": extents must be at least 1 and a slice must lie inside its root, found " + t.text());
+    }
+    if (desc.layout == HBN_BLOCKED) {
+        require(desc.data_type == HBN_FLOAT32, "only float32 tensors can be blocked");
+        t.block = engine.channel_block;
+    }
+    if (desc.layout == HBN_OPAQUE) {
+        require(!t.is_slice(), "a slice of an opaque tensor has no meaning");
+        if (desc.format != nullptr) {
+            t.format = desc.format->md;
+        }
+    }
+    return t;
+}
+
+int64_t Tensor::physical_count() const {
+    if (desc.layout == HBN_OPAQUE && format) {
+        return static_cast<int64_t>(format->get_size() / sizeof(float));
+    }
+    return desc.n * padded_channels() * desc.h * desc.w;
+}
+
+std::string Tensor::text() const {
+    static const char* layouts[] = {"absent", "plain", "blocked", "opaque"};
+    std::string s = std::to_string(desc.n) + "x" + std::to_string(desc.c) + "x" + std::to_string(desc.h) + "x" + std::to_string(desc.w) +
+                    " " + layouts[std::clamp(desc.layout, 0, 3)];
+    if (format) {
+        s += " " + layout_name(*format);
+    }
+    if (present() && is_slice()) {
+        s += " slice [" + std::to_string(desc.channel_offset) + ".." + std::to_string(desc.channel_offset + desc.c) + ") of " +
+             std::to_string(desc.root_channels);
+    }
+    return s;
+}
+
+memory::desc Tensor::md() const {
+    if (format) {
+        return *format;
+    }
+    if (desc.layout == HBN_BLOCKED) {
+        return memory::desc(dims(), memory::data_type::f32, block == 16 ? memory::format_tag::nChw16c : memory::format_tag::nChw8c);
+    }
+    return memory::desc(dims(), memory::data_type::f32, memory::format_tag::nchw);
+}
+
+View Tensor::view(void* address) const {
+    const int64_t area = static_cast<int64_t>(desc.h) * desc.w;
+    const int64_t root = (desc.root_channels + block - 1) / block * static_cast<int64_t>(block);
+    return {static_cast<float*>(address), root * area, block, desc.channel_offset % block,
+            block > 1 && desc.channel_offset + desc.c == desc.root_channels};
+}
+
+std::string layout_name(const memory::desc& md, bool activation) {
+    const compat::Blocking b = compat::blocking_of(md);
+    if (!b.known) {
+        return "library's own";
+    }
+    const int axes = static_cast<int>(b.sizes.size());
+    std::vector<int> order(axes);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int x, int y) { return b.strides[x] > b.strides[y]; });
+    const char* letters = axes == 5 ? "goihw" : axes == 4 ? (activation ? "nchw" : "oihw") : axes == 2 ? (activation ? "nc" : "oi") : "x";
+    std::string s;
+    for (int axis : order) {
+        const bool blocked = std::find(b.inner_axes.begin(), b.inner_axes.end(), axis) != b.inner_axes.end();
+        s += static_cast<char>(blocked ? std::toupper(letters[axis]) : letters[axis]);
+    }
+    for (size_t i = 0; i < b.inner_blocks.size(); i++) {
+        s += std::to_string(b.inner_blocks[i]) + letters[b.inner_axes[i]];
+    }
+    return s;
+}
+
+memory::desc row_major(const memory::dims& dims, memory::data_type type) {
+    memory::dims strides(dims.size());
+    memory::dim stride = 1;
+    for (size_t i = dims.size(); i-- > 0;) {
+        strides[i] = stride;
+        stride *= dims[i];
+    }
+    return memory::desc(dims, type, strides);
+}
+
+namespace {
+
+void reorder(const Engine& engine, const memory::desc& from, void* from_address, const memory::desc& to, void* to_address) {
+    memory src(from, engine.dnnl, from_address), dst(to, engine.dnnl, to_address);
+    dnnl::stream stream = engine.stream;
+    dnnl::reorder(src, dst).execute(stream, src, dst);
+    stream.wait();
+}
+
+// Transfers are between logical order and memory; `plain` describes the values as the tensor describes them, but plain and dense.
+template <typename Dense, typename Sliced> void transfer(const Engine& engine, const hbn_tensor* tensor, Dense dense, Sliced sliced) {
+    const Tensor t = make_tensor(engine, checked(tensor, "tensor"), "tensor");
+    require(t.present() && t.desc.data_type == HBN_FLOAT32, "only float32 tensors are transferred");
+    require(!t.undecided(), "the tensor's layout is not decided: no plan uses it yet");
+    engine.use_threads();
+    if (t.desc.layout == HBN_OPAQUE) {
+        dense(row_major(compat::dims_of(*t.format)), *t.format);
+        return;
+    }
+    hbn_tensor plain = *tensor;
+    plain.layout = HBN_PLAIN;
+    plain.root_channels = plain.c;
+    plain.channel_offset = 0;
+    sliced(t, make_tensor(engine, plain, "values"));
+}
+
+} // namespace
+
+} // namespace hbn
+
+using namespace hbn;
+
+hbn_status hbn_format_query(const hbn_format* format, int64_t* bytes) noexcept {
+    return guard([&] { checked_handle(bytes, "bytes") = static_cast<int64_t>(checked_handle(format, "format").md.get_size()); });
+}
+
+void hbn_format_destroy(hbn_format* format) noexcept {
+    delete format;
+}
+
+hbn_status hbn_tensor_write(hbn_engine* engine, const hbn_tensor* tensor, void* memory, const float* values) noexcept {
+    return guard([&] {
+        const Engine& e = *checked_handle(engine, "engine").shared;
+        require(memory != nullptr && values != nullptr, "memory and values must not be null");
+        void* from = const_cast<float*>(values);
+        transfer(
+            e, tensor, [&](const memory::desc& plain, const memory::desc& format) { reorder(e, plain, from, format, memory); },
+            [&](const Tensor& t, const Tensor& plain) { e.kernels->copy(t.extent(), plain.view(from), t.view(memory)); });
+    });
+}
+
+hbn_status hbn_tensor_read(hbn_engine* engine, const hbn_tensor* tensor, const void* memory, float* values) noexcept {
+    return guard([&] {
+        const Engine& e = *checked_handle(engine, "engine").shared;
+        require(memory != nullptr && values != nullptr, "memory and values must not be null");
+        void* from = const_cast<void*>(memory);
+        transfer(
+            e, tensor, [&](const memory::desc& plain, const memory::desc& format) { reorder(e, format, from, plain, values); },
+            [&](const Tensor& t, const Tensor& plain) { e.kernels->copy(t.extent(), t.view(from), plain.view(values)); });
+    });
+}

@@ -1,0 +1,46 @@
+using HpcBatchNorm.Backends.OneDnn;
+using HpcBatchNorm.Backends.Reference;
+using HpcBatchNorm.Interop;
+
+namespace HpcBatchNorm.Backends;
+
+/// <content>Which backends there are.</content>
+public abstract partial class Backend
+{
+    /// <summary>Every backend this version knows, with whether it can be used on this machine and, in words, what was looked for, where, and found.</summary>
+    public static IReadOnlyList<BackendProbe> Probe()
+    {
+        LoadReport hbn = NativeLibraries.Hbn;
+        return
+        [
+            new BackendProbe("reference", true, "pure C#, double precision; always available"),
+            new BackendProbe("onednn", hbn.Loaded, hbn.Text),
+            new BackendProbe("cudnn", false, "not built in this version"),
+        ];
+    }
+
+    /// <summary>Creates a backend.</summary>
+    /// <param name="name"><c>reference</c>, <c>onednn</c>, or <c>auto</c> for the fastest that this version has (onednn; never the reference).</param>
+    /// <param name="options">Threads and algorithms; null for the defaults.</param>
+    /// <exception cref="UserErrorException">There is no such backend, or it cannot be used here; the message holds the report and the fix.</exception>
+    public static Backend Create(string name, BackendOptions? options = null)
+    {
+        options ??= new BackendOptions();
+        switch (name)
+        {
+            case "reference":
+                return new ReferenceBackend(options);
+            case "auto" or "onednn":
+                LoadReport hbn = NativeLibraries.Hbn;
+                return hbn.Loaded
+                    ? new OneDnnBackend(options)
+                    : throw new UserErrorException(
+                        $"The backend 'onednn' cannot be used here.\n{hbn.Text}\n" +
+                        "The backend 'reference' works everywhere, but is thousands of times slower; it is never chosen by itself.");
+            case "cudnn":
+                throw new UserErrorException("The backend 'cudnn' is not built in this version; use 'onednn'.");
+            default:
+                throw new UserErrorException($"There is no backend '{name}'; there are auto, reference, onednn and cudnn.");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+using System.Runtime.CompilerServices;
+using HpcBatchNorm.Interop;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Backends.OneDnn;
+
+/// <summary>
+/// Operations on the CPU by libhbn: oneDNN's primitives for convolution, pooling, LRN, fully connected layers and nonlinearities, the shim's own
+/// kernels for batch normalization, data movement, loss and optimizer. One file per group of operations turns operations into the shim's
+/// descriptors; everything executes through <see cref="OneDnnKernel"/>.
+/// </summary>
+internal sealed partial class OneDnnBackend : Backend
+{
+    private readonly BackendOptions _options;
+    private readonly HbnEngineHandle _engine;
+    private readonly HbnEngineInfo _info;
+
+    /// <summary>Creates the engine; <see cref="NativeLibraries.Hbn"/> has been found.</summary>
+    public OneDnnBackend(BackendOptions options)
+    {
+        if (options.Threads < 0)
+        {
+            throw new UserErrorException(FormattableString.Invariant($"The number of threads is {options.Threads}; it must be 0 (one per core) or more."));
+        }
+
+        _options = options;
+        HbnEngineDesc desc = new() { StructSize = Unsafe.SizeOf<HbnEngineDesc>(), Threads = options.Threads };
+        NativeException.ThrowIfFailed(Hbn.hbn_engine_create(desc, out _engine), "creating the onednn backend");
+        _info.StructSize = Unsafe.SizeOf<HbnEngineInfo>();
+        NativeException.ThrowIfFailed(Hbn.hbn_engine_query(_engine, ref _info), "creating the onednn backend");
+    }
+
+    /// <inheritdoc/>
+    public override string Name => "onednn";
+
+    /// <inheritdoc/>
+    public override string Description
+    {
+        get
+        {
+            string isa = _info.Isa switch { 2 => "AVX-512", 1 => "AVX2", _ => "SSE" };
+            string threads = _info.Threads == 1 ? "1 thread" : FormattableString.Invariant($"{_info.Threads} threads");
+            return $"oneDNN {NativeLibraries.Hbn.Version}, {isa}, {threads}";
+        }
+    }
+
+    /// <inheritdoc/>
+    public override BackendTraits Traits => new(_info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native);
+
+    /// <inheritdoc/>
+    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike) =>
+        new OneDnnBuffer(tensor, (OneDnnBuffer?)parent, (OneDnnBuffer?)layoutLike, _info.ChannelBlock);
+
+    /// <inheritdoc/>
+    public override DeviceMemory Allocate(long bytes) => new HostMemory(bytes);
+
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            _engine.Dispose();
+        }
+    }
+
+    /// <summary>A create function of the shim that takes a descriptor.</summary>
+    private delegate int CreatePlan<TDesc>(HbnEngineHandle engine, in TDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+
+    /// <summary>Creates a plan for the tensors, in the order the shim's header gives (null: absent), and lets it decide open layouts.</summary>
+    private OneDnnKernel Create<TDesc>(Operation operation, BufferMap buffers, CreatePlan<TDesc> create, in TDesc desc, params ReadOnlySpan<Tensor?> tensors)
+        where TDesc : unmanaged
+    {
+        OneDnnBuffer?[] slots = Slots(buffers, tensors);
+        int status = create(_engine, desc, Describe(slots), slots.Length, out HbnPlanHandle plan);
+        return Finish(operation, status, plan, slots);
+    }
+
+    private static OneDnnBuffer?[] Slots(BufferMap buffers, ReadOnlySpan<Tensor?> tensors)
+    {
+        OneDnnBuffer?[] slots = new OneDnnBuffer?[tensors.Length];
+        for (int i = 0; i < slots.Length; i++)
+        {
+            slots[i] = tensors[i] is { } tensor ? (OneDnnBuffer)buffers[tensor] : null;
+        }
+
+        return slots;
+    }
+
+    private static HbnTensor[] Describe(OneDnnBuffer?[] slots) => Array.ConvertAll(slots, s => s?.Describe() ?? HbnTensor.None);
+
+    private static OneDnnKernel Finish(Operation operation, int status, HbnPlanHandle plan, OneDnnBuffer?[] slots)
+    {
+        bool success = false;
+        try
+        {
+            NativeException.ThrowIfFailed(status, OneDnnKernel.Describe(operation));
+            for (int i = 0; i < slots.Length; i++)
+            {
+                if (slots[i] is { IsUndecided: true } slot)
+                {
+                    NativeException.ThrowIfFailed(Hbn.hbn_plan_format(plan, i, out HbnFormatHandle format), OneDnnKernel.Describe(operation));
+                    slot.Decide(format);
+                }
+            }
+
+            OneDnnKernel kernel = new(operation, plan, slots);
+            success = true;
+            return kernel;
+        }
+        finally
+        {
+            if (!success)
+            {
+                plan.Dispose();
+            }
+        }
+    }
+}

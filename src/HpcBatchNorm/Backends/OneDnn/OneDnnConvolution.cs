@@ -1,0 +1,43 @@
+using System.Runtime.CompilerServices;
+using HpcBatchNorm.Interop;
+using HpcBatchNorm.Layers;
+
+namespace HpcBatchNorm.Backends.OneDnn;
+
+/// <content>
+/// Convolution. Weights are in the format that the forward pass chose; backward-data, which wants another for direct convolutions, converts them
+/// in scratch; backward-weights delivers the forward format, in which the optimizer works.
+/// </content>
+internal sealed partial class OneDnnBackend
+{
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) =>
+        Create<HbnConvDesc>(operation, buffers, Hbn.hbn_conv_forward_create, Describe(operation.Spec, operation.Relu),
+            operation.Src, operation.Weights, operation.Bias, operation.Dst);
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) =>
+        Create<HbnConvDesc>(operation, buffers, Hbn.hbn_conv_backward_data_create, Describe(operation.Spec),
+            operation.DiffDst, operation.Weights, operation.DiffSrc);
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(ConvolutionBackwardWeights operation, BufferMap buffers) =>
+        Create<HbnConvDesc>(operation, buffers, Hbn.hbn_conv_backward_weights_create, Describe(operation.Spec),
+            operation.Src, operation.DiffDst, operation.DiffWeights, operation.DiffBias);
+
+    private HbnConvDesc Describe(in ConvolutionSpec spec, bool relu = false) => new()
+    {
+        StructSize = Unsafe.SizeOf<HbnConvDesc>(),
+        StrideH = spec.StrideH,
+        StrideW = spec.StrideW,
+        PadTop = spec.PadTop,
+        PadLeft = spec.PadLeft,
+        PadBottom = spec.PadBottom,
+        PadRight = spec.PadRight,
+        DilationH = spec.DilationH,
+        DilationW = spec.DilationW,
+        Groups = spec.Groups,
+        Relu = relu ? 1 : 0,
+        Algorithm = _options.ConvolutionAlgorithm == ConvolutionAlgorithm.Direct ? Hbn.ConvDirect : Hbn.ConvAuto,
+    };
+}

@@ -1,0 +1,48 @@
+using System.Runtime.CompilerServices;
+using HpcBatchNorm.Interop;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Backends.OneDnn;
+
+/// <content>Operations over groups of parameters: one native call for all of them.</content>
+internal sealed partial class OneDnnBackend
+{
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(SgdUpdate operation, BufferMap buffers)
+    {
+        HbnOptimizerDesc desc = new()
+        {
+            StructSize = Unsafe.SizeOf<HbnOptimizerDesc>(),
+            Nesterov = operation.Nesterov ? 1 : 0,
+            Mu = operation.Mu,
+            WeightDecay = operation.WeightDecay,
+        };
+        List<Tensor?> tensors = [operation.GradientScale];
+        for (int i = 0; i < operation.Parameters.Count; i++)
+        {
+            tensors.AddRange(operation.Parameters[i], operation.Gradients[i], operation.Momenta[i]);
+        }
+
+        return Create<HbnOptimizerDesc>(operation, buffers, Hbn.hbn_sgd_create, desc, [.. tensors]);
+    }
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers)
+    {
+        HbnOptimizerDesc desc = new() { StructSize = Unsafe.SizeOf<HbnOptimizerDesc>(), MaximumNorm = operation.MaximumNorm };
+        return Create<HbnOptimizerDesc>(operation, buffers, Hbn.hbn_clip_create, desc, [operation.GradientScale, operation.Norm, .. operation.Gradients]);
+    }
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers)
+    {
+        HbnOptimizerDesc desc = new() { StructSize = Unsafe.SizeOf<HbnOptimizerDesc>(), Decay = operation.Decay };
+        List<Tensor?> tensors = [];
+        for (int i = 0; i < operation.Sources.Count; i++)
+        {
+            tensors.AddRange(operation.Sources[i], operation.Averages[i]);
+        }
+
+        return Create<HbnOptimizerDesc>(operation, buffers, Hbn.hbn_average_create, desc, [.. tensors]);
+    }
+}
