@@ -61,6 +61,8 @@ internal sealed partial class OneDnnBackend : Backend
         {
             _engine.Dispose();
         }
+
+        base.Dispose(disposing);
     }
 
     /// <summary>A create function of the shim that takes a descriptor.</summary>

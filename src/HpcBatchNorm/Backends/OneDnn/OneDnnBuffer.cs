@@ -112,6 +112,8 @@ internal sealed class OneDnnBuffer : DeviceBuffer
             _format?.Dispose();
             _format = null;
         }
+
+        base.Dispose(disposing);
     }
 
     private long FormatBytes()

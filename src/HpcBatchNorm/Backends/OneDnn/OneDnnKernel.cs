@@ -68,6 +68,8 @@ internal sealed class OneDnnKernel : Kernel
         {
             _plan.Dispose();
         }
+
+        base.Dispose(disposing);
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]
