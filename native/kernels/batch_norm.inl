@@ -1,9 +1,8 @@
 // Convolutional batch normalization: statistics of each channel over all positions of all images.
 //
-// The work is cut into units of one image and one channel group: B channels side by side (blocked), or one channel (plain). A unit's
-// moments are taken in chunks that fit the first-level cache: first their mean, then the deviations from it, so that a large common offset
-// costs no precision; chunks and images are merged in double, always in the same order, so the result does not depend on the number of
-// threads.
+// The work is cut into units of one image and one channel group: B channels side by side (blocked), or one channel (plain). A unit is
+// summed in chunks, as deviations from the chunk's first value, so that a common offset costs no precision and an outlier spoils at most
+// its own chunk; chunks and images are merged in double, always in the same order, so the result does not depend on the number of threads.
 //
 // forward:  y = (x - m)*a + s with m = mean, a = scale/sqrt(variance + epsilon), s = shift, all as the floats that are stored; the backward
 // pass recomputes the ReLU mask from the same three floats with the same expression (compiled with the same contraction), hence bit for
@@ -21,34 +20,26 @@ template <typename V> HBN_INLINE V affine(V x, V m, V a, V s) {
     return (x - m) * a + s;
 }
 
-// Merges (n2, mean2, m2_2) into (n, mean, m2); Chan et al.
-template <typename D> HBN_INLINE void merge_moments(double n, D& mean, D& m2, double n2, D mean2, D m2_2) {
-    const double total = n + n2;
-    const D delta = mean2 - mean;
-    mean += delta * (n2 / total);
-    m2 += m2_2 + delta * delta * (n * (n2 / total));
+// Adds the sum and the squared deviations (from their own mean) of n2 values to those of n; Chan et al.
+template <typename D> HBN_INLINE void merge_moments(double n, D& sum, D& m2, double n2, D sum2, D m2_2) {
+    if (n > 0) {
+        const D delta = sum2 / n2 - sum / n;
+        m2 += delta * delta * (n * (n2 / (n + n2)));
+    }
+    sum += sum2;
+    m2 += m2_2;
 }
 
-// Mean and sum of squared deviations of `area` groups of B lanes.
-template <int B> static void lane_moments(const float* x, int64_t area, double* mean_out, double* m2_out) {
-    Double<B> mean{}, m2{};
+// Sum and squared deviations of `area` groups of B lanes.
+template <int B> static void lane_moments(const float* x, int64_t area, double* sum_out, double* m2_out) {
+    Double<B> sum{}, m2{};
     for (int64_t start = 0; start < area; start += kChunk) {
         const int64_t length = minimum(kChunk, area - start);
         const float* p = x + start * B;
-        Float<B> t0{}, t1{}, t2{}, t3{};
+        const Float<B> pivot = load<B>(p);
+        Float<B> u0{}, u1{}, u2{}, u3{}, q0{}, q1{}, q2{}, q3{};
         int64_t i = 0;
         for (; i + 4 <= length; i += 4) {
-            t0 += load<B>(p + i * B);
-            t1 += load<B>(p + (i + 1) * B);
-            t2 += load<B>(p + (i + 2) * B);
-            t3 += load<B>(p + (i + 3) * B);
-        }
-        for (; i < length; i++) {
-            t0 += load<B>(p + i * B);
-        }
-        const Float<B> pivot = ((t0 + t1) + (t2 + t3)) * (1.0f / (float)length);
-        Float<B> u0{}, u1{}, u2{}, u3{}, q0{}, q1{}, q2{}, q3{};
-        for (i = 0; i + 4 <= length; i += 4) {
             const Float<B> d0 = load<B>(p + i * B) - pivot, d1 = load<B>(p + (i + 1) * B) - pivot;
             const Float<B> d2 = load<B>(p + (i + 2) * B) - pivot, d3 = load<B>(p + (i + 3) * B) - pivot;
             u0 += d0, u1 += d1, u2 += d2, u3 += d3;
@@ -61,30 +52,30 @@ template <int B> static void lane_moments(const float* x, int64_t area, double* 
         }
         const double count = (double)length;
         const Double<B> u = widen<B>((u0 + u1) + (u2 + u3)), q = widen<B>((q0 + q1) + (q2 + q3));
-        merge_moments<Double<B>>((double)start, mean, m2, count, widen<B>(pivot) + u / count, q - u * u / count);
+        merge_moments<Double<B>>((double)start, sum, m2, count, widen<B>(pivot) * count + u, q - u * u / count);
     }
-    store_double<B>(mean_out, mean);
+    store_double<B>(sum_out, sum);
     store_double<B>(m2_out, m2);
 }
 
 // The same for one channel of contiguous positions: lanes first, then the lanes merged.
-static void run_moments(const float* x, int64_t area, double* mean_out, double* m2_out) {
+static void run_moments(const float* x, int64_t area, double* sum_out, double* m2_out) {
     constexpr int W = kWidth;
-    double mean = 0, m2 = 0, n = 0;
+    double sum = 0, m2 = 0, n = 0;
     const int64_t vectors = area / W;
     if (vectors > 0) {
-        double lane_mean[W], lane_m2[W];
-        lane_moments<W>(x, vectors, lane_mean, lane_m2);
+        double lane_sum[W], lane_m2[W];
+        lane_moments<W>(x, vectors, lane_sum, lane_m2);
         for (int l = 0; l < W; l++) {
-            merge_moments<double>(n, mean, m2, (double)vectors, lane_mean[l], lane_m2[l]);
+            merge_moments<double>(n, sum, m2, (double)vectors, lane_sum[l], lane_m2[l]);
             n += (double)vectors;
         }
     }
     for (int64_t i = vectors * W; i < area; i++) {
-        merge_moments<double>(n, mean, m2, 1.0, (double)x[i], 0.0);
+        merge_moments<double>(n, sum, m2, 1.0, (double)x[i], 0.0);
         n += 1;
     }
-    *mean_out = mean;
+    *sum_out = sum;
     *m2_out = m2;
 }
 
@@ -251,11 +242,11 @@ template <int L> // lanes of a group: the block, or 1 for plain
 struct BatchNormPass {
     static constexpr int lanes = L;
 
-    static void moments(const float* x, int64_t area, double* mean, double* m2) {
+    static void moments(const float* x, int64_t area, double* sum, double* m2) {
         if constexpr (L == 1) {
-            run_moments(x, area, mean, m2);
+            run_moments(x, area, sum, m2);
         } else {
-            lane_moments<L>(x, area, mean, m2);
+            lane_moments<L>(x, area, sum, m2);
         }
     }
 
@@ -331,14 +322,14 @@ template <int L, bool Relu, bool Residual> static void forward_groups(const Batc
     using Pass = BatchNormPass<L>;
     const int64_t images = p.extent.images, channels = p.extent.channels, area = p.extent.area;
     const int64_t groups = ceil_div(channels, L), padded = groups * L, group_stride = area * L;
-    double* means = p.scratch;
-    double* m2s = means + images * padded;
+    double* sums = p.scratch;
+    double* m2s = sums + images * padded;
     const Coefficients k(m2s + images * padded, padded);
     const double count = (double)images * (double)area;
 
     auto reduce = [&](int64_t n, int64_t g) {
         if (p.batch_statistics) {
-            Pass::moments(p.src.data + n * p.src.image_stride + g * group_stride, area, means + n * padded + g * L,
+            Pass::moments(p.src.data + n * p.src.image_stride + g * group_stride, area, sums + n * padded + g * L,
                           m2s + n * padded + g * L);
         }
     };
@@ -349,11 +340,12 @@ template <int L, bool Relu, bool Residual> static void forward_groups(const Batc
                                     p.epsilon, p.scale, p.shift);
                 continue;
             }
-            double mean = 0, m2 = 0;
+            double sum = 0, m2 = 0;
             for (int64_t n = 0; n < images; n++) {
-                merge_moments<double>((double)n * (double)area, mean, m2, (double)area, means[n * padded + c], m2s[n * padded + c]);
+                merge_moments<double>((double)n * (double)area, sum, m2, (double)area, sums[n * padded + c], m2s[n * padded + c]);
             }
-            m2 = m2 > 0 ? m2 : (m2 == m2 ? 0 : m2); // NaN passes through
+            m2 = m2 < 0 ? 0 : m2; // by rounding; NaN passes through
+            const double mean = sum / count;
             const float variance = (float)(m2 / count);
             set_value(p.mean, c, channels, (float)mean);
             set_value(p.variance, c, channels, variance);

@@ -269,6 +269,7 @@ private:
                                            {DNNL_ARG_MEAN, handle(channel, a[Mean])},
                                            {DNNL_ARG_VARIANCE, handle(channel, a[Variance])},
                                            {DNNL_ARG_SCALE, handle(channel, a[Scale])},
+                                           {DNNL_ARG_SHIFT, handle(channel, a[Shift])},
                                            {DNNL_ARG_DIFF_SCALE, handle(channel, a[DiffScale])},
                                            {DNNL_ARG_DIFF_SHIFT, handle(channel, a[DiffShift])},
                                            {DNNL_ARG_SCRATCHPAD, handle(scratchpad_md, scratch + scratchpad_offset)}});
