@@ -43,7 +43,7 @@ internal static partial class ErrorModel
         {
             int s = StatisticOf(spec, i);
             double deviation = Math.Sqrt(variance[s] + spec.Epsilon), slope = Math.Abs(scale[s]) / deviation;
-            double rounded = slope * (Math.Abs(x[i]) + Math.Abs(mean[s])) + Math.Abs(shift[s]) + (residual is null ? 0 : Math.Abs(residual[i]));
+            double rounded = slope * Math.Abs(x[i] - mean[s]) + Math.Abs(shift[s]) + (residual is null ? 0 : Math.Abs(residual[i]));
             bound[i] = tolerance.Bound(values.Kind, rounded, 0, 1);
             if (batch)
             {
@@ -115,7 +115,7 @@ internal static partial class ErrorModel
             double slope = scale[s] * inverse[s], value = slope * (x[i] - mean[s]) + shift[s];
             g[i] = !spec.Relu || (dst is null ? value > 0 : dst[i] > 0) ? dy[i] : 0;
             if (spec.Relu && dst is null
-                && Math.Abs(value) <= preActivation.Bound(values.Kind, Math.Abs(slope) * (Math.Abs(x[i]) + Math.Abs(mean[s])) + Math.Abs(shift[s]), 0, 1))
+                && Math.Abs(value) <= preActivation.Bound(values.Kind, Math.Abs(slope) * Math.Abs(x[i] - mean[s]) + Math.Abs(shift[s]), 0, 1))
             {
                 either[i] = Math.Abs(dy[i]);
             }
@@ -125,6 +125,10 @@ internal static partial class ErrorModel
         double[] sumG = SumPerStatistic(spec, (i, _) => g[i]), sumAbsG = SumPerStatistic(spec, (i, _) => Math.Abs(g[i]));
         double[] sumGx = SumPerStatistic(spec, (i, s) => g[i] * (x[i] - mean[s]) * inverse[s]);
         double[] sumAbsGx = SumPerStatistic(spec, (i, s) => Math.Abs(g[i]) * Normalised(i, s));
+
+        // The formula as printed keeps the term sum (x-mean), which the simplified one drops because it is 0: but only for the exact mean, not for
+        // the rounded one both are given.
+        double[] centre = SumPerStatistic(spec, (i, s) => (x[i] - mean[s]) * inverse[s] / m);
         double[] eitherG = SumPerStatistic(spec, (i, _) => either[i]), eitherGx = SumPerStatistic(spec, (i, s) => either[i] * Normalised(i, s));
 
         Tolerance ofShift = Tolerances.Of(o.Kind, "diffShift"), ofScale = Tolerances.Of(o.Kind, "diffScale"), ofSrc = Tolerances.Of(o.Kind, "diffSrc");
@@ -137,8 +141,8 @@ internal static partial class ErrorModel
             double rounded = Math.Abs(g[i]), explained = either[i];
             if (batch)
             {
-                rounded += Math.Abs(sumG[s]) / m + (Math.Abs(x[i]) + Math.Abs(mean[s])) * inverse[s] * Math.Abs(sumGx[s]) / m;
-                explained += (values.Deviation(o.DiffShift, s) + Normalised(i, s) * values.Deviation(o.DiffScale, s)) / m;
+                rounded += (Math.Abs(sumG[s]) + Normalised(i, s) * Math.Abs(sumGx[s])) / m;
+                explained += (Math.Abs(centre[s]) * Math.Abs(sumGx[s]) + values.Deviation(o.DiffShift, s) + Normalised(i, s) * values.Deviation(o.DiffScale, s)) / m;
             }
 
             bound[i] = ofSrc.Bound(values.Kind, slope * rounded, 0, 1) + slope * explained;

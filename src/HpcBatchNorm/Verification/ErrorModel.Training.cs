@@ -54,7 +54,7 @@ internal static partial class ErrorModel
 
     private static IEnumerable<OutputBound> Sgd(SgdUpdate o, OperationValues values)
     {
-        Tolerance ofMomentum = Tolerances.Of(o.Kind, "momentum"), ofParameter = Tolerances.Of(o.Kind, "parameter");
+        Tolerance ofMomentum = Tolerances.Of(o.Kind, "momentum"), ofParameter = Tolerances.Of(o.Kind, "parameter"), ofStep = Tolerances.Of(o.Kind, "parameter step");
         double gradientScale = o.GradientScale is null ? 1 : Math.Abs(values.Inputs[o.GradientScale][0]);
         double rate = values.Context.LearningRate;
         for (int k = 0; k < o.Parameters.Count; k++)
@@ -64,8 +64,8 @@ internal static partial class ErrorModel
             double NewMomentum(int i) => Math.Abs(o.Mu * v[i]) + Step(i);
             yield return new OutputBound("momentum", o.Momenta[k], Map(v, (_, i) => ofMomentum.Bound(values.Kind, NewMomentum(i), 0, 1)));
             yield return new OutputBound("parameter", o.Parameters[k], Map(w,
-                (p, i) => Tolerance.UnitRoundoff * Math.Abs(p)
-                    + ofParameter.Bound(values.Kind, o.Nesterov ? Math.Abs(o.Mu) * NewMomentum(i) + Step(i) : NewMomentum(i), 0, 1)));
+                (p, i) => ofParameter.Bound(values.Kind, Math.Abs(p), 0, 1)
+                    + ofStep.Bound(values.Kind, o.Nesterov ? Math.Abs(o.Mu) * NewMomentum(i) + Step(i) : NewMomentum(i), 0, 1)));
         }
     }
 

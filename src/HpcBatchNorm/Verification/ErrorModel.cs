@@ -123,8 +123,10 @@ internal static partial class ErrorModel
     {
         PoolingSpec s = o.Spec;
         long windows = (long)((s.KernelH + s.StrideH - 1) / s.StrideH) * ((s.KernelW + s.StrideW - 1) / s.StrideW);
-        Tolerance tolerance = Tolerances.Of(o.Kind, s.Kind == PoolingKind.Max ? "max" : "diffSrc");
-        yield return new OutputBound("diffSrc", o.DiffSrc, Map(values.Magnitudes[o.DiffSrc], m => tolerance.Bound(values.Kind, m, m, windows)));
+        bool max = s.Kind == PoolingKind.Max;
+        Tolerance tolerance = Tolerances.Of(o.Kind, max ? "max" : "diffSrc");
+        InputKind kind = max ? values.Kind : InputKind.Random;
+        yield return new OutputBound("diffSrc", o.DiffSrc, Map(values.Magnitudes[o.DiffSrc], m => tolerance.Bound(kind, m, m, windows)));
     }
 
     /// <summary>An output whose elements are copies of inputs.</summary>
