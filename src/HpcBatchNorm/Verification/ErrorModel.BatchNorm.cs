@@ -43,13 +43,14 @@ internal static partial class ErrorModel
         {
             int s = StatisticOf(spec, i);
             double deviation = Math.Sqrt(variance[s] + spec.Epsilon), slope = Math.Abs(scale[s]) / deviation;
-            double rounded = slope * Math.Abs(x[i] - mean[s]) + Math.Abs(shift[s]) + (residual is null ? 0 : Math.Abs(residual[i]));
+            double distance = Math.Abs(x[i] - mean[s]) + (batch ? values.Deviation(o.Mean, s) : 0);
+            double rounded = slope * distance + Math.Abs(shift[s]) + (residual is null ? 0 : Math.Abs(residual[i]));
             bound[i] = tolerance.Bound(values.Kind, rounded, 0, 1);
             if (batch)
             {
                 // d(dst) = -slope*d(mean) - slope*(x-mean)/(2*(variance+eps))*d(variance). ReLU only shrinks it.
                 bound[i] += slope * values.Deviation(o.Mean, s)
-                    + slope * Math.Abs(x[i] - mean[s]) / (2 * deviation * deviation) * values.Deviation(o.Variance, s);
+                    + slope * distance / (2 * deviation * deviation) * values.Deviation(o.Variance, s);
             }
         }
 

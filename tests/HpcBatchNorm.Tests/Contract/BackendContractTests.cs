@@ -1,0 +1,71 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Backends.Reference;
+using HpcBatchNorm.Verification;
+
+namespace HpcBatchNorm.Tests.Contract;
+
+/// <summary>
+/// What every backend must do: all hard cases, element by element against the reference. The reference itself runs too, which checks that it repeats
+/// its bits and writes only where it should; that its values are right is checked in Reference/.
+/// </summary>
+public sealed class BackendContractTests
+{
+    // One test of a class runs at a time, so all may share these; the process's end frees them.
+    private static readonly Dictionary<string, Backend> Live = [];
+    private static readonly ReferenceBackend Reference = new();
+
+    private static readonly Lazy<Dictionary<(string Backend, string Case), VerificationCase>> Cases = new(() =>
+        Backend.Probe().Where(p => p.Available).SelectMany(p => HardCases.For(Get(p.Name).Traits).Select(c => (p.Name, c))).ToDictionary(p => (p.Name, p.c.Name), p => p.c));
+
+    public static TheoryData<string, string> AvailableBackendsAndCases
+    {
+        get
+        {
+            TheoryData<string, string> rows = [];
+            foreach ((string backend, string name) in Cases.Value.Keys)
+            {
+                rows.Add(backend, name);
+            }
+
+            return rows;
+        }
+    }
+
+    public static TheoryData<string> KnownBackends => [.. Backend.Probe().Select(p => p.Name)];
+
+    [Theory]
+    [MemberData(nameof(AvailableBackendsAndCases))]
+    public void HardCase_MatchesTheReference(string backend, string name)
+    {
+        CaseResult result = Verifier.Run(Get(backend), Reference, Cases.Value[(backend, name)]);
+        Assert.True(result.Passed, result.Describe());
+    }
+
+    /// <summary>An absent backend has no rows above, which nobody would see; here it is skipped with its reason, or fails where HBN_REQUIRE names it.</summary>
+    [Theory]
+    [MemberData(nameof(KnownBackends))]
+    public void Backend_IsHereOrSaysWhyNot(string name)
+    {
+        BackendProbe probe = Backend.Probe().Single(p => p.Name == name);
+        string[] required = (Environment.GetEnvironmentVariable("HBN_REQUIRE") ?? "").Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries);
+        if (!probe.Available)
+        {
+            Assert.False(string.IsNullOrWhiteSpace(probe.Report), $"{name} is not available and does not say why.");
+            Assert.False(required.Contains(name), $"HBN_REQUIRE names {name}, which cannot be used here: {probe.Report}");
+            Assert.Skip($"{name}: {probe.Report}");
+        }
+
+        Backend backend = Get(name);
+        Assert.Equal(name, backend.Name);
+        Assert.True(backend.Traits.ChannelBlock >= 1);
+        Assert.NotEmpty(backend.Description);
+    }
+
+    private static Backend Get(string name)
+    {
+        lock (Live)
+        {
+            return Live.TryGetValue(name, out Backend? backend) ? backend : Live[name] = Backend.Create(name);
+        }
+    }
+}
