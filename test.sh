@@ -29,15 +29,21 @@ rm -rf "$results"
 mkdir -p "$results"
 passed=0 failed=0 skipped=0 status=0
 
-# attribute NAME FILE: the value of the first XML attribute NAME in FILE, 0 when there is none.
+# attribute NAME FILE: the XML attribute NAME of the suite that FILE reports, 0 when there is none.
 attribute() {
     local value
-    value=$(sed -nE "s/.*<(assembly|testsuite) ([^>]* )?$1=\"([0-9]+)\".*/\3/p; /<(assembly|testsuite) /q" "$2")
+    value=$(tr '\n\t' '  ' <"$2" | sed -nE "s/.*<(assembly|testsuite) ([^>]* )?$1=\"([0-9]+)\".*/\3/p")
     printf '%s' "${value:-0}"
 }
 
-if [[ $native == yes && -e $root/artifacts/native/CTestTestfile.cmake ]]; then
-    ctest --test-dir "$root/artifacts/native" --output-on-failure --output-junit "$results/native.xml" || status=$?
+build=$root/artifacts/native-build
+if [[ $native == yes ]]; then
+    say "building the C tests ..."
+    cmake --build "$build" --parallel >"$results/native.log" 2>&1 </dev/null || {
+        cat "$results/native.log" >&2
+        die "the build of the C tests failed (see above)"
+    }
+    ctest --test-dir "$build" --output-on-failure --output-junit "$results/native.xml" >&2 || status=$?
     if [[ -e $results/native.xml ]]; then
         n_failed=$(attribute failures "$results/native.xml") n_skipped=$(attribute skipped "$results/native.xml")
         passed=$(($(attribute tests "$results/native.xml") - n_failed - n_skipped))

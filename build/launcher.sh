@@ -85,6 +85,14 @@ list_sources() {
     find "${sources[@]}" -type f -printf '%p %s %T@\n'
 }
 
+# CMake refuses a build folder that was made elsewhere: the clone has been moved or copied.
+forget_moved_native_build() {
+    local build=$root/artifacts/native-build
+    if [[ -e $build/CMakeCache.txt ]] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$build/CMakeCache.txt"; then
+        rm -rf "$build"
+    fi
+}
+
 # build_changed PROJECT RESULT [FOLDER...]: builds PROJECT unless RESULT exists and no source changed since the last build.
 # FOLDERs are sources besides the library's and the command's own.
 build_changed() {
@@ -101,6 +109,7 @@ build_changed() {
     sources=$(list_sources "$@")
     if [[ ! -e $result || ! -e $stamp || $sources != "$(<"$stamp")" ]]; then
         ensure_prerequisites
+        forget_moved_native_build
         say "building ${project##*/} ..."
         if ! dotnet build "$root/$project" -c Release -v quiet -warnaserror --disable-build-servers >"$log" 2>&1 </dev/null {lock}>&-; then
             cat "$log" >&2
