@@ -1,0 +1,86 @@
+using System.Globalization;
+using BenchmarkDotNet.Columns;
+using BenchmarkDotNet.Configs;
+using BenchmarkDotNet.Diagnosers;
+using BenchmarkDotNet.Filters;
+using BenchmarkDotNet.Jobs;
+using BenchmarkDotNet.Reports;
+using BenchmarkDotNet.Running;
+using BenchmarkDotNet.Toolchains.InProcess.Emit;
+using HpcBatchNorm.Backends;
+using Perfolizer.Horology;
+
+namespace HpcBatchNorm.Benchmarks;
+
+/// <summary>Short iterations (a kernel takes milliseconds), allocated bytes, and a column with the rate that the time amounts to.</summary>
+internal sealed class OperationBenchmarkConfig : ManualConfig
+{
+    /// <summary>The reference takes a second or so for this much; beyond it, it is left out.</summary>
+    private const double ReferenceLimitGflop = 1.2;
+
+    public OperationBenchmarkConfig()
+    {
+        // In process: a kernel of milliseconds gains nothing from a process of its own, whose project would build library and native code anew.
+        AddJob(Job.Default.WithToolchain(InProcessEmitToolchain.Instance).WithWarmupCount(3).WithIterationCount(12).WithIterationTime(TimeInterval.FromMilliseconds(250)));
+        WithSummaryStyle(SummaryStyle.Default.WithMaxParameterColumnWidth(40));
+        AddDiagnoser(MemoryDiagnoser.Default);
+        AddColumn(new RateColumn("GFLOP/s", "Floating-point operations of direct convolution, two per multiply-add, over the mean time", Gflop));
+        AddColumn(new RateColumn("GB/s", "Bytes that must move at least once, over the mean time", Gbyte));
+        AddFilter(new SimpleFilter(b => Timed(b) is not null && (Backend(b) != "reference" || Gflop(b) is not > ReferenceLimitGflop)));
+    }
+
+    private static double? Gflop(BenchmarkCase benchmark) => Timed(benchmark) is { Flops: > 0 } operation ? operation.Flops / 1e9 : null;
+
+    private static double? Gbyte(BenchmarkCase benchmark) => Timed(benchmark) switch
+    {
+        ConvolutionForward o => o.Spec.MinimumBytes / 1e9,
+        ConvolutionBackwardData o => o.Spec.MinimumBytes / 1e9,
+        ConvolutionBackwardWeights o => o.Spec.MinimumBytes / 1e9,
+        BatchNormForward o => o.Spec.MinimumBytes / 1e9,
+        // src and diffDst read twice, diffSrc written: five passes, where forward has three.
+        BatchNormBackward o => o.Spec.MinimumBytes / 1e9 / 3 * 5,
+        _ => null,
+    };
+
+    /// <summary>The operation a benchmark times; null when its layer has none of that direction.</summary>
+    private static Operation? Timed(BenchmarkCase benchmark)
+    {
+        string layer = (string)benchmark.Parameters[nameof(ConvolutionBenchmarks.Layer)]!;
+        int batch = (int)benchmark.Parameters[nameof(OperationBenchmarks.Batch)]!;
+        return BnInceptionLayers.Case(layer, batch, new BackendTraits(ChannelBlock: 1, BatchNormTakesSlices: true)).Operations
+            .SingleOrDefault(o => o.GetType().Name.EndsWith(benchmark.Descriptor.WorkloadMethod.Name, StringComparison.Ordinal));
+    }
+
+    private static string Backend(BenchmarkCase benchmark) => (string)benchmark.Parameters[nameof(OperationBenchmarks.BackendName)]!;
+
+    /// <summary>An amount of work of each benchmark, divided by its mean time.</summary>
+    private sealed class RateColumn(string name, string legend, Func<BenchmarkCase, double?> amount) : IColumn
+    {
+        public string Id => name;
+
+        public string ColumnName => name;
+
+        public string Legend => legend;
+
+        public bool AlwaysShow => true;
+
+        public ColumnCategory Category => ColumnCategory.Custom;
+
+        public int PriorityInCategory => 0;
+
+        public bool IsNumeric => true;
+
+        public UnitType UnitType => UnitType.Dimensionless;
+
+        public bool IsAvailable(Summary summary) => summary.BenchmarksCases.Any(b => amount(b) is not null);
+
+        public bool IsDefault(Summary summary, BenchmarkCase benchmarkCase) => false;
+
+        public string GetValue(Summary summary, BenchmarkCase benchmarkCase) =>
+            amount(benchmarkCase) is { } work && summary[benchmarkCase]?.ResultStatistics is { } time
+                ? (work / (time.Mean / 1e9)).ToString("N1", CultureInfo.InvariantCulture)
+                : "-";
+
+        public string GetValue(Summary summary, BenchmarkCase benchmarkCase, SummaryStyle style) => GetValue(summary, benchmarkCase);
+    }
+}
