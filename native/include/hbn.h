@@ -1,12 +1,12 @@
 /*
  * hbn.h: the whole C ABI of libhbn, the CPU kernels of HpcBatchNorm. Compiles as C11 and C++17.
  *
- * Everything executable is a plan. A plan is created for tensors (descriptions without memory), says how much scratch memory it needs, and is
- * executed on addresses given in the order of those tensors. Creation is slow (code is generated); execution allocates nothing.
+ * Everything executable is a plan. A plan is created for tensors (descriptions without memory), says how much scratch memory it needs, and
+ * is executed on addresses given in the order of those tensors. Creation is slow (code is generated); execution allocates nothing.
  *
- * Rules: README.md beside this folder. In short: every function returns a status unless said otherwise; outputs come last; destroy accepts NULL;
- * the text of the last failure on this thread is read with hbn_last_error; one thread at a time uses an engine and its plans.
- * All tensors are float32 unless said otherwise. N images, C channels, H rows, W columns; element (n, c, y, x).
+ * Rules: README.md beside this folder. In short: every function returns a status unless said otherwise; outputs come last; destroy accepts
+ * NULL; the text of the last failure on this thread is read with hbn_last_error; one thread at a time uses an engine and its plans. All
+ * tensors are float32 unless said otherwise. N images, C channels, H rows, W columns; element (n, c, y, x).
  */
 #ifndef HBN_H
 #define HBN_H
@@ -35,8 +35,8 @@ enum {
     HBN_INVALID_ARGUMENT = 1, /* null, out of range, wrong struct_size, tensors that do not fit: a bug of the caller */
     HBN_UNSUPPORTED = 2,      /* a valid request that neither oneDNN nor our kernels can fulfil here */
     HBN_OUT_OF_MEMORY = 3,
-    HBN_RUNTIME = 4,          /* oneDNN failed, or data is not what it must be (a label out of range) */
-    HBN_INTERNAL = 5          /* an unexpected exception */
+    HBN_RUNTIME = 4, /* oneDNN failed, or data is not what it must be (a label out of range) */
+    HBN_INTERNAL = 5 /* an unexpected exception */
 };
 
 typedef struct hbn_engine hbn_engine;
@@ -111,8 +111,8 @@ enum {
 enum { HBN_FLOAT32 = 0, HBN_INT32 = 1, HBN_UINT8 = 2 };
 
 /*
- * A tensor without memory. A slice covers channels [channel_offset, channel_offset + c) of every image of a tensor with root_channels channels;
- * its address is that of its first element, rounded down to the start of the block (HBN_BLOCKED). Not a slice: 0 and c.
+ * A tensor without memory. A slice covers channels [channel_offset, channel_offset + c) of every image of a tensor with root_channels
+ * channels; its address is that of its first element, rounded down to the start of the block (HBN_BLOCKED). Not a slice: 0 and c.
  */
 typedef struct hbn_tensor {
     int32_t struct_size;
@@ -139,15 +139,16 @@ HBN_API hbn_status hbn_tensor_read(hbn_engine* engine, const hbn_tensor* tensor,
 /* Every create function takes its tensors as one array, in the order its comment gives; absent ones have the layout HBN_ABSENT. */
 
 /*
- * addresses[i] belongs to the i-th tensor of the plan's creation (ignored for absent ones); scratch has at least scratch_bytes, 64-byte aligned.
- * step: counter of dropout's random numbers. learning_rate: of sgd.
+ * addresses[i] belongs to the i-th tensor of the plan's creation (ignored for absent ones); scratch has at least scratch_bytes, 64-byte
+ * aligned. step: counter of dropout's random numbers. learning_rate: of sgd.
  */
-HBN_API hbn_status hbn_plan_execute(
-    hbn_plan* plan, void* const* addresses, int32_t count, void* scratch, int64_t step, float learning_rate) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_plan_execute(hbn_plan* plan, void* const* addresses, int32_t count, void* scratch, int64_t step,
+                                    float learning_rate) HBN_NOEXCEPT;
 
 HBN_API hbn_status hbn_plan_scratch_bytes(const hbn_plan* plan, int64_t* bytes) HBN_NOEXCEPT;
 
-/* Texts for people, NUL-terminated and cut to capacity: oneDNN's implementation name or "native ..."; internal layout conversions, or "". */
+/* Texts for people, NUL-terminated and cut to capacity: oneDNN's implementation name or "native ..."; internal layout conversions, or "".
+ */
 HBN_API hbn_status hbn_plan_implementation(const hbn_plan* plan, char* text, int32_t capacity) HBN_NOEXCEPT;
 HBN_API hbn_status hbn_plan_conversions(const hbn_plan* plan, char* text, int32_t capacity) HBN_NOEXCEPT;
 
@@ -172,14 +173,14 @@ typedef struct hbn_conv_desc {
 } hbn_conv_desc;
 
 /* Tensors: src, weights (O, C/G, kh, kw), bias or absent (1, O, 1, 1), dst. */
-HBN_API hbn_status hbn_conv_forward_create(
-    hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_conv_forward_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                           hbn_plan** plan) HBN_NOEXCEPT;
 /* Tensors: diff_dst, weights, diff_src. */
-HBN_API hbn_status hbn_conv_backward_data_create(
-    hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_conv_backward_data_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                                 hbn_plan** plan) HBN_NOEXCEPT;
 /* Tensors: src, diff_dst, diff_weights, diff_bias or absent. */
-HBN_API hbn_status hbn_conv_backward_weights_create(
-    hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_conv_backward_weights_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                                    hbn_plan** plan) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------------ inner product */
 
@@ -190,28 +191,28 @@ typedef struct hbn_inner_product_desc {
 } hbn_inner_product_desc;
 
 /* Tensors: src (N, C, H, W), weights (O, C, H, W), bias or absent, dst (N, O, 1, 1). */
-HBN_API hbn_status hbn_inner_product_forward_create(
-    hbn_engine* engine, const hbn_inner_product_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_inner_product_forward_create(hbn_engine* engine, const hbn_inner_product_desc* desc, const hbn_tensor* tensors,
+                                                    int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
 /* Tensors: diff_dst, weights, diff_src. */
-HBN_API hbn_status hbn_inner_product_backward_data_create(
-    hbn_engine* engine, const hbn_inner_product_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_inner_product_backward_data_create(hbn_engine* engine, const hbn_inner_product_desc* desc, const hbn_tensor* tensors,
+                                                          int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
 /* Tensors: src, diff_dst, diff_weights, diff_bias or absent. */
-HBN_API hbn_status hbn_inner_product_backward_weights_create(
-    hbn_engine* engine, const hbn_inner_product_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_inner_product_backward_weights_create(hbn_engine* engine, const hbn_inner_product_desc* desc,
+                                                             const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------ batch normalization */
 
 enum { HBN_BATCH_NORM_NATIVE = 0, HBN_BATCH_NORM_LIBRARY = 1 };
 
 /*
- * dst = (src - mean) * a + shift (+ residual, then ReLU), a = scale / sqrt(variance + epsilon); statistics per channel over N*H*W values, or per
- * (c,y,x) over N values. Variance is biased; running_variance receives variance * m/(m-1).
+ * dst = (src - mean) * a + shift (+ residual, then ReLU), a = scale / sqrt(variance + epsilon); statistics per channel over N*H*W values,
+ * or per (c,y,x) over N values. Variance is biased; running_variance receives variance * m/(m-1).
  */
 typedef struct hbn_batch_norm_desc {
     int32_t struct_size;
     float epsilon;
-    float averaging_factor;   /* running = (1 - f) * running + f * batch */
-    int32_t per_activation;   /* 1: parameters are (1, C, H, W) in src's layout; 0: (1, C, 1, 1) */
+    float averaging_factor; /* running = (1 - f) * running + f * batch */
+    int32_t per_activation; /* 1: parameters are (1, C, H, W) in src's layout; 0: (1, C, 1, 1) */
     int32_t relu;
     int32_t batch_statistics; /* 1: of this batch (mean and variance are outputs of forward); 0: running statistics, constants */
     int32_t algorithm;        /* HBN_BATCH_NORM_LIBRARY: oneDNN's primitive where it fits, else native */
@@ -219,19 +220,20 @@ typedef struct hbn_batch_norm_desc {
 } hbn_batch_norm_desc;
 
 /*
- * Tensors: src, scale, shift, residual or absent, dst, mean, variance, running_mean, running_variance (mean and variance absent with running
- * statistics, the running ones optional with batch statistics). dst and residual may be slices; dst may be src.
+ * Tensors: src, scale, shift, residual or absent, dst, mean, variance, running_mean, running_variance (mean and variance absent with
+ * running statistics, the running ones optional with batch statistics). dst and residual may be slices; dst may be src.
  */
-HBN_API hbn_status hbn_batch_norm_forward_create(
-    hbn_engine* engine, const hbn_batch_norm_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_batch_norm_forward_create(hbn_engine* engine, const hbn_batch_norm_desc* desc, const hbn_tensor* tensors,
+                                                 int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
 /*
- * Tensors: src, dst or absent (the ReLU mask is dst > 0, or recomputed from src bit for bit as forward computed it), diff_dst, scale, shift, mean,
- * variance, diff_src, diff_scale, diff_shift, diff_residual or absent. diff_src may be src or diff_dst.
+ * Tensors: src, dst or absent (the ReLU mask is dst > 0, or recomputed from src bit for bit as forward computed it), diff_dst, scale,
+ * shift, mean, variance, diff_src, diff_scale, diff_shift, diff_residual or absent. diff_src may be src or diff_dst.
  */
-HBN_API hbn_status hbn_batch_norm_backward_create(
-    hbn_engine* engine, const hbn_batch_norm_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_batch_norm_backward_create(hbn_engine* engine, const hbn_batch_norm_desc* desc, const hbn_tensor* tensors,
+                                                  int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
 
-/* ------------------------------------------------------------------------------------------------------------------------ pooling and LRN */
+/* ------------------------------------------------------------------------------------------------------------------------ pooling and LRN
+ */
 
 enum { HBN_POOL_MAX = 0, HBN_POOL_AVERAGE_INCLUDE_PADDING = 1, HBN_POOL_AVERAGE_EXCLUDE_PADDING = 2 };
 
@@ -244,11 +246,11 @@ typedef struct hbn_pool_desc {
 } hbn_pool_desc;
 
 /* Tensors: src, dst, workspace or absent (opaque bytes; needed by max pooling's backward). */
-HBN_API hbn_status hbn_pool_forward_create(
-    hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_pool_forward_create(hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                           hbn_plan** plan) HBN_NOEXCEPT;
 /* Tensors: diff_dst, workspace or absent, diff_src. */
-HBN_API hbn_status hbn_pool_backward_create(
-    hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_pool_backward_create(hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                            hbn_plan** plan) HBN_NOEXCEPT;
 
 /* dst[c] = src[c] * (k + alpha/size * sum of src[c']^2 over the size channels around c)^-beta */
 typedef struct hbn_lrn_desc {
@@ -258,11 +260,11 @@ typedef struct hbn_lrn_desc {
 } hbn_lrn_desc;
 
 /* Tensors: src, dst, workspace or absent. */
-HBN_API hbn_status hbn_lrn_forward_create(
-    hbn_engine* engine, const hbn_lrn_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_lrn_forward_create(hbn_engine* engine, const hbn_lrn_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                          hbn_plan** plan) HBN_NOEXCEPT;
 /* Tensors: src, diff_dst, workspace, diff_src. */
-HBN_API hbn_status hbn_lrn_backward_create(
-    hbn_engine* engine, const hbn_lrn_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_lrn_backward_create(hbn_engine* engine, const hbn_lrn_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                           hbn_plan** plan) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------- element by element */
 
@@ -274,13 +276,14 @@ typedef struct hbn_activation_desc {
 } hbn_activation_desc;
 
 /* Tensors: src, dst (may be src). */
-HBN_API hbn_status hbn_activation_forward_create(
-    hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_activation_forward_create(hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors,
+                                                 int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
 /* Tensors: dst, diff_dst, diff_src (may be diff_dst). */
-HBN_API hbn_status hbn_activation_backward_create(
-    hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_activation_backward_create(hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors,
+                                                  int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
 
-/* Element i (NCHW order) is kept when word i%4 of Philox4x32-10(counter (i/4, stream, step), key seed) >= threshold; kept ones times kept_scale. */
+/* Element i (NCHW order) is kept when word i%4 of Philox4x32-10(counter (i/4, stream, step), key seed) >= threshold; kept ones times
+ * kept_scale. */
 typedef struct hbn_dropout_desc {
     int32_t struct_size;
     uint32_t threshold;
@@ -290,8 +293,8 @@ typedef struct hbn_dropout_desc {
 } hbn_dropout_desc;
 
 /* Tensors: src, dst (may be src). The same plan applied to diff_dst is the backward pass. */
-HBN_API hbn_status hbn_dropout_create(
-    hbn_engine* engine, const hbn_dropout_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_dropout_create(hbn_engine* engine, const hbn_dropout_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                      hbn_plan** plan) HBN_NOEXCEPT;
 
 /* Tensors: src, dst: any two layouts, any slices. */
 HBN_API hbn_status hbn_copy_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
@@ -299,9 +302,10 @@ HBN_API hbn_status hbn_copy_create(hbn_engine* engine, const hbn_tensor* tensors
 /* Tensors: dst, src... (one layout, any slices; dst may be the first src). */
 HBN_API hbn_status hbn_sum_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
 
-/* Tensors: src (HBN_UINT8, NHWC), dst. dst[n,c,y,x] = (src[n,y,x,c] - mean[c]) * inverse_deviation[c]; both arrays have c floats and are copied. */
+/* Tensors: src (HBN_UINT8, NHWC), dst. dst[n,c,y,x] = (src[n,y,x,c] - mean[c]) * inverse_deviation[c]; both arrays have c floats and are
+ * copied. */
 HBN_API hbn_status hbn_input_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, const float* mean,
-    const float* inverse_deviation, hbn_plan** plan) HBN_NOEXCEPT;
+                                    const float* inverse_deviation, hbn_plan** plan) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------- loss and optimizer */
 
@@ -313,12 +317,12 @@ typedef struct hbn_loss_desc {
 } hbn_loss_desc;
 
 /*
- * probabilities = softmax(logits); loss[0] = weight * mean cross-entropy against (1-s)*onehot + s/classes; diff_logits = weight * (p - t) / N.
- * Tensors: logits (N, classes, 1, 1), labels (HBN_INT32), probabilities, loss (1, 1, 1, 1), diff_logits or absent.
- * Execution fails with HBN_RUNTIME when a label is not in 0 .. classes-1.
+ * probabilities = softmax(logits); loss[0] = weight * mean cross-entropy against (1-s)*onehot + s/classes; diff_logits = weight * (p - t) /
+ * N. Tensors: logits (N, classes, 1, 1), labels (HBN_INT32), probabilities, loss (1, 1, 1, 1), diff_logits or absent. Execution fails with
+ * HBN_RUNTIME when a label is not in 0 .. classes-1.
  */
-HBN_API hbn_status hbn_loss_create(
-    hbn_engine* engine, const hbn_loss_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_loss_create(hbn_engine* engine, const hbn_loss_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                   hbn_plan** plan) HBN_NOEXCEPT;
 
 /* Softmax over channels. Tensors: src (N, classes, 1, 1), dst (may be src). */
 HBN_API hbn_status hbn_softmax_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
@@ -337,14 +341,14 @@ typedef struct hbn_optimizer_desc {
  * parameter += momentum, or with nesterov mu * momentum - learning_rate * g.
  * Tensors: gradient_scale or absent, then (parameter, gradient, momentum) repeated; each three share one physical layout.
  */
-HBN_API hbn_status hbn_sgd_create(
-    hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_sgd_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                  hbn_plan** plan) HBN_NOEXCEPT;
 /* gradient_scale = min(1, maximum_norm / norm), 1 when norm is 0. Tensors: gradient_scale, norm, gradient... */
-HBN_API hbn_status hbn_clip_create(
-    hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_clip_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                   hbn_plan** plan) HBN_NOEXCEPT;
 /* average = decay * average + (1 - decay) * source. Tensors: (source, average) repeated; each two share one physical layout. */
-HBN_API hbn_status hbn_average_create(
-    hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_average_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                      hbn_plan** plan) HBN_NOEXCEPT;
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,4 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Backends.Reference;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
@@ -11,7 +10,7 @@ namespace HpcBatchNorm.Tests.Docs;
 /// <summary>The samples of README.md are compiled and run here, and must stand there word for word.</summary>
 public sealed class ReadmeTests : IDisposable
 {
-    private readonly Backend backend = new ReferenceBackend();
+    private readonly Backend backend = Backend.Create(Backend.Probe().Any(p => p is { Name: "onednn", Available: true }) ? "onednn" : "reference");
 
     public void Dispose() => backend.Dispose();
 
@@ -42,7 +41,6 @@ public sealed class ReadmeTests : IDisposable
     }
 
     [Fact]
-    [Trait("Category", "Slow")]
     public void TrainingSample_LearnsItsBatch()
     {
         // sample: training
