@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
+using System.CommandLine.Parsing;
 using HpcBatchNorm.Cli.Commands;
 
 namespace HpcBatchNorm.Cli;
@@ -10,7 +11,7 @@ internal static class CommandLine
 {
     public static int Run(IReadOnlyList<string> args, TextWriter output, TextWriter error)
     {
-        ParseResult parsed = CreateRoot().Parse(args);
+        ParseResult parsed = CreateRoot().Parse(args.Count == 0 ? ["--help"] : args);
         if (parsed.Errors.Count > 0)
         {
             error.WriteLine($"error: {FirstError(parsed).TrimEnd('.')}; see 'hpcbn {CommandPath(parsed)}--help'");
@@ -81,7 +82,16 @@ internal static class CommandLine
         exception is UserErrorException or ArgumentException or NotSupportedException or IOException or UnauthorizedAccessException
             or OutOfMemoryException or DllNotFoundException;
 
-    private static string CommandPath(ParseResult parsed) => parsed.CommandResult.Command is RootCommand ? "" : parsed.CommandResult.Command.Name + " ";
+    private static string CommandPath(ParseResult parsed)
+    {
+        string path = "";
+        for (CommandResult? at = parsed.CommandResult; at is not null && at.Command is not RootCommand; at = at.Parent as CommandResult)
+        {
+            path = $"{at.Command.Name} {path}";
+        }
+
+        return path;
+    }
 
     private static string FirstError(ParseResult parsed)
     {
@@ -89,7 +99,9 @@ internal static class CommandLine
         string? unknown = parsed.UnmatchedTokens.Count > 0 ? parsed.UnmatchedTokens[0] : null;
         if (unknown is null)
         {
-            return parsed.Errors[0].Message.ReplaceLineEndings(" ");
+            return command.Subcommands.Count > 0
+                ? $"a command is missing, one of {string.Join(", ", command.Subcommands.Select(c => c.Name))}"
+                : parsed.Errors[0].Message.ReplaceLineEndings(" ");
         }
 
         string name = unknown.Split('=')[0];
