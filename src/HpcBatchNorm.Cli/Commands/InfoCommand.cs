@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
+using HpcBatchNorm.Backends;
 using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Cli.Commands;
@@ -16,6 +17,15 @@ internal static class InfoCommand
             output.WriteLine($"hpcbn      {typeof(Trainer).Assembly.GetName().Version?.ToString(3)}");
             output.WriteLine($"runtime    {RuntimeInformation.FrameworkDescription} on {RuntimeInformation.OSDescription} ({RuntimeInformation.RuntimeIdentifier})");
             output.WriteLine(FormattableString.Invariant($"processor  {ProcessorName()}, {Environment.ProcessorCount} cores"));
+            foreach (BackendProbe probe in Backend.Probe())
+            {
+                output.WriteLine($"{probe.Name,-10} {(probe.Available ? "available" : "not available")}");
+                foreach (string line in probe.Report.Split('\n', StringSplitOptions.RemoveEmptyEntries))
+                {
+                    output.WriteLine($"           {line.TrimEnd()}");
+                }
+            }
+
             return ExitCode.Done;
         });
         return command;

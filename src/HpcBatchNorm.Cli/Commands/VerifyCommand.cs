@@ -47,7 +47,7 @@ internal static class VerifyCommand
             }
 
             TextWriter output = ResultFile.HumanOutput(parsed, result);
-            using Backend backend = BackendFactory.Create(builder.Config, output.WriteLine);
+            using Backend backend = Backend.Create(builder.Config.Backend, builder.Config.BackendOptions);
             using var reference = new ReferenceBackend();
             output.WriteLine($"{backend.Name} ({backend.Description}) against {reference.Name} ({reference.Description})");
             string repeat = string.Concat(RepeatedSettings.Where(builder.IsSet).Select(n => $" --{n} {TrainingSettings.Find(n).Get(builder.Config)}"));

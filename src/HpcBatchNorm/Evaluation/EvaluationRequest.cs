@@ -39,7 +39,7 @@ public sealed record EvaluationRequest
 
             using ImageDataset dataset = ImageDataset.Open(config.Data, DatasetSplit.Validation, new Notes(note));
             EnsembleMember[] members = [.. checkpoints.Select(c => Member(c, config, dataset))];
-            using Backend backend = BackendFactory.Create(config, note);
+            using Backend backend = Backend.Create(config.Backend, config.BackendOptions);
             note(FormattableString.Invariant(
                 $"{dataset.Source}: {dataset.Count} images, {dataset.ClassCount} classes; {Crops} view(s) of {config.ImageSize} px, batch {config.BatchSize}, {backend.Name}: {backend.Description}"));
             var evaluator = new Evaluator(backend, dataset, EvaluationSetup.Loading(config) with { Crops = Crops }, EvaluationSetup.Session(config));

@@ -37,7 +37,7 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer)
         }
 
         long totalSteps = _config.Steps > 0 ? _config.Steps : Math.Max(1, (long)Math.Round(_config.Epochs * stepsPerEpoch));
-        using Backend backend = BackendFactory.Create(_config, observer.Note);
+        using Backend backend = Backend.Create(_config.Backend, _config.BackendOptions);
         using var session = new TrainingSession(backend, network, SessionOptions());
         if (run.Checkpoint is Checkpoint checkpoint)
         {

@@ -41,7 +41,7 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
             File.Copy(SomeImage(), Path.Combine(folder, split, "cat", "1.jpeg"));
         }
 
-        AssertFails(ExitCode.Failed, "dog", "train", "--data", folder, "--model", "inception-tiny");
+        AssertFails(ExitCode.Failed, "dog", "train", "--backend", TrainingFixture.Backend, "--data", folder, "--model", "inception-tiny");
     }
 
     [Fact]
@@ -51,7 +51,7 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
         string tar = Path.Combine(folder, "ILSVRC2012_img_train.tar");
         File.WriteAllBytes(tar, File.ReadAllBytes(tar)[..5000]);
 
-        AssertFails(ExitCode.Failed, "ILSVRC2012_img_train.tar", "train", "--data", folder, "--model", "inception-tiny");
+        AssertFails(ExitCode.Failed, "ILSVRC2012_img_train.tar", "train", "--backend", TrainingFixture.Backend, "--data", folder, "--model", "inception-tiny");
     }
 
     [Fact]
@@ -61,7 +61,7 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
         SampleGenerator.Write(other, new SampleOptions { Classes = 2, TrainPerClass = 1, ValidationPerClass = 1, ImageSize = 16 }, TestContext.Current.CancellationToken);
         File.Copy(Path.Combine(other, "ILSVRC2012_devkit_t12.tar.gz"), Path.Combine(folder, "ILSVRC2012_devkit_t12.tar.gz"), overwrite: true);
 
-        AssertFails(ExitCode.Failed, "", "train", "--data", folder, "--model", "inception-tiny", "--output", fixture.NewFolder());
+        AssertFails(ExitCode.Failed, "", "train", "--backend", TrainingFixture.Backend, "--data", folder, "--model", "inception-tiny", "--output", fixture.NewFolder());
     }
 
     [Fact]
@@ -80,16 +80,16 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
         File.WriteAllText(Path.Combine(folder, "dog", "broken.jpeg"), "this is no JPEG");
 
         AssertFails(ExitCode.Failed, "broken.jpeg",
-            "train", "--data", folder, "--model", "inception-tiny", "--image-size", "8", "-b", "3", "--on-bad-image", "fail", "--epochs", "1", "--output", fixture.NewFolder());
+            "train", "--backend", TrainingFixture.Backend, "--data", folder, "--model", "inception-tiny", "--image-size", "8", "-b", "3", "--on-bad-image", "fail", "--epochs", "1", "--output", fixture.NewFolder());
     }
 
     [Fact]
     public void ImageTooSmall_Fails() => AssertFails(ExitCode.Failed, "too small",
-        "train", "--data", fixture.Data, "--model", "bn-inception", "--image-size", "16", "-b", "4", "--output", fixture.NewFolder());
+        "train", "--backend", TrainingFixture.Backend, "--data", fixture.Data, "--model", "bn-inception", "--image-size", "16", "-b", "4", "--output", fixture.NewFolder());
 
     [Fact]
     public void BatchOf1_WithMapsOf1x1_Fails() => AssertFails(ExitCode.Failed, "1",
-        "train", "--data", fixture.Data, "--model", "bn-inception", "--image-size", "32", "-b", "1", "--steps", "1", "--output", fixture.NewFolder());
+        "train", "--backend", TrainingFixture.Backend, "--data", fixture.Data, "--model", "bn-inception", "--image-size", "32", "-b", "1", "--steps", "1", "--output", fixture.NewFolder());
 
     [Fact]
     public void CheckpointCorrupted_Fails()
@@ -115,7 +115,7 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
     public void TrainThenEvalThenInspect_WithResultOnStandardOutput_PrintOnlyJson()
     {
         (int code, string output, string error) = Run(
-            "train", "--data", fixture.Data, "--model", "inception-tiny", "--image-size", "8", "-b", "4", "--steps", "2", "--output", fixture.NewFolder(), "--result", "-");
+            "train", "--backend", TrainingFixture.Backend, "--data", fixture.Data, "--model", "inception-tiny", "--image-size", "8", "-b", "4", "--steps", "2", "--output", fixture.NewFolder(), "--result", "-");
         Assert.True(code == ExitCode.Done, error);
         JsonElement result = JsonDocument.Parse(output).RootElement;
         foreach (string key in new[] { "img_per_s", "data_wait_share", "peak_memory_mb", "train_loss", "val_top1", "val_top5", "seconds" })

@@ -15,6 +15,9 @@ public sealed class TrainingFixture : IDisposable
         SampleGenerator.Write(Data, new SampleOptions { Classes = 3, TrainPerClass = 8, ValidationPerClass = 3, ImageSize = 16 });
     }
 
+    /// <summary>The fast backend where it can be used; the claims hold on any.</summary>
+    public static string Backend { get; } = Backends.Backend.Probe().Any(p => p is { Name: "onednn", Available: true }) ? "onednn" : "reference";
+
     public string Folder { get; }
 
     /// <summary>24 training images (6 steps of 4) and 9 validation images (2 full batches and one more image).</summary>
@@ -23,7 +26,7 @@ public sealed class TrainingFixture : IDisposable
     /// <summary>Flags of a short run: a new folder unless <paramref name="output"/> is given.</summary>
     public (string Name, string Value)[] Flags(string output, params (string Name, string Value)[] more) =>
     [
-        ("data", Data), ("model", "inception-tiny"), ("image-size", "8"), ("batch-size", "4"), ("workers", "1"), ("log-every", "2"),
+        ("backend", Backend), ("data", Data), ("model", "inception-tiny"), ("image-size", "8"), ("batch-size", "4"), ("workers", "1"), ("log-every", "2"),
         ("dropout", "0.2"), ("decay", "none"), ("output", output), .. more,
     ];
 
