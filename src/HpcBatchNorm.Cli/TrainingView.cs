@@ -36,7 +36,7 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
         TrainingResult? result = null;
         _console.Progress()
             .AutoClear(false)
-            .Columns(new ProgressBarColumn(), new PercentageColumn(), new TaskDescriptionColumn { Alignment = Justify.Left })
+            .Columns(new ProgressBarColumn { Width = 10 }, new TaskDescriptionColumn { Alignment = Justify.Left })
             .Start(context =>
             {
                 _task = context.AddTask("starting", autoStart: true, maxValue: 1);
@@ -83,7 +83,7 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
         if (_task is not null)
         {
             _task.Value = report.Step;
-            _task.Description = Markup.Escape(Figures(report));
+            _task.Description = Markup.Escape(ShortFigures(report));
         }
         else if (report.IsLogStep)
         {
@@ -144,6 +144,15 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
         double epochs = Math.Ceiling((double)r.TotalSteps / r.StepsPerEpoch);
         return string.Create(CultureInfo.InvariantCulture,
             $"epoch {epoch + 1}/{epochs:0}  step {r.Step - epoch * r.StepsPerEpoch}/{r.StepsPerEpoch}  loss {r.MeanLoss:0.0000}  lr {r.LearningRate:0.######}  {r.ImagesPerSecond:0.0} img/s  data {100 * r.DataWaitShare:0.0} %  eta {Clock(r.Remaining)}  mem {ProcessMemory.PeakMb():0} MB");
+    }
+
+    /// <summary>The same for one line of 80 columns, bar included.</summary>
+    private static string ShortFigures(in StepReport r)
+    {
+        long epoch = (r.Step - 1) / r.StepsPerEpoch;
+        double epochs = Math.Ceiling((double)r.TotalSteps / r.StepsPerEpoch);
+        return string.Create(CultureInfo.InvariantCulture,
+            $"{epoch + 1}/{epochs:0} {r.Step - epoch * r.StepsPerEpoch}/{r.StepsPerEpoch} loss {r.MeanLoss:0.000} lr {r.LearningRate:0.0e+0} {r.ImagesPerSecond:0.#} img/s data {100 * r.DataWaitShare:0}% eta {Clock(r.Remaining)} {ProcessMemory.PeakMb():0} MB");
     }
 
     private static string Clock(TimeSpan time) => time.TotalDays >= 1
