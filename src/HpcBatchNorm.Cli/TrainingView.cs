@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Diagnostics;
 using System.Globalization;
 using HpcBatchNorm.Training;
 using Spectre.Console;
@@ -14,8 +15,11 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
     private readonly bool _live = progress == "always" || (progress != "never" && !Console.IsOutputRedirected && !Console.IsErrorRedirected
         && (ReferenceEquals(output, Console.Out) || ReferenceEquals(output, Console.Error)));
 
+    private const double SecondsBetweenFigures = 0.2;
+
     private IAnsiConsole? _console;
     private ProgressTask? _task;
+    private long _described;
 
     public static Option<string> CreateOption()
     {
@@ -83,7 +87,11 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
         if (_task is not null)
         {
             _task.Value = report.Step;
-            _task.Description = Markup.Escape(ShortFigures(report));
+            if (Stopwatch.GetElapsedTime(_described).TotalSeconds > SecondsBetweenFigures || report.Step == report.TotalSteps)
+            {
+                _described = Stopwatch.GetTimestamp();
+                _task.Description = Markup.Escape(ShortFigures(report));
+            }
         }
         else if (report.IsLogStep)
         {
