@@ -3,7 +3,7 @@
 #   ./test.sh                    everything
 #   ./test.sh --fast             leaves out what takes longer than some seconds ([Trait("Category", "Slow")])
 #   ./test.sh -class "*.Contract.*" ...   any other argument goes to the xunit runner as it is, and the C tests are left out
-# HBN_REQUIRE=onednn makes tests of that backend fail, not skip, where it cannot be used.
+# HBN_REQUIRE=onednn: fail where that backend cannot be used, instead of leaving its tests out.
 set -euo pipefail
 root=$(readlink -f "${BASH_SOURCE[0]}")
 root=${root%/*}
