@@ -141,6 +141,25 @@ public sealed class TrainerTests(TrainingFixture fixture) : IClassFixture<Traini
         Assert.Contains(observer.Notes, n => n.Contains("batch-norm was auto, is false", StringComparison.Ordinal));
     }
 
+    [Fact]
+    [Trait("Category", "Slow")]
+    public void Run_StepsBetweenLogLines_AllocateNothing()
+    {
+        Assert.SkipWhen(TrainingFixture.Backend == "reference", "only fast backends promise not to allocate");
+        using var observer = new RecordingObserver();
+        TrainingFixture.Run(
+            new TrainingRequest
+            {
+                Recipe = "quick",
+                Flags = [.. fixture.Flags(fixture.NewFolder(), ("steps", "60"), ("eval-every", "0")), ("log-every", "1000")],
+            },
+            observer);
+
+        // The first steps compile; a batch that is not ready yet registers a wait, which allocates.
+        long[] perStep = [.. observer.AllocatedBytes.Zip(observer.AllocatedBytes.Skip(1), (before, after) => after - before).Skip(20)];
+        Assert.True(perStep.Count(bytes => bytes == 0) > perStep.Length / 2, string.Join(' ', perStep));
+    }
+
     private static void AssertSameTensors(string expected, string actual) =>
         AssertSameTensors(TrainingFixture.Tensors(expected), TrainingFixture.Tensors(actual));
 

@@ -63,7 +63,10 @@ internal sealed class RecordingObserver : ITrainingObserver, IDisposable
 
     public List<string> Notes { get; } = [];
 
-    public List<float> Losses { get; } = [];
+    public List<float> Losses { get; } = new(1000);
+
+    /// <summary>Managed bytes the training thread had allocated, after every step.</summary>
+    public List<long> AllocatedBytes { get; } = new(1000);
 
     public List<EvaluationResult> Evaluations { get; } = [];
 
@@ -78,6 +81,7 @@ internal sealed class RecordingObserver : ITrainingObserver, IDisposable
     public void Stepped(in StepReport report)
     {
         Losses.Add(report.Loss);
+        AllocatedBytes.Add(GC.GetAllocatedBytesForCurrentThread());
         if (report.Step == StopAfter)
         {
             _stop.Cancel();
