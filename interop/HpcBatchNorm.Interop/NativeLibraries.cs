@@ -2,6 +2,7 @@ using System.Reflection;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Text;
+using System.Text.RegularExpressions;
 
 namespace HpcBatchNorm.Interop;
 
@@ -47,10 +48,10 @@ internal static partial class NativeLibraries
     public static LoadReport Hbn => LazyHbn.Value;
 
     /// <summary>Looks for the library; <paramref name="overridePath"/> stands for the environment variable.</summary>
-    public static LoadReport Probe(string? overridePath, string baseDirectory)
+    public static LoadReport Probe(string? overridePath, string baseDirectory, string fileName = FileName)
     {
         StringBuilder text = new();
-        foreach (string place in Places(overridePath, baseDirectory))
+        foreach (string place in Places(overridePath, baseDirectory, fileName))
         {
             if (Path.IsPathRooted(place) && !File.Exists(place))
             {
@@ -77,18 +78,18 @@ internal static partial class NativeLibraries
         return new LoadReport(0, text.Append(Advice(text.ToString(), overridePath)).ToString(), null);
     }
 
-    private static IEnumerable<string> Places(string? overridePath, string baseDirectory)
+    private static IEnumerable<string> Places(string? overridePath, string baseDirectory, string fileName)
     {
         if (!string.IsNullOrEmpty(overridePath))
         {
             string full = Path.GetFullPath(overridePath);
-            yield return Directory.Exists(full) ? Path.Combine(full, FileName) : full;
+            yield return Directory.Exists(full) ? Path.Combine(full, fileName) : full;
             yield break;
         }
 
-        yield return Path.Combine(baseDirectory, FileName);
-        yield return Path.Combine(baseDirectory, "runtimes", RuntimeInformation.RuntimeIdentifier, "native", FileName);
-        yield return FileName;
+        yield return Path.Combine(baseDirectory, fileName);
+        yield return Path.Combine(baseDirectory, "runtimes", RuntimeInformation.RuntimeIdentifier, "native", fileName);
+        yield return fileName;
     }
 
     /// <summary>The version of oneDNN when the library is one that we can call; what is wrong with it goes to the report.</summary>
@@ -146,11 +147,12 @@ internal static partial class NativeLibraries
 
     private static string Advice(string report, string? overridePath)
     {
-        int at = report.IndexOf("libdnnl.so.", StringComparison.Ordinal);
-        if (at >= 0)
+        // Debian and Ubuntu name the package after the number in the file name: libdnnl2, libdnnl3.6.
+        Match missing = MissingOneDnn().Match(report);
+        if (missing.Success)
         {
-            char major = report[at + "libdnnl.so.".Length];
-            return $"libdnnl is missing: apt-get install libdnnl{major}";
+            string major = missing.Groups[1].Value;
+            return $"libdnnl is missing: apt-get install libdnnl{major}. Where there is no such package, build again with the libdnnl-dev there is.";
         }
 
         return string.IsNullOrEmpty(overridePath)
@@ -171,6 +173,9 @@ internal static partial class NativeLibraries
             _ = setenv("GOMP_SPINCOUNT", "10000", 0);
         }
     }
+
+    [GeneratedRegex(@"libdnnl\.so\.(\d+(?:\.\d+)*): cannot open")]
+    private static partial Regex MissingOneDnn();
 
     [LibraryImport("libc", StringMarshalling = StringMarshalling.Utf8)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]

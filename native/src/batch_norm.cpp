@@ -263,16 +263,19 @@ private:
             engine->kernels->batch_norm_mask(p, at(DiffDst).view(diff_dst));
         }
         const memory::desc data = at(Src).md(), channel = channel_values();
-        primitive.execute(engine->stream, {{DNNL_ARG_SRC, handle(data, a[Src])},
-                                           {DNNL_ARG_DIFF_DST, handle(data, diff_dst)},
-                                           {DNNL_ARG_DIFF_SRC, handle(data, a[DiffSrc])},
-                                           {DNNL_ARG_MEAN, handle(channel, a[Mean])},
-                                           {DNNL_ARG_VARIANCE, handle(channel, a[Variance])},
-                                           {DNNL_ARG_SCALE, handle(channel, a[Scale])},
-                                           {DNNL_ARG_SHIFT, handle(channel, a[Shift])},
-                                           {DNNL_ARG_DIFF_SCALE, handle(channel, a[DiffScale])},
-                                           {DNNL_ARG_DIFF_SHIFT, handle(channel, a[DiffShift])},
-                                           {DNNL_ARG_SCRATCHPAD, handle(scratchpad_md, scratch + scratchpad_offset)}});
+        std::unordered_map<int, memory> args{{DNNL_ARG_SRC, handle(data, a[Src])},
+                                             {DNNL_ARG_DIFF_DST, handle(data, diff_dst)},
+                                             {DNNL_ARG_DIFF_SRC, handle(data, a[DiffSrc])},
+                                             {DNNL_ARG_MEAN, handle(channel, a[Mean])},
+                                             {DNNL_ARG_VARIANCE, handle(channel, a[Variance])},
+                                             {DNNL_ARG_SCALE, handle(channel, a[Scale])},
+                                             {DNNL_ARG_DIFF_SCALE, handle(channel, a[DiffScale])},
+                                             {DNNL_ARG_DIFF_SHIFT, handle(channel, a[DiffShift])},
+                                             {DNNL_ARG_SCRATCHPAD, handle(scratchpad_md, scratch + scratchpad_offset)}};
+        if (compat::batch_norm_backward_takes_shift) {
+            args.emplace(DNNL_ARG_SHIFT, handle(channel, a[Shift]));
+        }
+        primitive.execute(engine->stream, args);
         engine->stream.wait();
         const int64_t channels = at(Src).desc.c;
         for (const size_t i : {DiffScale, DiffShift}) {

@@ -44,12 +44,12 @@ typename P::primitive_desc backward_pd(const engine& e, const primitive_attr& at
 }
 #endif
 
-using pooling_forward =
+// Pooling: 2.x has a second version that, like 3.x's only one, takes dilations (0: none).
 #if HBN_DNNL_V3
-    dnnl::pooling_forward;
+using pooling_forward = dnnl::pooling_forward;
 using pooling_backward = dnnl::pooling_backward;
 #else
-    dnnl::pooling_v2_forward;
+using pooling_forward = dnnl::pooling_v2_forward;
 using pooling_backward = dnnl::pooling_v2_backward;
 #endif
 
@@ -96,6 +96,9 @@ batch_norm_backward(const engine& e, const primitive_attr& attr, const memory::d
     return {{prop_kind::backward, diff, data, epsilon, flags}, attr, e, hint};
 #endif
 }
+
+// Whether the backward primitive wants the shift it has no use for: 2.x fails without, 3.x with it.
+constexpr bool batch_norm_backward_takes_shift = !HBN_DNNL_V3;
 
 // Eltwise: 3.x names dst beside src.
 inline dnnl::eltwise_forward::primitive_desc eltwise_forward(const engine& e, const primitive_attr& attr, prop_kind prop, algorithm alg,

@@ -1,0 +1,117 @@
+using System.Runtime.InteropServices;
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Interop;
+
+namespace HpcBatchNorm.Tests.Native;
+
+public sealed class LoadReportTests : IDisposable
+{
+    private readonly string _folder = Directory.CreateTempSubdirectory("hbn-load").FullName;
+
+    [Fact]
+    public void Probe_OverrideThatIsNotThere_NamesPathAndVariable()
+    {
+        LoadReport report = NativeLibraries.Probe("/nowhere/libhbn.so", AppContext.BaseDirectory);
+
+        Assert.False(report.Loaded);
+        Assert.Contains("/nowhere/libhbn.so: not there", report.Text, StringComparison.Ordinal);
+        Assert.Contains("HBN_ONEDNN_PATH is set to '/nowhere/libhbn.so'", report.Text, StringComparison.Ordinal);
+
+        // A wrong setting must show: the library that is beside the program is not taken instead.
+        Assert.DoesNotContain(AppContext.BaseDirectory, report.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Probe_OverrideIsFolder_LooksForTheFileInIt()
+    {
+        LoadReport report = NativeLibraries.Probe(_folder, AppContext.BaseDirectory);
+
+        Assert.Contains($"{Path.Combine(_folder, "libhbn.so")}: not there", report.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Probe_NothingAnywhere_ListsEveryPlaceAndTheFix()
+    {
+        // Under another name: ours is in this process already, and the system would hand it out.
+        LoadReport report = NativeLibraries.Probe(null, _folder, "libhbn-absent.so");
+
+        Assert.False(report.Loaded);
+        Assert.Contains($"{Path.Combine(_folder, "libhbn-absent.so")}: not there", report.Text, StringComparison.Ordinal);
+        Assert.Contains("libhbn-absent.so: cannot open shared object file", report.Text, StringComparison.Ordinal);
+        Assert.Contains(Path.Combine("runtimes", RuntimeInformation.RuntimeIdentifier, "native"), report.Text, StringComparison.Ordinal);
+        Assert.Contains("apt-get install cmake g++ libdnnl-dev", report.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Probe_FileIsNoLibrary_QuotesTheLinker()
+    {
+        string path = Path.Combine(_folder, "libhbn.so");
+        File.WriteAllText(path, "this is not a library, but it is long enough to have an ELF header, which it lacks");
+
+        LoadReport report = NativeLibraries.Probe(path, AppContext.BaseDirectory);
+
+        Assert.False(report.Loaded);
+        Assert.Contains("invalid ELF header", report.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Probe_SomeOtherLibrary_SaysThatItIsNotOurs()
+    {
+        string other = Path.Combine(RuntimeEnvironment.GetRuntimeDirectory(), "libSystem.Native.so");
+
+        LoadReport report = NativeLibraries.Probe(other, AppContext.BaseDirectory);
+
+        Assert.False(report.Loaded);
+        Assert.Contains("not our library", report.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Probe_OneDnnMissing_NamesThePackage()
+    {
+        // Our library with the name of the oneDNN it needs changed to one that nobody has.
+        string ours = Path.Combine(AppContext.BaseDirectory, "libhbn.so");
+        Assert.SkipUnless(File.Exists(ours), "built with SkipNative");
+        byte[] bytes = File.ReadAllBytes(ours);
+        int at = bytes.AsSpan().IndexOf("libdnnl.so."u8);
+        Assert.True(at > 0, "libhbn.so does not name libdnnl.so");
+        bytes[at + "libdnnl.so.".Length] = (byte)'9';
+        string path = Path.Combine(_folder, "libhbn.so");
+        File.WriteAllBytes(path, bytes);
+
+        LoadReport report = NativeLibraries.Probe(path, AppContext.BaseDirectory);
+
+        Assert.False(report.Loaded);
+        Assert.Contains("libdnnl.so.9", report.Text, StringComparison.Ordinal);
+        Assert.Contains("libdnnl is missing: apt-get install libdnnl9", report.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Probe_OurLibrary_ReportsAbiAndVersion()
+    {
+        using Backend backend = OneDnn.Create();
+
+        Assert.Matches(@"libhbn\.so: loaded, ABI \d+, oneDNN \d+\.\d+\.\d+", NativeLibraries.Hbn.Text);
+        Assert.Matches(@"^oneDNN \d+\.\d+\.\d+, (AVX-512|AVX2|SSE), \d+ threads?$", backend.Description);
+    }
+
+    [Fact]
+    public void Create_Auto_IsNeverTheReference()
+    {
+        using Backend backend = OneDnn.Create();
+        using Backend automatic = Backend.Create("auto");
+
+        Assert.Equal(backend.Name, automatic.Name);
+    }
+
+    [Theory]
+    [InlineData("cudnn", "not built")]
+    [InlineData("onednnn", "There is no backend 'onednnn'; there are auto, reference, onednn and cudnn.")]
+    public void Create_BackendThatIsNotThere_SaysWhy(string name, string message)
+    {
+        UserErrorException error = Assert.Throws<UserErrorException>(() => Backend.Create(name));
+
+        Assert.Contains(message, error.Message, StringComparison.Ordinal);
+    }
+
+    public void Dispose() => Directory.Delete(_folder, recursive: true);
+}
