@@ -38,7 +38,9 @@ public static class NetworkVerifier
 
         return new VerificationCase("training-step", InputKind.Random, plan.Operations, inputs)
         {
-            Options = options, Context = new StepContext(0, 0.05f), Seed = 1,
+            Options = options,
+            Context = new StepContext(0, 0.05f),
+            Seed = 1,
         };
     }
 

@@ -94,7 +94,12 @@ public sealed class TolerancesTests
         BatchNormBackward operation = new("bn", spec, BatchNormStatistics.Batch, src, null, diffDst, scale, shift, mean, variance, diffSrc, Vector("diffScale"), Vector("diffShift"), null);
         Dictionary<Tensor, double[]> inputs = new()
         {
-            [src] = [-1, 1, -1, 1], [diffDst] = [0.5, 0.25, 0.5, 0.25], [scale] = [1, 1], [shift] = [1, 0], [mean] = [0, 0], [variance] = [1, 1],
+            [src] = [-1, 1, -1, 1],
+            [diffDst] = [0.5, 0.25, 0.5, 0.25],
+            [scale] = [1, 1],
+            [shift] = [1, 0],
+            [mean] = [0, 0],
+            [variance] = [1, 1],
         };
         OperationValues values = new(InputKind.Random, default, inputs);
         foreach (Tensor output in operation.Writes)
