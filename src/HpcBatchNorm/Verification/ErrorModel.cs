@@ -1,6 +1,7 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Tensors;
+using TensorPrimitives = System.Numerics.Tensors.TensorPrimitives;
 
 namespace HpcBatchNorm.Verification;
 
@@ -115,7 +116,14 @@ internal static partial class ErrorModel
 
             // A Winograd tile mixes all its inputs into all its outputs: an element suffers the magnitude of the largest in reach of its tile.
             double[] magnitude = winograd ? LargestNearby(values.Magnitudes[tensor], tensor.Shape, reach: 4) : values.Magnitudes[tensor];
-            yield return new OutputBound(role, tensor, Map(magnitude, m => tolerance.Bound(values.Kind, m, m, length)));
+            double terms = length;
+            if (winograd && o is ConvolutionBackwardWeights weights)
+            {
+                // The reduction runs over tiles, and the transforms bring 6x6 rounded terms of each, also where the image fills only a part of it.
+                terms = Math.Max(length, 36.0 * weights.Spec.Dst.N * AddTiles(weights, values, magnitude));
+            }
+
+            yield return new OutputBound(role, tensor, Map(magnitude, m => tolerance.Bound(values.Kind, m, m, terms)));
         }
     }
 
@@ -237,6 +245,61 @@ internal static partial class ErrorModel
         }
 
         return result;
+    }
+
+    /// <summary>
+    /// Raises the magnitude of each pair of channels to what Winograd's tiles see: per tile of 4x4 outputs, the largest |diffDst| times the largest |src|
+    /// of its 6x6 inputs. Where zeros of the two never meet under a tap (gradients of dead ReLUs) the plain sum is zero, but the transforms mix them. Returns the tiles of an image.
+    /// </summary>
+    private static int AddTiles(ConvolutionBackwardWeights o, OperationValues values, double[] magnitude)
+    {
+        const int Tile = 4;
+        ConvolutionSpec spec = o.Spec;
+        Shape dst = spec.Dst;
+        int rows = (dst.H + Tile - 1) / Tile, columns = (dst.W + Tile - 1) / Tile, taps = spec.KernelH * spec.KernelW;
+        int count = rows * columns;
+        double[] outputs = Largest(values.Inputs[o.DiffDst], dst, 0, 0, Tile);
+        double[] inputs = Largest(values.Inputs[o.Src], spec.Src, -spec.PadTop, -spec.PadLeft, Tile + spec.KernelH - 1);
+        Parallel.For(0, dst.C, output =>
+        {
+            for (int input = 0; input < spec.Src.C; input++)
+            {
+                double sum = 0;
+                for (int n = 0; n < dst.N; n++)
+                {
+                    sum += TensorPrimitives.Dot<double>(
+                        outputs.AsSpan((n * dst.C + output) * count, count), inputs.AsSpan((n * spec.Src.C + input) * count, count));
+                }
+
+                foreach (ref double element in magnitude.AsSpan((output * spec.Src.C + input) * taps, taps))
+                {
+                    element = Math.Max(element, sum);
+                }
+            }
+        });
+        return count;
+
+        double[] Largest(double[] data, Shape shape, int top, int left, int extent)
+        {
+            double[] largest = new double[shape.N * shape.C * count];
+            for (int plane = 0; plane < shape.N * shape.C; plane++)
+            {
+                for (int tile = 0; tile < count; tile++)
+                {
+                    int y0 = tile / columns * Tile + top, x0 = tile % columns * Tile + left;
+                    for (int y = Math.Max(0, y0); y < Math.Min(shape.H, y0 + extent); y++)
+                    {
+                        for (int x = Math.Max(0, x0); x < Math.Min(shape.W, x0 + extent); x++)
+                        {
+                            ref double value = ref largest[plane * count + tile];
+                            value = Math.Max(value, Math.Abs(data[plane * shape.Area + y * shape.W + x]));
+                        }
+                    }
+                }
+            }
+
+            return largest;
+        }
     }
 
     /// <summary>The largest value within <paramref name="reach"/> rows and columns of each element of each channel.</summary>

@@ -6,7 +6,7 @@ namespace HpcBatchNorm.Tests.Networks;
 
 public class NetworkCatalogTests
 {
-    // Figure 5 of the paper, counted by hand; see the table of both readings in docs/architecture.md.
+    // Figure 5 of the paper, counted by hand; see docs/decisions/006 for both readings of it.
     [Theory]
     [InlineData("bn-inception", 608, true, 11_278_528)]
     [InlineData("bn-inception", 576, true, 11_188_288)]
