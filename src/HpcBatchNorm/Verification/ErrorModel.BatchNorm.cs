@@ -97,7 +97,7 @@ internal static partial class ErrorModel
         }
     }
 
-    private static List<OutputBound> BatchNorm(BatchNormBackward o, OperationValues values)
+    private static List<OutputBound> BatchNorm(BatchNormBackward o, OperationValues values, Arithmetic arithmetic)
     {
         BatchNormSpec spec = o.Spec;
         long m = spec.StatisticCount;
@@ -149,10 +149,12 @@ internal static partial class ErrorModel
             bound[i] = ofSrc.Bound(values.Kind, slope * rounded, 0, 1) + slope * explained;
         }
 
+        // Growth is 2: with a length of (m/2)^2 the law of the root becomes the worst case, m*u*sum|t|.
+        double length = arithmetic == Arithmetic.RunningSums ? 0.25 * m * m : m;
         List<OutputBound> bounds =
         [
-            new("diffShift", o.DiffShift, Map(sumAbsG, (sum, s) => ofShift.Bound(values.Kind, sum, sum, m) + eitherG[s])),
-            new("diffScale", o.DiffScale, Map(sumAbsGx, (sum, s) => ofScale.Bound(values.Kind, sum, sum, m) + eitherGx[s])),
+            new("diffShift", o.DiffShift, Map(sumAbsG, (sum, s) => ofShift.Bound(values.Kind, sum, sum, length) + eitherG[s])),
+            new("diffScale", o.DiffScale, Map(sumAbsGx, (sum, s) => ofScale.Bound(values.Kind, sum, sum, length) + eitherGx[s])),
             new("diffSrc", o.DiffSrc, bound),
         ];
         if (o.DiffResidual is not null)

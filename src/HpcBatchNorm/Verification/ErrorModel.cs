@@ -67,7 +67,7 @@ internal static partial class ErrorModel
             InnerProductBackwardData o => Linear(o, values, ("diffSrc", o.DiffSrc, o.Spec.Outputs)),
             InnerProductBackwardWeights o => Linear(o, values, ("diffWeights", o.DiffWeights, o.Spec.Src.N), ("diffBias", o.DiffBias, o.Spec.Src.N)),
             BatchNormForward o => BatchNorm(o, values, arithmetic),
-            BatchNormBackward o => BatchNorm(o, values),
+            BatchNormBackward o => BatchNorm(o, values, arithmetic),
             ActivationForward o => Activation(o, values),
             ActivationBackward o => Activation(o, values),
             PoolingForward { Spec.Kind: PoolingKind.Max } o => [Selected(o, "max", "dst", o.Dst)],

@@ -66,7 +66,9 @@ public sealed class ProcessTests(TrainingFixture fixture) : IClassFixture<Traini
         using HpcbnProcess process = HpcbnProcess.Start(fixture.Folder, Train(output, steps: 2),
             ("LANG", "de_DE.UTF-8"), ("LC_ALL", "de_DE.UTF-8"), ("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "0"));
 
-        Assert.True(await process.WaitForExitAsync(token) == ExitCode.Done, process.Output);
+        int code = await process.WaitForExitAsync(token);
+        Assert.SkipWhen(process.Output.Contains("valid ICU package", StringComparison.Ordinal), "needs libicu, without which .NET knows no German; it is not on this machine");
+        Assert.True(code == ExitCode.Done, process.Output);
         Assert.Contains("learning-rate: 0.02\n", await File.ReadAllTextAsync(Path.Combine(output, "config.yaml"), token), StringComparison.Ordinal);
         string[] summary = await File.ReadAllLinesAsync(Path.Combine(output, "summary.csv"), token);
         Assert.Equal(10, summary[^1].Split(',').Length);
