@@ -69,7 +69,7 @@ internal sealed class TrainingLoop : IDisposable
         {
             _store = new CheckpointStore(RunDirectory.CheckpointFolder(config.Output), config.Keep);
             _facts = Facts(train);
-            _yaml = TrainingConfigBuilder.ToYaml(config, $"Effective configuration of {config.Output}; run it again with: hpcbn train --config FILE");
+            _yaml = TrainingConfigBuilder.ToYaml(config, "Effective configuration; run it again with: hpcbn train --config FILE");
             _run.WriteConfig(_yaml);
             _loader = new BatchLoader(train, TrainingLoading(), _firstStep);
             _evaluator = new Evaluator(session.Backend, validation, EvaluationLoading(), EvaluationSession());

@@ -55,6 +55,9 @@ public sealed class ProcessTests(TrainingFixture fixture) : IClassFixture<Traini
         string last = $"checkpoints/step-{Steps:00000000}.safetensors";
         Dictionary<string, float[]> expected = TrainingFixture.Tensors(Path.Combine(whole, last)), actual = TrainingFixture.Tensors(Path.Combine(killed, last));
         Assert.All(expected, tensor => Assert.True(tensor.Value.AsSpan().SequenceEqual(actual[tensor.Key]), $"'{tensor.Key}' differs"));
+
+        // And the whole file, metadata included.
+        Assert.True(File.ReadAllBytes(Path.Combine(whole, last)).AsSpan().SequenceEqual(File.ReadAllBytes(Path.Combine(killed, last))), "the files differ outside their tensors");
     }
 
     [Fact]
