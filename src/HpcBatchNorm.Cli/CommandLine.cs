@@ -36,8 +36,8 @@ internal static class CommandLine
         }
         catch (Exception exception)
         {
-            error.WriteLine($"error: {exception.GetType().Name}: {exception.Message.ReplaceLineEndings(" ")} (this is a bug; HPCBN_TRACE=1 shows where)");
-            if (Environment.GetEnvironmentVariable("HPCBN_TRACE") == "1")
+            error.WriteLine($"error: {exception.GetType().Name}: {exception.Message.ReplaceLineEndings(" ")} (this is a bug; HBN_TRACE=1 shows where)");
+            if (Environment.GetEnvironmentVariable("HBN_TRACE") == "1")
             {
                 error.WriteLine(exception);
             }
@@ -114,6 +114,9 @@ internal static class CommandLine
 
     private sealed class HelpWithExamples(SynchronousCommandLineAction help, string[] examples) : SynchronousCommandLineAction
     {
+        /// <summary>Who asks for help need not give what the command requires.</summary>
+        public override bool ClearsParseErrors => true;
+
         public override int Invoke(ParseResult parseResult)
         {
             int code = help.Invoke(parseResult);

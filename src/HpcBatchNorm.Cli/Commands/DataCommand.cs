@@ -7,7 +7,12 @@ namespace HpcBatchNorm.Cli.Commands;
 /// <summary><c>hpcbn data check</c> and <c>hpcbn data bench</c>.</summary>
 internal static class DataCommand
 {
-    public static Command Create() => new("data", "Check a data set, or time its loading") { CreateCheck(), CreateBench() };
+    public static Command Create()
+    {
+        var command = new Command("data", "Check a data set, or time its loading") { CreateCheck(), CreateBench() };
+        CommandLine.AddExamples(command, "hpcbn data check /data/imagenet", "hpcbn data bench /data/imagenet -j 1");
+        return command;
+    }
 
     private static Command CreateCheck()
     {

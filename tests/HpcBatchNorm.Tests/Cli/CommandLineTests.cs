@@ -27,6 +27,25 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
         Assert.Contains("-b, --batch-size", output, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("")]
+    [InlineData("train")]
+    [InlineData("eval")]
+    [InlineData("verify")]
+    [InlineData("inspect")]
+    [InlineData("data")]
+    [InlineData("data check")]
+    [InlineData("data bench")]
+    [InlineData("sample")]
+    [InlineData("info")]
+    public void Help_NeedsNothingThatTheCommandNeeds(string command)
+    {
+        (int code, string output, string error) = Run([.. command.Split(' ', StringSplitOptions.RemoveEmptyEntries), "--help"]);
+
+        Assert.Equal((ExitCode.Done, ""), (code, error));
+        Assert.Contains("Examples:", output, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void DataPathMissing_Fails() => AssertFails(ExitCode.Failed, "nowhere", "train", "--data", Path.Combine(fixture.Folder, "nowhere"));
 
