@@ -9,7 +9,7 @@ namespace HpcBatchNorm.Cli.Commands;
 internal static class EvalCommand
 {
     private static readonly string[] SettingNames =
-        ["data", "image-size", "batch-size", "crop-fraction", "on-bad-image", "backend", "threads", "workers", "conv-algorithm", "bn-algorithm", "no-fuse"];
+        ["data", "image-size", "batch-size", "crop-fraction", "on-bad-image", "backend", "precision", "threads", "workers", "conv-algorithm", "bn-algorithm", "no-fuse"];
 
     public static Command Create()
     {

@@ -72,6 +72,9 @@ public abstract partial class Backend
     /// <summary>Creates the kernel of weight averaging.</summary>
     protected abstract Kernel CreateCore(UpdateAverage operation, BufferMap buffers);
 
+    /// <summary>Creates the kernel of the parameters' rounding to 16 bits.</summary>
+    protected abstract Kernel CreateCore(ConvertParameters operation, BufferMap buffers);
+
     /// <summary>Sets a buffer from doubles in logical order.</summary>
     protected abstract void WriteCore(DeviceBuffer buffer, ReadOnlySpan<double> values);
 

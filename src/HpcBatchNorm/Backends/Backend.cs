@@ -22,6 +22,47 @@ public abstract partial class Backend : IDisposable
     /// <summary>What the planner needs to know.</summary>
     public abstract BackendTraits Traits { get; }
 
+    /// <summary>
+    /// Whether plans of a precision can run on this backend and this machine. When not, <paramref name="reason"/> says why and what to use instead; when
+    /// they can, it is empty, or says what it costs (an emulation, say).
+    /// </summary>
+    public abstract bool Supports(Precision precision, out string reason);
+
+    /// <summary>
+    /// One kernel per operation, in order. Operations that take tensors as others lay them out (<see cref="ConvertParameters"/>) are made last, because
+    /// the first kernel that uses an opaque tensor decides its layout.
+    /// </summary>
+    /// <exception cref="ArgumentException">As <see cref="CreateKernel"/>.</exception>
+    /// <exception cref="NotSupportedException">As <see cref="CreateKernel"/>.</exception>
+    public IReadOnlyList<Kernel> CreateKernels(IReadOnlyList<Operation> operations, BufferMap buffers)
+    {
+        Kernel[] kernels = new Kernel[operations.Count];
+        try
+        {
+            foreach (bool follows in new[] { false, true })
+            {
+                for (int i = 0; i < kernels.Length; i++)
+                {
+                    if ((operations[i] is ConvertParameters) == follows)
+                    {
+                        kernels[i] = CreateKernel(operations[i], buffers);
+                    }
+                }
+            }
+
+            return kernels;
+        }
+        catch
+        {
+            foreach (Kernel? kernel in kernels)
+            {
+                kernel?.Dispose();
+            }
+
+            throw;
+        }
+    }
+
     /// <summary>Makes <paramref name="operation"/> executable on buffers that need no addresses yet.</summary>
     /// <exception cref="ArgumentException">The operation's spec or shapes do not fit together.</exception>
     /// <exception cref="NotSupportedException">This backend cannot do the operation for these shapes; the message says which and why.</exception>
@@ -53,6 +94,7 @@ public abstract partial class Backend : IDisposable
             SgdUpdate o => CreateCore(o, buffers),
             ClipGradients o => CreateCore(o, buffers),
             UpdateAverage o => CreateCore(o, buffers),
+            ConvertParameters o => CreateCore(o, buffers),
             _ => throw new NotSupportedException($"No backend knows the operation '{operation.Kind}'."),
         };
     }
@@ -70,7 +112,7 @@ public abstract partial class Backend : IDisposable
         WriteCore(buffer, values);
     }
 
-    /// <summary>Sets a Float32 tensor from values in logical NCHW order; padding becomes zero.</summary>
+    /// <summary>Sets a floating-point tensor from values in logical NCHW order (rounded to its element type); padding becomes zero.</summary>
     public void Write(DeviceBuffer buffer, ReadOnlySpan<float> values)
     {
         CheckTransfer(buffer, values.Length);

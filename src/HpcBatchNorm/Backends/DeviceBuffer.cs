@@ -81,7 +81,9 @@ public abstract class DeviceMemory : IDisposable
 }
 
 /// <summary>The buffers of a session or of one eager call, by tensor. Views are made with their parents.</summary>
-public sealed class BufferMap(Backend backend) : IDisposable
+/// <param name="backend">Makes the buffers.</param>
+/// <param name="precision">What kernels on these buffers may compute in.</param>
+public sealed class BufferMap(Backend backend, Precision precision = Precision.Fp32) : IDisposable
 {
     private readonly Dictionary<Tensor, DeviceBuffer> _buffers = new(ReferenceEqualityComparer.Instance);
 
@@ -101,6 +103,12 @@ public sealed class BufferMap(Backend backend) : IDisposable
             return buffer;
         }
     }
+
+    /// <summary>
+    /// What kernels on these buffers may compute in. The element types of tensors say all but one thing: whether products of Float32 tensors may be
+    /// rounded (<see cref="Precision.Tf32"/>).
+    /// </summary>
+    public Precision Precision => precision;
 
     /// <summary>All buffers made so far.</summary>
     public IReadOnlyCollection<DeviceBuffer> All => _buffers.Values;

@@ -10,20 +10,26 @@ public sealed class OperationRunner : IDisposable
 {
     private readonly Backend _backend;
     private readonly BufferMap _buffers;
-    private readonly List<Kernel> _kernels = [];
+    private readonly IReadOnlyList<Kernel> _kernels = [];
     private readonly DeviceMemory _memory;
 
     /// <summary>Prepares <paramref name="operations"/>, which may share tensors, to run in order (a forward pass and its backward pass, say).</summary>
     public OperationRunner(Backend backend, params IReadOnlyList<Operation> operations)
+        : this(backend, Precision.Fp32, operations)
+    {
+    }
+
+    /// <summary>The same; <paramref name="precision"/> says what the kernels may compute in (<see cref="BufferMap.Precision"/>).</summary>
+    public OperationRunner(Backend backend, Precision precision, params IReadOnlyList<Operation> operations)
     {
         _backend = backend;
-        _buffers = new BufferMap(backend);
+        _buffers = new BufferMap(backend, precision);
         DeviceMemory? memory = null;
         try
         {
+            _kernels = backend.CreateKernels(operations, _buffers);
             foreach (Operation operation in operations)
             {
-                _kernels.Add(backend.CreateKernel(operation, _buffers));
                 foreach (Tensor tensor in operation.Reads.Concat(operation.Writes))
                 {
                     _ = _buffers[tensor];

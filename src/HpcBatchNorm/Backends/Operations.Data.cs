@@ -4,6 +4,7 @@ namespace HpcBatchNorm.Backends;
 
 /// <summary>
 /// dst = src, between any two layouts and between slices: reorders, concatenation (one copy per source into a slice of dst) and its backward pass.
+/// Where the element types differ, dst is src rounded to its own.
 /// </summary>
 public sealed record Copy(string Name, Tensor Src, Tensor Dst) : Operation(Name)
 {
@@ -43,9 +44,10 @@ public sealed record Sum(string Name, IReadOnlyList<Tensor> Srcs, Tensor Dst) : 
         foreach (Tensor src in Srcs)
         {
             Check(src, "src", Dst.Shape);
-            if (src.Layout != Dst.Layout)
+            if (src.Layout != Dst.Layout || src.DataType != Dst.DataType)
             {
-                throw new ArgumentException($"sum '{Name}': '{src.Name}' is {src.Layout} but '{Dst.Name}' is {Dst.Layout}; reorder first.");
+                throw new ArgumentException(
+                    $"sum '{Name}': '{src.Name}' is {src.Layout} {src.DataType} but '{Dst.Name}' is {Dst.Layout} {Dst.DataType}; copy it to the other first.");
             }
         }
     }
@@ -79,7 +81,7 @@ public sealed record PrepareInput(string Name, Tensor Src, Tensor Dst, IReadOnly
 /// <summary>
 /// probabilities = softmax(logits) over channels; loss[0] = Weight * mean over the batch of the cross-entropy against the smoothed target
 /// t = (1-LabelSmoothing)*onehot(label) + LabelSmoothing/classes; diffLogits = Weight * (probabilities - t) / N.
-/// Logits, probabilities and diffLogits are plain N x classes matrices.
+/// Logits, probabilities and diffLogits are plain N x classes matrices; logits, probabilities and loss are Float32, diffLogits of any floating-point type.
 /// </summary>
 public sealed record SoftmaxCrossEntropy(
     string Name, Tensor Logits, Tensor Labels, Tensor Probabilities, Tensor Loss, Tensor? DiffLogits, float LabelSmoothing, float Weight) : Operation(Name)
@@ -179,6 +181,25 @@ public sealed record UpdateAverage(string Name, IReadOnlyList<Tensor> Sources, I
 
     /// <inheritdoc/>
     public override void Validate() => TensorGroups.CheckSame(this, Sources, Averages);
+}
+
+/// <summary>
+/// copy = parameter, rounded to the copy's element type (to nearest, ties to even), for every pair: the 16-bit weights that a training step's
+/// convolutions and fully connected layers multiply, from the masters that the optimizer updates.
+/// </summary>
+public sealed record ConvertParameters(string Name, IReadOnlyList<Tensor> Parameters, IReadOnlyList<Tensor> Copies) : Operation(Name)
+{
+    /// <inheritdoc/>
+    public override string Kind => "convert parameters";
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Reads => Parameters;
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Writes => Copies;
+
+    /// <inheritdoc/>
+    public override void Validate() => TensorGroups.CheckSame(this, Parameters, Copies);
 }
 
 internal static class TensorGroups

@@ -18,6 +18,7 @@ public static class EvaluationSetup
     /// <summary>The session's batch, image size, pixel normalization and planner rules.</summary>
     public static InferenceOptions Session(TrainingConfig config) => new()
     {
+        Precision = config.Optimizer.Precision,
         Batch = config.BatchSize,
         Height = config.ImageSize,
         Width = config.ImageSize,

@@ -50,7 +50,7 @@ internal sealed class InferencePlanner : PlanBuilder
 
         Tensor logits = Value(Network.Loss.Inputs[0]);
         var probabilities = new Tensor("probabilities", logits.Shape, TensorRole.Result);
-        Emit(new Softmax(Network.Loss.Name, InLayout(logits, TensorLayout.Plain), probabilities));
+        Emit(new Softmax(Network.Loss.Name, AsLogits(logits), probabilities));
         return Finish(pixels!, null, null, probabilities);
     }
 
@@ -114,7 +114,7 @@ internal sealed class InferencePlanner : PlanBuilder
         src = src.Shape == Shapes[Network.Input] ? src : InLayout(src, TensorLayout.Blocked);
         Node last = node;
         Node? batchNorm = Foldable(node);
-        Tensor weights = AddState(node, "weights", TensorLayout.Opaque);
+        Tensor weights = AddState(node, "weights", TensorLayout.Opaque, ActivationType);
         Tensor? bias = BiasOf(node, layer.Bias, batchNorm, layer.OutputChannels);
         if (batchNorm is not null)
         {
@@ -139,7 +139,7 @@ internal sealed class InferencePlanner : PlanBuilder
     private void EmitFullyConnected(Node node, FullyConnectedLayer layer, Tensor src)
     {
         Node? batchNorm = Foldable(node);
-        Tensor weights = AddState(node, "weights", TensorLayout.Opaque);
+        Tensor weights = AddState(node, "weights", TensorLayout.Opaque, ActivationType);
         Tensor? bias = BiasOf(node, layer.Bias, batchNorm, layer.Outputs);
         Tensor dst = NewValue(batchNorm ?? node, TensorLayout.Plain);
         if (batchNorm is not null)

@@ -25,6 +25,7 @@ internal abstract class PlanBuilder
         _options = options;
         Traits = traits;
         Nodes = nodes;
+        ActivationType = options.Precision.ActivationType();
         Shapes = network.Infer(options.Batch, options.Height, options.Width);
         foreach (Node node in nodes)
         {
@@ -41,6 +42,9 @@ internal abstract class PlanBuilder
     public List<StateTensor> State { get; } = [];
 
     protected Network Network { get; }
+
+    /// <summary>Element type of activations, their gradients and the weights that are multiplied.</summary>
+    protected DataType ActivationType { get; }
 
     protected BackendTraits Traits { get; }
 
@@ -126,10 +130,16 @@ internal abstract class PlanBuilder
     {
         Tensor value = _placements.TryGetValue(node, out (Node Concat, int Offset) place)
             ? ConcatValue(place.Concat).Slice($"{node.Name}.dst", place.Offset, Shapes[node].C)
-            : new Tensor($"{node.Name}.dst", Shapes[node], TensorRole.Activation, layout);
+            : new Tensor($"{node.Name}.dst", Shapes[node], TensorRole.Activation, layout, AreLogits(node) ? DataType.Float32 : ActivationType);
         _values[node] = value;
         return value;
     }
+
+    /// <summary>
+    /// True for what only losses read, when a fully connected layer makes it: it stays in single precision. Other layers write what they read; a
+    /// loss behind one reads a copy.
+    /// </summary>
+    private bool AreLogits(Node node) => node.Layer is FullyConnectedLayer && _consumers[node].TrueForAll(c => c.Layer is SoftmaxLossLayer);
 
     /// <summary>Copies the inputs of a concatenation that are not already in place.</summary>
     protected void EmitConcat(Node concat)
@@ -148,6 +158,19 @@ internal abstract class PlanBuilder
         }
     }
 
+    /// <summary>Logits as a loss or softmax reads them: plain and in single precision.</summary>
+    protected Tensor AsLogits(Tensor tensor)
+    {
+        if (!tensor.DataType.IsNarrow())
+        {
+            return InLayout(tensor, TensorLayout.Plain);
+        }
+
+        var converted = new Tensor($"{tensor.Name} (float32)", tensor.Shape, tensor.Role);
+        Emit(new Copy(tensor.Name, tensor, converted));
+        return converted;
+    }
+
     /// <summary>The tensor in the wanted layout: itself, a relabelled view where both lie alike in memory, or a reordered copy.</summary>
     protected Tensor InLayout(Tensor tensor, TensorLayout layout)
     {
@@ -164,7 +187,7 @@ internal abstract class PlanBuilder
             }
             else
             {
-                converted = new Tensor($"{tensor.Name} ({layout.ToString().ToLowerInvariant()})", tensor.Shape, tensor.Role, layout);
+                converted = new Tensor($"{tensor.Name} ({layout.ToString().ToLowerInvariant()})", tensor.Shape, tensor.Role, layout, tensor.DataType);
                 Emit(new Copy(tensor.Name, tensor, converted));
             }
 
@@ -178,11 +201,11 @@ internal abstract class PlanBuilder
     protected bool LiesAlike(Tensor tensor) => !tensor.IsSlice && tensor.Shape.Area == 1 && tensor.Shape.C % Traits.ChannelBlock == 0;
 
     /// <summary>A persistent tensor for a layer's parameter, by its name within the layer.</summary>
-    protected Tensor AddState(Node node, string name, TensorLayout layout)
+    protected Tensor AddState(Node node, string name, TensorLayout layout, DataType type = DataType.Float32)
     {
         NetworkParameter parameter = Shapes.Parameters.Single(p => p.Node == node && p.Spec.Name == name);
         TensorRole role = parameter.Spec.Kind == ParameterKind.RunningStatistic ? TensorRole.RunningStatistic : TensorRole.Parameter;
-        var tensor = new Tensor(parameter.Name, parameter.Spec.Shape, role, layout);
+        var tensor = new Tensor(parameter.Name, parameter.Spec.Shape, role, layout, type);
         State.Add(new StateTensor(tensor, parameter));
         return tensor;
     }

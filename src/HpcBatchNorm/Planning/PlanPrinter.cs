@@ -28,7 +28,7 @@ public static class PlanPrinter
         return
         [
             string.Create(CultureInfo.InvariantCulture,
-                $"{plan.Network.Name}, {(options is TrainingOptions ? "training" : "inference")}, batch {options.Batch}, {options.Height}x{options.Width}, backend {prepared.Backend.Name} ({prepared.Backend.Description})"),
+                $"{plan.Network.Name}, {(options is TrainingOptions ? "training" : "inference")}, batch {options.Batch}, {options.Height}x{options.Width}, {options.Precision.Word()}, backend {prepared.Backend.Name} ({prepared.Backend.Description})"),
             string.Create(CultureInfo.InvariantCulture,
                 $"{plan.Shapes.ParameterCount:N0} parameters, {plan.Shapes.MultiplyAdds / 1e9 / options.Batch:F3} GMAC per image forward, {plan.Operations.Sum(o => o.Flops) / 1e9:F1} GFLOP per step, {plan.Operations.Count} operations"),
             string.Create(CultureInfo.InvariantCulture,
@@ -45,7 +45,7 @@ public static class PlanPrinter
     private static string Describe(Operation operation)
     {
         Tensor[] written = [.. operation.Writes];
-        return operation is SgdUpdate or ClipGradients or UpdateAverage ? $"{written.Length} tensors" : written.Length > 0 ? written[0].ToString() : "";
+        return operation is SgdUpdate or ClipGradients or UpdateAverage or ConvertParameters ? $"{written.Length} tensors" : written.Length > 0 ? written[0].ToString() : "";
     }
 
     private static string Notes(Kernel kernel)

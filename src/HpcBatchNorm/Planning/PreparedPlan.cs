@@ -12,13 +12,14 @@ public sealed class PreparedPlan : IDisposable
     private const long Alignment = 64;
 
     private readonly BufferMap _buffers;
-    private readonly List<Kernel> _kernels = [];
+    private readonly IReadOnlyList<Kernel> _kernels = [];
     private readonly Dictionary<DeviceBuffer, long> _arenaOffsets = [];
     private readonly Dictionary<DeviceBuffer, long> _stateOffsets = [];
     private readonly long[] _scratchOffsets;
 
     /// <summary>Creates the kernels and lays out memory.</summary>
     /// <exception cref="NotSupportedException">The backend cannot do one of the operations; the message names it.</exception>
+    /// <exception cref="UserErrorException">The backend cannot compute in the plan's precision here; the message says why.</exception>
     public PreparedPlan(Backend backend, Plan plan)
     {
         if (plan.Traits.ChannelBlock % backend.Traits.ChannelBlock != 0)
@@ -27,16 +28,18 @@ public sealed class PreparedPlan : IDisposable
                 $"The plan's slices fall on blocks of {plan.Traits.ChannelBlock} channels; backend {backend.Name} needs blocks of {backend.Traits.ChannelBlock}.");
         }
 
+        Precision precision = plan.Options.Precision;
+        if (!backend.Supports(precision, out string reason))
+        {
+            throw new UserErrorException($"{backend.Name} cannot compute in {precision.Word()} here: {reason}");
+        }
+
         Backend = backend;
         Plan = plan;
-        _buffers = new BufferMap(backend);
+        _buffers = new BufferMap(backend, precision);
         try
         {
-            foreach (Operation operation in plan.Operations)
-            {
-                _kernels.Add(backend.CreateKernel(operation, _buffers));
-            }
-
+            _kernels = backend.CreateKernels(plan.Operations, _buffers);
             _scratchOffsets = new long[_kernels.Count];
             LayOutArena();
             LayOutState();

@@ -1,8 +1,13 @@
+using HpcBatchNorm.Backends;
+
 namespace HpcBatchNorm.Planning;
 
 /// <summary>What training and inference have in common: the images.</summary>
 public abstract record SessionOptions
 {
+    /// <summary>What it computes in; activations and their gradients have the 16-bit type of <see cref="Precision.Bf16"/> and <see cref="Precision.Fp16"/>.</summary>
+    public Precision Precision { get; init; }
+
     /// <summary>Images per step.</summary>
     public int Batch { get; init; } = 32;
 

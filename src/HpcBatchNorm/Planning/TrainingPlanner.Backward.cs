@@ -46,7 +46,7 @@ internal sealed partial class TrainingPlanner
         Tensor value = Value(input);
         int number = _contributions[input] = _contributions.GetValueOrDefault(input) + 1;
         string name = number == 1 ? $"{input.Name}.diff" : $"{input.Name}.diff{number}";
-        if (number == 1 && overwrite is not null && !overwrite.IsSlice && overwrite.Layout == value.Layout && Uses(Fusion.InPlace))
+        if (number == 1 && overwrite is not null && !overwrite.IsSlice && overwrite.Layout == value.Layout && overwrite.DataType == ActivationType && Uses(Fusion.InPlace))
         {
             Count(Fusion.InPlace);
             _gradients[input] = overwrite.Alias(name, TensorRole.Gradient);
@@ -54,7 +54,7 @@ internal sealed partial class TrainingPlanner
             return;
         }
 
-        var target = new Tensor(name, value.Shape, TensorRole.Gradient, value.Layout);
+        var target = new Tensor(name, value.Shape, TensorRole.Gradient, value.Layout, ActivationType);
         if (layout == value.Layout)
         {
             Emit(operation(target));
@@ -65,7 +65,7 @@ internal sealed partial class TrainingPlanner
         }
         else
         {
-            var written = new Tensor($"{name} ({layout.ToString().ToLowerInvariant()})", value.Shape, TensorRole.Gradient, layout);
+            var written = new Tensor($"{name} ({layout.ToString().ToLowerInvariant()})", value.Shape, TensorRole.Gradient, layout, ActivationType);
             Emit(operation(written));
             Emit(new Copy(name, written, target));
         }

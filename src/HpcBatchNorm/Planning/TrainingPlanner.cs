@@ -14,6 +14,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     private readonly TrainingOptions _options;
     private readonly Dictionary<Node, Action> _backward = [];
     private readonly List<(Tensor Parameter, Tensor Gradient, ParameterKind Kind)> _learned = [];
+    private readonly List<(Tensor Parameter, Tensor Copy)> _copies = [];
     private Tensor? _labels;
     private Tensor? _loss;
     private Tensor? _probabilities;
@@ -53,6 +54,11 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         }
 
         EmitUpdate();
+        if (_copies.Count > 0)
+        {
+            Operations.Insert(0, new ConvertParameters("weights", [.. _copies.Select(c => c.Parameter)], [.. _copies.Select(c => c.Copy)]));
+        }
+
         return Finish(pixels!, _labels, _loss, _probabilities!);
     }
 
@@ -95,7 +101,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
                 _backward[node] = () => BackwardSum(node);
                 break;
             case SoftmaxLossLayer layer:
-                EmitLoss(node, layer, InLayout(src, TensorLayout.Plain));
+                EmitLoss(node, layer, AsLogits(src));
                 break;
             default:
                 throw new NotSupportedException($"The planner has no training for the layer '{node.Name}' ({node.Layer.Description}).");
@@ -107,7 +113,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         // The first convolution reads the prepared images as they are; all others read the backend's own layout.
         src = node.Inputs[0] == Network.Input ? src : InLayout(src, TensorLayout.Blocked);
         ConvolutionSpec spec = layer.Spec(src.Shape);
-        Tensor weights = Learn(node, "weights", TensorLayout.Opaque, out Tensor diffWeights);
+        Tensor weights = Multiplied(Learn(node, "weights", TensorLayout.Opaque, out Tensor diffWeights));
         Tensor? diffBias = null;
         Tensor? bias = layer.Bias ? Learn(node, "bias", TensorLayout.Plain, out diffBias) : null;
         Emit(new ConvolutionForward(node.Name, spec, src, weights, bias, NewValue(node, TensorLayout.Blocked)));
@@ -123,7 +129,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     {
         src = InLayout(src, TensorLayout.Plain);
         InnerProductSpec spec = layer.Spec(src.Shape);
-        Tensor weights = Learn(node, "weights", TensorLayout.Opaque, out Tensor diffWeights);
+        Tensor weights = Multiplied(Learn(node, "weights", TensorLayout.Opaque, out Tensor diffWeights));
         Tensor? diffBias = null;
         Tensor? bias = layer.Bias ? Learn(node, "bias", TensorLayout.Plain, out diffBias) : null;
         Emit(new InnerProductForward(node.Name, spec, src, weights, bias, NewValue(node, TensorLayout.Plain)));
@@ -172,7 +178,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             else
             {
                 // Scale and shift learn even where nothing before them does.
-                Emit(Backward(new Tensor($"{input.Name}.diff", src.Shape, TensorRole.Gradient, src.Layout)));
+                Emit(Backward(new Tensor($"{input.Name}.diff", src.Shape, TensorRole.Gradient, src.Layout, ActivationType)));
             }
         };
     }
@@ -247,6 +253,19 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         gradient = new Tensor($"{parameter.Name}.diff", parameter.Shape, TensorRole.ParameterGradient, layout) { LayoutLike = Like(parameter) };
         _learned.Add((parameter, gradient, State[^1].Source.Spec.Kind));
         return parameter;
+    }
+
+    /// <summary>What convolutions and fully connected layers multiply: the weights, or a copy in the activations' 16-bit type.</summary>
+    private Tensor Multiplied(Tensor weights)
+    {
+        if (!ActivationType.IsNarrow())
+        {
+            return weights;
+        }
+
+        var copy = new Tensor($"{weights.Name} ({ActivationType.ToString().ToLowerInvariant()})", weights.Shape, TensorRole.ParameterCopy, weights.Layout, ActivationType);
+        _copies.Add((weights, copy));
+        return copy;
     }
 
     private static Tensor? Like(Tensor parameter) => parameter.Layout == TensorLayout.Opaque ? parameter : null;

@@ -1,21 +1,5 @@
 namespace HpcBatchNorm.Tensors;
 
-/// <summary>Element type of a tensor as users see it; a backend may store it wider (the reference stores all in double).</summary>
-public enum DataType
-{
-    /// <summary>IEEE single precision.</summary>
-    Float32,
-
-    /// <summary>IEEE double precision; only the reference backend takes it.</summary>
-    Float64,
-
-    /// <summary>Signed 32-bit integers: labels.</summary>
-    Int32,
-
-    /// <summary>Bytes: decoded pixels in NHWC order, and opaque workspaces.</summary>
-    UInt8,
-}
-
 /// <summary>How a tensor lies in memory.</summary>
 public enum TensorLayout
 {
@@ -46,6 +30,12 @@ public enum TensorRole
 
     /// <summary>Learned: weights, bias, scale, shift. Persistent.</summary>
     Parameter,
+
+    /// <summary>
+    /// A parameter rounded to the 16-bit type that convolutions and fully connected layers multiply in; made anew from the parameter, the master, at
+    /// the start of every training step. Outlives a step, but no checkpoint keeps it.
+    /// </summary>
+    ParameterCopy,
 
     /// <summary>Gradient of the loss with respect to a parameter.</summary>
     ParameterGradient,
@@ -147,6 +137,6 @@ public sealed class Tensor
 
     /// <summary>Name, shape and what is unusual about the layout.</summary>
     public override string ToString() =>
-        $"{Name} {Shape}{(Layout == TensorLayout.Blocked ? "" : " " + Layout.ToString().ToLowerInvariant())}" +
+        $"{Name} {Shape}{(Layout == TensorLayout.Blocked ? "" : " " + Layout.ToString().ToLowerInvariant())}{(DataType.IsNarrow() ? " " + DataType.ToString().ToLowerInvariant() : "")}" +
         (Parent is null ? "" : IsSlice ? $" = {Root.Name}[{RootChannelOffset}..{RootChannelOffset + Shape.C}]" : $" = {Root.Name}");
 }

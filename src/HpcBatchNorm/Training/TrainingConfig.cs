@@ -92,9 +92,6 @@ public sealed class TrainingConfig
     /// <summary>Backend: <c>auto</c>, <c>onednn</c> or <c>reference</c>.</summary>
     public string Backend { get; set; } = "auto";
 
-    /// <summary>Precision; only <c>fp32</c> so far.</summary>
-    public string Precision { get; set; } = "fp32";
-
     /// <summary>Threads that decode images.</summary>
     public int Workers { get; set; } = 2;
 

@@ -27,6 +27,8 @@ internal sealed class AlteredBackend : Backend
     /// <summary>Words for <see cref="Kernel.Implementation"/>.</summary>
     public string Implementation { get; init; } = "reference";
 
+    public override bool Supports(Precision precision, out string reason) => _inner.Supports(precision, out reason);
+
     public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike) => _inner.CreateBuffer(tensor, parent, layoutLike);
 
     public override DeviceMemory Allocate(long bytes) => _inner.Allocate(bytes);
@@ -82,6 +84,8 @@ internal sealed class AlteredBackend : Backend
     protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers) => Alter(operation, buffers);
 
     protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers) => Alter(operation, buffers);
+
+    protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers) => Alter(operation, buffers);
 
     protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<double> values) => _inner.Write(buffer, values);
 

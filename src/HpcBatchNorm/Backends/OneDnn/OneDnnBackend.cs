@@ -48,6 +48,13 @@ internal sealed partial class OneDnnBackend : Backend
     public override BackendTraits Traits => new(_info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native);
 
     /// <inheritdoc/>
+    public override bool Supports(Precision precision, out string reason)
+    {
+        reason = precision == Precision.Fp32 ? "" : "this version computes in fp32 only on the CPU.";
+        return reason.Length == 0;
+    }
+
+    /// <inheritdoc/>
     public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike) =>
         new OneDnnBuffer(tensor, (OneDnnBuffer?)parent, (OneDnnBuffer?)layoutLike, _info.ChannelBlock);
 

@@ -34,6 +34,10 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
+    protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers) =>
+        throw new NotSupportedException($"{operation.Kind} '{operation.Name}': 16-bit types are not built yet.");
+
+    /// <inheritdoc/>
     protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers)
     {
         HbnOptimizerDesc desc = new() { StructSize = Unsafe.SizeOf<HbnOptimizerDesc>(), Decay = operation.Decay };

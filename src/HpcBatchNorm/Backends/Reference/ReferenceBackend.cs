@@ -7,10 +7,11 @@ namespace HpcBatchNorm.Backends.Reference;
 /// <list type="bullet">
 /// <item>All tensors, whatever their <see cref="DataType"/>, are stored as doubles in dense NCHW order (UInt8 pixels: NHWC), and all sums are
 /// accumulated in double.</item>
-/// <item>Values written from outside are rounded to the tensor's data type. Results are not, except persistent state
-/// (<see cref="TensorRole.Parameter"/>, <see cref="TensorRole.Momentum"/>, <see cref="TensorRole.RunningStatistic"/>,
-/// <see cref="TensorRole.Average"/>) of type <see cref="DataType.Float32"/>: it is rounded to single precision after every operation that writes
-/// it, so that training resumed from a checkpoint of single-precision values continues bit for bit.</item>
+/// <item>Values written from outside are rounded to the tensor's data type. Results are not, with two exceptions, which are rounded after every
+/// operation that writes them. Persistent state (<see cref="TensorRole.Parameter"/>, <see cref="TensorRole.Momentum"/>,
+/// <see cref="TensorRole.RunningStatistic"/>, <see cref="TensorRole.Average"/>) of type <see cref="DataType.Float32"/>, so that training resumed from a
+/// checkpoint of single-precision values continues bit for bit. And tensors of the 16-bit types, because what the next operation reads is what could
+/// be stored: the rounding is the precision's own, not an error of the backend that is checked.</item>
 /// <item>Results do not depend on the number of threads: work is divided over outputs, and each output is summed in one fixed order.</item>
 /// </list>
 /// </summary>
@@ -35,6 +36,13 @@ public sealed partial class ReferenceBackend : Backend
 
     /// <inheritdoc/>
     public override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true);
+
+    /// <summary>All: 16-bit tensors are rounded, and what <see cref="Precision.Tf32"/> may round is computed exactly.</summary>
+    public override bool Supports(Precision precision, out string reason)
+    {
+        reason = "";
+        return true;
+    }
 
     /// <inheritdoc/>
     public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike) =>
@@ -134,6 +142,10 @@ public sealed partial class ReferenceBackend : Backend
     /// <inheritdoc/>
     protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers) =>
         new ReferenceUpdateAverage(operation, buffers, _parallel);
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers) =>
+        new ReferenceConvertParameters(operation, buffers, _parallel);
 
     /// <inheritdoc/>
     protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<double> values) => ((ReferenceBuffer)buffer).Write(values);

@@ -24,10 +24,11 @@ internal sealed class ReferenceBuffer : DeviceBuffer
 
     public override long Bytes => _elements * sizeof(double);
 
-    /// <summary>True for state a checkpoint keeps in single precision; see <see cref="ReferenceBackend"/>.</summary>
-    public bool IsSinglePrecisionState =>
-        Tensor.DataType == DataType.Float32
-        && Tensor.Role is TensorRole.Parameter or TensorRole.Momentum or TensorRole.RunningStatistic or TensorRole.Average;
+    /// <summary>True for 16-bit tensors and for state a checkpoint keeps in single precision; see <see cref="ReferenceBackend"/>.</summary>
+    public bool IsRounded =>
+        Tensor.DataType.IsNarrow()
+        || (Tensor.DataType == DataType.Float32
+            && Tensor.Role is TensorRole.Parameter or TensorRole.Momentum or TensorRole.RunningStatistic or TensorRole.Average);
 
     protected override long ViewOffsetBytes => _viewOffset * sizeof(double);
 
@@ -48,13 +49,14 @@ internal sealed class ReferenceBuffer : DeviceBuffer
     /// <summary>Values [<paramref name="start"/>, <paramref name="start"/> + <paramref name="count"/>) of a workspace.</summary>
     public Span<double> Workspace(long start, int count) => At(start, count);
 
-    public void RoundToSinglePrecision()
+    public void Round()
     {
+        DataType type = Tensor.DataType;
         for (int n = 0; n < Tensor.Shape.N; n++)
         {
             foreach (ref double value in Image(n))
             {
-                value = (float)value;
+                value = type.Round(value);
             }
         }
     }
@@ -70,7 +72,7 @@ internal sealed class ReferenceBuffer : DeviceBuffer
             ReadOnlySpan<T> from = values.Slice(n * imageCount, imageCount);
             for (int i = 0; i < imageCount; i++)
             {
-                image[StoredIndex(i)] = RoundToDataType(double.CreateTruncating(from[i]));
+                image[StoredIndex(i)] = Tensor.DataType.Round(double.CreateTruncating(from[i]));
             }
         }
     }
@@ -119,11 +121,4 @@ internal sealed class ReferenceBuffer : DeviceBuffer
         (int channel, int position) = Math.DivRem(i, Tensor.Shape.Area);
         return position * Tensor.Shape.C + channel;
     }
-
-    private double RoundToDataType(double value) => Tensor.DataType switch
-    {
-        DataType.Float32 => (float)value,
-        DataType.Int32 or DataType.UInt8 => Math.Round(value),
-        _ => value,
-    };
 }

@@ -4,20 +4,20 @@ using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends.Reference;
 
-/// <summary>What all reference kernels share: parallel loops, and the rounding of persistent state (see <see cref="ReferenceBackend"/>).</summary>
+/// <summary>What all reference kernels share: parallel loops, and the rounding of results (see <see cref="ReferenceBackend"/>).</summary>
 internal abstract class ReferenceKernel : Kernel
 {
     /// <summary>Below so many elementary steps a loop is faster on one thread.</summary>
     private const long WorthSharing = 1 << 15;
 
     private readonly ParallelOptions _parallel;
-    private readonly ReferenceBuffer[] _state;
+    private readonly ReferenceBuffer[] _rounded;
 
     protected ReferenceKernel(Operation operation, BufferMap buffers, ParallelOptions parallel)
         : base(operation)
     {
         _parallel = parallel;
-        _state = [.. operation.Writes.Select(t => Buffer(buffers, t)).Where(b => b.IsSinglePrecisionState)];
+        _rounded = [.. operation.Writes.Select(t => Buffer(buffers, t)).Where(b => b.IsRounded)];
     }
 
     public sealed override string Implementation => "reference";
@@ -25,9 +25,9 @@ internal abstract class ReferenceKernel : Kernel
     public sealed override void Execute(in StepContext context)
     {
         Run(context);
-        foreach (ReferenceBuffer buffer in _state)
+        foreach (ReferenceBuffer buffer in _rounded)
         {
-            buffer.RoundToSinglePrecision();
+            buffer.Round();
         }
     }
 

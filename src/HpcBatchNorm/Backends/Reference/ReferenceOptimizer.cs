@@ -82,3 +82,22 @@ internal sealed class ReferenceUpdateAverage(UpdateAverage operation, BufferMap 
         }
     }
 }
+
+/// <summary>copy = parameter; the rounding to the copy's type is every kernel's last step.</summary>
+internal sealed class ReferenceConvertParameters(ConvertParameters operation, BufferMap buffers, ParallelOptions parallel)
+    : ReferenceKernel(operation, buffers, parallel)
+{
+    private readonly ReferenceBuffer[] _parameters = Buffers(buffers, operation.Parameters);
+    private readonly ReferenceBuffer[] _copies = Buffers(buffers, operation.Copies);
+
+    protected override void Run(in StepContext context)
+    {
+        for (int t = 0; t < _parameters.Length; t++)
+        {
+            for (int n = 0; n < _parameters[t].Tensor.Shape.N; n++)
+            {
+                _parameters[t].Image(n).CopyTo(_copies[t].Image(n));
+            }
+        }
+    }
+}
