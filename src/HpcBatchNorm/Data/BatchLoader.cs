@@ -55,7 +55,7 @@ public sealed class BatchLoader : IDisposable
         _ring = new Entry[options.Prefetch + 1];
         for (int i = 0; i < _ring.Length; i++)
         {
-            _ring[i] = new Entry(new Batch(this, options.BatchSize, options.ImageSize));
+            _ring[i] = new Entry(new Batch(this, options.BatchSize, options.ImageSize, options.Channels));
         }
 
         _workers = new Thread[options.Workers];

@@ -58,8 +58,8 @@ public static class DatasetCheck
             {
                 int index = (int)((long)i * dataset.Count / decoded);
                 int length = dataset.ReadEncoded(index, ref local.Buffer);
-                ImageStatus status = local.Decoder.Open(local.Buffer, length);
-                if (status == ImageStatus.Ok)
+                ImageStatus status = dataset.GreyPixels is null ? local.Decoder.Open(local.Buffer, length) : ImageStatus.Ok;
+                if (status == ImageStatus.Ok && dataset.GreyPixels is null)
                 {
                     status = local.Decoder.Decode(0, 0, local.Decoder.Width, local.Decoder.Height, smallestScale: 1);
                 }

@@ -8,10 +8,15 @@ namespace HpcBatchNorm.Data;
 /// <param name="ClassNames">WNIDs or folder names in class order.</param>
 /// <param name="ClassDescriptions">What the classes are called, in class order; empty strings where unknown.</param>
 /// <param name="Source">The archive the images lie in, or the folder their names are relative to.</param>
-/// <param name="IsArchive">Which of the two <paramref name="Source"/> is.</param>
+/// <param name="Store">Reads the images.</param>
 /// <param name="Layout">The layout in words.</param>
+/// <param name="ShardStarts">The first image of each shard, ascending from 0.</param>
 internal sealed record DatasetContents(
-    ImageTable Images, int[] Labels, string[] ClassNames, string[] ClassDescriptions, string Source, bool IsArchive, string Layout);
+    ImageTable Images, int[] Labels, string[] ClassNames, string[] ClassDescriptions, string Source, ImageStore Store, string Layout, int[] ShardStarts)
+{
+    /// <summary>Width and height of images that are bare grey pixels; null where each image is encoded.</summary>
+    public (int Width, int Height)? GreyPixels { get; init; }
+}
 
 /// <summary>Recognises how a data set lies on disk.</summary>
 internal static class DatasetLayouts
@@ -19,7 +24,7 @@ internal static class DatasetLayouts
     public const string TrainArchive = "ILSVRC2012_img_train.tar", ValidationArchive = "ILSVRC2012_img_val.tar";
     private const string Recognised =
         $"expected the ImageNet archives ({TrainArchive}, {ValidationArchive}, {DevelopmentKit.FileName}), train/ and val/ with a folder per class, " +
-        "or one tar of CLASS/image files";
+        "one tar of CLASS/image files, or MNIST's IDX files";
 
     private static readonly string[] TrainFolders = ["train", "training"];
     private static readonly string[] ValidationFolders = ["val", "validation", "valid"];
@@ -62,6 +67,11 @@ internal static class DatasetLayouts
         if (official.Any(name => File.Exists(Path.Combine(path, name))))
         {
             return ReadOfficialArchives(path, split, cacheDirectory, progress);
+        }
+
+        if (IdxFiles.AreIn(path))
+        {
+            return IdxFiles.Read(path, split);
         }
 
         string? train = Subfolder(path, TrainFolders), validation = Subfolder(path, ValidationFolders);
@@ -126,7 +136,10 @@ internal static class DatasetLayouts
             }
         }
 
-        return new DatasetContents(images, labels, kit.Wnids, kit.Descriptions, archive, IsArchive: true, "official ImageNet archives");
+        // Training images lie class by class, in an inner archive each.
+        int[] shards = split == DatasetSplit.Train ? Shards.Classes(labels) : Shards.Runs(images.Count);
+        return new DatasetContents(
+            images, labels, kit.Wnids, kit.Descriptions, archive, new ArchiveStore(images, archive), "official ImageNet archives", shards);
     }
 
     private static DatasetContents ReadClassTar(string archive, string? cacheDirectory, IProgress<string>? progress)
@@ -147,8 +160,8 @@ internal static class DatasetLayouts
 
         string[] names = [.. classes];
         int[] labels = LabelsByFolder(images, names, _ => throw new InvalidOperationException("Every folder is a class."));
-        return new DatasetContents(images, labels, names, Unknown(names), archive, IsArchive: true,
-            "tar of class folders, the same images for training and validation");
+        return new DatasetContents(images, labels, names, Unknown(names), archive, new ArchiveStore(images, archive),
+            "tar of class folders, the same images for training and validation", Shards.Runs(images.Count));
     }
 
     private static DatasetContents ReadClassFolders(string root, string layout)
@@ -183,7 +196,7 @@ internal static class DatasetLayouts
 
         ImageTable table = images.Build();
         int[] labels = LabelsByTopFolder(table, classes);
-        return new DatasetContents(table, labels, classes, Unknown(classes), root, IsArchive: false, layout);
+        return new DatasetContents(table, labels, classes, Unknown(classes), root, new FolderStore(root, table), layout, Shards.Runs(table.Count));
     }
 
     private static int[] LabelsByFolder(ImageTable images, string[] classes, Action<string> unknown)

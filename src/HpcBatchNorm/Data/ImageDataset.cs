@@ -1,5 +1,3 @@
-using Microsoft.Win32.SafeHandles;
-
 namespace HpcBatchNorm.Data;
 
 /// <summary>Which images of a data set.</summary>
@@ -13,12 +11,13 @@ public enum DatasetSplit
 }
 
 /// <summary>
-/// Labelled images, read where they lie. Three layouts are recognised:
+/// Labelled images, read where they lie. These layouts are recognised:
 /// <list type="bullet">
 /// <item>the official ILSVRC2012 archives in one folder, never extracted: <c>ILSVRC2012_img_train.tar</c>, <c>ILSVRC2012_img_val.tar</c>,
 /// <c>ILSVRC2012_devkit_t12.tar.gz</c>;</item>
 /// <item>a folder per class, under <c>train/</c> and <c>val/</c> or directly under the path (then both splits are the same images);</item>
-/// <item>one tar of <c>CLASS/image</c> files, given by name or alone in its folder (both splits are the same images).</item>
+/// <item>one tar of <c>CLASS/image</c> files, given by name or alone in its folder (both splits are the same images);</item>
+/// <item>MNIST's IDX files, gzipped or not.</item>
 /// </list>
 /// Classes are sorted by name, ordinally, so for ImageNet the class index is the position among the sorted WNIDs (not the ILSVRC2012_ID).
 /// Images are sorted by name, so archives and the folders extracted from them give the same order. All members may be used from any thread.
@@ -26,12 +25,10 @@ public enum DatasetSplit
 public sealed class ImageDataset : IDisposable
 {
     private readonly DatasetContents _contents;
-    private readonly SafeFileHandle? _archive;
 
     private ImageDataset(DatasetContents contents, DatasetSplit split)
     {
         _contents = contents;
-        _archive = contents.IsArchive ? ArchiveIndex.Open(contents.Source) : null;
         Split = split;
     }
 
@@ -67,9 +64,13 @@ public sealed class ImageDataset : IDisposable
     internal static ImageDataset Open(string path, DatasetSplit split, string? cacheDirectory, IProgress<string>? progress = null)
     {
         DatasetContents contents = DatasetLayouts.Read(path, split, cacheDirectory, progress);
-        return contents.Images.Count > 0
-            ? new ImageDataset(contents, split)
-            : throw new UserErrorException($"'{contents.Source}' holds no images.");
+        if (contents.Images.Count == 0)
+        {
+            contents.Store.Dispose();
+            throw new UserErrorException($"'{contents.Source}' holds no images.");
+        }
+
+        return new ImageDataset(contents, split);
     }
 
     /// <summary>Class index of image <paramref name="index"/>.</summary>
@@ -79,25 +80,29 @@ public sealed class ImageDataset : IDisposable
     public string Name(int index) => _contents.Images.Name(index);
 
     /// <summary>
-    /// Reads the encoded bytes of image <paramref name="index"/> into <paramref name="buffer"/>, replacing it by a larger one when it is too small,
-    /// and returns how many there are.
+    /// The first image of each shard, ascending from 0. A shard is a group of neighbouring images that lie together: the archive of a class, a file of
+    /// a packed set; 1024 images where a layout has no groups of its own.
+    /// </summary>
+    public IReadOnlyList<int> ShardStarts => _contents.ShardStarts;
+
+    /// <summary>Which shard image <paramref name="index"/> is in.</summary>
+    public int Shard(int index) => Shards.Of(_contents.ShardStarts, index);
+
+    /// <summary>
+    /// Width and height of images that are kept as bare grey pixels, a byte each, row by row (MNIST); null where each image is an encoded file.
+    /// </summary>
+    public (int Width, int Height)? GreyPixels => _contents.GreyPixels;
+
+    /// <summary>
+    /// Reads the bytes of image <paramref name="index"/>, as they are stored, into <paramref name="buffer"/>, replacing it by a larger one when it is
+    /// too small, and returns how many there are.
     /// </summary>
     /// <exception cref="UserErrorException">The file or archive cannot be read any more.</exception>
     public int ReadEncoded(int index, ref byte[] buffer)
     {
         try
         {
-            if (_archive is not null)
-            {
-                int size = _contents.Images.Sizes[index];
-                Read(_archive, _contents.Images.Offsets[index], size, index, ref buffer);
-                return size;
-            }
-
-            using SafeFileHandle file = File.OpenHandle(Path.Combine(Source, Name(index)));
-            int length = checked((int)RandomAccess.GetLength(file));
-            Read(file, 0, length, index, ref buffer);
-            return length;
+            return _contents.Store.Read(index, ref buffer);
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
         {
@@ -106,26 +111,5 @@ public sealed class ImageDataset : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _archive?.Dispose();
-
-    private void Read(SafeFileHandle file, long offset, int size, int index, ref byte[] buffer)
-    {
-        if (buffer.Length < size)
-        {
-            buffer = new byte[Math.Max(size, (int)Math.Min(2L * buffer.Length, Array.MaxLength))];
-        }
-
-        Span<byte> rest = buffer.AsSpan(0, size);
-        while (!rest.IsEmpty)
-        {
-            int read = RandomAccess.Read(file, rest, offset);
-            if (read == 0)
-            {
-                throw new UserErrorException($"image '{Name(index)}' lies past the end of '{Source}', which was changed since it was opened.");
-            }
-
-            offset += read;
-            rest = rest[read..];
-        }
-    }
+    public void Dispose() => _contents.Store.Dispose();
 }

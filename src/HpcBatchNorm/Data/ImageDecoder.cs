@@ -47,6 +47,7 @@ internal sealed class ImageDecoder : IDisposable
     private SKCodec? _codec;
     private bool _hasEndMarker;
     private int _windowOffset;
+    private byte[]? _grey;
 
     private static ReadOnlySpan<byte> StartMarker => [0xFF, 0xD8];
 
@@ -94,12 +95,26 @@ internal sealed class ImageDecoder : IDisposable
         return (long)Width * Height <= MostPixels ? ImageStatus.Ok : ImageStatus.TooLarge;
     }
 
+    /// <summary>Takes bare grey pixels, a byte each, row by row. The buffer must stay unchanged until <see cref="Close"/>.</summary>
+    public ImageStatus OpenGrey(byte[] pixels, int width, int height)
+    {
+        Close();
+        (_grey, Width, Height) = (pixels, width, height);
+        return ImageStatus.Ok;
+    }
+
     /// <summary>
     /// Decodes the pixels inside [left, right) x [top, bottom) to <see cref="Window"/>, reduced by the codec to no less than
     /// <paramref name="smallestScale"/> of the full size.
     /// </summary>
     public ImageStatus Decode(int left, int top, int right, int bottom, double smallestScale)
     {
+        if (_grey is not null)
+        {
+            ExpandGrey(_grey);
+            return ImageStatus.Ok;
+        }
+
         SKCodec codec = _codec ?? throw new InvalidOperationException("No image is open.");
         int eighths = Eighths;
         (int width, int height) = (Width, Height);
@@ -150,6 +165,7 @@ internal sealed class ImageDecoder : IDisposable
     /// <summary>Lets go of the encoded bytes.</summary>
     public void Close()
     {
+        _grey = null;
         _codec?.Dispose();
         _codec = null;
         _data?.Dispose();
@@ -164,6 +180,23 @@ internal sealed class ImageDecoder : IDisposable
     {
         Close();
         _pixels.Dispose();
+    }
+
+    private void ExpandGrey(ReadOnlySpan<byte> grey)
+    {
+        const uint Replicate = 0x00010101, Opaque = 0xFF000000;
+        int stride = Stride(Width);
+        Reserve((long)stride * Height);
+        Window = new DecodedWindow(0, 0, Width, Height, stride, 1);
+        _windowOffset = 0;
+        Span<uint> rows = AlignedMemory.AsSpan<uint>(_pixels.Address, stride / 4 * Height);
+        for (int y = 0; y < Height; y++)
+        {
+            for (int x = 0; x < Width; x++)
+            {
+                rows[y * (stride / 4) + x] = grey[y * Width + x] * Replicate | Opaque;
+            }
+        }
     }
 
     private static int Scaled(int extent, int eighths) => (int)(((long)extent * eighths + Eighths - 1) / Eighths);

@@ -13,18 +13,20 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options)
     private readonly Resampler _resampler = new(options.ImageSize);
     private byte[] _encoded = new byte[1 << 18];
 
-    /// <summary>Renders item <paramref name="position"/> of an epoch, which shows image <paramref name="index"/>, to size x size RGB bytes.</summary>
+    /// <summary>Renders item <paramref name="position"/> of an epoch, which shows image <paramref name="index"/>, to size x size x channels bytes.</summary>
     /// <param name="index">The image.</param>
     /// <param name="view">Which of the evaluation crops.</param>
     /// <param name="epoch">Key of the random draws, with the position.</param>
     /// <param name="position">Key of the random draws, with the epoch.</param>
-    /// <param name="rgb">Where the pixels go; unchanged unless the result is <see cref="ImageStatus.Ok"/>.</param>
-    public ImageStatus Render(int index, int view, uint epoch, uint position, Span<byte> rgb)
+    /// <param name="pixels">Where the pixels go; unchanged unless the result is <see cref="ImageStatus.Ok"/>.</param>
+    public ImageStatus Render(int index, int view, uint epoch, uint position, Span<byte> pixels)
     {
         int length = dataset.ReadEncoded(index, ref _encoded);
         try
         {
-            ImageStatus status = _decoder.Open(_encoded, length);
+            ImageStatus status = dataset.GreyPixels is var (width, height)
+                ? _decoder.OpenGrey(_encoded, width, height)
+                : _decoder.Open(_encoded, length);
             if (status != ImageStatus.Ok)
             {
                 return status;
@@ -41,7 +43,7 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options)
                     PhotometricDistortion.Apply(_resampler.Pixels, distortion.PhotometricStrength, distortion.LightingNoise, ref random);
                 }
 
-                _resampler.StoreRgb(rgb);
+                Store(pixels);
             }
 
             return status;
@@ -53,6 +55,26 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options)
     }
 
     public void Dispose() => _decoder.Dispose();
+
+    private void Store(Span<byte> pixels)
+    {
+        if (options.Channels == 1)
+        {
+            _resampler.StoreGrey(pixels);
+        }
+        else
+        {
+            _resampler.StoreRgb(pixels);
+        }
+
+        if (options.Binarize)
+        {
+            foreach (ref byte value in pixels)
+            {
+                value = (byte)(value >= 128 ? 255 : 0);
+            }
+        }
+    }
 
     private ImageStatus DecodeRandomCrop(AugmentationOptions augmentation, uint epoch, uint position)
     {

@@ -32,6 +32,12 @@ public sealed record LoaderOptions
     /// <summary>Width and height S of a network's input in pixels.</summary>
     public required int ImageSize { get; init; }
 
+    /// <summary>Values per pixel: 3 for R, G, B, or 1 for grey (colours become their luma).</summary>
+    public int Channels { get; init; } = 3;
+
+    /// <summary>Values of 128 and more become 255, the others 0: the binary images of section 4.1.</summary>
+    public bool Binarize { get; init; }
+
     /// <summary>How training images are varied; null for evaluation, which takes the central crop (<see cref="CropFraction"/>).</summary>
     public AugmentationOptions? Augmentation { get; init; }
 
@@ -82,6 +88,7 @@ public sealed record LoaderOptions
     {
         Check(BatchSize >= 1, "batch size", "at least 1", BatchSize);
         Check(ImageSize is >= 1 and <= 4096, "image size", "between 1 and 4096", ImageSize);
+        Check(Channels is 1 or 3, "number of channels", "1 or 3", Channels);
         Check(CropFraction is > 0 and <= 1, "crop fraction", "greater than 0 and at most 1", CropFraction);
         Check(Crops is 1 or 10 or 144, "number of crops", "1, 10 or 144", Crops);
         Check(Crops == 1 || Augmentation is null, "number of crops in training", "1", Crops);

@@ -59,6 +59,17 @@ internal sealed class Resampler(int size)
         }
     }
 
+    /// <summary>Rounds the luma of <see cref="Pixels"/> (ITU-R BT.601) to bytes; grey stays as it is.</summary>
+    public void StoreGrey(Span<byte> grey)
+    {
+        grey = grey[..Pixels.Length];
+        for (int i = 0; i < grey.Length; i++)
+        {
+            Vector128<float> pixel = Pixels[i];
+            grey[i] = (byte)(0.299f * pixel[0] + 0.587f * pixel[1] + 0.114f * pixel[2] + 0.5f);
+        }
+    }
+
     /// <summary>row = sum of weights[k] * window row (first + k), for all bytes of the row.</summary>
     private static void BlendRows(ReadOnlySpan<byte> window, int stride, int first, ReadOnlySpan<float> weights, Span<float> row)
     {

@@ -42,7 +42,7 @@ public sealed record EvaluationRequest
             using Backend backend = Backend.Create(config.Backend, config.BackendOptions);
             note(FormattableString.Invariant(
                 $"{dataset.Source}: {dataset.Count} images, {dataset.ClassCount} classes; {Crops} view(s) of {config.ImageSize} px, batch {config.BatchSize}, {backend.Name}: {backend.Description}"));
-            var evaluator = new Evaluator(backend, dataset, EvaluationSetup.Loading(config) with { Crops = Crops }, EvaluationSetup.Session(config));
+            var evaluator = new Evaluator(backend, dataset, EvaluationSetup.Loading(config, members[0].Network) with { Crops = Crops }, EvaluationSetup.Session(config));
             return evaluator.Run(members, sharedArena: null, progress, stop);
         }
         finally

@@ -1,4 +1,5 @@
 using HpcBatchNorm.Data;
+using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Training;
 
@@ -7,9 +8,11 @@ namespace HpcBatchNorm.Evaluation;
 /// <summary>How a configuration's network is evaluated: the same for a run's own validation and for <c>hpcbn eval</c>, so that both give the same numbers.</summary>
 public static class EvaluationSetup
 {
-    /// <summary>Central crops of every image in order.</summary>
-    public static LoaderOptions Loading(TrainingConfig config) => LoaderOptions.ForEvaluation(config.BatchSize, config.ImageSize) with
+    /// <summary>Central crops of every image in order, as the network takes them.</summary>
+    public static LoaderOptions Loading(TrainingConfig config, Network network) => LoaderOptions.ForEvaluation(config.BatchSize, config.ImageSize) with
     {
+        Channels = network.InputChannels,
+        Binarize = config.Binarize,
         CropFraction = config.CropFraction,
         Workers = config.Workers,
         OnBadImage = config.OnBadImage,

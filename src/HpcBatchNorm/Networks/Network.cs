@@ -47,6 +47,9 @@ public sealed class Network
     /// <summary>Where images enter.</summary>
     public Node Input { get; }
 
+    /// <summary>Values per pixel of the images it takes: 3 (R, G, B) or 1 (grey).</summary>
+    public int InputChannels => ((InputLayer)Input.Layer).Channels;
+
     /// <summary>All loss layers: the main one and those of auxiliary heads.</summary>
     public IReadOnlyList<Node> Losses { get; }
 
@@ -68,7 +71,7 @@ public sealed class Network
                 $"Image size {(height == width ? $"{height}" : $"{height}x{width}")} is too small for {Name}: its strides need at least {MinimumImageSize}. Use an image size of {MinimumImageSize} or more.");
         }
 
-        return new NetworkShapes(this, new Shape(batch, ((InputLayer)Input.Layer).Channels, height, width));
+        return new NetworkShapes(this, new Shape(batch, InputChannels, height, width));
     }
 
     /// <summary>The nodes that <paramref name="output"/> depends on, in order, with it.</summary>

@@ -39,6 +39,7 @@ public static class RecipeCatalog
     {
         "inception" => "inception",
         "inception-tiny" => "quick",
+        "mnist-mlp" => "mnist",
         _ => "bn-x5",
     };
 

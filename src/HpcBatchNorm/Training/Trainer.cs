@@ -29,7 +29,6 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer)
         using ImageDataset validation = ImageDataset.Open(_config.Data, DatasetSplit.Validation, indexing);
         CheckClasses(train, validation);
         Network network = NetworkCatalog.Create(_config.Model, _config.Network with { Classes = train.ClassCount });
-        CheckChannels(network);
         long stepsPerEpoch = train.Count / _config.BatchSize;
         if (stepsPerEpoch == 0)
         {
@@ -56,17 +55,6 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer)
         Width = _config.ImageSize,
         Seed = unchecked((ulong)_config.Seed),
     };
-
-    private static void CheckChannels(Network network)
-    {
-        const int Rgb = 3;
-        int channels = network.Infer(1, network.MinimumImageSize, network.MinimumImageSize)[network.Input].C;
-        if (channels != Rgb)
-        {
-            throw new UserErrorException(FormattableString.Invariant(
-                $"{network.Name} takes images of {channels} channel, but the data sets that can be read have {Rgb} (R, G, B). Choose another --model."));
-        }
-    }
 
     private void CheckClasses(ImageDataset train, ImageDataset validation)
     {

@@ -78,6 +78,9 @@ public sealed class TrainingConfig
     /// <summary>How training images are varied.</summary>
     public AugmentationOptions Augmentation { get; set; } = new() { PhotometricStrength = 1 };
 
+    /// <summary>Pixels are black or white: values of 128 and more become 255, the others 0.</summary>
+    public bool Binarize { get; set; }
+
     /// <summary>Evaluation: image size divided by the short side that images are resized to before their centre is cropped.</summary>
     public double CropFraction { get; set; } = 0.875;
 

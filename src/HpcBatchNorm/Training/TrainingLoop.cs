@@ -298,6 +298,8 @@ internal sealed class TrainingLoop : IDisposable
 
     private LoaderOptions TrainingLoading() => LoaderOptions.ForTraining(_config.BatchSize, _config.ImageSize, unchecked((ulong)_config.Seed)) with
     {
+        Channels = _network.InputChannels,
+        Binarize = _config.Binarize,
         Augmentation = _config.Augmentation,
         Shuffle = _config.Shuffle,
         Workers = _config.Workers,
@@ -305,7 +307,7 @@ internal sealed class TrainingLoop : IDisposable
         EndStep = _totalSteps,
     };
 
-    private LoaderOptions EvaluationLoading() => EvaluationSetup.Loading(_config);
+    private LoaderOptions EvaluationLoading() => EvaluationSetup.Loading(_config, _network);
 
     private InferenceOptions EvaluationSession() => EvaluationSetup.Session(_config);
 

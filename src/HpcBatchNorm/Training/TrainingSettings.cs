@@ -65,7 +65,7 @@ public static class TrainingSettings
         Real("average-decay", Optimizer, "Decay of the moving average of the weights that is evaluated; 0 for none", 0, 0.999999,
             c => c.Optimizer.AverageDecay, (c, v) => c.Optimizer = c.Optimizer with { AverageDecay = v }) with { Aliases = ["--model-ema-decay"] },
 
-        Text("data", Images, "Data set: folder with the official ImageNet archives, class folders, a tar of them; empty: the generated sample",
+        Text("data", Images, "Data set: folder with the official ImageNet archives, class folders, a tar of them, MNIST's IDX files; empty: the generated sample",
             c => c.Data, (c, v) => c.Data = v) with { Aliases = ["--data-dir"] },
         Whole("image-size", Images, "Height and width of the network's input in pixels", 1, c => c.ImageSize, (c, v) => c.ImageSize = (int)v)
             with { Aliases = ["--img-size"] },
@@ -79,6 +79,7 @@ public static class TrainingSettings
         Switch("lighting-noise", Images, "AlexNet's lighting noise after photometric distortion, in proportion to it",
             c => c.Augmentation.LightingNoise, (c, v) => c.Augmentation = c.Augmentation with { LightingNoise = v }),
         Switch("mirror", Images, "Mirror half of the training crops", c => c.Augmentation.Mirror, (c, v) => c.Augmentation = c.Augmentation with { Mirror = v }),
+        Switch("binarize", Images, "Make pixels black or white, at 128 (section 4.1's binary images)", c => c.Binarize, (c, v) => c.Binarize = v),
         Real64("crop-fraction", Images, "Evaluation: image size divided by the short side before the central crop; 1 for images of about image-size", 0.01, 1,
             c => c.CropFraction, (c, v) => c.CropFraction = v) with { Aliases = ["--crop-pct"] },
         Choice("on-bad-image", Images, "What an unreadable image does", c => c.OnBadImage, (c, v) => c.OnBadImage = v),
