@@ -142,6 +142,21 @@ public sealed record Setting
         new(name, group, SettingKind.Text, help, c => get(c)?.ToString(CultureInfo.InvariantCulture) ?? Automatic, (c, text) =>
             set(c, text.Equals(Automatic, StringComparison.OrdinalIgnoreCase) ? null : (float)ParseReal(text, minimum, maximum)));
 
+    /// <summary>Positive numbers, rising, separated by commas; none for an empty text.</summary>
+    internal static Setting Reals(
+        string name, SettingGroup group, string help, Func<TrainingConfig, IReadOnlyList<double>> get, Action<TrainingConfig, IReadOnlyList<double>> set) =>
+        new(name, group, SettingKind.Text, help, c => string.Join(',', get(c).Select(v => v.ToString(CultureInfo.InvariantCulture))), (c, text) =>
+        {
+            List<double> values = [];
+            foreach (string part in text.Split(',', StringSplitOptions.RemoveEmptyEntries))
+            {
+                values.Add(double.TryParse(part, NumberStyles.Float, CultureInfo.InvariantCulture, out double value) && double.IsFinite(value)
+                    && value > (values.Count == 0 ? 0 : values[^1]) ? value : throw new FormatException("rising numbers above 0, separated by commas"));
+            }
+
+            set(c, values);
+        });
+
     private static double ParseReal(string text, double minimum, double maximum) =>
         double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double value) && value >= minimum && value <= maximum
             ? value

@@ -5,20 +5,32 @@ using HpcBatchNorm.Planning;
 
 namespace HpcBatchNorm.Training;
 
-/// <summary>How the learning rate falls.</summary>
-public enum DecayMode
+/// <summary>
+/// How the learning rate changes over a run (<see cref="LearningRateSchedule"/>). Those in epochs count from the start of the run; those that span the run
+/// take what remains of it after the warm-up.
+/// </summary>
+public enum ScheduleKind
 {
-    /// <summary><see cref="Constants"/> when the run is at least <see cref="TrainingConfig.ScheduleEpochs"/> long, otherwise <see cref="Span"/>.</summary>
+    /// <summary><see cref="Exponential"/> when the run is at least <see cref="TrainingConfig.ScheduleEpochs"/> long, otherwise <see cref="Span"/>.</summary>
     Auto,
 
-    /// <summary>Times <see cref="TrainingConfig.DecayRate"/> every <see cref="TrainingConfig.DecayEpochs"/> epochs, in steps (a staircase).</summary>
-    Constants,
+    /// <summary>Times <see cref="TrainingConfig.DecayRate"/> every <see cref="TrainingConfig.DecayEpochs"/> epochs (a staircase): the paper's, and GoogLeNet's.</summary>
+    Exponential,
 
     /// <summary>Exponentially, so that the run ends at <see cref="TrainingConfig.FinalLearningRateFraction"/> of the start.</summary>
     Span,
 
-    /// <summary>Not at all.</summary>
-    None,
+    /// <summary>Times <see cref="TrainingConfig.Gamma"/> at every one of <see cref="TrainingConfig.Milestones"/>.</summary>
+    Step,
+
+    /// <summary>Half a cosine down to <see cref="TrainingConfig.MinimumLearningRate"/>, which the step after the last would have.</summary>
+    Cosine,
+
+    /// <summary>A straight line down to <see cref="TrainingConfig.MinimumLearningRate"/>, which the step after the last would have.</summary>
+    Linear,
+
+    /// <summary>Always the same.</summary>
+    Constant,
 }
 
 /// <summary>
@@ -40,11 +52,26 @@ public sealed class TrainingConfig
 
     // The optimizer.
 
-    /// <summary>Learning rate of the first step.</summary>
+    /// <summary>Learning rate that the schedule starts from.</summary>
     public float LearningRate { get; set; } = 0.0015f;
 
-    /// <summary>How the learning rate falls.</summary>
-    public DecayMode Decay { get; set; }
+    /// <summary>How the learning rate changes over the run.</summary>
+    public ScheduleKind Schedule { get; set; }
+
+    /// <summary>Epochs after which <see cref="ScheduleKind.Step"/> multiplies the learning rate, rising.</summary>
+    public IReadOnlyList<double> Milestones { get; set; } = [];
+
+    /// <summary>What <see cref="ScheduleKind.Step"/> multiplies it by.</summary>
+    public double Gamma { get; set; } = 0.1;
+
+    /// <summary>What <see cref="ScheduleKind.Cosine"/> and <see cref="ScheduleKind.Linear"/> end at.</summary>
+    public double MinimumLearningRate { get; set; }
+
+    /// <summary>Epochs over which the learning rate rises in a straight line before the schedule, 0 for none.</summary>
+    public double WarmupEpochs { get; set; }
+
+    /// <summary>Learning rate that the warm-up rises from.</summary>
+    public double WarmupLearningRate { get; set; }
 
     /// <summary>Factor of one decay.</summary>
     public double DecayRate { get; set; } = 0.96;
@@ -55,7 +82,7 @@ public sealed class TrainingConfig
     /// <summary>Length of the run the decay constants were made for, in epochs.</summary>
     public double ScheduleEpochs { get; set; }
 
-    /// <summary>Share of the first learning rate that a run with <see cref="DecayMode.Span"/> ends at.</summary>
+    /// <summary>Share of the first learning rate that a run with <see cref="ScheduleKind.Span"/> ends at.</summary>
     public double FinalLearningRateFraction { get; set; } = 0.086;
 
     /// <summary>Momentum, weight decay, averaging and the like; batch, image size and seed are taken from the properties below.</summary>
@@ -69,7 +96,7 @@ public sealed class TrainingConfig
     /// <summary>Height and width of the network's input in pixels.</summary>
     public int ImageSize { get; set; } = 224;
 
-    /// <summary>Images per step.</summary>
+    /// <summary>Images per forward and backward pass: what batch normalization sees together.</summary>
     public int BatchSize { get; set; } = 32;
 
     /// <summary>Order of training images.</summary>

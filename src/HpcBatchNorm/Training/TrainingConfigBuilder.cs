@@ -46,8 +46,9 @@ public sealed class TrainingConfigBuilder
     /// <summary>Sets one setting by name, as a flag does.</summary>
     public TrainingConfigBuilder Set(string name, string value, string origin = "flag")
     {
-        TrainingSettings.Find(name).Set(Config, value);
-        _origins[name] = origin;
+        Setting setting = TrainingSettings.Find(name);
+        setting.Set(Config, value);
+        _origins[setting.Name] = origin;
         return this;
     }
 

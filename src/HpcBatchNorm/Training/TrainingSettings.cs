@@ -42,17 +42,28 @@ public static class TrainingSettings
         Switch("average-includes-padding", Network, "Average pooling inside modules counts padding as zeros",
             c => c.Network.AverageIncludesPadding, (c, v) => c.Network = c.Network with { AverageIncludesPadding = v }),
 
-        Real("learning-rate", Optimizer, "Learning rate of the first step (change 1 raises it)", 0, Unbounded,
+        Real("learning-rate", Optimizer, "Learning rate that the schedule starts from (change 1 raises it)", 0, Unbounded,
             c => c.LearningRate, (c, v) => c.LearningRate = v) with { Aliases = ["--lr"] },
-        Choice("decay", Optimizer, "How the learning rate falls: by decay-rate and decay-epochs (constants), to final-learning-rate-fraction at the end (span), "
-            + "or constants for runs of schedule-epochs or more and span for shorter ones (auto)", c => c.Decay, (c, v) => c.Decay = v),
-        Real64("decay-rate", Optimizer, "Factor of one decay", 1e-6, 1, c => c.DecayRate, (c, v) => c.DecayRate = v),
-        Real64("decay-epochs", Optimizer, "Epochs between decays (change 4 makes it six times smaller)", 1e-6, Unbounded,
+        Choice("schedule", Optimizer, "How the learning rate falls: by decay-rate and decay-epochs (exponential), exponentially to final-learning-rate-fraction at the end (span), "
+            + "by gamma at milestones (step), to minimum-learning-rate at the end (cosine, linear), not at all (constant); "
+            + "auto: exponential for runs of schedule-epochs or more, span for shorter ones", c => c.Schedule, (c, v) => c.Schedule = v)
+            with { Aliases = ["--sched", "--lr-schedule", "--lr-scheduler"] },
+        Real64("decay-rate", Optimizer, "Schedule exponential: factor of one decay", 1e-6, 1, c => c.DecayRate, (c, v) => c.DecayRate = v),
+        Real64("decay-epochs", Optimizer, "Schedule exponential: epochs between decays (change 4 makes it six times smaller)", 1e-6, Unbounded,
             c => c.DecayEpochs, (c, v) => c.DecayEpochs = v),
         Real64("schedule-epochs", Optimizer, "Length of the run that the decay constants were made for", 0, Unbounded,
             c => c.ScheduleEpochs, (c, v) => c.ScheduleEpochs = v),
-        Real64("final-learning-rate-fraction", Optimizer, "Share of the first learning rate that a spanning decay ends at", 1e-9, 1,
+        Real64("final-learning-rate-fraction", Optimizer, "Schedule span: share of the first learning rate it ends at", 1e-9, 1,
             c => c.FinalLearningRateFraction, (c, v) => c.FinalLearningRateFraction = v),
+        Reals("milestones", Optimizer, "Schedule step: epochs after which the learning rate is multiplied by gamma, e.g. 30,60,80",
+            c => c.Milestones, (c, v) => c.Milestones = v) with { Aliases = ["--decay-milestones", "--lr-milestones"] },
+        Real64("gamma", Optimizer, "Schedule step: factor at every milestone", 1e-6, 1, c => c.Gamma, (c, v) => c.Gamma = v) with { Aliases = ["--lr-gamma"] },
+        Real64("minimum-learning-rate", Optimizer, "Schedule cosine or linear: learning rate at the end", 0, Unbounded,
+            c => c.MinimumLearningRate, (c, v) => c.MinimumLearningRate = v) with { Aliases = ["--min-lr"] },
+        Real64("warmup-epochs", Optimizer, "Epochs in which the learning rate first rises in a straight line; any schedule", 0, Unbounded,
+            c => c.WarmupEpochs, (c, v) => c.WarmupEpochs = v) with { Aliases = ["--lr-warmup-epochs"] },
+        Real64("warmup-learning-rate", Optimizer, "Learning rate that the warm-up rises from", 0, Unbounded,
+            c => c.WarmupLearningRate, (c, v) => c.WarmupLearningRate = v) with { Aliases = ["--warmup-lr"] },
         Real("momentum", Optimizer, "Momentum's coefficient", 0, 0.9999, c => c.Optimizer.Mu, (c, v) => c.Optimizer = c.Optimizer with { Mu = v }),
         Switch("nesterov", Optimizer, "Nesterov's momentum", c => c.Optimizer.Nesterov, (c, v) => c.Optimizer = c.Optimizer with { Nesterov = v }),
         Real("weight-decay", Optimizer, "L2 weight (change 3 divides it by five)", 0, Unbounded, c => c.Optimizer.WeightDecay, (c, v) => c.Optimizer = c.Optimizer with { WeightDecay = v })
@@ -108,9 +119,11 @@ public static class TrainingSettings
         Text("output", Run, "Folder of the run; empty: runs/<date>-<model>-<recipe>", c => c.Output, (c, v) => c.Output = v) with { Aliases = ["-o"] },
     ];
 
-    private static readonly Dictionary<string, Setting> ByName = All.ToDictionary(s => s.Name, StringComparer.Ordinal);
+    private static readonly Dictionary<string, Setting> ByName = All
+        .SelectMany(s => s.Aliases.Where(a => a.StartsWith("--", StringComparison.Ordinal)).Select(a => a[2..]).Prepend(s.Name), (s, name) => (s, name))
+        .ToDictionary(pair => pair.name, pair => pair.s, StringComparer.Ordinal);
 
-    /// <summary>The setting of a name.</summary>
+    /// <summary>The setting of a name, or of one of its long aliases without the dashes.</summary>
     /// <exception cref="UserErrorException">There is none; the message suggests the nearest.</exception>
     public static Setting Find(string name) => ByName.TryGetValue(name, out Setting? setting)
         ? setting
@@ -130,6 +143,17 @@ public static class TrainingSettings
         if (config.Steps == 0 && config.Epochs == 0)
         {
             throw new UserErrorException("epochs and steps are both 0; set one of them.");
+        }
+
+        if (config.Schedule == ScheduleKind.Step && config.Milestones.Count == 0)
+        {
+            throw new UserErrorException("schedule: step needs milestones, the epochs after which the learning rate falls; for example 30,60,80.");
+        }
+
+        if (config.Schedule is ScheduleKind.Cosine or ScheduleKind.Linear && config.MinimumLearningRate > config.LearningRate)
+        {
+            throw new UserErrorException(FormattableString.Invariant(
+                $"minimum-learning-rate is {config.MinimumLearningRate}, more than the learning-rate of {config.LearningRate} that the schedule starts from."));
         }
     }
 

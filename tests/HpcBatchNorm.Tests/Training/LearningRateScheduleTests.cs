@@ -23,7 +23,7 @@ public sealed class LearningRateScheduleTests
     [Fact]
     public void Constants_DecayInSteps()
     {
-        var schedule = new LearningRateSchedule(new TrainingConfig { LearningRate = 1, Decay = DecayMode.Constants, DecayRate = 0.5, DecayEpochs = 2 }, 10, 100);
+        var schedule = new LearningRateSchedule(new TrainingConfig { LearningRate = 1, Schedule = ScheduleKind.Exponential, DecayRate = 0.5, DecayEpochs = 2 }, 10, 100);
 
         Assert.Equal([1f, 1f, 0.5f, 0.5f, 0.25f], new long[] { 0, 19, 20, 39, 40 }.Select(schedule.At));
     }
@@ -43,12 +43,89 @@ public sealed class LearningRateScheduleTests
     [Fact]
     public void None_StaysConstant()
     {
-        var schedule = new LearningRateSchedule(new TrainingConfig { LearningRate = 0.1f, Decay = DecayMode.None }, 10, 100);
+        var schedule = new LearningRateSchedule(new TrainingConfig { LearningRate = 0.1f, Schedule = ScheduleKind.Constant }, 10, 100);
 
         Assert.Equal(0.1f, schedule.At(99));
     }
 
     [Fact]
     public void Span_OneStep_IsFinite() =>
-        Assert.Equal(0.1f, new LearningRateSchedule(new TrainingConfig { LearningRate = 0.1f, Decay = DecayMode.Span }, 10, 1).At(0));
+        Assert.Equal(0.1f, new LearningRateSchedule(new TrainingConfig { LearningRate = 0.1f, Schedule = ScheduleKind.Span }, 10, 1).At(0));
+
+    // 10 steps an epoch, 100 steps. Expected values are worked out from the formulas by hand.
+    [Theory]
+    [InlineData("step", 0, 1)]
+    [InlineData("step", 29, 1)]
+    [InlineData("step", 30, 0.2)]
+    [InlineData("step", 59, 0.2)]
+    [InlineData("step", 60, 0.04)]
+    [InlineData("step", 99, 0.04)]
+    [InlineData("cosine", 0, 1)]
+    [InlineData("cosine", 25, 0.868198051533946)] // 0.1 + 0.9 * (1 + sqrt(1/2)) / 2
+    [InlineData("cosine", 50, 0.55)]
+    [InlineData("cosine", 75, 0.231801948466054)]
+    [InlineData("cosine", 99, 0.100222029301767)] // 0.1 + 0.9 * (1 + cos(0.99 pi)) / 2
+    [InlineData("linear", 0, 1)]
+    [InlineData("linear", 50, 0.55)]
+    [InlineData("linear", 99, 0.109)]
+    [InlineData("constant", 99, 1)]
+    [InlineData("exponential", 99, 0.0625)] // 0.5^floor(9.9 / 2)
+    public void At_EverySchedule_FollowsItsFormula(string schedule, long step, double expected) =>
+        Assert.Equal(expected, Make(schedule).At(step), 1e-7);
+
+    [Theory]
+    [InlineData("constant", 0, 0.28)] // 0.1 + 0.9 * 1/5
+    [InlineData("constant", 3, 0.82)]
+    [InlineData("constant", 4, 1)]
+    [InlineData("constant", 5, 1)]
+    [InlineData("step", 30, 0.2)] // epochs count from the start of the run
+    [InlineData("exponential", 20, 0.5)]
+    [InlineData("cosine", 4, 1)]
+    [InlineData("cosine", 5, 1)] // the cosine takes the 95 steps that are left
+    [InlineData("cosine", 24, 0.914057647468726)] // 0.1 + 0.9 * (1 + cos(0.2 pi)) / 2
+    [InlineData("linear", 24, 0.82)]
+    [InlineData("span", 99, 0.086)]
+    public void At_WithWarmup_RisesInALineThenFollowsTheSchedule(string schedule, long step, double expected) =>
+        Assert.Equal(expected, Make(schedule, ("warmup-epochs", "0.5"), ("warmup-lr", "0.1")).At(step), 1e-7);
+
+    [Theory]
+    [InlineData("step", "1, times 0.2 after epochs 3, 6, 4e-2 at the end")]
+    [InlineData("cosine", "1, half a cosine down to 1e-1 after step 100")]
+    [InlineData("linear", "1, in a straight line down to 1e-1 after step 100")]
+    [InlineData("constant", "1, constant")]
+    public void Description_SaysTheRuleAndTheWarmup(string schedule, string expected)
+    {
+        Assert.Equal(expected, Make(schedule).Description);
+        Assert.Equal(expected + "; first 20 steps of warm-up from 0e+0", Make(schedule, ("warmup-epochs", "2")).Description);
+    }
+
+    [Fact]
+    public void Validate_StepWithoutMilestones_SaysWhatToSet()
+    {
+        TrainingConfig config = new TrainingConfigBuilder().Set("sched", "step").Config;
+
+        UserErrorException error = Assert.Throws<UserErrorException>(() => TrainingSettings.Validate(config));
+        Assert.Contains("step needs milestones", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Yaml_LongAliases_AreTheSettingTheyStandFor()
+    {
+        TrainingConfigBuilder builder = new TrainingConfigBuilder().AddYaml("lr: 0.5\nlr-scheduler: cosine\nmin-lr: 0.01\n", "test");
+
+        Assert.Equal((0.5f, ScheduleKind.Cosine, 0.01), (builder.Config.LearningRate, builder.Config.Schedule, builder.Config.MinimumLearningRate));
+        Assert.Equal("test", builder.Origin("learning-rate"));
+    }
+
+    private static LearningRateSchedule Make(string schedule, params (string Name, string Value)[] more)
+    {
+        TrainingConfigBuilder builder = new TrainingConfigBuilder().Set("schedule", schedule).Set("learning-rate", "1").Set("milestones", "3,6").Set("gamma", "0.2")
+            .Set("minimum-learning-rate", "0.1").Set("decay-rate", "0.5").Set("decay-epochs", "2");
+        foreach ((string name, string value) in more)
+        {
+            builder.Set(name, value);
+        }
+
+        return new LearningRateSchedule(builder.Config, 10, 100);
+    }
 }

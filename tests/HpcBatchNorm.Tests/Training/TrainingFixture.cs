@@ -27,7 +27,7 @@ public sealed class TrainingFixture : IDisposable
     public (string Name, string Value)[] Flags(string output, params (string Name, string Value)[] more) =>
     [
         ("backend", Backend), ("data", Data), ("model", "inception-tiny"), ("image-size", "8"), ("batch-size", "4"), ("workers", "1"), ("log-every", "2"),
-        ("dropout", "0.2"), ("decay", "none"), ("output", output), .. more,
+        ("dropout", "0.2"), ("schedule", "constant"), ("output", output), .. more,
     ];
 
     public string NewFolder() => Path.Combine(Folder, Guid.NewGuid().ToString("N"));
