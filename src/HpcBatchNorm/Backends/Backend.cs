@@ -109,6 +109,15 @@ public abstract partial class Backend : IDisposable
     public void Write(DeviceBuffer buffer, ReadOnlySpan<double> values)
     {
         CheckTransfer(buffer, values.Length);
+        if (buffer is RowsBuffer rows)
+        {
+            double[] whole = new double[rows.Parent!.Tensor.Shape.Count];
+            ReadCore(rows.Parent, whole);
+            values.CopyTo(whole.AsSpan(rows.Elements));
+            buffer = rows.Parent;
+            values = whole;
+        }
+
         WriteCore(buffer, values);
     }
 
@@ -116,6 +125,15 @@ public abstract partial class Backend : IDisposable
     public void Write(DeviceBuffer buffer, ReadOnlySpan<float> values)
     {
         CheckTransfer(buffer, values.Length);
+        if (buffer is RowsBuffer rows)
+        {
+            float[] whole = new float[rows.Parent!.Tensor.Shape.Count];
+            ReadCore(rows.Parent, whole);
+            values.CopyTo(whole.AsSpan(rows.Elements));
+            buffer = rows.Parent;
+            values = whole;
+        }
+
         WriteCore(buffer, values);
     }
 
@@ -137,6 +155,14 @@ public abstract partial class Backend : IDisposable
     public void Read(DeviceBuffer buffer, Span<double> values)
     {
         CheckTransfer(buffer, values.Length);
+        if (buffer is RowsBuffer rows)
+        {
+            double[] whole = new double[rows.Parent!.Tensor.Shape.Count];
+            ReadCore(rows.Parent, whole);
+            whole.AsSpan(rows.Elements).CopyTo(values);
+            return;
+        }
+
         ReadCore(buffer, values);
     }
 
@@ -144,6 +170,14 @@ public abstract partial class Backend : IDisposable
     public void Read(DeviceBuffer buffer, Span<float> values)
     {
         CheckTransfer(buffer, values.Length);
+        if (buffer is RowsBuffer rows)
+        {
+            float[] whole = new float[rows.Parent!.Tensor.Shape.Count];
+            ReadCore(rows.Parent, whole);
+            whole.AsSpan(rows.Elements).CopyTo(values);
+            return;
+        }
+
         ReadCore(buffer, values);
     }
 

@@ -96,7 +96,7 @@ public sealed class BufferMap(Backend backend, Precision precision = Precision.F
             {
                 DeviceBuffer? parent = tensor.Parent is null ? null : this[tensor.Parent];
                 DeviceBuffer? layoutLike = tensor.LayoutLike is null ? null : this[tensor.LayoutLike];
-                buffer = backend.CreateBuffer(tensor, parent, layoutLike);
+                buffer = tensor.IsRows ? new RowsBuffer(tensor, parent!) : backend.CreateBuffer(tensor, parent, layoutLike);
                 _buffers.Add(tensor, buffer);
             }
 
@@ -123,4 +123,24 @@ public sealed class BufferMap(Backend backend, Precision precision = Precision.F
 
         _buffers.Clear();
     }
+}
+
+/// <summary>
+/// Some rows of a tensor, for <see cref="Backend"/>'s transfers only: rows of an opaque layout need not lie together, so they travel with the whole.
+/// </summary>
+internal sealed class RowsBuffer(Tensor tensor, DeviceBuffer parent) : DeviceBuffer(tensor, parent)
+{
+    /// <summary>Where the rows stand in the whole tensor's values in logical order.</summary>
+    public Range Elements
+    {
+        get
+        {
+            int start = checked(Tensor.RowOffset * Tensor.Shape.ImageCount);
+            return start..(start + (int)Tensor.Shape.Count);
+        }
+    }
+
+    public override long Bytes => 0;
+
+    protected override long ViewOffsetBytes => 0;
 }

@@ -53,6 +53,9 @@ public sealed record ConvolutionLayer(int OutputChannels, int Kernel, Initialize
     public override string Description =>
         $"convolution {Kernel}x{Kernel}{(Stride > 1 ? $"/{Stride}" : "")}, {OutputChannels}{(Groups > 1 ? $", {Groups} groups" : "")}{(Bias ? ", bias" : "")}";
 
+    /// <summary>True for a dense 1x1 convolution at every position: it mixes channels only.</summary>
+    public bool IsPointwise => Kernel == 1 && Stride == 1 && Pad == 0 && Groups == 1;
+
     /// <summary>The operation for an input of this shape.</summary>
     public ConvolutionSpec Spec(Shape src) => ConvolutionSpec.Square(src, OutputChannels, Kernel, Stride, Pad, Groups, Bias);
 

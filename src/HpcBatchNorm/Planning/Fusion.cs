@@ -9,6 +9,12 @@ public static class Fusion
     /// <summary>Batch normalization writes its channels of a concatenation directly, and reads their gradient there.</summary>
     public const string ConcatSlice = "concat-slice";
 
+    /// <summary>
+    /// Training: 1x1 convolutions of one value are computed as a single wider one, whose output each batch normalization reads its channels of. A 1x1
+    /// convolution behind an average pooling belongs to them: the two commute, so the pooling comes second and has fewer channels.
+    /// </summary>
+    public const string ParallelConvolution = "parallel-1x1";
+
     /// <summary>Batch normalization's gradient overwrites its input; nonlinearities and dropout work in place.</summary>
     public const string InPlace = "in-place";
 
@@ -23,6 +29,7 @@ public static class Fusion
     [
         (BatchNormRelu, "ReLU is computed with the batch normalization before it"),
         (ConcatSlice, "batch normalization writes its channels of a concatenation directly"),
+        (ParallelConvolution, "training: 1x1 convolutions of one value are computed as a single wider one"),
         (InPlace, "gradients and nonlinearities overwrite what is not needed again"),
         (FoldBatchNorm, "inference: batch normalization folds into the layer before it"),
         (ConvolutionRelu, "inference: ReLU is computed with the convolution before it"),

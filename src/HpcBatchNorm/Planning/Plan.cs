@@ -5,7 +5,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Planning;
 
 /// <summary>A persistent tensor of a plan: where its initial or loaded values come from.</summary>
-/// <param name="Tensor">The tensor.</param>
+/// <param name="Tensor">The tensor; rows of a larger one (<see cref="Tensor.IsRows"/>) where several layers' weights lie together.</param>
 /// <param name="Source">The network's parameter it belongs to: itself, or the one it is the momentum or average of.</param>
 public sealed record StateTensor(Tensor Tensor, NetworkParameter Source);
 

@@ -58,6 +58,9 @@ internal abstract class PlanBuilder
 
     protected void Emit(Operation operation) => Operations.Add(operation);
 
+    /// <summary>The nodes that read a node's value, in the network's order.</summary>
+    protected IReadOnlyList<Node> Consumers(Node node) => _consumers[node];
+
     /// <summary>The only consumer of a node, or null when there are several or none.</summary>
     protected Node? OnlyConsumer(Node node) => _consumers[node] is [Node only] ? only : null;
 
@@ -203,12 +206,15 @@ internal abstract class PlanBuilder
     /// <summary>A persistent tensor for a layer's parameter, by its name within the layer.</summary>
     protected Tensor AddState(Node node, string name, TensorLayout layout, DataType type = DataType.Float32)
     {
-        NetworkParameter parameter = Shapes.Parameters.Single(p => p.Node == node && p.Spec.Name == name);
+        NetworkParameter parameter = Parameter(node, name);
         TensorRole role = parameter.Spec.Kind == ParameterKind.RunningStatistic ? TensorRole.RunningStatistic : TensorRole.Parameter;
         var tensor = new Tensor(parameter.Name, parameter.Spec.Shape, role, layout, type);
         State.Add(new StateTensor(tensor, parameter));
         return tensor;
     }
+
+    /// <summary>A layer's parameter, by its name within the layer.</summary>
+    protected NetworkParameter Parameter(Node node, string name) => Shapes.Parameters.Single(p => p.Node == node && p.Spec.Name == name);
 
     /// <summary>Pixels to normalised values.</summary>
     protected Tensor EmitInput(Node node)

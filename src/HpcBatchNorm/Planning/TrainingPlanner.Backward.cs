@@ -46,6 +46,13 @@ internal sealed partial class TrainingPlanner
         Tensor value = Value(input);
         int number = _contributions[input] = _contributions.GetValueOrDefault(input) + 1;
         string name = number == 1 ? $"{input.Name}.diff" : $"{input.Name}.diff{number}";
+        if (PlaceInParallel(input) is Tensor place)
+        {
+            _gradients[input] = place;
+            Emit(operation(place));
+            return;
+        }
+
         if (number == 1 && overwrite is not null && !overwrite.IsSlice && overwrite.Layout == value.Layout && overwrite.DataType == ActivationType && Uses(Fusion.InPlace))
         {
             Count(Fusion.InPlace);

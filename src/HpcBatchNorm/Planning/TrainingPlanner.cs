@@ -25,6 +25,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     {
         _options = options;
         FindGradientNeeds();
+        FindParallelConvolutions();
     }
 
     public static Plan Plan(Network network, TrainingOptions options, BackendTraits traits) => new TrainingPlanner(network, options, traits).Build();
@@ -38,6 +39,13 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             if (node.Layer is InputLayer)
             {
                 pixels = EmitInput(node);
+            }
+            else if (_parallel.TryGetValue(node, out ParallelConvolution? parallel))
+            {
+                if (node == parallel.First)
+                {
+                    EmitParallel(parallel);
+                }
             }
             else if (!(HasValue(node) && node.Layer is ActivationLayer))
             {
@@ -250,8 +258,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     private Tensor Learn(Node node, string name, TensorLayout layout, out Tensor gradient)
     {
         Tensor parameter = AddState(node, name, layout);
-        gradient = new Tensor($"{parameter.Name}.diff", parameter.Shape, TensorRole.ParameterGradient, layout) { LayoutLike = Like(parameter) };
-        _learned.Add((parameter, gradient, State[^1].Source.Spec.Kind));
+        gradient = Learn(parameter, State[^1].Source.Spec.Kind);
         return parameter;
     }
 
@@ -268,6 +275,14 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         return copy;
     }
 
+    /// <summary>Has the optimizer update a parameter; returns the tensor its gradient is wanted in.</summary>
+    private Tensor Learn(Tensor parameter, ParameterKind kind)
+    {
+        var gradient = new Tensor($"{parameter.Name}.diff", parameter.Shape, TensorRole.ParameterGradient, parameter.Layout) { LayoutLike = Like(parameter) };
+        _learned.Add((parameter, gradient, kind));
+        return gradient;
+    }
+
     private static Tensor? Like(Tensor parameter) => parameter.Layout == TensorLayout.Opaque ? parameter : null;
 
     private void EmitUpdate()
@@ -280,8 +295,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             Emit(new ClipGradients("clip", [.. _learned.Select(l => l.Gradient)], gradientScale, norm, _options.ClipNorm));
         }
 
-        NetworkParameter[] sources = [.. State.Select(s => s.Source)];
-        Tensor[] persistent = [.. State.Select(s => s.Tensor)];
+        StateTensor[] persistent = [.. State];
         foreach (ParameterKind kind in new[] { ParameterKind.Weights, ParameterKind.ScaleShiftBias })
         {
             var group = _learned.Where(l => l.Kind == kind).ToArray();
@@ -293,9 +307,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             List<Tensor> momenta = [];
             foreach ((Tensor parameter, _, _) in group)
             {
-                var momentum = new Tensor($"{parameter.Name}.momentum", parameter.Shape, TensorRole.Momentum, parameter.Layout) { LayoutLike = Like(parameter) };
-                momenta.Add(momentum);
-                State.Add(new StateTensor(momentum, sources[Array.IndexOf(persistent, parameter)]));
+                momenta.Add(AddTwin(persistent, parameter, TensorRole.Momentum));
             }
 
             float decay = kind == ParameterKind.Weights || _options.DecayScaleAndShift ? _options.WeightDecay : 0;
@@ -306,16 +318,22 @@ internal sealed partial class TrainingPlanner : PlanBuilder
 
         if (_options.AverageDecay > 0)
         {
-            List<Tensor> averages = [];
-            for (int i = 0; i < persistent.Length; i++)
-            {
-                Tensor source = persistent[i];
-                var average = new Tensor($"{source.Name}.average", source.Shape, TensorRole.Average, source.Layout) { LayoutLike = Like(source) };
-                averages.Add(average);
-                State.Add(new StateTensor(average, sources[i]));
-            }
-
-            Emit(new UpdateAverage("average", persistent, averages, _options.AverageDecay));
+            Tensor[] sources = [.. persistent.Select(s => s.Tensor.Root).Distinct()];
+            Emit(new UpdateAverage("average", sources, [.. sources.Select(s => AddTwin(persistent, s, TensorRole.Average))], _options.AverageDecay));
         }
+    }
+
+    /// <summary>A persistent tensor that accompanies another, laid out as it is: under <c>name.momentum</c> or <c>name.average</c> of each layer it belongs to.</summary>
+    private Tensor AddTwin(StateTensor[] persistent, Tensor tensor, TensorRole role)
+    {
+        string suffix = role.ToString().ToLowerInvariant();
+        var twin = new Tensor($"{tensor.Name}.{suffix}", tensor.Shape, role, tensor.Layout) { LayoutLike = Like(tensor) };
+        foreach (StateTensor entry in persistent.Where(s => s.Tensor.Root == tensor))
+        {
+            Tensor part = entry.Tensor;
+            State.Add(new StateTensor(part.IsRows ? twin.Rows($"{part.Name}.{suffix}", part.RowOffset, part.Shape.N) : twin, entry.Source));
+        }
+
+        return twin;
     }
 }

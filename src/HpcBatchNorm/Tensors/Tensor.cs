@@ -63,6 +63,7 @@ public enum TensorRole
 /// A named value in a plan: pure data, no memory. A backend makes a <c>DeviceBuffer</c> of it.
 /// A tensor with a <see cref="Parent"/> is a view of its parent's memory: channels
 /// [<see cref="ChannelOffset"/>, <see cref="ChannelOffset"/> + C) of every image (a concatenation slice),
+/// rows [<see cref="RowOffset"/>, <see cref="RowOffset"/> + N) (one layer's share of weights that several layers have together),
 /// or the whole of it under another name (an in-place result).
 /// </summary>
 public sealed class Tensor
@@ -103,6 +104,12 @@ public sealed class Tensor
     /// <summary>First channel of <see cref="Parent"/> that this view covers.</summary>
     public int ChannelOffset { get; private init; }
 
+    /// <summary>First row (N) of <see cref="Parent"/> that this view covers.</summary>
+    public int RowOffset { get; private init; }
+
+    /// <summary>True when the tensor is some rows of its parent: it can be read and written from the host, but no operation takes it.</summary>
+    public bool IsRows { get; private init; }
+
     /// <summary>For an <see cref="TensorLayout.Opaque"/> tensor: the tensor whose physical layout it must share (momentum follows weights).</summary>
     public Tensor? LayoutLike { get; init; }
 
@@ -125,6 +132,18 @@ public sealed class Tensor
         }
 
         return new Tensor(name, Shape.WithChannels(channels), Role, Layout, DataType) { Parent = this, ChannelOffset = channelOffset };
+    }
+
+    /// <summary>A view of <paramref name="rows"/> rows of this tensor from <paramref name="rowOffset"/> on, for transfers from and to the host.</summary>
+    public Tensor Rows(string name, int rowOffset, int rows)
+    {
+        if (Parent is not null || rowOffset < 0 || rows < 1 || rowOffset + rows > Shape.N)
+        {
+            throw new ArgumentOutOfRangeException(nameof(rowOffset),
+                $"'{name}' takes rows {rowOffset} to {rowOffset + rows} of '{Name}', which has {Shape.N}{(Parent is null ? "" : " and is a view itself")}.");
+        }
+
+        return new Tensor(name, Shape with { N = rows }, Role, Layout, DataType) { Parent = this, RowOffset = rowOffset, IsRows = true };
     }
 
     /// <summary>The same memory under another name and role: an operation that works in place writes its result here.</summary>

@@ -23,15 +23,20 @@ public static class NetworkVerifier
             [plan.Pixels] = Fills.Integers(0, 255),
             [plan.Labels!] = Fills.Integers(0, plan.Probabilities.Shape.C - 1),
         };
-        foreach (StateTensor entry in plan.State)
+        foreach (IGrouping<Tensor, StateTensor> entries in plan.State.GroupBy(s => s.Tensor.Root))
         {
-            inputs[entry.Tensor] = entry.Tensor.Role == TensorRole.Momentum ? Fills.Uniform(-1e-3, 1e-3) : (shape, _, values) =>
+            inputs[entries.Key] = entries.Key.Role == TensorRole.Momentum ? Fills.Uniform(-1e-3, 1e-3) : (_, _, values) =>
             {
-                float[] initial = new float[values.Length];
-                entry.Source.Spec.Initializer.Fill(shape, initial, training.Seed, entry.Source.Name);
-                for (int i = 0; i < initial.Length; i++)
+                // In the order of their rows, where several layers' parameters lie together.
+                int start = 0;
+                foreach (StateTensor entry in entries)
                 {
-                    values[i] = initial[i];
+                    float[] initial = new float[entry.Tensor.Shape.Count];
+                    entry.Source.Spec.Initializer.Fill(entry.Tensor.Shape, initial, training.Seed, entry.Source.Name);
+                    foreach (float value in initial)
+                    {
+                        values[start++] = value;
+                    }
                 }
             };
         }
@@ -97,7 +102,7 @@ public static class NetworkVerifier
             int[] labels = Array.ConvertAll(step.InputValues(plan.Labels!), v => (int)v);
             alone.Write(plan.Pixels, (ReadOnlySpan<byte>)pixels);
             alone.Write(plan.Labels!, (ReadOnlySpan<int>)labels);
-            foreach (Tensor tensor in plan.State.Select(s => s.Tensor))
+            foreach (Tensor tensor in plan.State.Select(s => s.Tensor.Root).Distinct())
             {
                 double[] values = step.InputValues(tensor);
                 session.Write(tensor, (ReadOnlySpan<double>)values);
@@ -106,7 +111,7 @@ public static class NetworkVerifier
 
             session.Step(pixels, labels, step.Context);
             alone.Execute(step.Context);
-            foreach (Tensor tensor in plan.State.Select(s => s.Tensor))
+            foreach (Tensor tensor in plan.State.Select(s => s.Tensor.Root).Distinct())
             {
                 float[] reused = new float[tensor.Shape.Count], own = new float[tensor.Shape.Count];
                 session.Read(tensor, (Span<float>)reused);

@@ -16,9 +16,11 @@ public class PlannerTests
         Plan plan = Train("bn-inception", new NetworkOptions(), new TrainingOptions { Batch = 2 });
 
         Assert.DoesNotContain(plan.Operations, o => o is Copy { Kind: "reorder" });
-        Assert.Equal(69, plan.Operations.OfType<ConvolutionForward>().Count());
-        Assert.Equal(69, plan.Operations.OfType<ConvolutionBackwardWeights>().Count());
-        Assert.Equal(68, plan.Operations.OfType<ConvolutionBackwardData>().Count()); // none for the images
+        // 69 in the network; each of the ten modules computes its 1x1 convolutions of one value together: four in the seven with an average pooling,
+        // three in 5b (max pooling before the projection), two in 3c and 4e (no projection, no 1x1).
+        Assert.Equal(69 - 7 * 3 - 2 - 2 * 1, plan.Operations.OfType<ConvolutionForward>().Count());
+        Assert.Equal(44, plan.Operations.OfType<ConvolutionBackwardWeights>().Count());
+        Assert.Equal(43, plan.Operations.OfType<ConvolutionBackwardData>().Count()); // none for the images
         Assert.Equal(69, plan.Operations.OfType<BatchNormBackward>().Count());
         Assert.DoesNotContain(plan.Operations, o => o is ActivationForward); // all ReLUs fused
         // Concatenations need a copy only for the two pass-through poolings, forward and backward.
@@ -28,10 +30,13 @@ public class PlannerTests
     [Fact]
     public void TrainingPlan_GradientsFanIn_OncePerExtraConsumer()
     {
+        Plan separate = Train("bn-inception", new NetworkOptions(), new TrainingOptions { Batch = 2, DisabledFusions = [Fusion.ParallelConvolution] });
         Plan plan = Train("bn-inception", new NetworkOptions(), new TrainingOptions { Batch = 2 });
 
         // A module's input has as many consumers as branches: 4, or 3 where there is no 1x1. Every one after the first adds.
-        Assert.Equal(8 * 3 + 2 * 2, plan.Operations.OfType<Sum>().Count());
+        Assert.Equal(8 * 3 + 2 * 2, separate.Operations.OfType<Sum>().Count());
+        // With parallel convolutions only the max poolings of 3c, 4e and 5b are consumers of their own.
+        Assert.Equal(3, plan.Operations.OfType<Sum>().Count());
     }
 
     [Theory]
@@ -41,7 +46,7 @@ public class PlannerTests
     [InlineData("mnist-mlp")]
     public void TrainingPlan_EveryReadWasWrittenBefore(string name)
     {
-        foreach (string[] disabled in new string[][] { [], [Fusion.BatchNormRelu], [Fusion.ConcatSlice], [Fusion.InPlace], [Fusion.BatchNormRelu, Fusion.ConcatSlice, Fusion.InPlace] })
+        foreach (string[] disabled in new string[][] { [], [Fusion.BatchNormRelu], [Fusion.ConcatSlice], [Fusion.InPlace], [Fusion.ParallelConvolution], [Fusion.BatchNormRelu, Fusion.ConcatSlice, Fusion.InPlace] })
         {
             Plan plan = Train(
                 name, new NetworkOptions { AuxiliaryHeads = name == "inception", Dropout = 0.1f },
