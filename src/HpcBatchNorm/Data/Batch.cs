@@ -8,16 +8,16 @@ public sealed class Batch : IDisposable
 {
     private readonly BatchLoader _loader;
 
-    internal Batch(BatchLoader loader, int batchSize, int imageSize, int channels)
+    internal Batch(BatchLoader loader, LoaderOptions options)
     {
         _loader = loader;
-        ImageBytes = imageSize * imageSize * channels;
-        Pixels = GC.AllocateArray<byte>(checked(batchSize * ImageBytes), pinned: true);
-        Labels = new int[batchSize];
-        Indices = new int[batchSize];
+        ImageBytes = checked(options.Crops * options.ImageSize * options.ImageSize * options.Channels);
+        Pixels = GC.AllocateArray<byte>(checked(options.BatchSize * ImageBytes), pinned: true);
+        Labels = new int[options.BatchSize];
+        Indices = new int[options.BatchSize];
     }
 
-    /// <summary>Images one after the other, each S rows of S pixels of R, G, B, or of one grey value (NHWC). Beyond <see cref="Count"/> images: zeros. The array never moves.</summary>
+    /// <summary>Images one after the other, each S rows of S pixels of R, G, B, or of one grey value (NHWC); in multi-crop evaluation all views of an image one after the other. Beyond <see cref="Count"/> images: zeros. The array never moves.</summary>
     public byte[] Pixels { get; }
 
     /// <summary>Class indices. Beyond <see cref="Count"/>: zeros.</summary>
@@ -31,7 +31,7 @@ public sealed class Batch : IDisposable
     /// </summary>
     public int Count { get; internal set; }
 
-    /// <summary>Bytes of one image: S * S * channels.</summary>
+    /// <summary>Bytes of one image: S * S * channels, times the crops of multi-crop evaluation.</summary>
     public int ImageBytes { get; }
 
     /// <summary>The step this batch is for, counted from 0 over all epochs.</summary>

@@ -43,7 +43,7 @@ public sealed class BatchLoader : IDisposable
         ArgumentOutOfRangeException.ThrowIfNegative(firstStep);
         _dataset = dataset;
         _options = options;
-        _itemsPerEpoch = checked(dataset.Count * options.Crops);
+        _itemsPerEpoch = dataset.Count;
         BatchesPerEpoch = options.DropLast ? _itemsPerEpoch / options.BatchSize : (_itemsPerEpoch - 1) / options.BatchSize + 1;
         if (BatchesPerEpoch == 0)
         {
@@ -55,7 +55,7 @@ public sealed class BatchLoader : IDisposable
         _ring = new Entry[options.Prefetch + 1];
         for (int i = 0; i < _ring.Length; i++)
         {
-            _ring[i] = new Entry(new Batch(this, options.BatchSize, options.ImageSize, options.Channels));
+            _ring[i] = new Entry(new Batch(this, options));
         }
 
         _workers = new Thread[options.Workers];
@@ -251,11 +251,11 @@ public sealed class BatchLoader : IDisposable
         var order = new EpochOrder(_options.Seed, epoch, _dataset.Count);
         for (int tries = 0; tries < _dataset.Count; tries++)
         {
-            int place = (position / _options.Crops + tries) % _dataset.Count;
+            int place = (position + tries) % _dataset.Count;
             int index = _options.Shuffle == ShuffleMode.Global ? order[place] : place;
             if (!_badImages.TryGetValue(index, out ImageStatus status))
             {
-                status = renderer.Render(index, position % _options.Crops, epoch, (uint)position, pixels);
+                status = renderer.Render(index, epoch, (uint)position, pixels);
             }
 
             if (status == ImageStatus.Ok)

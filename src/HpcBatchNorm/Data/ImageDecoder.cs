@@ -216,4 +216,8 @@ internal sealed class ImageDecoder : IDisposable
 /// <summary>
 /// Decoded pixels: the rectangle at (X, Y) of Width x Height pixels of the image reduced by the codec to <paramref name="Scale"/> of its size.
 /// </summary>
-internal readonly record struct DecodedWindow(int X, int Y, int Width, int Height, int Stride, double Scale);
+internal readonly record struct DecodedWindow(int X, int Y, int Width, int Height, int Stride, double Scale)
+{
+    /// <summary>A rectangle of the full-size image, in pixels of the window.</summary>
+    public ImageCrop ToWindow(ImageCrop crop) => new(crop.X * Scale - X, crop.Y * Scale - Y, crop.Width * Scale, crop.Height * Scale, crop.Mirror);
+}

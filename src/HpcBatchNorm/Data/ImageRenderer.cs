@@ -12,14 +12,17 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options)
     private readonly ImageDecoder _decoder = new();
     private readonly Resampler _resampler = new(options.ImageSize);
     private byte[] _encoded = new byte[1 << 18];
+    private ViewRenderer? _views;
 
-    /// <summary>Renders item <paramref name="position"/> of an epoch, which shows image <paramref name="index"/>, to size x size x channels bytes.</summary>
+    /// <summary>
+    /// Renders item <paramref name="position"/> of an epoch, which shows image <paramref name="index"/>, to size x size x channels bytes; in multi-crop evaluation
+    /// all views of the image, one after the other.
+    /// </summary>
     /// <param name="index">The image.</param>
-    /// <param name="view">Which of the evaluation crops.</param>
     /// <param name="epoch">Key of the random draws, with the position.</param>
     /// <param name="position">Key of the random draws, with the epoch.</param>
     /// <param name="pixels">Where the pixels go; unchanged unless the result is <see cref="ImageStatus.Ok"/>.</param>
-    public ImageStatus Render(int index, int view, uint epoch, uint position, Span<byte> pixels)
+    public ImageStatus Render(int index, uint epoch, uint position, Span<byte> pixels)
     {
         int length = dataset.ReadEncoded(index, ref _encoded);
         try
@@ -34,8 +37,8 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options)
 
             status = options.Augmentation is { } augmentation
                 ? DecodeRandomCrop(augmentation, epoch, position)
-                : DecodeView(view);
-            if (status == ImageStatus.Ok)
+                : options.Crops == 1 ? DecodeCenter() : DecodeViews(pixels);
+            if (status == ImageStatus.Ok && options.Crops == 1)
             {
                 if (options.Augmentation is { PhotometricStrength: > 0 } distortion)
                 {
@@ -84,14 +87,27 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options)
         return DecodeAndResize(crop, margin: 0, TrainingMargin);
     }
 
-    private ImageStatus DecodeView(int view)
+    private ImageStatus DecodeCenter()
     {
-        ImageCrop crop = options.Crops == 1
-            ? ImageCrop.Center(_decoder.Width, _decoder.Height, options.ImageSize, options.CropFraction)
-            : ImageCrop.Views(_decoder.Width, _decoder.Height, options.ImageSize, options.CropFraction, options.Crops)[view];
+        ImageCrop crop = ImageCrop.Center(_decoder.Width, _decoder.Height, options.ImageSize, options.CropFraction);
         // The image is resized first and cut out then, so pixels around the crop count within the filter's reach.
         double reach = Math.Max(1, Math.Max(crop.Width, crop.Height) / options.ImageSize);
         return DecodeAndResize(crop, margin: (int)Math.Ceiling(reach) + 1, EvaluationMargin);
+    }
+
+    private ImageStatus DecodeViews(Span<byte> pixels)
+    {
+        _views ??= new ViewRenderer(options, _resampler);
+        double smallestScale = EvaluationMargin * _views.Prepare(_decoder.Width, _decoder.Height);
+        ImageStatus status = _decoder.Decode(0, 0, _decoder.Width, _decoder.Height, smallestScale);
+        int bytes = pixels.Length / options.Crops;
+        for (int i = 0; i < _views.Count && status == ImageStatus.Ok; i++)
+        {
+            _views.Render(i, _decoder.Pixels, _decoder.Window);
+            Store(pixels.Slice(i * bytes, bytes));
+        }
+
+        return status;
     }
 
     private ImageStatus DecodeAndResize(ImageCrop crop, int margin, double pixelsPerResult)
@@ -104,9 +120,7 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options)
         if (status == ImageStatus.Ok)
         {
             DecodedWindow window = _decoder.Window;
-            var inWindow = new ImageCrop(
-                crop.X * window.Scale - window.X, crop.Y * window.Scale - window.Y, crop.Width * window.Scale, crop.Height * window.Scale, crop.Mirror);
-            _resampler.Resize(_decoder.Pixels, window.Width, window.Height, window.Stride, inWindow);
+            _resampler.Resize(_decoder.Pixels, window.Width, window.Height, window.Stride, window.ToWindow(crop));
         }
 
         return status;

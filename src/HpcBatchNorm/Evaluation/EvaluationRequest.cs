@@ -1,6 +1,5 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
-using HpcBatchNorm.Networks;
 using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Evaluation;
@@ -11,7 +10,7 @@ namespace HpcBatchNorm.Evaluation;
 /// </summary>
 public sealed record EvaluationRequest
 {
-    /// <summary>Checkpoints; several form an ensemble, whose class probabilities are averaged.</summary>
+    /// <summary>Checkpoints; several form an ensemble, whose class probabilities are averaged. They may be of different networks for the same classes.</summary>
     public required IReadOnlyList<string> Checkpoints { get; init; }
 
     /// <summary>Settings that replace the checkpoint's, by name: <c>data</c>, <c>batch-size</c>, <c>backend</c>, ...</summary>
@@ -20,65 +19,47 @@ public sealed record EvaluationRequest
     /// <summary>Views per image: 1, 10 or 144.</summary>
     public int Crops { get; init; } = 1;
 
+    /// <summary>
+    /// What batch normalization uses: the running (or population) statistics, as it should, or those of each batch, which only serves to show the difference
+    /// and takes one view.
+    /// </summary>
+    public BatchNormStatistics Statistics { get; init; } = BatchNormStatistics.Running;
+
     /// <summary>Evaluates.</summary>
     /// <param name="note">Told what is used.</param>
-    /// <param name="progress">Told images done and images in all; may be null.</param>
+    /// <param name="progress">Told after every batch; may be null.</param>
     /// <param name="stop">Cancels between batches.</param>
     /// <exception cref="UserErrorException">A checkpoint or the data set cannot be used, or they do not fit together.</exception>
-    public EvaluationResult Run(Action<string> note, Action<long, long>? progress = null, CancellationToken stop = default)
+    public EvaluationResult Run(Action<string> note, Action<EvaluationProgress>? progress = null, CancellationToken stop = default)
     {
+        if (Statistics == BatchNormStatistics.Batch && Crops > 1)
+        {
+            throw new UserErrorException("Batch statistics go with one crop: the views of one image are no random batch.");
+        }
+
         List<Checkpoint> checkpoints = [];
         try
         {
             checkpoints.AddRange(Checkpoints.Select(Checkpoint.Open));
-            TrainingConfig config = Configure(checkpoints[0]);
-            if (config.Data.Length == 0)
+            TrainingConfig config = EvaluationSetup.Configure(checkpoints[0], Flags);
+            using ImageDataset dataset = EvaluationSetup.Open(config, DatasetSplit.Validation, note);
+            EnsembleMember[] members = [.. checkpoints.Select(c => EnsembleMember.Read(c, dataset, config.ImageSize))];
+            if (Array.Find(members, m => m.Network.InputChannels != members[0].Network.InputChannels) is { } other)
             {
-                throw new UserErrorException("The checkpoint does not say which data it was trained on; give --data.");
+                throw new UserErrorException(FormattableString.Invariant(
+                    $"{members[0].Network.Name} takes images of {members[0].Network.InputChannels} channels, {other.Network.Name} of {other.Network.InputChannels}; they cannot form an ensemble."));
             }
 
-            using ImageDataset dataset = ImageDataset.Open(config.Data, DatasetSplit.Validation, new Notes(note));
-            EnsembleMember[] members = [.. checkpoints.Select(c => Member(c, config, dataset))];
             using Backend backend = Backend.Create(config.Backend, config.BackendOptions);
             note(FormattableString.Invariant(
                 $"{dataset.Source}: {dataset.Count} images, {dataset.ClassCount} classes; {Crops} view(s) of {config.ImageSize} px, batch {config.BatchSize}, {backend.Name}: {backend.Description}"));
-            var evaluator = new Evaluator(backend, dataset, EvaluationSetup.Loading(config, members[0].Network) with { Crops = Crops }, EvaluationSetup.Session(config));
+            var evaluator = new Evaluator(
+                backend, dataset, EvaluationSetup.Loading(config, members[0].Network, Crops), EvaluationSetup.Session(config, Crops) with { Statistics = Statistics });
             return evaluator.Run(members, sharedArena: null, progress, stop);
         }
         finally
         {
             checkpoints.ForEach(c => c.Dispose());
         }
-    }
-
-    private TrainingConfig Configure(Checkpoint checkpoint)
-    {
-        TrainingConfigBuilder builder = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, checkpoint.Path);
-        foreach ((string name, string value) in Flags)
-        {
-            builder.Set(name, value);
-        }
-
-        return builder.Config;
-    }
-
-    /// <summary>The network a checkpoint was trained with, which in an ensemble may differ from its neighbours'.</summary>
-    private static EnsembleMember Member(Checkpoint checkpoint, TrainingConfig config, ImageDataset dataset)
-    {
-        IReadOnlyList<string> classes = checkpoint.Info.ClassNames;
-        if (!classes.SequenceEqual(dataset.ClassNames))
-        {
-            throw new UserErrorException(FormattableString.Invariant(
-                $"'{checkpoint.Path}' knows {classes.Count} other classes ({classes[0]}, ...) than the {dataset.ClassCount} of '{dataset.Source}' ({dataset.ClassNames[0]}, ...)."));
-        }
-
-        TrainingConfig own = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, checkpoint.Path).Config;
-        Network network = NetworkCatalog.Create(own.Model, own.Network with { Classes = classes.Count });
-        return new EnsembleMember(network, checkpoint.ReadNetworkState(network.Infer(1, config.ImageSize, config.ImageSize), own.Model));
-    }
-
-    private sealed class Notes(Action<string> note) : IProgress<string>
-    {
-        public void Report(string value) => note(value);
     }
 }

@@ -1,145 +1,169 @@
 using System.Diagnostics;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
-using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
 
 namespace HpcBatchNorm.Evaluation;
 
-/// <summary>A network with its parameters and statistics. Several form an ensemble.</summary>
-public sealed record EnsembleMember(Network Network, NetworkState State);
+/// <summary>Told each image's class probabilities, averaged over its views and the members of an ensemble.</summary>
+/// <param name="image">Index of the image in the data set.</param>
+/// <param name="label">Its class.</param>
+/// <param name="probabilities">One value per class; valid during the call.</param>
+public delegate void PredictionHandler(int image, int label, ReadOnlySpan<double> probabilities);
 
 /// <summary>
-/// Accuracy over every image of a data set exactly once, the last partial batch included. Class probabilities are averaged over the crops of an image
-/// and over the members of an ensemble (section 4.2.3); batch normalization is folded (Algorithm 2), so an image's result depends on it alone.
+/// Accuracy over every image of a data set exactly once, the last partial batch included. Class probabilities are averaged over the views of an image
+/// and over the members of an ensemble (section 4.2.3). With running statistics, the default, batch normalization is folded (Algorithm 2) and an image's
+/// result depends on it alone. With batch statistics it depends on its neighbours: on the batch size and the order of the images; the last partial
+/// batch is normalised by its own images.
 /// </summary>
+/// <param name="backend">Where the networks run.</param>
+/// <param name="dataset">The images.</param>
+/// <param name="loaderOptions">Images per batch, and their views.</param>
+/// <param name="sessionOptions">
+/// Views per forward pass, a divisor of the views of a batch, and how they are normalised; <see cref="EvaluationSetup"/> makes both from a configuration.
+/// </param>
+/// <exception cref="ArgumentException">The batches do not fit, or batch statistics are asked for with several views.</exception>
 public sealed class Evaluator(Backend backend, ImageDataset dataset, LoaderOptions loaderOptions, InferenceOptions sessionOptions)
 {
-    private const int Top = 5;
+    private readonly int _views = loaderOptions.BatchSize * loaderOptions.Crops % sessionOptions.Batch == 0
+        ? loaderOptions.BatchSize * loaderOptions.Crops
+        : throw new ArgumentException(FormattableString.Invariant(
+            $"The session's batch of {sessionOptions.Batch} does not divide the {loaderOptions.BatchSize} x {loaderOptions.Crops} views of a loaded batch."));
+
+    /// <summary>Told every image's probabilities; may be null.</summary>
+    public PredictionHandler? OnPrediction { get; init; }
 
     /// <summary>Evaluates one network or an ensemble.</summary>
     /// <param name="members">Networks for the same classes.</param>
     /// <param name="sharedArena">Memory of a session that is idle meanwhile, or null.</param>
-    /// <param name="progress">Told images done and images in all, after every batch; may be null.</param>
+    /// <param name="progress">Told after every batch; may be null.</param>
     /// <param name="stop">Cancels between batches.</param>
     /// <exception cref="UserErrorException">No image could be read, or an image could not and the policy is to fail.</exception>
     public EvaluationResult Run(
-        IReadOnlyList<EnsembleMember> members, DeviceMemory? sharedArena = null, Action<long, long>? progress = null, CancellationToken stop = default)
+        IReadOnlyList<EnsembleMember> members, DeviceMemory? sharedArena = null, Action<EvaluationProgress>? progress = null, CancellationToken stop = default)
     {
+        bool independent = sessionOptions.Statistics == BatchNormStatistics.Running;
+        if (!independent && _views != sessionOptions.Batch)
+        {
+            throw new ArgumentException("With batch statistics the views that are normalised together must be those of one loaded batch.");
+        }
+
         long start = Stopwatch.GetTimestamp();
-        var sessions = new List<InferenceSession>();
         using var loader = new BatchLoader(dataset, loaderOptions);
-        try
+        using var sessions = new SessionGroup(backend, members, sessionOptions, sharedArena);
+        if (sessions.Classes != dataset.ClassCount)
         {
-            foreach (EnsembleMember member in members)
-            {
-                // Members run one after the other, so all use the first one's memory.
-                sessions.Add(new InferenceSession(backend, member.Network, sessionOptions, member.State, sessions.Count == 0 ? sharedArena : sessions[0].Arena));
-            }
-
-            int classes = sessions[0].Plan.Probabilities.Shape.C;
-            var score = new Score(classes, loaderOptions.Crops * members.Count);
-            float[] probabilities = new float[sessionOptions.Batch * classes];
-            float[] sum = new float[members.Count > 1 ? probabilities.Length : 0];
-            for (int i = 0; i < loader.BatchesPerEpoch; i++)
-            {
-                using Batch batch = loader.Next(stop);
-                stop.ThrowIfCancellationRequested();
-                score.Add(batch, Forward(sessions, batch, probabilities, sum), classes);
-                progress?.Invoke(score.Images, dataset.Count);
-            }
-
-            return score.Result(dataset, Stopwatch.GetElapsedTime(start).TotalSeconds);
+            throw new ArgumentException($"The networks know {sessions.Classes} classes, '{dataset.Source}' has {dataset.ClassCount}.", nameof(members));
         }
-        finally
+
+        var tally = new Tally(sessions.Classes);
+        double[] sums = new double[_views * sessions.Classes];
+        for (int i = 0; i < loader.BatchesPerEpoch; i++)
         {
-            foreach (InferenceSession session in sessions)
+            using Batch batch = loader.Next(stop);
+            stop.ThrowIfCancellationRequested();
+            int views = batch.Count * loaderOptions.Crops;
+            Array.Clear(sums);
+            if (independent || views == _views)
             {
-                session.Dispose();
+                sessions.Forward(batch.Pixels, views, sums);
             }
+            else if (views > 0)
+            {
+                using var rest = new SessionGroup(backend, members, sessionOptions with { Batch = views }, sessions.Arena);
+                rest.Forward(batch.Pixels, views, sums);
+            }
+
+            Count(batch, sums, members.Count, tally);
+            progress?.Invoke(new EvaluationProgress(
+                tally.Images, dataset.Count, (double)tally.Top1Images / tally.Images, (double)tally.Top5Images / tally.Images,
+                Stopwatch.GetElapsedTime(start).TotalSeconds));
+        }
+
+        return tally.Images > 0
+            ? tally.Result(dataset, Stopwatch.GetElapsedTime(start).TotalSeconds)
+            : throw new UserErrorException($"'{dataset.Source}': none of {dataset.Count} images could be read.");
+    }
+
+    private void Count(Batch batch, double[] sums, int members, Tally tally)
+    {
+        int classes = sums.Length / _views, crops = loaderOptions.Crops;
+        for (int image = 0; image < batch.Count; image++)
+        {
+            Span<double> mean = sums.AsSpan(image * crops * classes, classes);
+            for (int c = 0; c < classes; c++)
+            {
+                double sum = 0;
+                for (int view = 0; view < crops; view++)
+                {
+                    sum += sums[(image * crops + view) * classes + c];
+                }
+
+                mean[c] = sum / (crops * members);
+            }
+
+            tally.Add(batch.Labels[image], mean);
+            OnPrediction?.Invoke(batch.Indices[image], batch.Labels[image], mean);
         }
     }
 
-    /// <summary>The sum of all members' probabilities.</summary>
-    private static ReadOnlySpan<float> Forward(List<InferenceSession> sessions, Batch batch, float[] probabilities, float[] sum)
+    /// <summary>The members' sessions. They run one after the other, so all use the first one's memory where it is large enough.</summary>
+    private sealed class SessionGroup : IDisposable
     {
-        sessions[0].Forward(batch.Pixels, probabilities);
-        if (sessions.Count == 1)
-        {
-            return probabilities;
-        }
+        private readonly List<InferenceSession> _sessions = [];
+        private readonly float[] _probabilities;
 
-        probabilities.CopyTo(sum, 0);
-        foreach (InferenceSession session in sessions.Skip(1))
+        public SessionGroup(Backend backend, IReadOnlyList<EnsembleMember> members, InferenceOptions options, DeviceMemory? sharedArena)
         {
-            session.Forward(batch.Pixels, probabilities);
-            for (int i = 0; i < sum.Length; i++)
+            try
             {
-                sum[i] += probabilities[i];
-            }
-        }
-
-        return sum;
-    }
-
-    /// <summary>Adds up the views of each image, which are adjacent, and counts when all are there.</summary>
-    private sealed class Score(int classes, int views)
-    {
-        private readonly double[] _sum = new double[classes];
-        private int _image = -1;
-        private int _label;
-        private long _top1, _topK;
-        private double _loss;
-
-        public long Images { get; private set; }
-
-        public void Add(Batch batch, ReadOnlySpan<float> probabilities, int classes)
-        {
-            for (int i = 0; i < batch.Count; i++)
-            {
-                if (batch.Indices[i] != _image)
+                foreach (EnsembleMember member in members)
                 {
-                    Count();
-                    (_image, _label) = (batch.Indices[i], batch.Labels[i]);
-                }
-
-                ReadOnlySpan<float> row = probabilities.Slice(i * classes, classes);
-                for (int c = 0; c < classes; c++)
-                {
-                    _sum[c] += row[c];
+                    InferenceOptions own = options with
+                    {
+                        PixelMean = member.PixelMean ?? options.PixelMean,
+                        PixelDeviation = member.PixelDeviation ?? options.PixelDeviation,
+                    };
+                    _sessions.Add(new InferenceSession(backend, member.Network, own, member.State, _sessions.Count == 0 ? sharedArena : Arena));
                 }
             }
-        }
-
-        public EvaluationResult Result(ImageDataset dataset, double seconds)
-        {
-            Count();
-            return Images > 0
-                ? new EvaluationResult(Images, (double)_top1 / Images, (double)_topK / Images, _loss / Images, seconds)
-                : throw new UserErrorException($"'{dataset.Source}': none of {dataset.Count} images could be read.");
-        }
-
-        private void Count()
-        {
-            if (_image < 0)
+            catch
             {
-                return;
+                Dispose();
+                throw;
             }
 
-            // The label's rank: classes that are more probable, and of equally probable ones those before it.
-            int rank = 0;
-            double own = _sum[_label];
-            for (int c = 0; c < _sum.Length; c++)
+            _probabilities = new float[_sessions[0].Plan.Probabilities.Shape.Count];
+            if (_sessions.Exists(session => session.Plan.Probabilities.Shape.C != Classes))
             {
-                rank += _sum[c] > own || (_sum[c] == own && c < _label) ? 1 : 0;
+                Dispose();
+                throw new ArgumentException("The members of an ensemble know different numbers of classes.", nameof(members));
             }
-
-            Images++;
-            _top1 += rank == 0 ? 1 : 0;
-            _topK += rank < Top ? 1 : 0;
-            _loss -= Math.Log(Math.Max(own / views, float.Epsilon));
-            Array.Clear(_sum);
-            _image = -1;
         }
+
+        public int Classes => _sessions[0].Plan.Probabilities.Shape.C;
+
+        public DeviceMemory Arena => _sessions[0].Arena;
+
+        /// <summary>Adds all members' probabilities of the first <paramref name="views"/> views to <paramref name="sums"/>.</summary>
+        public void Forward(ReadOnlySpan<byte> pixels, int views, Span<double> sums)
+        {
+            foreach (InferenceSession session in _sessions)
+            {
+                int batch = session.Plan.Pixels.Shape.N, bytes = session.Plan.Pixels.Shape.ImageCount;
+                for (int view = 0; view < views; view += batch)
+                {
+                    session.Forward(pixels.Slice(view * bytes, batch * bytes), _probabilities);
+                    Span<double> to = sums.Slice(view * Classes, Math.Min(batch, views - view) * Classes);
+                    for (int i = 0; i < to.Length; i++)
+                    {
+                        to[i] += _probabilities[i];
+                    }
+                }
+            }
+        }
+
+        public void Dispose() => _sessions.ForEach(session => session.Dispose());
     }
 }

@@ -11,12 +11,11 @@ namespace HpcBatchNorm.Planning;
 /// </summary>
 internal sealed class InferencePlanner : PlanBuilder
 {
+    private readonly BatchNormStatistics _statistics;
     private readonly List<FoldedLayer> _folded = [];
 
     private InferencePlanner(Network network, InferenceOptions options, BackendTraits traits)
-        : base(network, options, traits, network.Ancestors(network.Loss.Inputs[0]))
-    {
-    }
+        : base(network, options, traits, network.Ancestors(network.Loss.Inputs[0])) => _statistics = options.Statistics;
 
     /// <summary>A layer whose weights and bias hold a batch normalization.</summary>
     public sealed record FoldedLayer(Node Layer, Node BatchNorm, Tensor Weights, Tensor Bias);
@@ -74,10 +73,12 @@ internal sealed class InferencePlanner : PlanBuilder
                     Count(Fusion.BatchNormRelu);
                 }
 
+                BatchNormSpec spec = layer.Spec(src.Shape, relu is not null);
+                // The new batch's weight is 1: what is left of a pass are its own statistics.
                 Emit(new BatchNormForward(
-                    node.Name, layer.Spec(src.Shape, relu is not null), BatchNormStatistics.Running, src,
-                    AddState(node, "scale", src.Layout), AddState(node, "shift", src.Layout), null, dst, null, null,
-                    AddState(node, "running_mean", src.Layout), AddState(node, "running_variance", src.Layout), layer.AveragingFactor));
+                    node.Name, spec, _statistics, src, AddState(node, "scale", src.Layout), AddState(node, "shift", src.Layout), null, dst,
+                    BatchStatistic(node, "mean", spec, src.Layout), BatchStatistic(node, "variance", spec, src.Layout),
+                    AddState(node, "running_mean", src.Layout), AddState(node, "running_variance", src.Layout), AveragingFactor: 1));
                 break;
             case ActivationLayer layer:
                 Emit(new ActivationForward(node.Name, layer.Function, src, InPlaceOrNew(node, src, overwritable: OnlyConsumer(node.Inputs[0]) is not null)));
@@ -173,8 +174,11 @@ internal sealed class InferencePlanner : PlanBuilder
 
     /// <summary>The batch normalization that folds into a layer: its only consumer, with one scale per output channel.</summary>
     private Node? Foldable(Node node) =>
-        Uses(Fusion.FoldBatchNorm) && node.Layer is ConvolutionLayer or FullyConnectedLayer && OnlyConsumer(node) is { Layer: BatchNormLayer bn } batchNorm
+        _statistics == BatchNormStatistics.Running && Uses(Fusion.FoldBatchNorm) && node.Layer is ConvolutionLayer or FullyConnectedLayer && OnlyConsumer(node) is { Layer: BatchNormLayer bn } batchNorm
         && (!bn.PerActivation || Shapes[node].Area == 1) ? batchNorm : null;
+
+    private Tensor? BatchStatistic(Node node, string name, BatchNormSpec spec, TensorLayout layout) =>
+        _statistics == BatchNormStatistics.Batch ? new Tensor($"{node.Name}.{name}", spec.Parameters, TensorRole.BatchStatistic, layout) : null;
 
     private bool IsUnfoldedBatchNorm(Node node) => BatchNormBehind(node) is { } batchNorm && Foldable(batchNorm.Inputs[0]) != batchNorm;
 }

@@ -1,11 +1,12 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Planning;
 
 /// <summary>
-/// Classifies images with fixed parameters (Algorithm 2): each result depends on its image alone. Batch normalization is folded into the layer before
+/// Classifies images with fixed parameters (Algorithm 2): each result depends on its image alone, unless batch statistics are asked for. Batch normalization is folded into the layer before
 /// it, in double precision: weights' = weights * scale / sqrt(variance + epsilon), bias' = shift + (bias - mean) * scale / sqrt(variance + epsilon).
 /// </summary>
 public sealed class InferenceSession : Session
@@ -31,8 +32,14 @@ public sealed class InferenceSession : Session
             Fold(layer, state);
         }
 
+        bool batchStatistics = ((InferenceOptions)planned.Plan.Options).Statistics == BatchNormStatistics.Batch;
         foreach (StateTensor entry in planned.Plan.State.Where(s => !folded.Contains(s.Tensor)))
         {
+            if (batchStatistics && entry.Tensor.Role == TensorRole.RunningStatistic)
+            {
+                continue; // written by each pass; zero until then
+            }
+
             Write(entry.Tensor, state.Get(entry.Source.Name, entry.Tensor.Shape));
         }
     }
@@ -41,8 +48,8 @@ public sealed class InferenceSession : Session
     public static Plan PlanFor(BackendTraits traits, Network network, InferenceOptions options) => InferencePlanner.Plan(network, options, traits).Plan;
 
     /// <summary>
-    /// Class probabilities, Batch x classes, of Batch x Height x Width x Channels bytes (NHWC). For fewer images fill the rest with anything: images do
-    /// not influence one another.
+    /// Class probabilities, Batch x classes, of Batch x Height x Width x Channels bytes (NHWC). For fewer images fill the rest with anything: with
+    /// running statistics images do not influence one another.
     /// </summary>
     public void Forward(ReadOnlySpan<byte> pixels, Span<float> probabilities)
     {

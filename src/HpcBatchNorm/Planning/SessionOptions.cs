@@ -59,4 +59,12 @@ public sealed record TrainingOptions : SessionOptions
 }
 
 /// <summary>Settings of an inference plan.</summary>
-public sealed record InferenceOptions : SessionOptions;
+public sealed record InferenceOptions : SessionOptions
+{
+    /// <summary>
+    /// What batch normalization uses. Running (or population) statistics, the default, are constants, so images do not influence one another. With batch
+    /// statistics each pass normalises by its own images, as in training, and leaves its mean and unbiased variance where the running statistics would be:
+    /// the way to Algorithm 2's population statistics.
+    /// </summary>
+    public BatchNormStatistics Statistics { get; init; } = BatchNormStatistics.Running;
+}

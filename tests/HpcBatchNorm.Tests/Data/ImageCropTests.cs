@@ -80,30 +80,6 @@ public sealed class ImageCropTests
         Assert.False(crop.Mirror);
     }
 
-    [Fact]
-    public void Views_AnyImage_AreAsManyAsAskedForInsideAndHalfMirrored() =>
-        Gen.Select(Gen.Int[20, 700], Gen.Int[20, 700], Gen.Bool).Sample((width, height, many) =>
-        {
-            int crops = many ? 144 : 10;
-            ImageCrop[] views = ImageCrop.Views(width, height, 224, 0.875, crops);
-            return views.Length == crops && views.Count(view => view.Mirror) == crops / 2 &&
-                views.All(view => view.X >= 0 && view.Y >= 0 && view.X + view.Width <= width + 1e-6 && view.Y + view.Height <= height + 1e-6);
-        });
-
-    [Theory]
-    [InlineData(640, 480)]
-    [InlineData(480, 640)]
-    public void Views_144_AreDistinctAndReachBothEndsOfTheLongSide(int width, int height)
-    {
-        ImageCrop[] views = ImageCrop.Views(width, height, 224, 0.875, 144);
-        Assert.Equal(144, views.Distinct().Count());
-        Assert.Equal(0, views.Min(view => view.X + view.Y));
-        Assert.Equal(width, views.Max(view => view.X + view.Width), 6);
-        Assert.Equal(height, views.Max(view => view.Y + view.Height), 6);
-        // Four scales, three squares, mirrored: 24 views show a whole square.
-        Assert.Equal(24, views.Count(view => view.Width > 479.9 && view.Height > 479.9));
-    }
-
     private static ImageCrop Draw(int width, int height, AugmentationOptions options, ulong seed)
     {
         var random = new RandomSequence(seed, RandomStreams.Crop);
