@@ -119,7 +119,7 @@ internal sealed partial class TrainingPlanner
         _backward[parallel.First] = () =>
         {
             Tensor diffDst = parallel.DiffDst;
-            Emit(new ConvolutionBackwardWeights(name, spec, src, diffDst, diffWeights, null));
+            Emit(new ConvolutionBackwardWeights(name, spec, ForBackward(parallel.Input, src), diffDst, diffWeights, null));
             Contribute(parallel.Input, TensorLayout.Blocked, diffSrc => new ConvolutionBackwardData(name, spec, diffDst, multiplied, diffSrc));
         };
     }

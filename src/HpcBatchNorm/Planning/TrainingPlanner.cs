@@ -128,7 +128,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         _backward[node] = () =>
         {
             Tensor diffDst = Gradient(node);
-            Emit(new ConvolutionBackwardWeights(node.Name, spec, src, diffDst, diffWeights, diffBias));
+            Emit(new ConvolutionBackwardWeights(node.Name, spec, ForBackward(node.Inputs[0], src), diffDst, diffWeights, diffBias));
             Contribute(node.Inputs[0], TensorLayout.Blocked, diffSrc => new ConvolutionBackwardData(node.Name, spec, diffDst, weights, diffSrc));
         };
     }
@@ -169,8 +169,9 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         Tensor? variance = batch ? new Tensor($"{node.Name}.variance", spec.Parameters, TensorRole.BatchStatistic, src.Layout) : null;
         Tensor dst = NewValue(output, src.Layout);
         SetValue(node, dst);
-        Emit(new BatchNormForward(
-            node.Name, spec, statistics, src, scale, shift, null, dst, mean, variance, runningMean, runningVariance, layer.AveragingFactor));
+        _normalizations[output] = new BatchNormForward(
+            node.Name, spec, statistics, src, scale, shift, null, dst, mean, variance, runningMean, runningVariance, layer.AveragingFactor);
+        Emit(_normalizations[output]);
         _backward[output] = () =>
         {
             // What a convolution or fully connected layer put out is not needed for its own gradient: ours may overwrite it.

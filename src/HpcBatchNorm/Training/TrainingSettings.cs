@@ -105,6 +105,8 @@ public static class TrainingSettings
             c => c.BackendOptions.ConvolutionAlgorithm, (c, v) => c.BackendOptions = c.BackendOptions with { ConvolutionAlgorithm = v }),
         Choice("bn-algorithm", Machine, "Batch normalization by our fused kernels (native) or by the library's primitive",
             c => c.BackendOptions.BatchNormAlgorithm, (c, v) => c.BackendOptions = c.BackendOptions with { BatchNormAlgorithm = v }),
+        Choice("recompute", Machine, "What the backward pass computes again instead of keeping it: nothing, or batch normalization's outputs (bn)", ["none", "bn"],
+            c => c.Optimizer.RecomputeBatchNorm ? "bn" : "none", (c, v) => c.Optimizer = c.Optimizer with { RecomputeBatchNorm = v == "bn" }),
         Text("no-fuse", Machine, "Fusions to leave out, separated by commas (hpcbn inspect --plan shows them)",
             c => string.Join(',', c.Optimizer.DisabledFusions), (c, v) => c.Optimizer = c.Optimizer with { DisabledFusions = SplitFusions(v) }),
 

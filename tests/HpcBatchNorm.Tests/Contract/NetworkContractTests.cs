@@ -43,6 +43,25 @@ public sealed class NetworkContractTests
     }
 
     [Fact]
+    public void Training_WithRecomputedBatchNorm_IsTheSameBitForBit()
+    {
+        using Backend backend = OneDnn.Create();
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 10 });
+        var options = new TrainingOptions { Batch = 4, Height = 32, Width = 32 };
+        using var kept = new TrainingSession(backend, network, options);
+        using var recomputed = new TrainingSession(backend, network, options with { RecomputeBatchNorm = true });
+        Assert.True(recomputed.Prepared.ArenaBytes < kept.Prepared.ArenaBytes);
+        var random = new Random(3);
+        byte[] pixels = new byte[4 * 32 * 32 * 3];
+        for (int step = 0; step < 4; step++)
+        {
+            random.NextBytes(pixels);
+            var context = new StepContext(step, LearningRate: 0.05f);
+            Assert.Equal(kept.Step(pixels, [1, 4, 2, 7], context), recomputed.Step(pixels, [1, 4, 2, 7], context));
+        }
+    }
+
+    [Fact]
     [Trait("Category", "Slow")]
     public void TenSteps_OnRealBatches_GiveTheLossesOfTheReference()
     {

@@ -69,6 +69,26 @@ public class SessionTests
     }
 
     [Fact]
+    public void TrainingStep_WithRecomputedBatchNorm_IsTheSameBitForBit()
+    {
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 5 });
+        foreach (string[] disabled in new string[][] { [], [Fusion.ConcatSlice], [Fusion.ParallelConvolution], [Fusion.InPlace] })
+        {
+            using var backend = new ReferenceBackend();
+            using var kept = new TrainingSession(backend, network, Options() with { DisabledFusions = disabled });
+            using var recomputed = new TrainingSession(backend, network, Options() with { DisabledFusions = disabled, RecomputeBatchNorm = true });
+            Assert.True(recomputed.Plan.Operations.OfType<BatchNormForward>().Count() > kept.Plan.Operations.OfType<BatchNormForward>().Count());
+            for (int step = 0; step < 3; step++)
+            {
+                (byte[] pixels, int[] labels) = Images(step);
+                Assert.Equal(kept.Step(pixels, labels, new StepContext(step, 0.05f)), recomputed.Step(pixels, labels, new StepContext(step, 0.05f)));
+            }
+
+            Assert.All(kept.State.Zip(recomputed.State), pair => Assert.Equal(Values(kept, pair.First.Tensor), Values(recomputed, pair.Second.Tensor)));
+        }
+    }
+
+    [Fact]
     public void Training_OnOneBatch_LearnsItByHeart()
     {
         Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 5 });
