@@ -63,7 +63,11 @@ internal static class DatasetLayouts
 
     private static DatasetContents ReadFolder(string path, DatasetSplit split, string? cacheDirectory, IProgress<string>? progress)
     {
-        string[] official = [TrainArchive, ValidationArchive, DevelopmentKit.FileName];
+        path = GroundTruth.FindImages(path);
+        string? train = Subfolder(path, TrainFolders), validation = Subfolder(path, ValidationFolders);
+        // The development kit may also be there for the labels of a validation folder.
+        bool folders = train is not null || validation is not null;
+        string[] official = folders ? [TrainArchive, ValidationArchive] : [TrainArchive, ValidationArchive, DevelopmentKit.FileName];
         if (official.Any(name => File.Exists(Path.Combine(path, name))))
         {
             return ReadOfficialArchives(path, split, cacheDirectory, progress);
@@ -74,8 +78,7 @@ internal static class DatasetLayouts
             return IdxFiles.Read(path, split);
         }
 
-        string? train = Subfolder(path, TrainFolders), validation = Subfolder(path, ValidationFolders);
-        if (train is not null || validation is not null)
+        if (folders)
         {
             (string? wanted, string? other, string name) =
                 split == DatasetSplit.Train ? (train, validation, TrainFolders[0]) : (validation, train, ValidationFolders[0]);
@@ -84,13 +87,25 @@ internal static class DatasetLayouts
                 throw new UserErrorException($"'{path}' has '{Path.GetFileName(other)}' but no folder '{name}'; add '{name}' with a folder per class.");
             }
 
+            if (split == DatasetSplit.Validation && IsFlat(wanted))
+            {
+                return ReadFlatValidation(wanted, train);
+            }
+
             DatasetContents contents = ReadClassFolders(wanted, "class folders");
-            if (other is not null)
+            if (other is not null && !IsFlat(other))
             {
                 CheckSameClasses(contents.ClassNames, wanted, ClassFolders(other), other);
             }
 
             return contents;
+        }
+
+        string[] packed = [.. Directory.GetFiles(path, "*imagenet?object?localization*.tar.gz"), .. Directory.GetFiles(path, "*imagenet*.zip")];
+        if (packed.Length > 0)
+        {
+            throw new UserErrorException(
+                $"'{packed[0]}' can only be read unpacked; run {(packed[0].EndsWith(".zip", StringComparison.Ordinal) ? "unzip" : "tar -xzf")} on it, there.");
         }
 
         string[] archives = Directory.GetFiles(path, "*.tar");
@@ -128,12 +143,8 @@ internal static class DatasetLayouts
         }
         else
         {
+            kit.CheckValidationCount(images.Count, archive, kitPath);
             labels = kit.ValidationLabels;
-            if (labels.Length != images.Count)
-            {
-                throw new UserErrorException(
-                    $"'{archive}' holds {images.Count} images, but the ground truth in '{kitPath}' has {labels.Length} lines; the two do not belong together.");
-            }
         }
 
         // Training images lie class by class, in an inner archive each.
@@ -196,8 +207,26 @@ internal static class DatasetLayouts
 
         ImageTable table = images.Build();
         int[] labels = LabelsByTopFolder(table, classes);
-        return new DatasetContents(table, labels, classes, Unknown(classes), root, new FolderStore(root, table), layout, Shards.Runs(table.Count));
+        return new DatasetContents(table, labels, classes, GroundTruth.Descriptions(Path.GetDirectoryName(root) ?? root, classes), root, new FolderStore(root, table), layout, Shards.Runs(table.Count));
     }
+
+    private static DatasetContents ReadFlatValidation(string folder, string? train)
+    {
+        var images = new ImageTable.Builder();
+        foreach (string file in Directory.EnumerateFiles(folder).Where(ImageTable.IsImageName))
+        {
+            images.Add(Path.GetFileName(file));
+        }
+
+        ImageTable table = images.Build();
+        (int[] labels, string[] classes, string origin) = GroundTruth.Read(table, folder, train is null ? null : ClassFolders(train));
+        return new DatasetContents(
+            table, labels, classes, GroundTruth.Descriptions(Path.GetDirectoryName(folder)!, classes), folder, new FolderStore(folder, table),
+            $"images in one folder, labels from {origin}", Shards.Runs(table.Count));
+    }
+
+    /// <summary>True for a folder with images and without class folders.</summary>
+    private static bool IsFlat(string folder) => ClassFolders(folder).Length == 0 && Directory.EnumerateFiles(folder).Any(ImageTable.IsImageName);
 
     private static int[] LabelsByFolder(ImageTable images, string[] classes, Action<string> unknown)
     {

@@ -29,6 +29,16 @@ internal sealed class DevelopmentKit
     /// <summary>Class index of validation image k, images in name order.</summary>
     public int[] ValidationLabels { get; }
 
+    /// <summary>Throws when there are not as many images as labels: then no label could be trusted.</summary>
+    public void CheckValidationCount(int images, string source, string kitPath)
+    {
+        if (ValidationLabels.Length != images)
+        {
+            throw new UserErrorException(
+                $"'{source}' holds {images} images, but the ground truth in '{kitPath}' has {ValidationLabels.Length} lines; the two do not belong together.");
+        }
+    }
+
     public static DevelopmentKit Read(string path)
     {
         byte[]? meta = null, truth = null;

@@ -16,6 +16,8 @@ public enum DatasetSplit
 /// <item>the official ILSVRC2012 archives in one folder, never extracted: <c>ILSVRC2012_img_train.tar</c>, <c>ILSVRC2012_img_val.tar</c>,
 /// <c>ILSVRC2012_devkit_t12.tar.gz</c>;</item>
 /// <item>a folder per class, under <c>train/</c> and <c>val/</c> or directly under the path (then both splits are the same images);</item>
+/// <item>Kaggle's ImageNet as unpacked (<c>ILSVRC/Data/CLS-LOC</c>, <c>LOC_val_solution.csv</c>), and any <c>train/</c> and flat <c>val/</c> with that
+/// file or the development kit beside them;</item>
 /// <item>one tar of <c>CLASS/image</c> files, given by name or alone in its folder (both splits are the same images);</item>
 /// <item>MNIST's IDX files, gzipped or not.</item>
 /// </list>

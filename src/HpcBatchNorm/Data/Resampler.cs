@@ -5,21 +5,26 @@ using System.Runtime.Intrinsics;
 namespace HpcBatchNorm.Data;
 
 /// <summary>
-/// Antialiased bilinear resizing to size x size pixels: a separable triangle filter whose half-width is one source pixel when enlarging and one
+/// Antialiased bilinear resizing to columns x rows pixels: a separable triangle filter whose half-width is one source pixel when enlarging and one
 /// destination pixel when shrinking, cut off at the borders of the window and normalised to sum 1 (as Pillow's BILINEAR). Intermediate values are
 /// single precision and never rounded; each destination value is a sum in a fixed order, so results do not depend on the vector width of the machine.
 /// Keeps its buffers; one per thread.
 /// </summary>
-internal sealed class Resampler(int size)
+internal sealed class Resampler(int columns, int rows)
 {
     /// <summary>Rows of a window are readable up to a multiple of this many bytes, so that the vertical pass needs no remainder.</summary>
     public const int RowAlignment = 64;
 
-    private readonly Filter _horizontal = new(size), _vertical = new(size);
+    private readonly Filter _horizontal = new(columns), _vertical = new(rows);
     private float[] _row = [];
 
-    /// <summary>The result of the last <see cref="Resize"/>: size x size pixels of four floats (R, G, B, unused) in 0..255.</summary>
-    public Vector128<float>[] Pixels { get; } = new Vector128<float>[size * size];
+    public Resampler(int size)
+        : this(size, size)
+    {
+    }
+
+    /// <summary>The result of the last <see cref="Resize"/>: columns x rows pixels of four floats (R, G, B, unused) in 0..255.</summary>
+    public Vector128<float>[] Pixels { get; } = new Vector128<float>[columns * rows];
 
     /// <summary>Resizes a rectangle of the window to <see cref="Pixels"/>.</summary>
     /// <param name="window">Rows of RGBA bytes, <paramref name="stride"/> bytes apart.</param>
@@ -37,10 +42,10 @@ internal sealed class Resampler(int size)
             _row = new float[rowBytes];
         }
 
-        for (int y = 0; y < size; y++)
+        for (int y = 0; y < rows; y++)
         {
             BlendRows(window, stride, _vertical.Start(y), _vertical.Weights(y), _row.AsSpan(0, rowBytes));
-            BlendColumns(MemoryMarshal.Cast<float, Vector128<float>>(_row), Pixels.AsSpan(y * size, size), crop.Mirror);
+            BlendColumns(MemoryMarshal.Cast<float, Vector128<float>>(_row), Pixels.AsSpan(y * columns, columns), crop.Mirror);
         }
     }
 
