@@ -1,15 +1,14 @@
 using System.CommandLine;
-using System.Globalization;
 using HpcBatchNorm.Data;
 
 namespace HpcBatchNorm.Cli.Commands;
 
-/// <summary><c>hpcbn data check</c> and <c>hpcbn data bench</c>.</summary>
+/// <summary><c>hpcbn data</c> and <c>hpcbn data check</c>.</summary>
 internal static class DataCommand
 {
     public static Command Create()
     {
-        var command = new Command("data", "Check a data set, or time its loading") { CreateCheck(), CreateBench() };
+        var command = new Command("data", "Check a data set, or time its loading") { CreateCheck(), DataBenchCommand.Create() };
         CommandLine.AddExamples(command, "hpcbn data check /data/imagenet", "hpcbn data bench /data/imagenet -j 1");
         return command;
     }
@@ -56,36 +55,7 @@ internal static class DataCommand
         return command;
     }
 
-    private static Command CreateBench()
-    {
-        var path = new Argument<string>("PATH") { Description = "Data set" };
-        var batch = new Option<int>("--batch-size", "-b") { HelpName = "N", Description = "Images per batch", DefaultValueFactory = _ => 32 };
-        var size = new Option<int>("--image-size") { HelpName = "N", Description = "Height and width in pixels", DefaultValueFactory = _ => 224 };
-        var seconds = new Option<double>("--seconds") { HelpName = "N", Description = "How long", DefaultValueFactory = _ => 5 };
-        Option<int> workers = WorkersOption();
-        Option<string> result = ResultFile.CreateOption();
-        var command = new Command("bench", "How fast training images can be loaded when nobody else uses the processor") { path, batch, size, seconds, workers, result };
-        CommandLine.AddExamples(command, "hpcbn data bench /data/imagenet -j 1");
-        command.SetAction(parsed =>
-        {
-            using ImageDataset dataset = ImageDataset.Open(parsed.GetRequiredValue(path), DatasetSplit.Train);
-            LoaderOptions options = LoaderOptions.ForTraining(parsed.GetValue(batch), parsed.GetValue(size), seed: 1) with { Workers = parsed.GetValue(workers) };
-            LoaderTiming timing = DatasetCheck.Time(dataset, options, parsed.GetValue(seconds));
-            ResultFile.HumanOutput(parsed, result).WriteLine(string.Create(CultureInfo.InvariantCulture,
-                $"{timing.ImagesPerSecond:0.0} images/s, {timing.ImagesPerSecond / timing.Workers:0.0} per worker ({timing.Images} images in {timing.Seconds:0.00} s, {timing.AllocatedBytesPerImage:0} managed bytes per image)"));
-            ResultFile.Write(parsed, result, json =>
-            {
-                json.WriteNumber("images", timing.Images);
-                json.WriteFinite("seconds", timing.Seconds);
-                json.WriteFinite("img_per_s", timing.ImagesPerSecond);
-                json.WriteNumber("workers", timing.Workers);
-            });
-            return ExitCode.Done;
-        });
-        return command;
-    }
-
-    private static Option<int> WorkersOption() => new("--workers", "-j") { HelpName = "N", Description = "Threads", DefaultValueFactory = _ => Environment.ProcessorCount };
+    internal static Option<int> WorkersOption() => new("--workers", "-j") { HelpName = "N", Description = "Threads", DefaultValueFactory = _ => Environment.ProcessorCount };
 
     private static string Name(DatasetSplit split) => split == DatasetSplit.Train ? "train" : "val";
 }

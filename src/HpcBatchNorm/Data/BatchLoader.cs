@@ -17,11 +17,15 @@ public sealed record BadImage(int Index, string Name, ImageStatus Status);
 /// </summary>
 public sealed class BatchLoader : IDisposable
 {
+    private static readonly TimeSpan MostPatience = TimeSpan.FromSeconds(5);
+
     private readonly ImageDataset _dataset;
     private readonly LoaderOptions _options;
     private readonly int _itemsPerEpoch;
+    private readonly ShardTable _shards;
     private readonly Entry[] _ring;
     private readonly Thread[] _workers;
+    private readonly StageClock[] _clocks;
     private readonly ConcurrentDictionary<int, ImageStatus> _badImages = new();
 
     // Guards everything below; pulsed on every change somebody may wait for.
@@ -32,6 +36,7 @@ public sealed class BatchLoader : IDisposable
     private long _nextStep;
     private Batch? _lent;
     private int _inFlight;
+    private long _lastFinish;
     private bool _paused;
     private bool _stopped;
 
@@ -51,6 +56,7 @@ public sealed class BatchLoader : IDisposable
                 $"'{dataset.Source}' has {dataset.Count} images, fewer than a batch of {options.BatchSize}; choose a smaller batch size."));
         }
 
+        _shards = new ShardTable(options.Seed, dataset.Count, options.ShardSize);
         _claimStep = _firstUnreleased = _nextStep = firstStep;
         _ring = new Entry[options.Prefetch + 1];
         for (int i = 0; i < _ring.Length; i++)
@@ -58,10 +64,12 @@ public sealed class BatchLoader : IDisposable
             _ring[i] = new Entry(new Batch(this, options));
         }
 
+        _clocks = new StageClock[options.Workers];
         _workers = new Thread[options.Workers];
         for (int i = 0; i < _workers.Length; i++)
         {
-            _workers[i] = new Thread(Work) { IsBackground = true, Name = $"hpcbn loader {i}" };
+            StageClock clock = _clocks[i] = new StageClock();
+            _workers[i] = new Thread(() => Work(clock)) { IsBackground = true, Name = $"hpcbn loader {i}" };
             _workers[i].Start();
         }
     }
@@ -76,10 +84,26 @@ public sealed class BatchLoader : IDisposable
     public IReadOnlyList<BadImage> BadImages =>
         [.. _badImages.OrderBy(pair => pair.Key).Select(pair => new BadImage(pair.Key, _dataset.Name(pair.Key), pair.Value))];
 
+    /// <summary>Where the workers' time has gone so far; what they are in the middle of is not counted yet.</summary>
+    public LoaderTimes Times
+    {
+        get
+        {
+            double[] seconds = new double[LoaderTimes.Stages];
+            foreach (StageClock clock in _clocks)
+            {
+                clock.AddTo(seconds);
+            }
+
+            return new LoaderTimes(seconds);
+        }
+    }
+
     /// <summary>
     /// The batch of <see cref="NextStep"/>, after waiting for it if necessary. The batch returned before goes back to the loader.
     /// </summary>
-    /// <exception cref="UserErrorException">An image is bad and the policy is to fail, or none is good, or the files cannot be read.</exception>
+    /// <exception cref="UserErrorException">An image is bad and the policy is to fail, or none is good, or the files cannot be read, or nothing has been finished for
+    /// <see cref="LoaderOptions.StallSeconds"/>.</exception>
     /// <exception cref="OperationCanceledException">The token was cancelled before the batch was ready; <see cref="NextStep"/> stays.</exception>
     /// <exception cref="InvalidOperationException"><see cref="NextStep"/> has reached <see cref="LoaderOptions.EndStep"/>.</exception>
     public Batch Next(CancellationToken cancellationToken = default)
@@ -103,13 +127,19 @@ public sealed class BatchLoader : IDisposable
             {
                 long start = Stopwatch.GetTimestamp();
                 CancellationTokenRegistration registration = cancellationToken.UnsafeRegister(static loader => ((BatchLoader)loader!).Pulse(), this);
-                while (!entry.IsReady(_nextStep) && !cancellationToken.IsCancellationRequested)
+                try
                 {
-                    Monitor.Wait(_gate);
+                    while (!entry.IsReady(_nextStep) && !cancellationToken.IsCancellationRequested)
+                    {
+                        WaitForWorkers(start);
+                    }
+                }
+                finally
+                {
+                    // Not Dispose: that would wait for a callback that waits for the gate.
+                    registration.Unregister();
                 }
 
-                // Not Dispose: that would wait for a callback that waits for the gate.
-                registration.Unregister();
                 waited = Stopwatch.GetElapsedTime(start).TotalSeconds;
                 cancellationToken.ThrowIfCancellationRequested();
             }
@@ -130,9 +160,10 @@ public sealed class BatchLoader : IDisposable
         {
             ObjectDisposedException.ThrowIf(_stopped, this);
             _paused = true;
+            long start = Stopwatch.GetTimestamp();
             while (_inFlight > 0)
             {
-                Monitor.Wait(_gate);
+                WaitForWorkers(start);
             }
 
             _lent = null;
@@ -148,7 +179,7 @@ public sealed class BatchLoader : IDisposable
         }
     }
 
-    /// <summary>Stops the workers and waits for them.</summary>
+    /// <summary>Stops the workers and waits for them; not for one that does not come back from the disk within a few seconds.</summary>
     public void Dispose()
     {
         lock (_gate)
@@ -157,9 +188,11 @@ public sealed class BatchLoader : IDisposable
             Monitor.PulseAll(_gate);
         }
 
+        long start = Stopwatch.GetTimestamp();
         foreach (Thread worker in _workers)
         {
-            worker.Join();
+            TimeSpan left = MostPatience - Stopwatch.GetElapsedTime(start);
+            worker.Join(left > TimeSpan.Zero ? left : TimeSpan.Zero);
         }
     }
 
@@ -186,16 +219,46 @@ public sealed class BatchLoader : IDisposable
         }
     }
 
-    private void Work()
+    /// <summary>Waits, under the gate, for something to change; throws when nothing is finished for too long after <paramref name="start"/>.</summary>
+    private void WaitForWorkers(long start)
     {
-        using var renderer = new ImageRenderer(_dataset, _options);
+        if (_options.StallSeconds == 0)
+        {
+            Monitor.Wait(_gate);
+            return;
+        }
+
+        TimeSpan limit = TimeSpan.FromSeconds(_options.StallSeconds), left = limit - Stopwatch.GetElapsedTime(Math.Max(start, _lastFinish));
+        if (left <= TimeSpan.Zero)
+        {
+            throw new UserErrorException(FormattableString.Invariant(
+                $"no image was finished for {limit.TotalSeconds:0.#} s while waiting for batch {_nextStep}: {string.Join("; ", _clocks.Select(Describe))}. ") +
+                "Is the disk or network mount of the data set still there? --loader-timeout sets how long to wait.");
+        }
+
+        // One millisecond more, so that a wait that ends in time does not have to be repeated for a rest of microseconds.
+        Monitor.Wait(_gate, left + TimeSpan.FromMilliseconds(1));
+    }
+
+    private string Describe(StageClock clock, int worker)
+    {
+        string doing = clock.Stage == LoaderStage.Wait
+            ? "waits for room"
+            : $"{(clock.Stage == LoaderStage.Read ? "reads" : "works on")} '{_dataset.Name(clock.Image)}' of '{_dataset.Source}'";
+        return FormattableString.Invariant($"worker {worker} {doing} since {clock.Elapsed.TotalSeconds:0.0} s");
+    }
+
+    private void Work(StageClock clock)
+    {
+        using var renderer = new ImageRenderer(_dataset, _options, clock);
+        var order = new ImageOrder(_options.Shuffle, _options.Seed, _dataset.Count, _shards);
         while (TryClaim(out Entry entry, out int slot))
         {
             ExceptionDispatchInfo? error = null;
             bool good = false;
             try
             {
-                good = Fill(renderer, entry.Batch, slot);
+                good = Fill(renderer, order, entry.Batch, slot);
             }
             catch (Exception exception)
             {
@@ -203,6 +266,7 @@ public sealed class BatchLoader : IDisposable
                 error = ExceptionDispatchInfo.Capture(exception);
             }
 
+            clock.Enter(LoaderStage.Wait);
             Complete(entry, slot, good, error);
         }
     }
@@ -243,16 +307,15 @@ public sealed class BatchLoader : IDisposable
     }
 
     /// <summary>Fills one place of a batch; false when, in evaluation, its image is bad and skipped.</summary>
-    private bool Fill(ImageRenderer renderer, Batch batch, int slot)
+    private bool Fill(ImageRenderer renderer, ImageOrder order, Batch batch, int slot)
     {
         uint epoch = (uint)batch.Epoch;
         int position = (int)(batch.Step % BatchesPerEpoch) * _options.BatchSize + slot;
         Span<byte> pixels = batch.Pixels.AsSpan(slot * batch.ImageBytes, batch.ImageBytes);
-        var order = new EpochOrder(_options.Seed, epoch, _dataset.Count);
         for (int tries = 0; tries < _dataset.Count; tries++)
         {
             int place = (position + tries) % _dataset.Count;
-            int index = _options.Shuffle == ShuffleMode.Global ? order[place] : place;
+            int index = order.At(epoch, place);
             if (!_badImages.TryGetValue(index, out ImageStatus status))
             {
                 status = renderer.Render(index, epoch, (uint)position, pixels);
@@ -296,6 +359,7 @@ public sealed class BatchLoader : IDisposable
             }
 
             _inFlight--;
+            _lastFinish = Stopwatch.GetTimestamp();
             if (--entry.Pending == 0)
             {
                 entry.Finish();

@@ -1,5 +1,3 @@
-using System.Diagnostics;
-
 namespace HpcBatchNorm.Data;
 
 /// <summary>What <see cref="DatasetCheck.Run"/> found.</summary>
@@ -15,18 +13,7 @@ public sealed record DatasetReport(
     string Layout, int Images, int Classes, int SmallestClass, int LargestClass, int Decoded, IReadOnlyList<BadImage> BadImages,
     IReadOnlyList<string> Notes);
 
-/// <summary>How fast a loader is without anybody using its batches.</summary>
-/// <param name="Images">Images loaded.</param>
-/// <param name="Seconds">Time it took.</param>
-/// <param name="Workers">Threads that decoded.</param>
-/// <param name="AllocatedBytesPerImage">Managed memory allocated for each image, by the whole process.</param>
-public sealed record LoaderTiming(long Images, double Seconds, int Workers, double AllocatedBytesPerImage)
-{
-    /// <summary>Images per second of all workers together.</summary>
-    public double ImagesPerSecond => Images / Seconds;
-}
-
-/// <summary>Finds out whether a data set is what it should be, and how fast it can be read.</summary>
+/// <summary>Finds out whether a data set is what it should be.</summary>
 public static class DatasetCheck
 {
     private const int ImageNetClasses = 1000, ImageNetTrain = 1_281_167, ImageNetValidation = 50_000;
@@ -86,27 +73,6 @@ public static class DatasetCheck
         bad.Sort((a, b) => a.Index.CompareTo(b.Index));
         return new DatasetReport(
             dataset.Layout, dataset.Count, dataset.ClassCount, perClass.Min(), perClass.Max(), decoded, bad, Notes(dataset, perClass));
-    }
-
-    /// <summary>Loads batches for about <paramref name="seconds"/> and drops them, after the first few have warmed everything up.</summary>
-    public static LoaderTiming Time(ImageDataset dataset, LoaderOptions options, double seconds, CancellationToken cancellationToken = default)
-    {
-        using var loader = new BatchLoader(dataset, options);
-        for (int i = 0; i <= options.Prefetch; i++)
-        {
-            loader.Next(cancellationToken);
-        }
-
-        long images = 0, allocated = GC.GetTotalAllocatedBytes(), start = Stopwatch.GetTimestamp();
-        double elapsed;
-        do
-        {
-            images += loader.Next(cancellationToken).Count;
-            elapsed = Stopwatch.GetElapsedTime(start).TotalSeconds;
-        }
-        while (elapsed < seconds || images == 0);
-
-        return new LoaderTiming(images, elapsed, options.Workers, (GC.GetTotalAllocatedBytes() - allocated) / (double)images);
     }
 
     private static List<string> Notes(ImageDataset dataset, int[] perClass)

@@ -11,12 +11,19 @@ internal readonly struct EpochOrder
     private const int Rounds = 8;
 
     private readonly ulong _seed;
-    private readonly uint _epoch, _count, _radix;
+    private readonly uint _epoch, _count, _radix, _stream, _firstRound;
 
-    public EpochOrder(ulong seed, uint epoch, int count)
+    /// <param name="seed">Key of the order.</param>
+    /// <param name="epoch">Key of the order.</param>
+    /// <param name="count">How many there are to order, at least 1.</param>
+    /// <param name="stream">What is ordered, one of <see cref="RandomStreams"/>.</param>
+    /// <param name="part">Which part of it.</param>
+    public EpochOrder(ulong seed, uint epoch, int count, uint stream = RandomStreams.Order, uint part = 0)
     {
         _seed = seed;
         _epoch = epoch;
+        _stream = stream;
+        _firstRound = part * Rounds;
         _count = (uint)count;
         _radix = (uint)Math.Ceiling(Math.Sqrt(count));
     }
@@ -43,7 +50,7 @@ internal readonly struct EpochOrder
         (uint a, uint b) = (value / _radix, value % _radix);
         for (uint round = 0; round < Rounds; round++)
         {
-            uint random = CounterRandom.Words(_seed, b, RandomStreams.Order, _epoch, round).X;
+            uint random = CounterRandom.Words(_seed, b, _stream, _epoch, _firstRound + round).X;
             (a, b) = (b, (a + (uint)((ulong)random * _radix >> 32)) % _radix);
         }
 
@@ -54,5 +61,5 @@ internal readonly struct EpochOrder
 /// <summary>The streams of random numbers of this folder: one for each purpose, so that switching one off leaves the others as they were.</summary>
 internal static class RandomStreams
 {
-    public const uint Order = 0xDA7A_0001, Crop = 0xDA7A_0002, Color = 0xDA7A_0003, Sample = 0xDA7A_0004;
+    public const uint Order = 0xDA7A_0001, Crop = 0xDA7A_0002, Color = 0xDA7A_0003, Sample = 0xDA7A_0004, Deal = 0xDA7A_0005, Shards = 0xDA7A_0006, WithinShard = 0xDA7A_0007;
 }

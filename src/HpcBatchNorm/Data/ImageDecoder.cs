@@ -1,6 +1,5 @@
 using System.Runtime.InteropServices;
 using HpcBatchNorm.Interop;
-using SkiaSharp;
 
 namespace HpcBatchNorm.Data;
 
@@ -22,14 +21,14 @@ public enum ImageStatus
     /// <summary>The image data contradict themselves.</summary>
     Corrupt,
 
-    /// <summary>More than 500 million pixels.</summary>
+    /// <summary>More than 100 million pixels.</summary>
     TooLarge,
 }
 
 /// <summary>
 /// Decodes a part of a JPEG, PNG, WebP or BMP image to RGBA bytes, by content, not by name; grey, palette and CMYK images (Adobe's inverted CMYK
 /// included) come out as RGB, transparency is ignored. EXIF orientation and embedded colour profiles are ignored, as in every published ImageNet
-/// training. The only class that knows the codec library. Keeps its buffers; one per thread.
+/// training. The only class that knows the codec. Keeps its buffers; one per thread.
 /// </summary>
 /// <remarks>
 /// Of a JPEG only the rows and columns asked for are reconstructed, at the smallest size of 1/8 to 8/8 that still has enough pixels: the inverse
@@ -38,14 +37,21 @@ public enum ImageStatus
 /// </remarks>
 internal sealed class ImageDecoder : IDisposable
 {
-    private const long MostPixels = 500_000_000;
+    /// <summary>
+    /// What a header may claim before any memory is taken: 400 MB of pixels. A file of a hundred bytes can claim a thousand times as much.
+    /// </summary>
+    private const long MostPixels = 100_000_000;
+
+    /// <summary>A buffer that one huge image has made larger than this is given back with it.</summary>
+    private const long MostKeptBytes = 64 << 20;
+
+    private const long LeastBytes = 1 << 20;
     private const int Eighths = 8;
 
-    private AlignedMemory _pixels = new(1 << 20);
+    private readonly SkiaCodec _codec = new();
+    private AlignedMemory _pixels = new(LeastBytes);
     private GCHandle _pin;
-    private SKData? _data;
-    private SKCodec? _codec;
-    private bool _hasEndMarker;
+    private bool _open, _hasEndMarker;
     private int _windowOffset;
     private byte[]? _grey;
 
@@ -79,20 +85,19 @@ internal sealed class ImageDecoder : IDisposable
         }
 
         _pin = GCHandle.Alloc(encoded, GCHandleType.Pinned);
-        _data = SKData.Create(_pin.AddrOfPinnedObject(), length);
-        _codec = SKCodec.Create(_data);
+        _open = _codec.Open(_pin.AddrOfPinnedObject(), length);
         // Some files carry padding after the marker.
         int tail = Math.Min(length, 64);
         _hasEndMarker = encoded.AsSpan(length - tail, tail).LastIndexOf(EndMarker) >= 0;
-        if (_codec is null)
+        if (!_open)
         {
             return !encoded.AsSpan(0, length).StartsWith(StartMarker) ? ImageStatus.NotAnImage
                 : _hasEndMarker ? ImageStatus.Corrupt : ImageStatus.Truncated;
         }
 
-        SKImageInfo info = _codec.Info;
-        (Width, Height) = (info.Width, info.Height);
-        return (long)Width * Height <= MostPixels ? ImageStatus.Ok : ImageStatus.TooLarge;
+        (Width, Height) = (_codec.Width, _codec.Height);
+        // The second condition is for images of a few columns, whose rows are padded.
+        return (long)Width * Height <= MostPixels && (long)Stride(Width) * Height <= 4 * MostPixels ? ImageStatus.Ok : ImageStatus.TooLarge;
     }
 
     /// <summary>Takes bare grey pixels, a byte each, row by row. The buffer must stay unchanged until <see cref="Close"/>.</summary>
@@ -115,16 +120,21 @@ internal sealed class ImageDecoder : IDisposable
             return ImageStatus.Ok;
         }
 
-        SKCodec codec = _codec ?? throw new InvalidOperationException("No image is open.");
+        if (!_open)
+        {
+            throw new InvalidOperationException("No image is open.");
+        }
+
         int eighths = Eighths;
         (int width, int height) = (Width, Height);
-        if (codec.EncodedFormat == SKEncodedImageFormat.Jpeg && smallestScale < 1)
+        bool isJpeg = _codec.Format == SkiaFormat.Jpeg;
+        if (isJpeg && smallestScale < 1)
         {
             eighths = Math.Max(1, (int)Math.Ceiling(smallestScale * Eighths));
-            SKSizeI scaled = codec.GetScaledDimensions(eighths / (float)Eighths);
-            if (scaled.Width == Scaled(Width, eighths) && scaled.Height == Scaled(Height, eighths))
+            (int Width, int Height) scaled = _codec.ScaledSize(eighths / (float)Eighths);
+            if (scaled == (Scaled(Width, eighths), Scaled(Height, eighths)))
             {
-                (width, height) = (scaled.Width, scaled.Height);
+                (width, height) = scaled;
             }
             else
             {
@@ -135,18 +145,15 @@ internal sealed class ImageDecoder : IDisposable
         double scale = eighths / (double)Eighths;
         int x = left * eighths / Eighths, y = top * eighths / Eighths;
         int columns = Math.Min(Scaled(right, eighths), width) - x, rows = Math.Min(Scaled(bottom, eighths), height) - y;
-        SKAlphaType alpha = codec.Info.AlphaType == SKAlphaType.Opaque ? SKAlphaType.Opaque : SKAlphaType.Unpremul;
-        var info = new SKImageInfo(width, height, SKColorType.Rgba8888, alpha);
-        if (codec.EncodedFormat == SKEncodedImageFormat.Jpeg && _hasEndMarker)
+        if (isJpeg && _hasEndMarker)
         {
             int stride = Stride(columns);
             Reserve((long)stride * rows);
             _windowOffset = 0;
-            var options = new SKCodecOptions(SKZeroInitialized.No, SKRectI.Create(x, 0, columns, height));
-            if (codec.StartScanlineDecode(info, options) == SKCodecResult.Success && (y == 0 || codec.SkipScanlines(y)))
+            if (_codec.StartRows(width, height, x, x + columns) && (y == 0 || _codec.SkipRows(y)))
             {
                 Window = new DecodedWindow(x, y, columns, rows, stride, scale);
-                return codec.GetScanlines(_pixels.Address, rows, stride) == rows ? ImageStatus.Ok : ImageStatus.Truncated;
+                return _codec.ReadRows(_pixels.Address, rows, stride) == rows ? ImageStatus.Ok : ImageStatus.Truncated;
             }
         }
 
@@ -154,10 +161,10 @@ internal sealed class ImageDecoder : IDisposable
         Reserve((long)fullStride * height + Resampler.RowAlignment);
         _windowOffset = y * fullStride + x * 4;
         Window = new DecodedWindow(x, y, columns, rows, fullStride, scale);
-        return codec.GetPixels(info, _pixels.Address, fullStride, new SKCodecOptions(SKZeroInitialized.No)) switch
+        return _codec.ReadAll(_pixels.Address, width, height, fullStride) switch
         {
-            SKCodecResult.Success => ImageStatus.Ok,
-            SKCodecResult.IncompleteInput => ImageStatus.Truncated,
+            SkiaResult.Success => ImageStatus.Ok,
+            SkiaResult.IncompleteInput => ImageStatus.Truncated,
             _ => ImageStatus.Corrupt,
         };
     }
@@ -166,19 +173,24 @@ internal sealed class ImageDecoder : IDisposable
     public void Close()
     {
         _grey = null;
-        _codec?.Dispose();
-        _codec = null;
-        _data?.Dispose();
-        _data = null;
+        _codec.Close();
+        _open = false;
         if (_pin.IsAllocated)
         {
             _pin.Free();
+        }
+
+        if (_pixels.Bytes > MostKeptBytes)
+        {
+            _pixels.Dispose();
+            _pixels = new AlignedMemory(LeastBytes);
         }
     }
 
     public void Dispose()
     {
         Close();
+        _codec.Dispose();
         _pixels.Dispose();
     }
 
@@ -208,7 +220,7 @@ internal sealed class ImageDecoder : IDisposable
         if (_pixels.Bytes < bytes)
         {
             _pixels.Dispose();
-            _pixels = new AlignedMemory(Math.Min(bytes + bytes / 4, int.MaxValue));
+            _pixels = new AlignedMemory(bytes + bytes / 4);
         }
     }
 }

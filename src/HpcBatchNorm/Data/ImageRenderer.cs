@@ -3,7 +3,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Data;
 
 /// <summary>Encoded image to network input: read, decode, crop, resize, distort. Keeps its buffers; one per thread.</summary>
-internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options) : IDisposable
+internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options, StageClock clock) : IDisposable
 {
     // Training lets the codec reduce as far as no pixel has to be invented again. Evaluation keeps twice the pixels, so that its filter, not the
     // codec's, decides how the image looks: published accuracies were measured on fully decoded images.
@@ -24,7 +24,9 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options)
     /// <param name="pixels">Where the pixels go; unchanged unless the result is <see cref="ImageStatus.Ok"/>.</param>
     public ImageStatus Render(int index, uint epoch, uint position, Span<byte> pixels)
     {
+        clock.Begin(index);
         int length = dataset.ReadEncoded(index, ref _encoded);
+        clock.Enter(LoaderStage.Decode);
         try
         {
             ImageStatus status = dataset.GreyPixels is var (width, height)
@@ -42,10 +44,12 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options)
             {
                 if (options.Augmentation is { PhotometricStrength: > 0 } distortion)
                 {
+                    clock.Enter(LoaderStage.Augment);
                     var random = new RandomSequence(options.Seed, RandomStreams.Color, epoch, position);
                     PhotometricDistortion.Apply(_resampler.Pixels, distortion.PhotometricStrength, distortion.LightingNoise, ref random);
                 }
 
+                clock.Enter(LoaderStage.Copy);
                 Store(pixels);
             }
 
@@ -100,6 +104,7 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options)
         _views ??= new ViewRenderer(options, _resampler);
         double smallestScale = EvaluationMargin * _views.Prepare(_decoder.Width, _decoder.Height);
         ImageStatus status = _decoder.Decode(0, 0, _decoder.Width, _decoder.Height, smallestScale);
+        clock.Enter(LoaderStage.Resize);
         int bytes = pixels.Length / options.Crops;
         for (int i = 0; i < _views.Count && status == ImageStatus.Ok; i++)
         {
@@ -119,6 +124,7 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options)
             Math.Min(_decoder.Height, (int)Math.Ceiling(crop.Y + crop.Height) + margin), smallestScale);
         if (status == ImageStatus.Ok)
         {
+            clock.Enter(LoaderStage.Resize);
             DecodedWindow window = _decoder.Window;
             _resampler.Resize(_decoder.Pixels, window.Width, window.Height, window.Stride, window.ToWindow(crop));
         }

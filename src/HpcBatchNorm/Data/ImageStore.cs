@@ -1,3 +1,5 @@
+using System.Text;
+using HpcBatchNorm.Interop;
 using Microsoft.Win32.SafeHandles;
 
 namespace HpcBatchNorm.Data;
@@ -45,8 +47,27 @@ internal abstract class ImageStore : IDisposable
 /// <summary>A file per image, named relative to a folder.</summary>
 internal sealed class FolderStore(string root, ImageTable images) : ImageStore
 {
+    private const int LongestPath = 4096;
+
+    private readonly byte[] _rootBytes = Encoding.UTF8.GetBytes(Path.TrimEndingDirectorySeparator(root) + '/');
+
     public override int Read(int index, ref byte[] buffer)
     {
+        ReadOnlySpan<byte> name = images.NameBytes(index);
+        int end = _rootBytes.Length + name.Length;
+        if (end < LongestPath)
+        {
+            Span<byte> path = stackalloc byte[LongestPath];
+            _rootBytes.CopyTo(path);
+            name.CopyTo(path[_rootBytes.Length..]);
+            path[end] = 0;
+            if (WholeFile.TryRead(path[..(end + 1)], ref buffer, out int length))
+            {
+                return length;
+            }
+        }
+
+        // What did not work above works here, or fails with words.
         using SafeFileHandle file = File.OpenHandle(Path.Combine(root, images.Name(index)));
         return Read(file, 0, checked((int)RandomAccess.GetLength(file)), ref buffer);
     }

@@ -8,6 +8,14 @@ public enum ShuffleMode
 
     /// <summary>A new random order of all images in every epoch.</summary>
     Global,
+
+    /// <summary>
+    /// The paper's within-shard shuffling (section 4.2.1): every image belongs to one shard for good. Each epoch visits the shards one after the other in
+    /// a new random order, and the images of each in a new random order, so that a batch holds images of one shard (of neighbouring ones where a shard
+    /// ends within it) but never the same company. Shards are those of a packed data set; images kept in another way, class after class, are dealt out
+    /// at random, by the seed, to shards of about <see cref="LoaderOptions.ShardSize"/> images. The paper does not say how large its shards were.
+    /// </summary>
+    Shard,
 }
 
 /// <summary>What to do with an image that cannot be decoded.</summary>
@@ -50,6 +58,11 @@ public sealed record LoaderOptions
     /// <summary>The order of the images.</summary>
     public ShuffleMode Shuffle { get; init; }
 
+    /// <summary>
+    /// Images per shard where the data set has no shards of its own, at least 1; about what 1024 files of ImageNet's training images hold.
+    /// </summary>
+    public int ShardSize { get; init; } = 1024;
+
     /// <summary>Leave out the last batch of an epoch when it is not full.</summary>
     public bool DropLast { get; init; }
 
@@ -61,6 +74,12 @@ public sealed record LoaderOptions
 
     /// <summary>Batches kept ready, at least 1.</summary>
     public int Prefetch { get; init; } = 3;
+
+    /// <summary>
+    /// Seconds without a finished image, while somebody waits for one, after which the loader gives up with a message that says what its workers are
+    /// doing; 0 for never. A disk or network mount that does not answer would otherwise hang the run without a word.
+    /// </summary>
+    public double StallSeconds { get; init; } = 120;
 
     /// <summary>What to do with an image that cannot be decoded.</summary>
     public BadImagePolicy OnBadImage { get; init; }
@@ -94,6 +113,8 @@ public sealed record LoaderOptions
         Check(Crops == 1 || Augmentation is null, "number of crops in training", "1", Crops);
         Check(Workers is >= 1 and <= 256, "number of workers", "between 1 and 256", Workers);
         Check(Prefetch is >= 1 and <= 1024, "number of prefetched batches", "between 1 and 1024", Prefetch);
+        Check(ShardSize >= 1, "shard size", "at least 1", ShardSize);
+        Check(StallSeconds is >= 0 and <= 1e6, "loader timeout", "between 0 and 1,000,000 seconds", StallSeconds);
         Augmentation?.Validate();
     }
 

@@ -17,6 +17,7 @@ public static class EvaluationSetup
             CropFraction = config.CropFraction,
             Crops = crops,
             Workers = config.Workers,
+            StallSeconds = config.LoaderTimeout,
             OnBadImage = config.OnBadImage,
         };
 

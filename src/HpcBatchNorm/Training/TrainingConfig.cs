@@ -102,6 +102,9 @@ public sealed class TrainingConfig
     /// <summary>Order of training images.</summary>
     public ShuffleMode Shuffle { get; set; } = ShuffleMode.Global;
 
+    /// <summary>Images per shard of <see cref="ShuffleMode.Shard"/>, where the data set has no shards of its own.</summary>
+    public int ShardSize { get; set; } = 1024;
+
     /// <summary>How training images are varied.</summary>
     public AugmentationOptions Augmentation { get; set; } = new() { PhotometricStrength = 1 };
 
@@ -124,6 +127,9 @@ public sealed class TrainingConfig
 
     /// <summary>Threads that decode images.</summary>
     public int Workers { get; set; } = 2;
+
+    /// <summary>Seconds without a finished image after which loading fails; 0 means never.</summary>
+    public double LoaderTimeout { get; set; } = 120;
 
     /// <summary>Threads and algorithms of the backend.</summary>
     public BackendOptions BackendOptions { get; set; } = new();

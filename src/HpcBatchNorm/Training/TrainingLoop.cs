@@ -302,7 +302,9 @@ internal sealed class TrainingLoop : IDisposable
         Binarize = _config.Binarize,
         Augmentation = _config.Augmentation,
         Shuffle = _config.Shuffle,
+        ShardSize = _config.ShardSize,
         Workers = _config.Workers,
+        StallSeconds = _config.LoaderTimeout,
         OnBadImage = _config.OnBadImage,
         EndStep = _totalSteps,
     };

@@ -13,52 +13,26 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
-    [Fact]
-    public void EpochOrder_AnyCount_VisitsEachImageOnceDifferentlyInEachEpoch()
+    [Theory]
+    [InlineData(ShuffleMode.Global)]
+    [InlineData(ShuffleMode.Shard)]
+    public void Next_OneOrFourWorkers_GivesIdenticalBatches(ShuffleMode shuffle)
     {
-        foreach (int count in (int[])[1, 2, 3, 10, 1000, 1024, 1025])
-        {
-            int[] first = Order(1, 0, count), second = Order(1, 1, count);
-            Assert.Equal(Enumerable.Range(0, count), first.Order());
-            Assert.Equal(Enumerable.Range(0, count), second.Order());
-            if (count >= 1000)
-            {
-                Assert.InRange(first.Zip(second).Count(pair => pair.First == pair.Second), 0, 8);
-                Assert.InRange(first.Zip(first.Skip(1)).Count(pair => pair.Second == pair.First + 1), 0, 8);
-            }
-        }
-    }
-
-    [Fact]
-    public void EpochOrder_ManyEpochs_PutsEveryImageEverywhereEquallyOften()
-    {
-        const int Count = 11, Epochs = 5500;
-        int[,] seen = new int[Count, Count];
-        for (uint epoch = 0; epoch < Epochs; epoch++)
-        {
-            int[] order = Order(3, epoch, Count);
-            for (int i = 0; i < Count; i++)
-            {
-                seen[i, order[i]]++;
-            }
-        }
-
-        // Chi-square with 100 degrees of freedom: mean 100, deviation 14.
-        double expected = Epochs / (double)Count, chiSquare = 0;
-        foreach (int times in seen)
-        {
-            chiSquare += (times - expected) * (times - expected) / expected;
-        }
-
-        Assert.InRange(chiSquare, 50, 160);
-    }
-
-    [Fact]
-    public void Next_OneOrFourWorkers_GivesIdenticalBatches()
-    {
-        string[] one = Hashes(Training with { Workers = 1 }, 0, 100), four = Hashes(Training with { Workers = 4, Prefetch = 5 }, 0, 100);
+        const int Batches = 1000;
+        LoaderOptions options = Training with { Shuffle = shuffle, ShardSize = 20 };
+        string[] one = Hashes(options with { Workers = 1 }, 0, Batches), four = Hashes(options with { Workers = 4, Prefetch = 5 }, 0, Batches);
         Assert.Equal(one, four);
-        Assert.Equal(100, one.Distinct().Count());
+        Assert.Equal(Batches, one.Distinct().Count());
+    }
+
+    [Theory]
+    [InlineData(ShuffleMode.None)]
+    [InlineData(ShuffleMode.Global)]
+    [InlineData(ShuffleMode.Shard)]
+    public void FirstStep_InTheMiddleOfAnEpoch_GivesTheRestOfIt(ShuffleMode shuffle)
+    {
+        LoaderOptions options = Training with { Shuffle = shuffle, ShardSize = 13, Workers = 2 };
+        Assert.Equal(Hashes(options, 0, 40)[23..], Hashes(options with { Workers = 3 }, 23, 17));
     }
 
     [Fact]
@@ -83,10 +57,12 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
         }
     }
 
-    [Fact]
-    public void Next_TrainingEpoch_ShufflesWithoutRepeatAndDropsTheRest()
+    [Theory]
+    [InlineData(ShuffleMode.Global)]
+    [InlineData(ShuffleMode.Shard)]
+    public void Next_TrainingEpoch_ShufflesWithoutRepeatAndDropsTheRest(ShuffleMode shuffle)
     {
-        using var loader = new BatchLoader(sample.Train, Training);
+        using var loader = new BatchLoader(sample.Train, Training with { Shuffle = shuffle, ShardSize = 25 });
         Assert.Equal(120 / 7, loader.BatchesPerEpoch);
         for (int epoch = 0; epoch < 3; epoch++)
         {
@@ -243,25 +219,6 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
         }
     }
 
-    [Fact]
-    public void Render_SteadyState_AllocatesOnlyTheCodecsObjects()
-    {
-        using var renderer = new ImageRenderer(sample.Train, Training);
-        byte[] pixels = new byte[32 * 32 * 3];
-        for (int i = 0; i < 50; i++)
-        {
-            renderer.Render(i, 0, (uint)i, pixels);
-        }
-
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        for (int i = 0; i < 100; i++)
-        {
-            Assert.True(renderer.Render(i, 0, (uint)i, pixels) == ImageStatus.Ok);
-        }
-
-        Assert.InRange((GC.GetAllocatedBytesForCurrentThread() - before) / 100, 0, 400);
-    }
-
     private static TemporaryFolder WithBadImages()
     {
         var folder = new TemporaryFolder();
@@ -275,12 +232,6 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
         folder.Write("red/text.jpg", "not an image"u8.ToArray());
         folder.Write("red/cut.jpg", TestImages.Texture(80, 60)[..900]);
         return folder;
-    }
-
-    private static int[] Order(ulong seed, uint epoch, int count)
-    {
-        var order = new EpochOrder(seed, epoch, count);
-        return [.. Enumerable.Range(0, count).Select(i => order[i])];
     }
 
     private string[] Hashes(LoaderOptions options, long first, int count)

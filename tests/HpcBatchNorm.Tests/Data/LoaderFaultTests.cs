@@ -1,0 +1,83 @@
+using System.Diagnostics;
+using HpcBatchNorm.Data;
+using SkiaSharp;
+
+namespace HpcBatchNorm.Tests.Data;
+
+/// <summary>A loader whose files do not answer. A named pipe nobody writes to stands for a dead disk: opening it blocks for good.</summary>
+public sealed class LoaderFaultTests : IDisposable
+{
+    private readonly TemporaryFolder _folder = new();
+    private readonly string _pipe;
+
+    public LoaderFaultTests()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux() || OperatingSystem.IsMacOS(), "needs named pipes in the file system");
+        for (int i = 0; i < 7; i++)
+        {
+            _folder.Write($"a/{i}.png", TestImages.Encode(16, 16, (_, _) => SKColors.Red, SKEncodedImageFormat.Png));
+        }
+
+        _pipe = _folder["a/7.png"];
+        using Process process = Process.Start("mkfifo", _pipe);
+        process.WaitForExit();
+        Assert.Equal(0, process.ExitCode);
+    }
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public void Next_AFileThatBlocks_FailsAndSaysWhatEachWorkerDoes()
+    {
+        using ImageDataset data = Open();
+        var loader = new BatchLoader(data, LoaderOptions.ForEvaluation(4, 16) with { Workers = 2, StallSeconds = 0.4, EndStep = 2 });
+        Assert.Equal(4, loader.Next(Token).Count);
+        long start = Stopwatch.GetTimestamp();
+        var error = Assert.Throws<UserErrorException>(() => loader.Next(Token));
+        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0.3, 60);
+        Assert.Contains("no image was finished for 0.4 s while waiting for batch 1", error.Message, StringComparison.Ordinal);
+        Assert.Matches($@"worker [01] reads 'a/7\.png' of '{_folder.Path}' since \d+\.\d s", error.Message);
+        Assert.Matches(@"worker [01] (waits for room|works on 'a/\d\.png')", error.Message);
+        Assert.Contains("--loader-timeout", error.Message, StringComparison.Ordinal);
+        Release();
+        loader.Dispose();
+    }
+
+    [Fact]
+    public void Dispose_AFileThatBlocks_DoesNotWaitForIt()
+    {
+        ImageDataset data = Open();
+        var loader = new BatchLoader(data, LoaderOptions.ForEvaluation(8, 16));
+        using var soon = new CancellationTokenSource(TimeSpan.FromMilliseconds(200));
+        Assert.Throws<OperationCanceledException>(() => loader.Next(soon.Token));
+        long start = Stopwatch.GetTimestamp();
+        loader.Dispose();
+        data.Dispose();
+        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, 60);
+        Release();
+    }
+
+    [Fact]
+    public void Next_SlowButAlive_IsNotMistakenForAStall()
+    {
+        using ImageDataset data = Open();
+        // One worker, and the pipe answers (with nothing, which is a bad image) before the limit.
+        using var loader = new BatchLoader(data, LoaderOptions.ForEvaluation(8, 16) with { StallSeconds = 30, EndStep = 1 });
+        using var timer = new Timer(_ => Release(), null, TimeSpan.FromMilliseconds(300), Timeout.InfiniteTimeSpan);
+        Batch batch = loader.Next(Token);
+        Assert.Equal(7, batch.Count);
+        Assert.True(batch.WaitSeconds > 0.2);
+        Assert.Equal([("a/7.png", ImageStatus.Empty)], loader.BadImages.Select(bad => (bad.Name, bad.Status)));
+    }
+
+    public void Dispose() => _folder.Dispose();
+
+    private ImageDataset Open() => ImageDataset.Open(_folder.Path, DatasetSplit.Validation, cacheDirectory: null);
+
+    /// <summary>Lets whoever is blocked in opening the pipe go on, with nothing to read.</summary>
+    private void Release()
+    {
+        // Reading and writing: opening for writing alone would block in its turn when nobody reads yet.
+        File.OpenHandle(_pipe, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite).Dispose();
+    }
+}
