@@ -3,11 +3,12 @@ using System.Globalization;
 using System.Text.Json;
 using HpcBatchNorm.Evaluation;
 using HpcBatchNorm.Interchange;
+using HpcBatchNorm.Reporting;
 
 namespace HpcBatchNorm.Training;
 
 /// <summary>
-/// The files of a run: <c>config.yaml</c>, <c>metrics.jsonl</c> (one object per log step and per evaluation), <c>summary.csv</c> (one line per
+/// The files of a run: <c>config.yaml</c>, <c>metrics.jsonl</c> (one object per line; docs/metrics.md has every field), <c>summary.csv</c> (one line per
 /// evaluation), <c>report.html</c>, <c>checkpoints/</c>. Numbers are written in the invariant culture. Opening it at a step drops the lines of
 /// later steps, which a resumed run writes again.
 /// </summary>
@@ -75,6 +76,34 @@ internal sealed class RunDirectory : IDisposable
 
     public void WriteConfig(string yaml) => AtomicFile.ReplaceText(ConfigPath, yaml);
 
+    /// <summary>A process begins to work on the run.</summary>
+    public void WriteStart(
+        string title, IReadOnlyList<(string Name, string Value)> facts, long firstStep, long totalSteps, long stepsPerEpoch, double elapsedSeconds)
+    {
+        Begin("start", firstStep, (double)firstStep / stepsPerEpoch);
+        _json.WriteString("title", title);
+        _json.WriteNumber("total_steps", totalSteps);
+        _json.WriteNumber("steps_per_epoch", stepsPerEpoch);
+        _json.WriteString("machine", Environment.MachineName);
+        _json.WriteNumber("process", Environment.ProcessId);
+        _json.WriteStartObject("facts");
+        foreach ((string name, string value) in facts)
+        {
+            _json.WriteString(name, value);
+        }
+
+        _json.WriteEndObject();
+        End(elapsedSeconds);
+    }
+
+    /// <summary>The process ends, as far as it can say so itself.</summary>
+    public void WriteEnd(TrainingOutcome outcome, long step, double epoch, double elapsedSeconds)
+    {
+        Begin("end", step, epoch);
+        _json.WriteString("outcome", JsonNamingPolicy.SnakeCaseLower.ConvertName(outcome.ToString()));
+        End(elapsedSeconds);
+    }
+
     public void WriteStep(in StepReport report, double elapsedSeconds)
     {
         Begin("train", report.Step, report.Epoch);
@@ -96,10 +125,33 @@ internal sealed class RunDirectory : IDisposable
         _json.WriteNumber("val_top5", validation.Top5);
         _json.WriteNumber("images", validation.Images);
         _json.WriteNumber("images_per_second", Math.Round(validation.ImagesPerSecond, 3));
+        _json.WriteBoolean("best", report.IsBest);
         End(elapsedSeconds);
         _summary.WriteLine(string.Create(CultureInfo.InvariantCulture,
             $"{report.Epoch:0.####},{report.Step},{report.TrainLoss:0.######},{validation.Loss:0.######},{validation.Top1:0.######},{validation.Top5:0.######},{learningRate},{imagesPerSecond:0.###},{dataWaitShare:0.#####},{elapsedSeconds:0.###}"));
         _summary.Flush();
+    }
+
+    /// <summary>How the statistics of batch normalization moved since an earlier evaluation.</summary>
+    public void WriteDrift(long step, double epoch, long sinceStep, IReadOnlyList<LayerDrift> layers, double elapsedSeconds)
+    {
+        Begin("batch_norm", step, epoch);
+        _json.WriteNumber("since_step", sinceStep);
+        _json.WriteStartArray("layers");
+        foreach (LayerDrift layer in layers)
+        {
+            _json.WriteStartObject();
+            _json.WriteString("name", layer.Layer);
+            _json.WriteNumber("channels", layer.Channels);
+            WriteFinite("shift", Math.Round(layer.Shift, 6));
+            WriteFinite("largest_shift", Math.Round(layer.LargestShift, 6));
+            WriteFinite("deviation", layer.Deviation);
+            _json.WriteNumber("quiet_channels", layer.QuietChannels);
+            _json.WriteEndObject();
+        }
+
+        _json.WriteEndArray();
+        End(elapsedSeconds);
     }
 
     public void Dispose()
@@ -120,8 +172,15 @@ internal sealed class RunDirectory : IDisposable
         _json.WriteString("images_per_second", "images / elapsed seconds; training lines without evaluation and checkpoints");
         _json.WriteString("data_wait_share", "share of training time spent waiting for images, 0 to 1");
         _json.WriteString("peak_memory_mb", "peak resident memory, 10^6 bytes");
+        _json.WriteString("train_loss", "nats per image, mean since the last evaluation");
+        _json.WriteString("val_loss", "nats per image, mean");
         _json.WriteString("val_top1", "fraction of images, centre crop");
         _json.WriteString("val_top5", "fraction of images, centre crop");
+        _json.WriteString("images", "images evaluated");
+        _json.WriteString("shift", "standard deviations of the channel since since_step, median over the channels");
+        _json.WriteString("largest_shift", "the same, largest over the channels");
+        _json.WriteString("deviation", "root of the mean running variance");
+        _json.WriteString("time", "UTC");
         _json.WriteString("seconds", "since this process began to train");
         EndLine();
     }
@@ -132,6 +191,7 @@ internal sealed class RunDirectory : IDisposable
         _json.WriteString("type", type);
         _json.WriteNumber("step", step);
         _json.WriteNumber("epoch", Math.Round(epoch, 6));
+        _json.WriteString("time", DateTime.UtcNow.ToString("yyyy-MM-dd'T'HH:mm:ss.fff'Z'", CultureInfo.InvariantCulture));
     }
 
     private void End(double elapsedSeconds)

@@ -39,6 +39,11 @@ public interface ITrainingObserver
     /// <summary>A step is done.</summary>
     void Stepped(in StepReport report);
 
+    /// <summary>An evaluation goes on; told after every batch.</summary>
+    void Evaluating(in Evaluation.EvaluationProgress progress)
+    {
+    }
+
     /// <summary>The validation images have been evaluated.</summary>
     void Evaluated(in EvaluationReport report);
 

@@ -4,6 +4,7 @@ using HpcBatchNorm.Data;
 using HpcBatchNorm.Evaluation;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Training;
@@ -26,6 +27,7 @@ internal sealed class TrainingLoop : IDisposable
     private readonly Evaluator _evaluator;
     private readonly LearningRateSchedule _schedule;
     private readonly RunDirectory _run;
+    private readonly RunRecorder _recorder;
     private readonly CheckpointStore _store;
     private readonly IReadOnlyList<(string Name, string Value)> _facts;
     private readonly string _yaml;
@@ -72,10 +74,12 @@ internal sealed class TrainingLoop : IDisposable
             _yaml = TrainingConfigBuilder.ToYaml(config, "Effective configuration; run it again with: hpcbn train --config FILE");
             _run.WriteConfig(_yaml);
             _loader = new BatchLoader(train, TrainingLoading(), _firstStep);
-            _evaluator = new Evaluator(session.Backend, validation, EvaluationLoading(), EvaluationSession());
+            _recorder = new RunRecorder(_run, config, session, validation, EvaluationLoading(), _firstStep, _evaluatedStep, () => Elapsed);
+            _evaluator = new Evaluator(session.Backend, validation, EvaluationLoading(), EvaluationSession()) { OnPrediction = _recorder.Predictions.Add };
         }
         catch
         {
+            _recorder?.Dispose();
             _run.Dispose();
             throw;
         }
@@ -89,6 +93,7 @@ internal sealed class TrainingLoop : IDisposable
         }
 
         _observer.Started(_facts, _step, _totalSteps);
+        _recorder.Started(_facts, _step, _totalSteps, _stepsPerEpoch);
         try
         {
             // A run that was stopped during an evaluation makes it first.
@@ -120,6 +125,7 @@ internal sealed class TrainingLoop : IDisposable
     public void Dispose()
     {
         _loader.Dispose();
+        _recorder.Dispose();
         _run.Dispose();
     }
 
@@ -143,7 +149,7 @@ internal sealed class TrainingLoop : IDisposable
         _observer.Stepped(report);
         if (log)
         {
-            _run.WriteStep(report, Elapsed);
+            _recorder.Logged(report);
             _log = default;
         }
 
@@ -186,9 +192,9 @@ internal sealed class TrainingLoop : IDisposable
 
     private void Evaluate(CancellationToken stop)
     {
-        Network network = _network;
+        _recorder.Predictions.Begin();
         EvaluationResult result = _evaluator.Run(
-            [new EnsembleMember(network, _session.ReadNetworkState(_config.Optimizer.AverageDecay > 0))], _session.Arena, progress: null, stop);
+            [new EnsembleMember(_network, _session.ReadNetworkState(_config.Optimizer.AverageDecay > 0))], _session.Arena, p => _observer.Evaluating(p), stop);
         bool best = double.IsNaN(_bestTop1) || result.Top1 > _bestTop1;
         if (best)
         {
@@ -199,7 +205,7 @@ internal sealed class TrainingLoop : IDisposable
         _lastEvaluation = result;
         _lastTrainLoss = _epoch.MeanLoss;
         var report = new EvaluationReport(_step, (double)_step / _stepsPerEpoch, _epoch.MeanLoss, result, best);
-        _run.WriteEvaluation(report, _schedule.At(_step - 1), _epoch.ImagesPerSecond(_config.BatchSize), _epoch.WaitShare, Elapsed);
+        _recorder.Evaluated(report, _schedule.At(_step - 1), _epoch.ImagesPerSecond(_config.BatchSize), _epoch.WaitShare);
         _observer.Evaluated(report);
         NoteTroubles();
         _epoch = default;
@@ -276,7 +282,7 @@ internal sealed class TrainingLoop : IDisposable
     private TrainingResult Result(TrainingOutcome outcome)
     {
         NoteTroubles();
-        RunReport.Write(_run.ReportPath, _run.MetricsPath, $"{_config.Model}, {_config.Name}", _facts, _yaml);
+        _recorder.Ended(outcome, _step, (double)_step / _stepsPerEpoch);
         return new TrainingResult
         {
             Outcome = outcome,
