@@ -55,6 +55,7 @@ internal static class CommandLine
             VerifyCommand.Create(),
             InspectCommand.Create(),
             DataCommand.Create(),
+            PackCommand.Create(),
             SampleCommand.Create(),
             InfoCommand.Create(),
         };

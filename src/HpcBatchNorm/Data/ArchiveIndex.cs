@@ -1,5 +1,6 @@
 using System.IO.Hashing;
 using System.Text;
+using HpcBatchNorm.Interchange;
 using Microsoft.Win32.SafeHandles;
 
 namespace HpcBatchNorm.Data;
@@ -42,7 +43,9 @@ internal static class ArchiveIndex
         }
 
         progress?.Report(FormattableString.Invariant($"indexing {archive} ({info.Length / 1e9:0.0} GB), once"));
-        ImageTable table = Walk(archive, info.Length);
+        var images = new ImageTable.Builder();
+        Walk(archive, images);
+        ImageTable table = images.Build();
         if (cacheFile is not null)
         {
             TryWrite(cacheFile, key, table);
@@ -51,10 +54,26 @@ internal static class ArchiveIndex
         return table;
     }
 
-    private static ImageTable Walk(string archive, long length)
+    /// <summary>The images of several archives, one archive after the other, each in its own order.</summary>
+    /// <param name="archives">Their paths.</param>
+    /// <param name="starts">The first image of each.</param>
+    public static ImageTable Walk(string[] archives, out int[] starts)
+    {
+        var images = new ImageTable.Builder();
+        starts = new int[archives.Length];
+        for (int i = 0; i < archives.Length; i++)
+        {
+            starts[i] = images.Count;
+            Walk(archives[i], images);
+        }
+
+        return images.BuildInOrder();
+    }
+
+    private static void Walk(string archive, ImageTable.Builder images)
     {
         using SafeFileHandle file = Open(archive);
-        var images = new ImageTable.Builder();
+        long length = RandomAccess.GetLength(file);
         var outer = new TarWalker(file, $"'{archive}'", 0, length);
         while (outer.TryNext(out TarMember member))
         {
@@ -76,8 +95,6 @@ internal static class ArchiveIndex
                 }
             }
         }
-
-        return images.Build();
     }
 
     public static SafeFileHandle Open(string path)
@@ -92,7 +109,8 @@ internal static class ArchiveIndex
         }
     }
 
-    private static ImageTable? TryRead(string cacheFile, string key)
+    /// <summary>The table kept under this name, or null when there is none, it is damaged, or belongs to another key.</summary>
+    public static ImageTable? TryRead(string cacheFile, string key)
     {
         try
         {
@@ -112,28 +130,36 @@ internal static class ArchiveIndex
         }
     }
 
+    /// <summary>Keeps a table for <see cref="TryRead"/>.</summary>
+    public static void Write(string path, string key, ImageTable table) => Write(path, path + AtomicFile.TemporarySuffix, key, table);
+
+    private static void Write(string path, string temporary, string key, ImageTable table)
+    {
+        var bytes = new MemoryStream();
+        using (var writer = new BinaryWriter(bytes, Encoding.UTF8, leaveOpen: true))
+        {
+            writer.Write(Magic);
+            writer.Write(key);
+            table.Write(writer);
+            writer.Flush();
+            writer.Write(XxHash3.HashToUInt64(bytes.GetBuffer().AsSpan(0, (int)bytes.Length)));
+        }
+
+        using (FileStream file = File.Create(temporary))
+        {
+            bytes.WriteTo(file);
+        }
+
+        File.Move(temporary, path, overwrite: true);
+    }
+
     private static void TryWrite(string cacheFile, string key, ImageTable table)
     {
         string temporary = FormattableString.Invariant($"{cacheFile}.{Environment.ProcessId}.{Environment.CurrentManagedThreadId}.tmp");
         try
         {
-            var bytes = new MemoryStream();
-            using (var writer = new BinaryWriter(bytes, Encoding.UTF8, leaveOpen: true))
-            {
-                writer.Write(Magic);
-                writer.Write(key);
-                table.Write(writer);
-                writer.Flush();
-                writer.Write(XxHash3.HashToUInt64(bytes.GetBuffer().AsSpan(0, (int)bytes.Length)));
-            }
-
             Directory.CreateDirectory(Path.GetDirectoryName(cacheFile)!);
-            using (FileStream file = File.Create(temporary))
-            {
-                bytes.WriteTo(file);
-            }
-
-            File.Move(temporary, cacheFile, overwrite: true);
+            Write(cacheFile, temporary, key, table);
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
         {

@@ -24,7 +24,7 @@ internal static class DatasetLayouts
     public const string TrainArchive = "ILSVRC2012_img_train.tar", ValidationArchive = "ILSVRC2012_img_val.tar";
     private const string Recognised =
         $"expected the ImageNet archives ({TrainArchive}, {ValidationArchive}, {DevelopmentKit.FileName}), train/ and val/ with a folder per class, " +
-        "one tar of CLASS/image files, or MNIST's IDX files";
+        "one tar of CLASS/image files, MNIST's IDX files, or what hpcbn pack wrote";
 
     private static readonly string[] TrainFolders = ["train", "training"];
     private static readonly string[] ValidationFolders = ["val", "validation", "valid"];
@@ -71,6 +71,11 @@ internal static class DatasetLayouts
         if (official.Any(name => File.Exists(Path.Combine(path, name))))
         {
             return ReadOfficialArchives(path, split, cacheDirectory, progress);
+        }
+
+        if (PackedSet.IsIn(path))
+        {
+            return PackedSet.Read(path, split);
         }
 
         if (IdxFiles.AreIn(path))

@@ -19,10 +19,11 @@ public enum DatasetSplit
 /// <item>Kaggle's ImageNet as unpacked (<c>ILSVRC/Data/CLS-LOC</c>, <c>LOC_val_solution.csv</c>), and any <c>train/</c> and flat <c>val/</c> with that
 /// file or the development kit beside them;</item>
 /// <item>one tar of <c>CLASS/image</c> files, given by name or alone in its folder (both splits are the same images);</item>
-/// <item>MNIST's IDX files, gzipped or not.</item>
+/// <item>MNIST's IDX files, gzipped or not;</item>
+/// <item>what <see cref="Packer"/> wrote.</item>
 /// </list>
 /// Classes are sorted by name, ordinally, so for ImageNet the class index is the position among the sorted WNIDs (not the ILSVRC2012_ID).
-/// Images are sorted by name, so archives and the folders extracted from them give the same order. All members may be used from any thread.
+/// Images are sorted by name, so archives and the folders extracted from them give the same order; only those of a packed set stay as they were packed. All members may be used from any thread.
 /// </summary>
 public sealed class ImageDataset : IDisposable
 {

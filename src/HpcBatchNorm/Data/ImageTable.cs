@@ -3,8 +3,8 @@ using System.Text;
 namespace HpcBatchNorm.Data;
 
 /// <summary>
-/// The images of a data set, sorted by name (UTF-8, ordinal), without an object per image: 1.3 million names are one block of bytes.
-/// Sorting makes the order, and with it every seeded shuffle, the same for an archive and for the folders extracted from it.
+/// The images of a data set without an object per image: 1.3 million names are one block of bytes. Sorted by name (UTF-8, ordinal), except those of a
+/// packed set, whose order is its point. Sorting makes the order, and with it every seeded shuffle, the same for an archive and for the folders extracted from it.
 /// </summary>
 internal sealed class ImageTable
 {
@@ -87,9 +87,19 @@ internal sealed class ImageTable
             _images.Add((Encoding.UTF8.GetBytes(name), offset, (int)size));
         }
 
+        /// <summary>How many there are so far.</summary>
+        public int Count => _images.Count;
+
+        /// <summary>The table of images sorted by name.</summary>
         public ImageTable Build()
         {
             _images.Sort((a, b) => a.Name.AsSpan().SequenceCompareTo(b.Name));
+            return BuildInOrder();
+        }
+
+        /// <summary>The table of images in the order they were added.</summary>
+        public ImageTable BuildInOrder()
+        {
             byte[] names = new byte[_images.Sum(image => image.Name.Length)];
             int[] nameEnds = new int[_images.Count];
             int end = 0;

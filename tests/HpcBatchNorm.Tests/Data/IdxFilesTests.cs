@@ -115,7 +115,12 @@ public sealed class IdxFilesTests : IDisposable
     public void Dispose() => _folder.Dispose();
 
     /// <summary>Writes the same images as both splits, labels 0, 1, 2, 0, ...</summary>
-    private byte[] WriteSet(string ending, bool gzip, int count, int width, int height)
+    internal static byte[] WriteSet(TemporaryFolder folder, string name, int count, int width, int height) =>
+        WriteSet(folder, name + "/", "-idx3-ubyte", gzip: false, count, width, height);
+
+    private byte[] WriteSet(string ending, bool gzip, int count, int width, int height) => WriteSet(_folder, "", ending, gzip, count, width, height);
+
+    private static byte[] WriteSet(TemporaryFolder folder, string below, string ending, bool gzip, int count, int width, int height)
     {
         byte[] pixels = new byte[count * width * height], labels = [.. Enumerable.Range(0, count).Select(i => (byte)(i % 3))];
         new Random(4).NextBytes(pixels);
@@ -140,7 +145,7 @@ public sealed class IdxFilesTests : IDisposable
                 (name, bytes) = (name + ".gz", compressed.ToArray());
             }
 
-            _folder.Write(name, bytes);
+            folder.Write(below + name, bytes);
         }
     }
 
