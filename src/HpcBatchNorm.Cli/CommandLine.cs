@@ -52,6 +52,7 @@ internal static class CommandLine
         {
             TrainCommand.Create(),
             EvalCommand.Create(),
+            RecalibrateCommand.Create(),
             VerifyCommand.Create(),
             InspectCommand.Create(),
             DataCommand.Create(),

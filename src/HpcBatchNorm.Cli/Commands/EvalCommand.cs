@@ -1,16 +1,12 @@
 using System.CommandLine;
-using System.Globalization;
+using HpcBatchNorm.Backends;
 using HpcBatchNorm.Evaluation;
-using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Cli.Commands;
 
 /// <summary><c>hpcbn eval</c>.</summary>
 internal static class EvalCommand
 {
-    private static readonly string[] SettingNames =
-        ["data", "image-size", "batch-size", "crop-fraction", "on-bad-image", "backend", "precision", "threads", "workers", "conv-algorithm", "bn-algorithm", "no-fuse"];
-
     public static Command Create()
     {
         var checkpoint = new Option<string[]>("--checkpoint", "--resume")
@@ -28,42 +24,53 @@ internal static class EvalCommand
                 r.AddError($"--crops: expected 1, 10 or 144, found '{r.Tokens[0].Value}'.");
             }
         });
-        Option<string> result = ResultFile.CreateOption();
-        var command = new Command("eval", "Evaluate checkpoints on all validation images") { checkpoint, crops };
-        command.Aliases.Add("validate");
-        (Setting Setting, Option<string[]> Option)[] settings = [.. SettingNames.Select(TrainingSettings.Find).Select(s => (s, SettingOption.Create(s)))];
-        foreach ((_, Option<string[]> option) in settings)
+        var statistics = new Option<string>("--statistics")
         {
-            command.Add(option);
-        }
-
+            HelpName = "running|batch",
+            Description = "Normalise by running (or population) statistics, or, to see the difference, by each batch's own",
+            DefaultValueFactory = _ => "running",
+        };
+        statistics.AcceptOnlyFromAmong("running", "batch");
+        var csv = new Option<string>("--csv") { HelpName = "FILE", Description = "Write the accuracy of every class as comma-separated values" };
+        Option<bool> realTime = EvaluationDisplay.CreateOption();
+        Option<string> result = ResultFile.CreateOption();
+        var command = new Command("eval", "Evaluate checkpoints on all validation images") { checkpoint, crops, statistics };
+        command.Aliases.Add("validate");
+        SettingOptions settings = SettingOptions.AddTo(command, SettingOptions.Evaluation);
+        command.Add(csv);
+        command.Add(realTime);
         command.Add(result);
         CommandLine.AddExamples(command,
             "hpcbn eval --checkpoint runs/X/checkpoints/step-00000640.safetensors",
-            "hpcbn eval --checkpoint a.safetensors,b.safetensors --data /data/imagenet --result -");
+            "hpcbn eval --checkpoint a.safetensors,b.safetensors --crops 144 --data /data/imagenet --csv classes.csv --result -");
 
         command.SetAction(parsed =>
         {
             TextWriter output = ResultFile.HumanOutput(parsed, result);
+            var display = new EvaluationDisplay(output, parsed.GetValue(realTime));
             var request = new EvaluationRequest
             {
                 Checkpoints = [.. parsed.GetRequiredValue(checkpoint).SelectMany(c => c.Split(',', StringSplitOptions.RemoveEmptyEntries))],
                 Crops = parsed.GetValue(crops),
-                Flags = [.. settings.Where(s => parsed.GetResult(s.Option) is not null).Select(s => (s.Setting.Name, SettingOption.Value(parsed, s.Setting, s.Option)))],
+                Statistics = parsed.GetValue(statistics) == "batch" ? BatchNormStatistics.Batch : BatchNormStatistics.Running,
+                Flags = settings.Given(parsed),
             };
-            EvaluationResult found = request.Run(output.WriteLine);
-            output.WriteLine(string.Create(CultureInfo.InvariantCulture,
-                $" * Acc@1 {100 * found.Top1:0.000} ({100 * (1 - found.Top1):0.000})  Acc@5 {100 * found.Top5:0.000} ({100 * (1 - found.Top5):0.000})  loss {found.Loss:0.0000}  {found.Images} images, {found.ImagesPerSecond:0.0} img/s"));
+            EvaluationResult found = request.Run(display.Note, display.Progress);
+            display.Accuracy(found);
+            display.Classes(found);
+            if (parsed.GetValue(csv) is string path)
+            {
+                using var file = new StreamWriter(path);
+                ClassTable.Write(file, found);
+            }
+
             ResultFile.Write(parsed, result, json =>
             {
-                json.WriteNumber("images", found.Images);
-                json.WriteNumber("top1", found.Top1);
-                json.WriteNumber("top5", found.Top5);
-                json.WriteFinite("loss", found.Loss);
+                EvaluationDisplay.Write(json, found);
                 json.WriteNumber("crops", request.Crops);
                 json.WriteNumber("models", request.Checkpoints.Count);
-                json.WriteFinite("seconds", found.Seconds);
-                json.WriteFinite("img_per_s", found.ImagesPerSecond);
+                json.WriteString("statistics", parsed.GetValue(statistics));
+                EvaluationDisplay.WriteClasses(json, found);
             });
             return ExitCode.Done;
         });

@@ -176,6 +176,28 @@ public sealed class Checkpoint : IDisposable
         return state;
     }
 
+    /// <summary>
+    /// Writes a copy of this checkpoint for which <see cref="ReadNetworkState"/> gives what is in <paramref name="state"/>: that replaces the moving averages
+    /// where the run keeps them, the values themselves elsewhere. All else, the optimizer's state included, is copied.
+    /// </summary>
+    public void SaveCopy(string path, NetworkState state)
+    {
+        Tensor[] tensors = [.. _file.Tensors.Select(t => new Tensor(t.Name, ShapeOf(t.Extents), TensorRole.Parameter))];
+        Save(path, tensors, (tensor, values) =>
+        {
+            bool isAverage = tensor.Name.EndsWith(AverageSuffix, StringComparison.Ordinal);
+            string parameter = isAverage ? tensor.Name[..^AverageSuffix.Length] : tensor.Name;
+            if (state.Names.Contains(parameter) && (isAverage || !_file.Contains(tensor.Name + AverageSuffix)))
+            {
+                state.Get(parameter, tensor.Shape).CopyTo(values);
+            }
+            else
+            {
+                _file.Read(tensor.Name, values);
+            }
+        }, Info);
+    }
+
     /// <inheritdoc/>
     public void Dispose() => _file.Dispose();
 
@@ -184,6 +206,10 @@ public sealed class Checkpoint : IDisposable
 
     private static long[] Extents(Shape shape) =>
         shape is { N: 1, H: 1, W: 1 } ? [shape.C] : [shape.N, shape.C, shape.H, shape.W];
+
+    private static Shape ShapeOf(IReadOnlyList<long> extents) => extents.Count == 1
+        ? Shape.Vector((int)extents[0])
+        : new Shape((int)extents[0], (int)extents[1], (int)extents[2], (int)extents[3]);
 
     private static KeyValuePair<string, string>[] WriteInfo(CheckpointInfo info) =>
     [

@@ -302,18 +302,7 @@ internal sealed class TrainingLoop : IDisposable
 
     private double Elapsed => Stopwatch.GetElapsedTime(_start).TotalSeconds;
 
-    private LoaderOptions TrainingLoading() => LoaderOptions.ForTraining(_config.BatchSize, _config.ImageSize, unchecked((ulong)_config.Seed)) with
-    {
-        Channels = _network.InputChannels,
-        Binarize = _config.Binarize,
-        Augmentation = _config.Augmentation,
-        Shuffle = _config.Shuffle,
-        ShardSize = _config.ShardSize,
-        Workers = _config.Workers,
-        StallSeconds = _config.LoaderTimeout,
-        OnBadImage = _config.OnBadImage,
-        EndStep = _totalSteps,
-    };
+    private LoaderOptions TrainingLoading() => TrainingSetup.Loading(_config, _network) with { EndStep = _totalSteps };
 
     private LoaderOptions EvaluationLoading() => EvaluationSetup.Loading(_config, _network);
 
