@@ -53,12 +53,15 @@ public sealed class LearningRateSchedule
         {
             ScheduleKind.Exponential => rate * Math.Pow(_config.DecayRate, Math.Floor(step / (_stepsPerEpoch * _config.DecayEpochs))),
             ScheduleKind.Span => rate * Math.Pow(_config.FinalLearningRateFraction, done / Math.Max(1.0, length - 1)),
-            ScheduleKind.Step => rate * Math.Pow(_config.Gamma, _config.Milestones.Count(m => epoch >= m)),
+            ScheduleKind.Step => rate * Math.Pow(_config.Gamma, MilestonesPassed(epoch)),
             ScheduleKind.Cosine => minimum + (rate - minimum) * (1 + Math.Cos(Math.PI * done / Math.Max(1.0, length))) / 2,
             ScheduleKind.Linear => minimum + (rate - minimum) * (1 - done / Math.Max(1.0, length)),
             _ => rate,
         };
     }
+
+    /// <summary>A method of its own, because a lambda's captures would be allocated in every step of every schedule.</summary>
+    private int MilestonesPassed(double epoch) => _config.Milestones.Count(m => epoch >= m);
 
     private string Main => _kind switch
     {

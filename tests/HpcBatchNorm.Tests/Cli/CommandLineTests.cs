@@ -15,6 +15,8 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
     [InlineData("train --progress sometimes", "sometimes")]
     [InlineData("eval", "--checkpoint")]
     [InlineData("eval --checkpoint x --crops 7", "--crops: expected 1, 10 or 144, found '7'")]
+    [InlineData("eval --checkpoint x --statistics old", "old")]
+    [InlineData("recalibrate --checkpoint x --batches 0", "--batches: expected a whole number of at least 1, found '0'")]
     public void UsageMistake_ExitsWith2AndOneLine(string line, string expected) => AssertFails(ExitCode.Usage, expected, line.Split(' '));
 
     [Fact]
@@ -31,6 +33,7 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
     [InlineData("")]
     [InlineData("train")]
     [InlineData("eval")]
+    [InlineData("recalibrate")]
     [InlineData("verify")]
     [InlineData("inspect")]
     [InlineData("data")]

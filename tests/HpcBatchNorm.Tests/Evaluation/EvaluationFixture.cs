@@ -23,7 +23,7 @@ public sealed class EvaluationFixture : IDisposable
     public string Train(params (string Name, string Value)[] settings)
     {
         using var observer = new RecordingObserver();
-        var request = new TrainingRequest { Flags = Training.Flags(Training.NewFolder(), [.. settings, ("steps", "7"), ("eval-every", "0")]) };
+        var request = new TrainingRequest { Flags = Training.Flags(Training.NewFolder(), [.. settings, ("steps", "7"), ("eval-every", "0"), ("threads", "1")]) };
         return TrainingFixture.Run(request, observer).Checkpoint;
     }
 

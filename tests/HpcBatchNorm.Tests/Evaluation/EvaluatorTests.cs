@@ -132,7 +132,7 @@ public sealed class EvaluatorTests(EvaluationFixture fixture) : IClassFixture<Ev
         private readonly TrainingConfig _config;
         private readonly int _crops;
         private readonly ImageDataset _dataset;
-        private readonly Backend _backend = Backend.Create(TrainingFixture.Backend);
+        private readonly Backend _backend = Backend.Create(TrainingFixture.Backend, new BackendOptions { Threads = 1 });
         private readonly EnsembleMember[] _members;
 
         public Run(EvaluationFixture fixture, int batch, int crops, params string[] checkpoints)

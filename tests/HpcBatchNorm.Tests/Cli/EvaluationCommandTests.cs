@@ -1,0 +1,60 @@
+using System.Globalization;
+using System.Text.Json;
+using HpcBatchNorm.Cli;
+using HpcBatchNorm.Tests.Evaluation;
+
+namespace HpcBatchNorm.Tests.Cli;
+
+/// <summary><c>hpcbn eval</c> and <c>hpcbn recalibrate</c> in this process: tables, files and JSON tell the same.</summary>
+public sealed class EvaluationCommandTests(EvaluationFixture fixture) : IClassFixture<EvaluationFixture>
+{
+    [Fact]
+    public void Eval_WritesTableCsvAndJson()
+    {
+        string csv = Path.Combine(fixture.Training.Folder, "classes.csv"), result = Path.Combine(fixture.Training.Folder, "result.json");
+        string output = Run("eval", "--checkpoint", $"{fixture.First},{fixture.Second}", "--crops", "10", "--real-time", "--csv", csv, "--result", result);
+
+        JsonElement json = JsonDocument.Parse(File.ReadAllText(result)).RootElement;
+        Assert.Equal((9, 10, 2, "running"), (json.GetProperty("images").GetInt32(), json.GetProperty("crops").GetInt32(), json.GetProperty("models").GetInt32(), json.GetProperty("statistics").GetString()));
+        double top1 = json.GetProperty("top1").GetDouble();
+        Assert.Equal(Math.Sqrt(top1 * (1 - top1) / 9), json.GetProperty("top1_standard_error").GetDouble(), 12);
+        Assert.Equal(3, json.GetProperty("classes").GetArrayLength());
+        Assert.Equal(9 - (int)Math.Round(9 * top1), json.GetProperty("confusions").EnumerateArray().Sum(c => c.GetProperty("images").GetInt32()));
+
+        string[] lines = File.ReadAllLines(csv);
+        Assert.Equal(4, lines.Length);
+        Assert.Equal(
+            json.GetProperty("classes").EnumerateArray().Select(c => c.GetProperty("top1").GetDouble()),
+            lines[1..].Select(l => double.Parse(l.Split(',')[^4], CultureInfo.InvariantCulture)), (a, b) => Math.Abs(a - b) < 1e-6);
+
+        Assert.Contains("9/9  Acc@1", output, StringComparison.Ordinal);
+        Assert.Contains(string.Create(CultureInfo.InvariantCulture, $" * Acc@1 {100 * top1:0.000} ({100 * (1 - top1):0.000}) ± "), output, StringComparison.Ordinal);
+        Assert.Contains("classes, worst first", output, StringComparison.Ordinal);
+        Assert.Contains("most often confused", output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Recalibrate_WritesACheckpointThatEvaluatesToWhatItPrinted()
+    {
+        string path = Path.Combine(fixture.Training.Folder, "population.safetensors"), result = Path.Combine(fixture.Training.Folder, "recalibrated.json");
+        string output = Run("recalibrate", "--checkpoint", fixture.First, "--batches", "4", "--output", path, "--result", result);
+
+        Assert.Contains(" * before  Acc@1", output, StringComparison.Ordinal);
+        Assert.Contains($"checkpoint {path}", output, StringComparison.Ordinal);
+        JsonElement json = JsonDocument.Parse(File.ReadAllText(result)).RootElement;
+        Assert.Equal((4, 16), (json.GetProperty("batches").GetInt32(), json.GetProperty("images").GetInt32()));
+
+        string evaluated = Path.Combine(fixture.Training.Folder, "evaluated.json");
+        Run("eval", "--checkpoint", path, "--result", evaluated);
+        Assert.Equal(json.GetProperty("after").GetProperty("loss").GetDouble(), JsonDocument.Parse(File.ReadAllText(evaluated)).RootElement.GetProperty("loss").GetDouble());
+        Assert.NotEqual(json.GetProperty("after").GetProperty("loss").GetDouble(), json.GetProperty("before").GetProperty("loss").GetDouble());
+    }
+
+    private static string Run(params string[] args)
+    {
+        using StringWriter output = new(), error = new();
+        int code = CommandLine.Run(args, output, error);
+        Assert.True(code == ExitCode.Done, error.ToString());
+        return output.ToString();
+    }
+}
