@@ -5,8 +5,13 @@
  * is executed on addresses given in the order of those tensors. Creation is slow (code is generated); execution allocates nothing.
  *
  * Rules: README.md beside this folder. In short: every function returns a status unless said otherwise; outputs come last; destroy accepts
- * NULL; the text of the last failure on this thread is read with hbn_last_error; one thread at a time uses an engine and its plans. All
- * tensors are float32 unless said otherwise. N images, C channels, H rows, W columns; element (n, c, y, x).
+ * NULL; the text of the last failure on this thread is read with hbn_last_error; one thread at a time uses an engine and its plans. N
+ * images, C channels, H rows, W columns; element (n, c, y, x).
+ *
+ * Element types: float32 unless said otherwise. Activations, their gradients (src, dst, residual, diff_...) and the weights of convolutions
+ * and inner products may be bfloat16, all of one plan alike; an inner product's dst then may also be float32. What belongs to parameters
+ * otherwise (bias, scale, shift, statistics, diff_weights, diff_bias, diff_scale, diff_shift), logits, probabilities and loss stay float32,
+ * and all arithmetic is float32 or better. Stores to bfloat16 round to nearest, ties to even.
  */
 #ifndef HBN_H
 #define HBN_H
@@ -27,7 +32,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a signature, a struct or an enum value of this file changes. */
-#define HBN_ABI_VERSION 1
+#define HBN_ABI_VERSION 2
 
 typedef int32_t hbn_status;
 enum {
@@ -82,6 +87,9 @@ HBN_API hbn_status hbn_struct_size(int32_t which, int32_t* bytes) HBN_NOEXCEPT;
 
 enum { HBN_ISA_BASELINE = 0, HBN_ISA_AVX2 = 1, HBN_ISA_AVX512 = 2 };
 
+/* bfloat16 in oneDNN: not at all, by conversions around float32 arithmetic, by the processor's own products. */
+enum { HBN_BF16_NONE = 0, HBN_BF16_EMULATED = 1, HBN_BF16_NATIVE = 2 };
+
 typedef struct hbn_engine_desc {
     int32_t struct_size;
     int32_t threads; /* OpenMP threads, 0 = one per physical core this process may use */
@@ -92,6 +100,8 @@ typedef struct hbn_engine_info {
     int32_t threads;
     int32_t isa;           /* HBN_ISA_*: what our kernels use; follows ONEDNN_MAX_CPU_ISA */
     int32_t channel_block; /* channels per block of HBN_BLOCKED: 8 or 16 */
+    int32_t bf16;          /* HBN_BF16_*; follows ONEDNN_MAX_CPU_ISA too */
+    int32_t reserved;
 } hbn_engine_info;
 
 HBN_API hbn_status hbn_engine_create(const hbn_engine_desc* desc, hbn_engine** engine) HBN_NOEXCEPT;
@@ -108,7 +118,7 @@ enum {
     HBN_OPAQUE = 3   /* decided by the first plan created with the tensor; see format */
 };
 
-enum { HBN_FLOAT32 = 0, HBN_INT32 = 1, HBN_UINT8 = 2 };
+enum { HBN_FLOAT32 = 0, HBN_INT32 = 1, HBN_UINT8 = 2, HBN_BFLOAT16 = 3 };
 
 /*
  * A tensor without memory. A slice covers channels [channel_offset, channel_offset + c) of every image of a tensor with root_channels
@@ -129,7 +139,7 @@ typedef struct hbn_tensor {
 HBN_API hbn_status hbn_format_query(const hbn_format* format, int64_t* bytes) HBN_NOEXCEPT;
 HBN_API void hbn_format_destroy(hbn_format* format) HBN_NOEXCEPT;
 
-/* memory = values (n*c*h*w floats in NCHW order); padding becomes zero. For float32 tensors of any layout that is decided. */
+/* memory = values (n*c*h*w floats in NCHW order); padding becomes zero. For float32 and bfloat16 tensors of any layout that is decided. */
 HBN_API hbn_status hbn_tensor_write(hbn_engine* engine, const hbn_tensor* tensor, void* memory, const float* values) HBN_NOEXCEPT;
 /* values = memory, in NCHW order. */
 HBN_API hbn_status hbn_tensor_read(hbn_engine* engine, const hbn_tensor* tensor, const void* memory, float* values) HBN_NOEXCEPT;
@@ -296,7 +306,7 @@ typedef struct hbn_dropout_desc {
 HBN_API hbn_status hbn_dropout_create(hbn_engine* engine, const hbn_dropout_desc* desc, const hbn_tensor* tensors, int32_t count,
                                       hbn_plan** plan) HBN_NOEXCEPT;
 
-/* Tensors: src, dst: any two layouts, any slices. */
+/* Tensors: src, dst: any two layouts, any slices, float32 or bfloat16 each. */
 HBN_API hbn_status hbn_copy_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
 
 /* Tensors: dst, src... (one layout, any slices; dst may be the first src). */
@@ -318,8 +328,8 @@ typedef struct hbn_loss_desc {
 
 /*
  * probabilities = softmax(logits); loss[0] = weight * mean cross-entropy against (1-s)*onehot + s/classes; diff_logits = weight * (p - t) /
- * N. Tensors: logits (N, classes, 1, 1), labels (HBN_INT32), probabilities, loss (1, 1, 1, 1), diff_logits or absent. Execution fails with
- * HBN_RUNTIME when a label is not in 0 .. classes-1.
+ * N. Tensors: logits (N, classes, 1, 1), labels (HBN_INT32), probabilities, loss (1, 1, 1, 1), diff_logits or absent (float32 or bfloat16).
+ * Execution fails with HBN_RUNTIME when a label is not in 0 .. classes-1.
  */
 HBN_API hbn_status hbn_loss_create(hbn_engine* engine, const hbn_loss_desc* desc, const hbn_tensor* tensors, int32_t count,
                                    hbn_plan** plan) HBN_NOEXCEPT;
@@ -343,6 +353,8 @@ typedef struct hbn_optimizer_desc {
  */
 HBN_API hbn_status hbn_sgd_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
                                   hbn_plan** plan) HBN_NOEXCEPT;
+/* copy = parameter, rounded; the two may lie differently. Tensors: (parameter (float32), copy (bfloat16)) repeated. */
+HBN_API hbn_status hbn_convert_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
 /* gradient_scale = min(1, maximum_norm / norm), 1 when norm is 0. Tensors: gradient_scale, norm, gradient... */
 HBN_API hbn_status hbn_clip_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
                                    hbn_plan** plan) HBN_NOEXCEPT;

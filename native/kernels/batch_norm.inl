@@ -31,11 +31,11 @@ template <typename D> HBN_INLINE void merge_moments(double n, D& sum, D& m2, dou
 }
 
 // Sum and squared deviations of `area` groups of B lanes.
-template <int B> static void lane_moments(const float* x, int64_t area, double* sum_out, double* m2_out) {
+template <int B, typename T> static void lane_moments(const T* x, int64_t area, double* sum_out, double* m2_out) {
     Double<B> sum{}, m2{};
     for (int64_t start = 0; start < area; start += kChunk) {
         const int64_t length = minimum(kChunk, area - start);
-        const float* p = x + start * B;
+        const T* p = x + start * B;
         const Float<B> pivot = load<B>(p);
         Float<B> u0{}, u1{}, u2{}, u3{}, q0{}, q1{}, q2{}, q3{};
         int64_t i = 0;
@@ -59,7 +59,7 @@ template <int B> static void lane_moments(const float* x, int64_t area, double* 
 }
 
 // The same for one channel of contiguous positions: lanes first, then the lanes merged.
-static void run_moments(const float* x, int64_t area, double* sum_out, double* m2_out) {
+template <typename T> static void run_moments(const T* x, int64_t area, double* sum_out, double* m2_out) {
     constexpr int W = kWidth;
     double sum = 0, m2 = 0, n = 0;
     const int64_t vectors = area / W;
@@ -82,7 +82,7 @@ static void run_moments(const float* x, int64_t area, double* sum_out, double* m
 // Sums of g and g*(x - m), g = dy where the mask holds.
 enum class Mask { None, Recompute, FromDst };
 
-template <int B, Mask K> HBN_INLINE Float<B> masked(const float* dy, Float<B> x, const float* y, Float<B> m, Float<B> a, Float<B> s) {
+template <int B, Mask K, typename T> HBN_INLINE Float<B> masked(const T* dy, Float<B> x, const T* y, Float<B> m, Float<B> a, Float<B> s) {
     const Float<B> g = load<B>(dy);
     if (K == Mask::None) {
         return g;
@@ -91,17 +91,17 @@ template <int B, Mask K> HBN_INLINE Float<B> masked(const float* dy, Float<B> x,
     return value > 0.0f ? g : Float<B>{};
 }
 
-template <Mask K> HBN_INLINE float masked_one(float dy, float x, const float* y, float m, float a, float s) {
+template <Mask K, typename T> HBN_INLINE float masked_one(float dy, float x, const T* y, float m, float a, float s) {
     if (K == Mask::None) {
         return dy;
     }
-    const float value = K == Mask::FromDst ? *y : affine<float>(x, m, a, s);
+    const float value = K == Mask::FromDst ? (float)*y : affine<float>(x, m, a, s);
     return value > 0.0f ? dy : 0.0f;
 }
 
-template <int B, Mask K>
-static void lane_gradient_sums(const float* x, const float* y, const float* dy, int64_t area, Float<B> m, Float<B> a, Float<B> s,
-                               double* sum_out, double* dot_out) {
+template <int B, Mask K, typename T>
+static void lane_gradient_sums(const T* x, const T* y, const T* dy, int64_t area, Float<B> m, Float<B> a, Float<B> s, double* sum_out,
+                               double* dot_out) {
     Double<B> sum{}, dot{};
     for (int64_t start = 0; start < area; start += kChunk) {
         const int64_t end = minimum(start + kChunk, area);
@@ -127,8 +127,8 @@ static void lane_gradient_sums(const float* x, const float* y, const float* dy, 
     store_double<B>(dot_out, dot);
 }
 
-template <Mask K>
-static void run_gradient_sums(const float* x, const float* y, const float* dy, int64_t area, float m, float a, float s, double* sum_out,
+template <Mask K, typename T>
+static void run_gradient_sums(const T* x, const T* y, const T* dy, int64_t area, float m, float a, float s, double* sum_out,
                               double* dot_out) {
     constexpr int W = kWidth;
     double lane_sum[W], lane_dot[W];
@@ -148,8 +148,8 @@ static void run_gradient_sums(const float* x, const float* y, const float* dy, i
     *dot_out = dot;
 }
 
-template <int B, bool Relu, bool Residual>
-static void lane_normalize(const float* x, const float* r, float* y, int64_t area, Float<B> m, Float<B> a, Float<B> s) {
+template <int B, bool Relu, bool Residual, typename T>
+static void lane_normalize(const T* x, const T* r, T* y, int64_t area, Float<B> m, Float<B> a, Float<B> s) {
     for (int64_t i = 0; i < area; i++) {
         Float<B> v = affine<Float<B>>(load<B>(x + i * B), m, a, s);
         if (Residual) {
@@ -162,8 +162,8 @@ static void lane_normalize(const float* x, const float* r, float* y, int64_t are
     }
 }
 
-template <bool Relu, bool Residual>
-static void run_normalize(const float* x, const float* r, float* y, int64_t area, float m, float a, float s) {
+template <bool Relu, bool Residual, typename T>
+static void run_normalize(const T* x, const T* r, T* y, int64_t area, float m, float a, float s) {
     constexpr int W = kWidth;
     const int64_t vectors = area / W;
     lane_normalize<W, Relu, Residual>(x, r, y, vectors, broadcast<W>(m), broadcast<W>(a), broadcast<W>(s));
@@ -177,9 +177,9 @@ static void run_normalize(const float* x, const float* r, float* y, int64_t area
 }
 
 // dx, and dr = g when wanted. dx may be x or dy: every element is read before it is written.
-template <int B, Mask K, bool Residual>
-static void lane_gradient(const float* x, const float* y, const float* dy, float* dx, float* dr, int64_t area, Float<B> m, Float<B> a,
-                          Float<B> s, Float<B> k1, Float<B> k2) {
+template <int B, Mask K, bool Residual, typename T>
+static void lane_gradient(const T* x, const T* y, const T* dy, T* dx, T* dr, int64_t area, Float<B> m, Float<B> a, Float<B> s, Float<B> k1,
+                          Float<B> k2) {
     for (int64_t i = 0; i < area; i++) {
         const Float<B> v = load<B>(x + i * B);
         const Float<B> g = masked<B, K>(dy + i * B, v, y + i * B, m, a, s);
@@ -190,9 +190,8 @@ static void lane_gradient(const float* x, const float* y, const float* dy, float
     }
 }
 
-template <Mask K, bool Residual>
-static void run_gradient(const float* x, const float* y, const float* dy, float* dx, float* dr, int64_t area, float m, float a, float s,
-                         float k1, float k2) {
+template <Mask K, bool Residual, typename T>
+static void run_gradient(const T* x, const T* y, const T* dy, T* dx, T* dr, int64_t area, float m, float a, float s, float k1, float k2) {
     constexpr int W = kWidth;
     const int64_t vectors = area / W;
     lane_gradient<W, K, Residual>(x, y, dy, dx, dr, vectors, broadcast<W>(m), broadcast<W>(a), broadcast<W>(s), broadcast<W>(k1),
@@ -242,7 +241,7 @@ template <int L> // lanes of a group: the block, or 1 for plain
 struct BatchNormPass {
     static constexpr int lanes = L;
 
-    static void moments(const float* x, int64_t area, double* sum, double* m2) {
+    template <typename T> static void moments(const T* x, int64_t area, double* sum, double* m2) {
         if constexpr (L == 1) {
             run_moments(x, area, sum, m2);
         } else {
@@ -250,8 +249,8 @@ struct BatchNormPass {
         }
     }
 
-    template <bool Relu, bool Residual>
-    static void normalize(const float* x, const float* r, float* y, int64_t area, const Coefficients& k, int64_t c) {
+    template <bool Relu, bool Residual, typename T>
+    static void normalize(const T* x, const T* r, T* y, int64_t area, const Coefficients& k, int64_t c) {
         if constexpr (L == 1) {
             run_normalize<Relu, Residual>(x, r, y, area, k.m[c], k.a[c], k.s[c]);
         } else {
@@ -259,8 +258,8 @@ struct BatchNormPass {
         }
     }
 
-    template <Mask K>
-    static void gradient_sums(const float* x, const float* y, const float* dy, int64_t area, const Coefficients& k, int64_t c, double* sum,
+    template <Mask K, typename T>
+    static void gradient_sums(const T* x, const T* y, const T* dy, int64_t area, const Coefficients& k, int64_t c, double* sum,
                               double* dot) {
         if constexpr (L == 1) {
             run_gradient_sums<K>(x, y, dy, area, k.m[c], k.a[c], k.s[c], sum, dot);
@@ -269,9 +268,8 @@ struct BatchNormPass {
         }
     }
 
-    template <Mask K, bool Residual>
-    static void gradient(const float* x, const float* y, const float* dy, float* dx, float* dr, int64_t area, const Coefficients& k,
-                         int64_t c) {
+    template <Mask K, bool Residual, typename T>
+    static void gradient(const T* x, const T* y, const T* dy, T* dx, T* dr, int64_t area, const Coefficients& k, int64_t c) {
         if constexpr (L == 1) {
             run_gradient<K, Residual>(x, y, dy, dx, dr, area, k.m[c], k.a[c], k.s[c], k.k1[c], k.k2[c]);
         } else {
@@ -318,7 +316,7 @@ static void two_passes(int64_t images, int64_t groups, int64_t elements, Reduce 
     }
 }
 
-template <int L, bool Relu, bool Residual> static void forward_groups(const BatchNormForward& p) {
+template <typename T, int L, bool Relu, bool Residual> static void forward_groups(const BatchNormForward& p) {
     using Pass = BatchNormPass<L>;
     const int64_t images = p.extent.images, channels = p.extent.channels, area = p.extent.area;
     const int64_t groups = ceil_div(channels, L), padded = groups * L, group_stride = area * L;
@@ -329,8 +327,7 @@ template <int L, bool Relu, bool Residual> static void forward_groups(const Batc
 
     auto reduce = [&](int64_t n, int64_t g) {
         if (p.batch_statistics) {
-            Pass::moments(p.src.data + n * p.src.image_stride + g * group_stride, area, sums + n * padded + g * L,
-                          m2s + n * padded + g * L);
+            Pass::moments(image<T>(p.src, n) + g * group_stride, area, sums + n * padded + g * L, m2s + n * padded + g * L);
         }
     };
     auto finish = [&](int64_t g) {
@@ -359,14 +356,13 @@ template <int L, bool Relu, bool Residual> static void forward_groups(const Batc
     };
     auto apply = [&](int64_t n, int64_t g) {
         const int64_t at = g * group_stride;
-        Pass::template normalize<Relu, Residual>(p.src.data + n * p.src.image_stride + at,
-                                                 Residual ? p.residual.data + n * p.residual.image_stride + at : nullptr,
-                                                 p.dst.data + n * p.dst.image_stride + at, area, k, g * L);
+        Pass::template normalize<Relu, Residual>(image<T>(p.src, n) + at, Residual ? image<T>(p.residual, n) + at : nullptr,
+                                                 image<T>(p.dst, n) + at, area, k, g * L);
     };
     two_passes(images, groups, images * padded * area, reduce, finish, apply);
 }
 
-template <int L, Mask K, bool Residual> static void backward_groups(const BatchNormBackward& p) {
+template <typename T, int L, Mask K, bool Residual> static void backward_groups(const BatchNormBackward& p) {
     using Pass = BatchNormPass<L>;
     const int64_t images = p.extent.images, channels = p.extent.channels, area = p.extent.area;
     const int64_t groups = ceil_div(channels, L), padded = groups * L, group_stride = area * L;
@@ -380,10 +376,9 @@ template <int L, Mask K, bool Residual> static void backward_groups(const BatchN
 
     auto reduce = [&](int64_t n, int64_t g) {
         const int64_t at = g * group_stride;
-        const float* x = p.src.data + n * p.src.image_stride + at;
-        Pass::template gradient_sums<K>(x, K == Mask::FromDst ? p.dst.data + n * p.dst.image_stride + at : x,
-                                        p.diff_dst.data + n * p.diff_dst.image_stride + at, area, k, g * L, sums + n * padded + g * L,
-                                        dots + n * padded + g * L);
+        const T* x = image<T>(p.src, n) + at;
+        Pass::template gradient_sums<K>(x, K == Mask::FromDst ? image<T>(p.dst, n) + at : x, image<T>(p.diff_dst, n) + at, area, k, g * L,
+                                        sums + n * padded + g * L, dots + n * padded + g * L);
     };
     auto finish = [&](int64_t g) {
         for (int64_t c = g * L; c < (g + 1) * L; c++) {
@@ -402,34 +397,33 @@ template <int L, Mask K, bool Residual> static void backward_groups(const BatchN
     };
     auto apply = [&](int64_t n, int64_t g) {
         const int64_t at = g * group_stride;
-        const float* x = p.src.data + n * p.src.image_stride + at;
-        Pass::template gradient<K, Residual>(
-            x, K == Mask::FromDst ? p.dst.data + n * p.dst.image_stride + at : x, p.diff_dst.data + n * p.diff_dst.image_stride + at,
-            p.diff_src.data + n * p.diff_src.image_stride + at,
-            Residual ? p.diff_residual.data + n * p.diff_residual.image_stride + at : nullptr, area, k, g * L);
+        const T* x = image<T>(p.src, n) + at;
+        Pass::template gradient<K, Residual>(x, K == Mask::FromDst ? image<T>(p.dst, n) + at : x, image<T>(p.diff_dst, n) + at,
+                                             image<T>(p.diff_src, n) + at, Residual ? image<T>(p.diff_residual, n) + at : nullptr, area, k,
+                                             g * L);
     };
     two_passes(images, groups, images * padded * area, reduce, finish, apply);
 }
 
-template <int L> static void forward_select(const BatchNormForward& p) {
+template <typename T, int L> static void forward_select(const BatchNormForward& p) {
     const bool residual = p.residual.data != nullptr;
     if (p.relu) {
-        residual ? forward_groups<L, true, true>(p) : forward_groups<L, true, false>(p);
+        residual ? forward_groups<T, L, true, true>(p) : forward_groups<T, L, true, false>(p);
     } else {
-        residual ? forward_groups<L, false, true>(p) : forward_groups<L, false, false>(p);
+        residual ? forward_groups<T, L, false, true>(p) : forward_groups<T, L, false, false>(p);
     }
 }
 
-template <int L, bool Residual> static void backward_select(const BatchNormBackward& p) {
+template <typename T, int L, bool Residual> static void backward_select(const BatchNormBackward& p) {
     if (!p.relu) {
-        backward_groups<L, Mask::None, Residual>(p);
+        backward_groups<T, L, Mask::None, Residual>(p);
     } else if (p.dst.data != nullptr) {
-        backward_groups<L, Mask::FromDst, Residual>(p);
+        backward_groups<T, L, Mask::FromDst, Residual>(p);
     } else {
-        backward_groups<L, Mask::Recompute, Residual>(p);
+        backward_groups<T, L, Mask::Recompute, Residual>(p);
     }
 }
 
-template <int L> static void backward_select(const BatchNormBackward& p) {
-    p.diff_residual.data != nullptr ? backward_select<L, true>(p) : backward_select<L, false>(p);
+template <typename T, int L> static void backward_select(const BatchNormBackward& p) {
+    p.diff_residual.data != nullptr ? backward_select<T, L, true>(p) : backward_select<T, L, false>(p);
 }

@@ -28,7 +28,7 @@ static void tile_coefficients(Tile& t, int64_t at, int64_t length, int64_t real,
     }
 }
 
-static void forward_positions(const BatchNormForward& p) {
+template <typename T> static void forward_positions(const BatchNormForward& p) {
     const int64_t positions = physical_positions(p.extent, p.src), images = p.extent.images;
     const int64_t real = real_positions(p.per_activation, p.extent, p.scale);
 #pragma omp parallel for schedule(static) if (positions * images >= kParallelElements)
@@ -38,7 +38,7 @@ static void forward_positions(const BatchNormForward& p) {
         if (p.batch_statistics) {
             double sum[kTile] = {}, m2[kTile] = {};
             for (int64_t n = 0; n < images; n++) {
-                const float* x = p.src.data + n * p.src.image_stride + at;
+                const T* x = image<T>(p.src, n) + at;
                 for (int64_t i = 0; i < length; i++) {
                     sum[i] += (double)x[i];
                 }
@@ -47,7 +47,7 @@ static void forward_positions(const BatchNormForward& p) {
                 sum[i] /= (double)images;
             }
             for (int64_t n = 0; n < images; n++) {
-                const float* x = p.src.data + n * p.src.image_stride + at;
+                const T* x = image<T>(p.src, n) + at;
                 for (int64_t i = 0; i < length; i++) {
                     const double d = (double)x[i] - sum[i];
                     m2[i] += d * d;
@@ -73,9 +73,9 @@ static void forward_positions(const BatchNormForward& p) {
         Tile t;
         tile_coefficients(t, at, length, real, mean, variance, p.epsilon, p.scale, p.shift);
         for (int64_t n = images - 1; n >= 0; n--) {
-            const float* x = p.src.data + n * p.src.image_stride + at;
-            const float* r = p.residual.data != nullptr ? p.residual.data + n * p.residual.image_stride + at : nullptr;
-            float* y = p.dst.data + n * p.dst.image_stride + at;
+            const T* x = image<T>(p.src, n) + at;
+            const T* r = p.residual.data != nullptr ? image<T>(p.residual, n) + at : nullptr;
+            T* y = image<T>(p.dst, n) + at;
             for (int64_t i = 0; i < length; i++) {
                 float v = affine<float>(x[i], t.m[i], t.a[i], t.s[i]);
                 v = r != nullptr ? v + r[i] : v;
@@ -85,16 +85,17 @@ static void forward_positions(const BatchNormForward& p) {
     }
 }
 
+template <typename T>
 HBN_INLINE float position_gradient(const BatchNormBackward& p, const Tile& t, int64_t n, int64_t at, int64_t i, float x) {
-    const float g = p.diff_dst.data[n * p.diff_dst.image_stride + at + i];
+    const float g = image<T>(p.diff_dst, n)[at + i];
     if (!p.relu) {
         return g;
     }
-    const float y = p.dst.data != nullptr ? p.dst.data[n * p.dst.image_stride + at + i] : affine<float>(x, t.m[i], t.a[i], t.s[i]);
+    const float y = p.dst.data != nullptr ? (float)image<T>(p.dst, n)[at + i] : affine<float>(x, t.m[i], t.a[i], t.s[i]);
     return y > 0.0f ? g : 0.0f;
 }
 
-static void backward_positions(const BatchNormBackward& p) {
+template <typename T> static void backward_positions(const BatchNormBackward& p) {
     const int64_t positions = physical_positions(p.extent, p.src), images = p.extent.images;
     const int64_t real = real_positions(p.per_activation, p.extent, p.scale);
 #pragma omp parallel for schedule(static) if (positions * images >= kParallelElements)
@@ -108,9 +109,9 @@ static void backward_positions(const BatchNormBackward& p) {
         }
         double sum[kTile] = {}, dot[kTile] = {};
         for (int64_t n = 0; n < images; n++) {
-            const float* x = p.src.data + n * p.src.image_stride + at;
+            const T* x = image<T>(p.src, n) + at;
             for (int64_t i = 0; i < length; i++) {
-                const double g = position_gradient(p, t, n, at, i, x[i]);
+                const double g = position_gradient<T>(p, t, n, at, i, x[i]);
                 sum[i] += g;
                 dot[i] += g * (double)(x[i] - t.m[i]);
             }
@@ -125,12 +126,12 @@ static void backward_positions(const BatchNormBackward& p) {
             t.k2[i] = through ? (float)(t.a[i] * dot[i] * inverse * inverse / (double)images) : 0.0f;
         }
         for (int64_t n = images - 1; n >= 0; n--) {
-            const float* x = p.src.data + n * p.src.image_stride + at;
-            float* dx = p.diff_src.data + n * p.diff_src.image_stride + at;
+            const T* x = image<T>(p.src, n) + at;
+            T* dx = image<T>(p.diff_src, n) + at;
             for (int64_t i = 0; i < length; i++) {
-                const float v = x[i], g = position_gradient(p, t, n, at, i, v);
+                const float v = x[i], g = position_gradient<T>(p, t, n, at, i, v);
                 if (p.diff_residual.data != nullptr) {
-                    p.diff_residual.data[n * p.diff_residual.image_stride + at + i] = g;
+                    image<T>(p.diff_residual, n)[at + i] = g;
                 }
                 dx[i] = t.a[i] * g - t.k1[i] - (v - t.m[i]) * t.k2[i];
             }
@@ -138,32 +139,40 @@ static void backward_positions(const BatchNormBackward& p) {
     }
 }
 
-static void batch_norm_forward(const BatchNormForward& p) {
+template <typename T> static void forward_layout(const BatchNormForward& p) {
     if (p.per_activation || p.extent.area == 1) {
-        forward_positions(p);
+        forward_positions<T>(p);
     } else if (p.src.block == 16) {
-        forward_select<16>(p);
+        forward_select<T, 16>(p);
     } else if (p.src.block == 8) {
-        forward_select<8>(p);
+        forward_select<T, 8>(p);
     } else {
-        forward_select<1>(p);
+        forward_select<T, 1>(p);
     }
+}
+
+template <typename T> static void backward_layout(const BatchNormBackward& p) {
+    if (p.per_activation || p.extent.area == 1) {
+        backward_positions<T>(p);
+    } else if (p.src.block == 16) {
+        backward_select<T, 16>(p);
+    } else if (p.src.block == 8) {
+        backward_select<T, 8>(p);
+    } else {
+        backward_select<T, 1>(p);
+    }
+}
+
+static void batch_norm_forward(const BatchNormForward& p) {
+    p.src.element == Element::BFloat16 ? forward_layout<Bf16>(p) : forward_layout<float>(p);
 }
 
 static void batch_norm_backward(const BatchNormBackward& p) {
-    if (p.per_activation || p.extent.area == 1) {
-        backward_positions(p);
-    } else if (p.src.block == 16) {
-        backward_select<16>(p);
-    } else if (p.src.block == 8) {
-        backward_select<8>(p);
-    } else {
-        backward_select<1>(p);
-    }
+    p.src.element == Element::BFloat16 ? backward_layout<Bf16>(p) : backward_layout<float>(p);
 }
 
 // For the library's primitive, which knows nothing of a ReLU behind it: the mask alone. Convolutional statistics only.
-template <int L> static void mask_groups(const BatchNormBackward& p, const View& dst) {
+template <typename T, int L> static void mask_groups(const BatchNormBackward& p, const View& dst) {
     const int64_t images = p.extent.images, channels = p.extent.channels, area = p.extent.area, groups = ceil_div(channels, L);
 #pragma omp parallel for schedule(static) collapse(2) if (images * groups * L * area >= kParallelElements)
     for (int64_t n = 0; n < images; n++) {
@@ -176,26 +185,30 @@ template <int L> static void mask_groups(const BatchNormBackward& p, const View&
                 s[l] = p.shift.data[c];
             }
             const int64_t at = g * area * L;
-            const float* x = p.src.data + n * p.src.image_stride + at;
-            const float* y = p.dst.data != nullptr ? p.dst.data + n * p.dst.image_stride + at : nullptr;
-            const float* dy = p.diff_dst.data + n * p.diff_dst.image_stride + at;
-            float* out = dst.data + n * dst.image_stride + at;
+            const T* x = image<T>(p.src, n) + at;
+            const T* y = p.dst.data != nullptr ? image<T>(p.dst, n) + at : nullptr;
+            const T* dy = image<T>(p.diff_dst, n) + at;
+            T* out = image<T>(dst, n) + at;
             for (int64_t i = 0; i < area; i++) {
                 for (int l = 0; l < L; l++) {
-                    const float v = y != nullptr ? y[i * L + l] : affine<float>(x[i * L + l], m[l], a[l], s[l]);
-                    out[i * L + l] = v > 0.0f ? dy[i * L + l] : 0.0f;
+                    const float v = y != nullptr ? (float)y[i * L + l] : affine<float>(x[i * L + l], m[l], a[l], s[l]);
+                    out[i * L + l] = v > 0.0f ? (float)dy[i * L + l] : 0.0f;
                 }
             }
         }
     }
 }
 
-static void batch_norm_mask(const BatchNormBackward& p, const View& dst) {
+template <typename T> static void mask_layout(const BatchNormBackward& p, const View& dst) {
     if (p.src.block == 16) {
-        mask_groups<16>(p, dst);
+        mask_groups<T, 16>(p, dst);
     } else if (p.src.block == 8) {
-        mask_groups<8>(p, dst);
+        mask_groups<T, 8>(p, dst);
     } else {
-        mask_groups<1>(p, dst);
+        mask_groups<T, 1>(p, dst);
     }
+}
+
+static void batch_norm_mask(const BatchNormBackward& p, const View& dst) {
+    p.src.element == Element::BFloat16 ? mask_layout<Bf16>(p, dst) : mask_layout<float>(p, dst);
 }

@@ -8,13 +8,17 @@
 
 namespace hbn {
 
+// How an activation's elements are stored. All arithmetic is in single precision or better; stores round to nearest, ties to even.
+enum class Element : int32_t { Float32, BFloat16 };
+
 // An activation tensor in memory. block is 1 for plain NCHW, else the channels per block; lane is the first channel's place in its block.
 struct View {
-    float* data;
-    int64_t image_stride; // floats from one image to the next
+    void* data;
+    int64_t image_stride; // elements from one image to the next
     int32_t block;
     int32_t lane;
     bool owns_padding; // the padded channels after the last one belong to this tensor, and are kept zero
+    Element element;
 };
 
 // Per-channel (or per-activation) values: `count` are real, the rest up to `padded` are zeros that the kernel keeps zero.
@@ -27,6 +31,7 @@ struct Extent {
     int64_t images, channels, area; // area = H * W
 };
 
+// All views of a batch normalization have one element type.
 struct BatchNormForward {
     Extent extent;
     View src, dst, residual; // residual.data may be null
@@ -73,8 +78,9 @@ struct Loss {
     float* probabilities;
     int64_t probabilities_stride;
     float* loss;
-    float* diff_logits; // may be null
+    void* diff_logits; // may be null
     int64_t diff_logits_stride;
+    Element diff_logits_element;
     float label_smoothing, weight;
     double* scratch; // rows doubles
 };
@@ -99,7 +105,9 @@ struct Kernels {
     void (*batch_norm_backward)(const BatchNormBackward&);
     // Masked gradient: dst = mask ? diff_dst : 0, the mask recomputed as batch_norm_backward does.
     void (*batch_norm_mask)(const BatchNormBackward&, const View& dst);
+    // Also between element types.
     void (*copy)(const Extent&, const View& src, const View& dst);
+    // One element type.
     void (*sum)(const Extent&, const View* srcs, int64_t count, const View& dst);
     void (*zero_padding)(const Extent&, const View&);
     void (*dropout)(const Dropout&);

@@ -4,10 +4,14 @@ template <int B> struct Simd;
 template <> struct Simd<16> {
     typedef float F __attribute__((vector_size(64)));
     typedef double D __attribute__((vector_size(128)));
+    typedef uint32_t U __attribute__((vector_size(64)));
+    typedef uint16_t H __attribute__((vector_size(32)));
 };
 template <> struct Simd<8> {
     typedef float F __attribute__((vector_size(32)));
     typedef double D __attribute__((vector_size(64)));
+    typedef uint32_t U __attribute__((vector_size(32)));
+    typedef uint16_t H __attribute__((vector_size(16)));
 };
 
 template <int B> using Float = typename Simd<B>::F;
@@ -23,6 +27,48 @@ template <int B> HBN_INLINE Float<B> load(const float* p) {
 
 template <int B> HBN_INLINE void store(float* p, Float<B> v) {
     __builtin_memcpy(p, &v, sizeof v);
+}
+
+// The upper half of a float. Reads as a float; a float is rounded to nearest, ties to even; a NaN stays one.
+HBN_INLINE uint32_t bf16_bits(uint32_t u) {
+    const bool nan = (u & 0x7FFFFFFFu) > 0x7F800000u;
+    return nan ? u >> 16 | 0x40u : (u + 0x7FFFu + (u >> 16 & 1u)) >> 16;
+}
+
+struct Bf16 {
+    uint16_t bits;
+
+    Bf16() = default;
+    __attribute__((always_inline)) Bf16(float x) {
+        uint32_t u;
+        __builtin_memcpy(&u, &x, sizeof u);
+        bits = (uint16_t)bf16_bits(u);
+    }
+    __attribute__((always_inline)) operator float() const {
+        const uint32_t u = (uint32_t)bits << 16;
+        float x;
+        __builtin_memcpy(&x, &u, sizeof x);
+        return x;
+    }
+};
+
+template <int B> HBN_INLINE Float<B> load(const Bf16* p) {
+    typename Simd<B>::H h;
+    __builtin_memcpy(&h, p, sizeof h);
+    return (Float<B>)(__builtin_convertvector(h, typename Simd<B>::U) << 16);
+}
+
+template <int B> HBN_INLINE void store(Bf16* p, Float<B> v) {
+    using U = typename Simd<B>::U;
+    const U u = (U)v;
+    const U rounded = (u + 0x7FFFu + (u >> 16 & 1u)) >> 16, quiet = u >> 16 | 0x40u;
+    const typename Simd<B>::H h = __builtin_convertvector(v == v ? rounded : quiet, typename Simd<B>::H);
+    __builtin_memcpy(p, &h, sizeof h);
+}
+
+// Image n of a view whose elements are T.
+template <typename T> HBN_INLINE T* image(const View& v, int64_t n) {
+    return (T*)v.data + n * v.image_stride;
 }
 
 template <int B> HBN_INLINE Double<B> load_double(const double* p) {

@@ -1,6 +1,6 @@
 // Softmax, cross-entropy and the optimizer's arithmetic.
 
-static void loss(const Loss& p) {
+template <typename T> static void loss_of(const Loss& p) {
 #pragma omp parallel for schedule(static) if (p.rows * p.classes >= kParallelElements / 8)
     for (int64_t n = 0; n < p.rows; n++) {
         const float* z = p.logits + n * p.logits_stride;
@@ -20,7 +20,7 @@ static void loss(const Loss& p) {
         }
         const double log_sum = (double)largest + log(sum);
         const double smoothed = (double)p.label_smoothing / (double)p.classes, gradient_scale = (double)p.weight / (double)p.rows;
-        float* dz = p.diff_logits != nullptr ? p.diff_logits + n * p.diff_logits_stride : nullptr;
+        T* dz = p.diff_logits != nullptr ? (T*)p.diff_logits + n * p.diff_logits_stride : nullptr;
         for (int64_t c = 0; c < p.classes; c++) {
             const double probability = exp((double)z[c] - log_sum);
             out[c] = (float)probability;
@@ -41,6 +41,10 @@ static void loss(const Loss& p) {
         }
         *p.loss = (float)((double)p.weight * total / (double)p.rows);
     }
+}
+
+static void loss(const Loss& p) {
+    p.diff_logits_element == Element::BFloat16 ? loss_of<Bf16>(p) : loss_of<float>(p);
 }
 
 static void sgd_range(const Sgd& p, const SgdRun& run, int64_t low, int64_t high) {

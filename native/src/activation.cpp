@@ -12,7 +12,7 @@ using dnnl::prop_kind;
 struct ActivationPlan : hbn_plan {
     ActivationPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_plan(std::move(e), std::move(t)) {
         for (const Tensor& tensor : tensors) {
-            require_float(tensor, "tensors of an activation");
+            require_same_type(tensor, at(0), "tensors of an activation");
             require_same_shape(tensor, at(0), "tensors of an activation");
             require_same_layout(tensor, at(0), "tensors of an activation");
             const View v = tensor.view(nullptr);
@@ -23,7 +23,7 @@ struct ActivationPlan : hbn_plan {
         }
         const int64_t image = at(0).physical_count() / at(0).desc.n;
         images = dense ? 1 : at(0).desc.n;
-        run = row_major({dense ? image * at(0).desc.n : image});
+        run = row_major({dense ? image * at(0).desc.n : image}, at(0).type());
     }
 
 protected:
@@ -57,7 +57,7 @@ protected:
 
     memory run_of(size_t i, void* const* addresses, int64_t image) {
         const View v = view(i, addresses);
-        return memory(run, engine->dnnl, v.data + image * v.image_stride);
+        return memory(run, engine->dnnl, static_cast<char*>(v.data) + image * v.image_stride * at(i).element_bytes());
     }
 
     void execute_run(std::unordered_map<int, memory> args, char* scratch) {

@@ -25,7 +25,8 @@ protected:
         if (!t.present()) {
             return;
         }
-        require_float(t, name);
+        require_real(t, name);
+        require_same_type(t, at(0), "activations of a batch normalization");
         require_same_shape(t, at(0), "activations of a batch normalization");
         require_same_layout(t, at(0), "activations of a batch normalization");
         if (t.desc.layout == HBN_OPAQUE) {

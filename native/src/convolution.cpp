@@ -17,22 +17,21 @@ using ForwardPd = convolution_forward::primitive_desc;
 // A convolution in oneDNN's terms.
 struct Problem {
     memory::dims strides, dilations, pad_before, pad_after, weights_dims;
-    memory::desc src, dst; // as the tensors lie
+    memory::desc src, dst;  // as the tensors lie
+    memory::data_type type; // of activations and multiplied weights; the gradient of the weights is float32
     bool bias, relu;
     std::vector<algorithm> algorithms; // in order of preference
     std::string text;
 
     Problem(const hbn_conv_desc& d, const Tensor& src_tensor, const Tensor& weights, const Tensor& dst_tensor, bool bias)
         : strides{d.stride_h, d.stride_w}, dilations{d.dilation_h - 1, d.dilation_w - 1},
-          pad_before{d.pad_top, d.pad_left}, pad_after{d.pad_bottom, d.pad_right}, src(src_tensor.md()), dst(dst_tensor.md()), bias(bias),
-          relu(d.relu != 0) {
+          pad_before{d.pad_top, d.pad_left}, pad_after{d.pad_bottom, d.pad_right}, src(src_tensor.md()), dst(dst_tensor.md()),
+          type(src_tensor.type()), bias(bias), relu(d.relu != 0) {
         const hbn_tensor &s = src_tensor.desc, &w = weights.desc, &o = dst_tensor.desc;
         require(d.groups >= 1 && d.stride_h >= 1 && d.stride_w >= 1 && d.dilation_h >= 1 && d.dilation_w >= 1 && d.pad_top >= 0 &&
                     d.pad_left >= 0 && d.pad_bottom >= 0 && d.pad_right >= 0,
                 "groups, strides and dilations must be at least 1 and paddings not negative");
-        require_float(src_tensor, "src");
-        require_float(weights, "weights");
-        require_float(dst_tensor, "dst");
+        require_same_type(dst_tensor, src_tensor, "src and dst of a convolution");
         require(src_tensor.desc.layout != HBN_OPAQUE && dst_tensor.desc.layout != HBN_OPAQUE, "activations must be plain or blocked");
         text = "convolution src " + src_tensor.text() + ", weights " + weights.text() + ", dst " + dst_tensor.text() + ", stride " +
                std::to_string(d.stride_h) + "x" + std::to_string(d.stride_w) + ", dilation " + std::to_string(d.dilation_h) + "x" +
@@ -52,17 +51,16 @@ struct Problem {
         } else {
             weights_dims = {d.groups, w.n / d.groups, w.c, w.h, w.w};
         }
-        const bool winograd = d.algorithm == HBN_CONV_AUTO && d.groups == 1 && w.h == 3 && w.w == 3 && d.stride_h == 1 && d.stride_w == 1 &&
-                              d.dilation_h == 1 && d.dilation_w == 1;
+        const bool winograd = type == memory::data_type::f32 && d.algorithm == HBN_CONV_AUTO && d.groups == 1 && w.h == 3 && w.w == 3 &&
+                              d.stride_h == 1 && d.stride_w == 1 && d.dilation_h == 1 && d.dilation_w == 1;
         algorithms = winograd ? std::vector{algorithm::convolution_winograd, algorithm::convolution_direct}
                               : std::vector{algorithm::convolution_direct};
     }
 
-    memory::desc any_weights() const { return memory::desc(weights_dims, memory::data_type::f32, memory::format_tag::any); }
+    memory::desc any_weights() const { return memory::desc(weights_dims, type, memory::format_tag::any); }
+    memory::desc any_diff_weights() const { return memory::desc(weights_dims, memory::data_type::f32, memory::format_tag::any); }
     memory::desc bias_md() const { return row_major({weights_dims.size() == 4 ? weights_dims[0] : weights_dims[0] * weights_dims[1]}); }
-    static memory::desc any_like(const memory::desc& md) {
-        return memory::desc(compat::dims_of(md), memory::data_type::f32, memory::format_tag::any);
-    }
+    memory::desc any_like(const memory::desc& md) const { return memory::desc(compat::dims_of(md), type, memory::format_tag::any); }
 
     // How the caller's weights lie: the format decided earlier, or plain.
     memory::desc given_weights(const Tensor& weights) const {
@@ -72,7 +70,7 @@ struct Problem {
         if (weights.desc.layout == HBN_BLOCKED) {
             unsupported("convolution weights are plain or opaque, not blocked");
         }
-        return row_major(weights_dims);
+        return row_major(weights_dims, weights.type());
     }
 
     ForwardPd forward(const Engine& e, algorithm a, const memory::desc& s, const memory::desc& w, const memory::desc& d) const {
@@ -123,6 +121,7 @@ struct Problem {
 struct ConvForward final : PrimitivePlan {
     ConvForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc) : PrimitivePlan(std::move(e), std::move(t)) {
         const Problem problem(desc, at(0), at(1), at(3), at(2).present());
+        require_same_type(at(1), at(0), "src and weights of a convolution");
         ForwardPd pd = problem.choose_forward(*engine, problem.any_weights());
         if (!at(1).undecided()) {
             // Decided by somebody else: take that format where it is as good, else convert.
@@ -150,6 +149,7 @@ struct ConvBackwardData final : PrimitivePlan {
         hbn_conv_desc plain = desc;
         plain.relu = 0;
         const Problem problem(plain, at(2), at(1), at(0), false);
+        require_same_type(at(1), at(0), "diffDst and weights of a convolution");
         if (at(1).undecided()) {
             decide(1, problem.choose_forward(*engine, problem.any_weights()).weights_desc());
         }
@@ -172,9 +172,7 @@ struct ConvBackwardWeights final : PrimitivePlan {
         hbn_conv_desc plain = desc;
         plain.relu = 0;
         const Problem problem(plain, at(0), at(2), at(1), at(3).present());
-        if (at(2).undecided()) {
-            decide(2, problem.choose_forward(*engine, problem.any_weights()).weights_desc());
-        }
+        require_float(at(2), "diffWeights");
         const auto choose = [&](const memory::desc& weights) {
             return problem.choose([&](algorithm a, const memory::desc& s, const memory::desc& d) {
                 const ForwardPd hint = problem.forward(*engine, a, s, problem.any_weights(), d);
@@ -187,9 +185,15 @@ struct ConvBackwardWeights final : PrimitivePlan {
                                                                                problem.pad_after);
             });
         };
-        // The optimizer works in the forward weights' format, so the gradient is wanted there, unless that costs the fast implementation.
+        // The optimizer works in the format of the weights it updates, so the gradient is wanted there, unless that costs the fast
+        // implementation. In float32 forward multiplies those very weights; else only the optimizer and a conversion read them, and they
+        // lie as this gradient likes.
+        auto pd = choose(problem.any_diff_weights());
+        if (at(2).undecided()) {
+            decide(2, problem.type == memory::data_type::f32 ? problem.choose_forward(*engine, problem.any_weights()).weights_desc()
+                                                             : pd.diff_weights_desc());
+        }
         const memory::desc given = problem.given_weights(at(2));
-        auto pd = choose(problem.any_weights());
         if (given != pd.diff_weights_desc()) {
             std::string why;
             auto same = attempt([&] { return choose(given); }, why);

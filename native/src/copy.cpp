@@ -6,8 +6,8 @@ namespace hbn {
 namespace {
 
 void require_activation(const Tensor& t, const char* name) {
-    require_float(t, name);
-    if (t.desc.layout == HBN_OPAQUE && !(t.format && *t.format == row_major(t.dims()))) {
+    require_real(t, name);
+    if (t.desc.layout == HBN_OPAQUE && !(t.format && *t.format == row_major(t.dims(), t.type()))) {
         unsupported(std::string(name) + " must be plain or blocked, found " + t.text());
     }
 }
@@ -15,15 +15,16 @@ void require_activation(const Tensor& t, const char* name) {
 struct CopyPlan final : hbn_plan {
     CopyPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_plan(std::move(e), std::move(t)) {
         require_same_shape(at(0), at(1), "src and dst of a copy");
-        if (at(0).desc.data_type != at(1).desc.data_type) {
-            unsupported("a copy does not convert data types");
-        }
-        require_float(at(0), "src");
+        require_real(at(0), "src");
+        require_real(at(1), "dst");
         // An undecided tensor follows the other.
         if (at(0).undecided() || at(1).undecided()) {
             const size_t open = at(0).undecided() ? 0 : 1, other = 1 - open;
-            decide(open, at(other).format ? *at(other).format : row_major(at(open).dims()));
-            decide(other, *at(open).format);
+            if (at(other).format && at(other).desc.data_type == at(open).desc.data_type) {
+                decide(open, *at(other).format);
+            }
+            decide_plain(open);
+            decide_plain(other);
         }
         if (at(0).format || at(1).format) {
             const memory::desc from = at(0).md(), to = at(1).md();
@@ -47,7 +48,8 @@ struct CopyPlan final : hbn_plan {
             engine->stream.wait();
         } else if (at(0).format) {
             const Extent flat{1, at(0).physical_count(), 1};
-            engine->kernels->copy(flat, {static_cast<float*>(a[0]), 0, 1, 0, false}, {static_cast<float*>(a[1]), 0, 1, 0, false});
+            const Element element = view(0, a).element;
+            engine->kernels->copy(flat, {a[0], 0, 1, 0, false, element}, {a[1], 0, 1, 0, false, element});
         } else {
             engine->kernels->copy(at(0).extent(), view(0, a), view(1, a));
         }
@@ -64,6 +66,7 @@ struct SumPlan final : hbn_plan {
         for (size_t i = 0; i < tensors.size(); i++) {
             decide_plain(i);
             require_activation(at(i), "tensors of a sum");
+            require_same_type(at(i), at(0), "tensors of a sum");
             require_same_shape(at(i), at(0), "tensors of a sum");
         }
     }
@@ -86,6 +89,7 @@ struct DropoutPlan final : hbn_plan {
         : hbn_plan(std::move(e), std::move(t)), desc(d) {
         require_activation(at(0), "src");
         require_activation(at(1), "dst");
+        require_same_type(at(0), at(1), "src and dst of a dropout");
         require_same_shape(at(0), at(1), "src and dst of a dropout");
     }
 

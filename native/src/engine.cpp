@@ -60,6 +60,16 @@ int32_t effective_isa() {
     return HBN_ISA_BASELINE;
 }
 
+// What oneDNN's convolutions do with bfloat16 under the instruction set it may use.
+int32_t bf16_support() {
+    using dnnl::cpu_isa;
+    const auto has = [](cpu_isa wanted) {
+        const int have = static_cast<int>(dnnl::get_effective_cpu_isa()), want = static_cast<int>(wanted);
+        return (have & want) == want;
+    };
+    return has(cpu_isa::avx512_core_bf16) ? HBN_BF16_NATIVE : has(cpu_isa::avx512_core) ? HBN_BF16_EMULATED : HBN_BF16_NONE;
+}
+
 const Kernels* kernels_for(int32_t isa) {
 #ifdef HBN_HAS_avx512
     if (isa == HBN_ISA_AVX512) {
@@ -152,6 +162,7 @@ hbn_status hbn_engine_query(const hbn_engine* engine, hbn_engine_info* info) noe
         info->threads = e.threads;
         info->isa = e.isa;
         info->channel_block = e.channel_block;
+        info->bf16 = bf16_support();
     });
 }
 

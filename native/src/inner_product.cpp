@@ -12,14 +12,15 @@ using dnnl::inner_product_forward;
 struct Problem {
     memory::desc src, dst, dst_given;
     memory::dims weights_dims;
+    memory::data_type type; // of src and multiplied weights; dst may be float32, and the gradient of the weights is
     bool bias;
     std::string text;
 
-    Problem(const Tensor& s, const Tensor& w, const Tensor& d, bool bias) : src(s.md()), weights_dims(w.dims()), bias(bias) {
+    Problem(const Tensor& s, const Tensor& w, const Tensor& d, bool bias)
+        : src(s.md()), weights_dims(w.dims()), type(s.type()), bias(bias) {
         text = "fully connected src " + s.text() + ", weights " + w.text() + ", dst " + d.text();
-        require_float(s, "src");
-        require_float(w, "weights");
-        require_float(d, "dst");
+        require_real(s, "src");
+        require_real(d, "dst");
         if (s.desc.n != d.desc.n || w.desc.n != d.desc.c || w.desc.c != s.desc.c || w.desc.h != s.desc.h || w.desc.w != s.desc.w ||
             d.desc.h != 1 || d.desc.w != 1) {
             invalid("shapes do not fit together: " + text);
@@ -28,13 +29,14 @@ struct Problem {
             unsupported("activations must be plain or blocked and weights plain or opaque: " + text);
         }
         const memory::dims dims{d.desc.n, d.desc.c};
-        dst = row_major(dims);
+        dst = row_major(dims, d.type());
         // A blocked matrix is row-major with padded rows.
-        dst_given = memory::desc(dims, memory::data_type::f32, memory::dims{d.padded_channels(), 1});
+        dst_given = memory::desc(dims, d.type(), memory::dims{d.padded_channels(), 1});
     }
 
-    memory::desc any_weights() const { return memory::desc(weights_dims, memory::data_type::f32, memory::format_tag::any); }
-    memory::desc given_weights(const Tensor& w) const { return w.format ? *w.format : row_major(weights_dims); }
+    memory::desc any_weights() const { return any_weights(type); }
+    memory::desc any_weights(memory::data_type t) const { return memory::desc(weights_dims, t, memory::format_tag::any); }
+    memory::desc given_weights(const Tensor& w) const { return w.format ? *w.format : row_major(weights_dims, w.type()); }
     memory::desc bias_md() const { return row_major({weights_dims[0]}); }
 
     inner_product_forward::primitive_desc forward(const Engine& e, const memory::desc& weights) const {
@@ -45,9 +47,10 @@ struct Problem {
     }
 
     // The weights format wished for, if it gives the implementation that a free choice gives; else the free choice.
-    template <typename Make, typename Format> auto choose(Make make, const memory::desc& given, Format format) const {
+    template <typename Make, typename Format>
+    auto choose(Make make, const memory::desc& given, const memory::desc& any, Format format) const {
         std::string why;
-        auto free_choice = attempt([&] { return make(any_weights()); }, why);
+        auto free_choice = attempt([&] { return make(any); }, why);
         if (free_choice && format(*free_choice) == given) {
             return *free_choice;
         }
@@ -66,8 +69,9 @@ struct InnerProductForward final : PrimitivePlan {
     InnerProductForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_inner_product_desc&)
         : PrimitivePlan(std::move(e), std::move(t)) {
         const Problem problem(at(0), at(1), at(3), at(2).present());
+        require_same_type(at(1), at(0), "src and weights of a fully connected layer");
         const auto pd = problem.choose([&](const memory::desc& w) { return problem.forward(*engine, w); },
-                                       at(1).undecided() ? problem.any_weights() : problem.given_weights(at(1)),
+                                       at(1).undecided() ? problem.any_weights() : problem.given_weights(at(1)), problem.any_weights(),
                                        [](const auto& p) { return p.weights_desc(); });
         decide(1, pd.weights_desc());
         bind(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
@@ -83,13 +87,14 @@ struct InnerProductBackwardData final : PrimitivePlan {
     InnerProductBackwardData(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_inner_product_desc&)
         : PrimitivePlan(std::move(e), std::move(t)) {
         const Problem problem(at(2), at(1), at(0), false);
+        require_same_type(at(1), at(0), "diffDst and weights of a fully connected layer");
         const auto hint = problem.forward(*engine, problem.any_weights());
         decide(1, hint.weights_desc());
         const auto pd = problem.choose(
             [&](const memory::desc& w) {
                 return compat::backward_pd<inner_product_backward_data>(engine->dnnl, scratch_attr(), hint, problem.src, w, problem.dst);
             },
-            problem.given_weights(at(1)), [](const auto& p) { return p.weights_desc(); });
+            problem.given_weights(at(1)), problem.any_weights(), [](const auto& p) { return p.weights_desc(); });
         bind(DNNL_ARG_DIFF_DST, 0, "diffDst", Flow::In, problem.dst_given, pd.diff_dst_desc());
         bind(DNNL_ARG_WEIGHTS, 1, "weights", Flow::In, problem.given_weights(at(1)), pd.weights_desc());
         bind(DNNL_ARG_DIFF_SRC, 2, "diffSrc", Flow::Out, pd.diff_src_desc());
@@ -101,8 +106,12 @@ struct InnerProductBackwardWeights final : PrimitivePlan {
     InnerProductBackwardWeights(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_inner_product_desc&)
         : PrimitivePlan(std::move(e), std::move(t)) {
         const Problem problem(at(0), at(2), at(1), at(3).present());
+        require_float(at(2), "diffWeights");
         const auto hint = problem.forward(*engine, problem.any_weights());
-        decide(2, hint.weights_desc());
+        if (problem.type == memory::data_type::f32) {
+            decide(2, hint.weights_desc());
+        }
+        const memory::desc any = problem.any_weights(memory::data_type::f32);
         const auto pd = problem.choose(
             [&](const memory::desc& w) {
                 return problem.bias ? compat::backward_pd<inner_product_backward_weights>(engine->dnnl, scratch_attr(), hint, problem.src,
@@ -110,7 +119,8 @@ struct InnerProductBackwardWeights final : PrimitivePlan {
                                     : compat::backward_pd<inner_product_backward_weights>(engine->dnnl, scratch_attr(), hint, problem.src,
                                                                                           w, problem.dst);
             },
-            problem.given_weights(at(2)), [](const auto& p) { return p.diff_weights_desc(); });
+            at(2).undecided() ? any : problem.given_weights(at(2)), any, [](const auto& p) { return p.diff_weights_desc(); });
+        decide(2, pd.diff_weights_desc());
         bind(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
         bind(DNNL_ARG_DIFF_DST, 1, "diffDst", Flow::In, problem.dst_given, pd.diff_dst_desc());
         bind(DNNL_ARG_DIFF_WEIGHTS, 2, "diffWeights", Flow::Out, problem.given_weights(at(2)), pd.diff_weights_desc());

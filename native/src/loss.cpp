@@ -10,17 +10,19 @@ struct RowsPlan : hbn_plan {
     using hbn_plan::hbn_plan;
 
 protected:
-    void require_matrix(size_t i, const char* name) const {
+    void require_matrix(size_t i, const char* name, bool any_real = false) const {
         const Tensor& t = at(i);
         if (!t.present()) {
             return;
         }
-        require_float(t, name);
+        any_real ? require_real(t, name) : require_float(t, name);
         require_same_shape(t, at(0), "matrices of a softmax");
         if (t.desc.h != 1 || t.desc.w != 1 || t.desc.layout == HBN_OPAQUE || t.desc.channel_offset != 0) {
             unsupported(std::string(name) + " must be an N x classes matrix, plain or blocked, found " + t.text());
         }
     }
+
+    static float* floats(const View& v) { return static_cast<float*>(v.data); }
 
     void close(size_t i, void* const* a) const {
         if (at(i).present()) {
@@ -36,7 +38,7 @@ struct LossPlan final : RowsPlan {
     LossPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_loss_desc& d) : RowsPlan(std::move(e), std::move(t)), desc(d) {
         require_matrix(Logits, "logits");
         require_matrix(Probabilities, "probabilities");
-        require_matrix(DiffLogits, "diffLogits");
+        require_matrix(DiffLogits, "diffLogits", true);
         require(at(Labels).desc.data_type == HBN_INT32 && at(Labels).count() == at(Logits).desc.n, "labels must be one int32 per image");
         require_float(at(LossValue), "loss");
         require(d.label_smoothing >= 0 && d.label_smoothing <= 1, "label_smoothing must be in [0, 1]");
@@ -54,8 +56,9 @@ struct LossPlan final : RowsPlan {
             }
         }
         const View z = view(Logits, a), p = view(Probabilities, a), d = view(DiffLogits, a);
-        engine->kernels->loss({rows, classes, z.data, z.image_stride, labels, p.data, p.image_stride, static_cast<float*>(a[LossValue]),
-                               d.data, d.image_stride, desc.label_smoothing, desc.weight, reinterpret_cast<double*>(scratch)});
+        engine->kernels->loss({rows, classes, floats(z), z.image_stride, labels, floats(p), p.image_stride,
+                               static_cast<float*>(a[LossValue]), d.data, d.image_stride, d.element, desc.label_smoothing, desc.weight,
+                               reinterpret_cast<double*>(scratch)});
         close(Probabilities, a);
         close(DiffLogits, a);
     }
@@ -69,8 +72,20 @@ struct SoftmaxPlan final : RowsPlan {
 
     void execute(void* const* a, char*, int64_t, float) override {
         const View z = view(0, a), p = view(1, a);
-        engine->kernels->loss(
-            {at(0).desc.n, at(0).desc.c, z.data, z.image_stride, nullptr, p.data, p.image_stride, nullptr, nullptr, 0, 0, 0, nullptr});
+        engine->kernels->loss({at(0).desc.n,
+                               at(0).desc.c,
+                               floats(z),
+                               z.image_stride,
+                               nullptr,
+                               floats(p),
+                               p.image_stride,
+                               nullptr,
+                               nullptr,
+                               0,
+                               {},
+                               0,
+                               0,
+                               nullptr});
         close(1, a);
     }
 };

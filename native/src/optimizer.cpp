@@ -107,6 +107,49 @@ struct AveragePlan final : GroupPlan {
     }
 };
 
+// One reorder per pair: it changes type and blocking at once.
+struct ConvertPlan final : hbn_plan {
+    ConvertPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_plan(std::move(e), std::move(t)) {
+        for (size_t i = 0; i < tensors.size(); i += 2) {
+            require_float(at(i), "parameters");
+            require_real(at(i + 1), "copies");
+            require_same_shape(at(i), at(i + 1), "a parameter and its copy");
+            if (at(i).is_slice() || at(i + 1).is_slice()) {
+                unsupported("parameters and their copies are whole tensors, found " + at(i).text() + " and " + at(i + 1).text());
+            }
+            decide_plain(i);
+            decide_plain(i + 1);
+            Pair pair{memory(as(i, i + 1), engine->dnnl, nullptr), memory(as(i + 1, i), engine->dnnl, nullptr), {}};
+            pair.reorder = dnnl::reorder(pair.parameter, pair.copy);
+            pairs.push_back(std::move(pair));
+        }
+        implementation = "reorder";
+    }
+
+    void execute(void* const* a, char*, int64_t, float) override {
+        for (size_t i = 0; i < pairs.size(); i++) {
+            Pair& p = pairs[i];
+            p.parameter.set_data_handle(a[2 * i]);
+            p.copy.set_data_handle(a[2 * i + 1]);
+            p.reorder.execute(engine->stream, p.parameter, p.copy);
+        }
+        engine->stream.wait();
+    }
+
+private:
+    struct Pair {
+        memory parameter, copy;
+        dnnl::reorder reorder;
+    };
+    std::vector<Pair> pairs;
+
+    // How tensor i lies, with the axes of the other: plain weights of a grouped convolution have four where oneDNN's own formats have five.
+    memory::desc as(size_t i, size_t other) const {
+        const memory::desc plain = row_major(at(i).dims(), at(i).type());
+        return at(i).md() == plain ? row_major(compat::dims_of(at(other).md()), at(i).type()) : at(i).md();
+    }
+};
+
 } // namespace
 
 } // namespace hbn
@@ -123,6 +166,10 @@ hbn_status hbn_clip_create(hbn_engine* engine, const hbn_optimizer_desc* desc, c
                            hbn_plan** plan) noexcept {
     return create_plan<ClipPlan>(engine, tensors, count, plan, {{"gradient scale"}, {"norm"}, {"gradient"}}, 1,
                                  Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
+}
+
+hbn_status hbn_convert_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) noexcept {
+    return create_plan<ConvertPlan>(engine, tensors, count, plan, {{"parameter"}, {"copy"}}, 2);
 }
 
 hbn_status hbn_average_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,

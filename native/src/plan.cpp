@@ -40,6 +40,19 @@ void require_float(const Tensor& t, const char* name) {
     }
 }
 
+void require_real(const Tensor& t, const char* name) {
+    if (t.present() && t.desc.data_type != HBN_FLOAT32 && t.desc.data_type != HBN_BFLOAT16) {
+        unsupported(std::string(name) + " must be float32 or bfloat16");
+    }
+}
+
+void require_same_type(const Tensor& a, const Tensor& b, const char* what) {
+    require_real(a, what);
+    if (a.desc.data_type != b.desc.data_type) {
+        unsupported(std::string(what) + " must have one element type, found " + a.text() + " and " + b.text());
+    }
+}
+
 } // namespace hbn
 
 using namespace hbn;

@@ -41,10 +41,10 @@ protected:
     }
 
     // The same, dense NCHW: for plans that do not care.
-    void decide_plain(size_t i) { decide(i, hbn::row_major(tensors[i].dims())); }
+    void decide_plain(size_t i) { decide(i, hbn::row_major(tensors[i].dims(), tensors[i].type())); }
 
     hbn::View view(size_t i, void* const* addresses) const {
-        return tensors[i].present() ? tensors[i].view(addresses[i]) : hbn::View{nullptr, 0, tensors[i].block, 0, false};
+        return tensors[i].present() ? tensors[i].view(addresses[i]) : hbn::View{nullptr, 0, tensors[i].block, 0, false, {}};
     }
 
     // Per-channel or per-activation values in their own memory.
@@ -96,6 +96,12 @@ void require_same_shape(const Tensor& a, const Tensor& b, const char* what);
 void require_same_layout(const Tensor& a, const Tensor& b, const char* what);
 
 void require_float(const Tensor& t, const char* name);
+
+// Throws unless a present tensor is float32 or bfloat16.
+void require_real(const Tensor& t, const char* name);
+
+// Throws unless both are float32, or both bfloat16.
+void require_same_type(const Tensor& a, const Tensor& b, const char* what);
 
 } // namespace hbn
 

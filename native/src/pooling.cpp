@@ -44,8 +44,7 @@ struct PoolProblem {
                std::to_string(d.kernel_w) + ", stride " + std::to_string(d.stride_h) + "x" + std::to_string(d.stride_w);
         require(d.kind >= HBN_POOL_MAX && d.kind <= HBN_POOL_AVERAGE_EXCLUDE_PADDING, "pooling kind is not an HBN_POOL_ value");
         require(d.kernel_h >= 1 && d.kernel_w >= 1 && d.stride_h >= 1 && d.stride_w >= 1, "windows and strides must be at least 1");
-        require_float(s, "src");
-        require_float(o, "dst");
+        require_same_type(s, o, "src and dst of a pooling");
         require_same_layout(s, o, "src and dst of a pooling");
         if (s.desc.n != o.desc.n || s.desc.c != o.desc.c ||
             (s.desc.h + d.pad_top + d.pad_bottom - d.kernel_h) / d.stride_h + 1 != o.desc.h ||
@@ -91,7 +90,7 @@ struct PoolBackward final : WorkspacePlan {
 
 void check_lrn(const hbn_lrn_desc& d, const Tensor& src, const Tensor& other) {
     require(d.size >= 1 && d.size % 2 == 1, "size must be odd and positive");
-    require_float(src, "src");
+    require_same_type(src, other, "tensors of a local response normalization");
     require_same_shape(src, other, "tensors of a local response normalization");
     require_same_layout(src, other, "tensors of a local response normalization");
 }

@@ -24,7 +24,7 @@ void PrimitivePlan::bind(int argument, size_t index, const char* name, Flow flow
     }
     Staged s{index, flow, slice, 0, 0, std::nullopt, memory(given, engine->dnnl, nullptr), memory()};
     if (slice) {
-        s.dense_offset = reserve(t.physical_count() * static_cast<int64_t>(sizeof(float)));
+        s.dense_offset = reserve(t.physical_bytes());
     }
     if (same) {
         s.wanted = s.dense;

@@ -14,13 +14,13 @@ Tensor make_tensor(const Engine& engine, const hbn_tensor& desc, const char* nam
         return t;
     }
     require(desc.layout >= HBN_PLAIN && desc.layout <= HBN_OPAQUE, "tensor layout is not an HBN_ layout");
-    require(desc.data_type >= HBN_FLOAT32 && desc.data_type <= HBN_UINT8, "tensor data_type is not an HBN_ type");
+    require(desc.data_type >= HBN_FLOAT32 && desc.data_type <= HBN_BFLOAT16, "tensor data_type is not an HBN_ type");
     if (desc.n < 1 || desc.c < 1 || desc.h < 1 || desc.w < 1 || desc.channel_offset < 0 ||
         desc.channel_offset + desc.c > desc.root_channels) {
         invalid(std::string(name) + ": extents must be at least 1 and a slice must lie inside its root, found " + t.text());
     }
     if (desc.layout == HBN_BLOCKED) {
-        require(desc.data_type == HBN_FLOAT32, "only float32 tensors can be blocked");
+        require(desc.data_type == HBN_FLOAT32 || desc.data_type == HBN_BFLOAT16, "only float32 and bfloat16 tensors can be blocked");
         t.block = engine.channel_block;
     }
     if (desc.layout == HBN_OPAQUE) {
@@ -34,7 +34,7 @@ Tensor make_tensor(const Engine& engine, const hbn_tensor& desc, const char* nam
 
 int64_t Tensor::physical_count() const {
     if (desc.layout == HBN_OPAQUE && format) {
-        return static_cast<int64_t>(format->get_size() / sizeof(float));
+        return static_cast<int64_t>(format->get_size()) / element_bytes();
     }
     return desc.n * padded_channels() * desc.h * desc.w;
 }
@@ -42,7 +42,7 @@ int64_t Tensor::physical_count() const {
 std::string Tensor::text() const {
     static const char* layouts[] = {"absent", "plain", "blocked", "opaque"};
     std::string s = std::to_string(desc.n) + "x" + std::to_string(desc.c) + "x" + std::to_string(desc.h) + "x" + std::to_string(desc.w) +
-                    " " + layouts[std::clamp(desc.layout, 0, 3)];
+                    (desc.data_type == HBN_BFLOAT16 ? " bfloat16 " : " ") + layouts[std::clamp(desc.layout, 0, 3)];
     if (format) {
         s += " " + layout_name(*format);
     }
@@ -53,21 +53,38 @@ std::string Tensor::text() const {
     return s;
 }
 
+memory::data_type Tensor::type() const {
+    switch (desc.data_type) {
+    case HBN_BFLOAT16:
+        return memory::data_type::bf16;
+    case HBN_INT32:
+        return memory::data_type::s32;
+    case HBN_UINT8:
+        return memory::data_type::u8;
+    default:
+        return memory::data_type::f32;
+    }
+}
+
 memory::desc Tensor::md() const {
     if (format) {
         return *format;
     }
     if (desc.layout == HBN_BLOCKED) {
-        return memory::desc(dims(), memory::data_type::f32, block == 16 ? memory::format_tag::nChw16c : memory::format_tag::nChw8c);
+        return memory::desc(dims(), type(), block == 16 ? memory::format_tag::nChw16c : memory::format_tag::nChw8c);
     }
-    return memory::desc(dims(), memory::data_type::f32, memory::format_tag::nchw);
+    return memory::desc(dims(), type(), memory::format_tag::nchw);
 }
 
 View Tensor::view(void* address) const {
     const int64_t area = static_cast<int64_t>(desc.h) * desc.w;
     const int64_t root = (desc.root_channels + block - 1) / block * static_cast<int64_t>(block);
-    return {static_cast<float*>(address), root * area, block, desc.channel_offset % block,
-            block > 1 && desc.channel_offset + desc.c == desc.root_channels};
+    return {address,
+            root * area,
+            block,
+            desc.channel_offset % block,
+            block > 1 && desc.channel_offset + desc.c == desc.root_channels,
+            desc.data_type == HBN_BFLOAT16 ? Element::BFloat16 : Element::Float32};
 }
 
 std::string layout_name(const memory::desc& md, bool activation) {
@@ -113,7 +130,8 @@ void reorder(const Engine& engine, const memory::desc& from, void* from_address,
 // Transfers are between logical order and memory; `plain` describes the values as the tensor describes them, but plain and dense.
 template <typename Dense, typename Sliced> void transfer(const Engine& engine, const hbn_tensor* tensor, Dense dense, Sliced sliced) {
     const Tensor t = make_tensor(engine, checked(tensor, "tensor"), "tensor");
-    require(t.present() && t.desc.data_type == HBN_FLOAT32, "only float32 tensors are transferred");
+    require(t.present() && (t.desc.data_type == HBN_FLOAT32 || t.desc.data_type == HBN_BFLOAT16),
+            "only float32 and bfloat16 tensors are transferred");
     require(!t.undecided(), "the tensor's layout is not decided: no plan uses it yet");
     engine.use_threads();
     if (t.desc.layout == HBN_OPAQUE) {
@@ -121,6 +139,7 @@ template <typename Dense, typename Sliced> void transfer(const Engine& engine, c
         return;
     }
     hbn_tensor plain = *tensor;
+    plain.data_type = HBN_FLOAT32;
     plain.layout = HBN_PLAIN;
     plain.root_channels = plain.c;
     plain.channel_offset = 0;

@@ -23,8 +23,11 @@ struct Tensor {
     int64_t count() const { return static_cast<int64_t>(desc.n) * desc.c * desc.h * desc.w; }
     // Channels that a dense tensor of this layout has room for.
     int64_t padded_channels() const { return (desc.c + block - 1) / block * static_cast<int64_t>(block); }
-    // Floats of a tensor that is not a slice.
+    // Elements of a tensor that is not a slice, and its bytes.
     int64_t physical_count() const;
+    int64_t physical_bytes() const { return physical_count() * element_bytes(); }
+    int64_t element_bytes() const { return desc.data_type == HBN_UINT8 ? 1 : desc.data_type == HBN_BFLOAT16 ? 2 : 4; }
+    memory::data_type type() const;
     std::string text() const;
 
     // The dense memory desc: of the layout for activations, of the format for opaque tensors that have one.

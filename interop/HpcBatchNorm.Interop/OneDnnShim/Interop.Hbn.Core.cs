@@ -12,7 +12,7 @@ internal static unsafe partial class Hbn
     public const string Library = "hbn";
 
     /// <summary>HBN_ABI_VERSION this assembly was written for.</summary>
-    public const int AbiVersion = 1;
+    public const int AbiVersion = 2;
 
     public const int Ok = 0;
     public const int InvalidArgument = 1;
@@ -29,6 +29,11 @@ internal static unsafe partial class Hbn
     public const int Float32 = 0;
     public const int Int32 = 1;
     public const int UInt8 = 2;
+    public const int BFloat16 = 3;
+
+    public const int Bf16None = 0;
+    public const int Bf16Emulated = 1;
+    public const int Bf16Native = 2;
 
     /// <summary>Not a status.</summary>
     [LibraryImport(Library)]
@@ -125,6 +130,8 @@ internal struct HbnEngineInfo
     public int Threads;
     public int Isa;
     public int ChannelBlock;
+    public int Bf16;
+    public int Reserved;
 }
 
 /// <summary>hbn_tensor. The format is a raw pointer: whoever fills it keeps its handle alive over the call.</summary>

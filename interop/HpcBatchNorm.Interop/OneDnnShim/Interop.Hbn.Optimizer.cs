@@ -19,6 +19,10 @@ internal static unsafe partial class Hbn
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_average_create(
         HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+
+    [LibraryImport(Library)]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    public static partial int hbn_convert_create(HbnEngineHandle engine, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
 }
 
 /// <summary>hbn_optimizer_desc.</summary>

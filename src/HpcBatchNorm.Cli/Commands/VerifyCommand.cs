@@ -48,20 +48,26 @@ internal static class VerifyCommand
 
             TextWriter output = ResultFile.HumanOutput(parsed, result);
             using Backend backend = Backend.Create(builder.Config.Backend, builder.Config.BackendOptions);
+            Precision precision = builder.Config.Optimizer.Precision;
+            if (!backend.Supports(precision, out string reason))
+            {
+                throw new UserErrorException($"{backend.Name} cannot compute in {precision.ToString().ToLowerInvariant()} here: {reason}");
+            }
+
             using var reference = new ReferenceBackend();
             output.WriteLine($"{backend.Name} ({backend.Description}) against {reference.Name} ({reference.Description})");
             string repeat = string.Concat(RepeatedSettings.Where(builder.IsSet).Select(n => $" --{n} {TrainingSettings.Find(n).Get(builder.Config)}"));
             Suite suite = parsed.GetValue(shapes) is string file
-                ? new Suite(LayerCases.FromShapes(ShapeFile.Read(file, parsed.GetValue(batch)), $"--shapes {file}{(parsed.GetValue(batch) is > 0 and var b ? $" -b {b}" : "")}{repeat}"), [])
+                ? new Suite(LayerCases.FromShapes(ShapeFile.Read(file, parsed.GetValue(batch)), $"--shapes {file}{(parsed.GetValue(batch) is > 0 and var b ? $" -b {b}" : "")}{repeat}", precision), [])
                 : parsed.GetValue(network) is string name
-                    ? NetworkSuite(backend, reference, name, parsed.GetValue(batch), parsed.GetValue(size), layers: true, repeat)
-                    : HardSuite(backend, reference, repeat);
+                    ? NetworkSuite(backend, reference, name, parsed.GetValue(batch), parsed.GetValue(size), layers: true, repeat, precision)
+                    : HardSuite(backend, reference, repeat, precision);
             if (parsed.GetValue(single) is string wanted)
             {
                 suite = suite.Only(wanted);
             }
 
-            VerificationReport report = Run(suite, backend, reference, output);
+            VerificationReport report = Run(suite, backend, reference, precision, output);
             output.WriteLine(report.Describe().Split('\n')[^1]);
             ResultFile.Write(parsed, result, json =>
             {
@@ -81,7 +87,7 @@ internal static class VerifyCommand
         return command;
     }
 
-    private static VerificationReport Run(Suite suite, Backend backend, Backend reference, TextWriter output)
+    private static VerificationReport Run(Suite suite, Backend backend, Backend reference, Precision precision, TextWriter output)
     {
         List<CaseResult> results = [];
         void Print(CaseResult result)
@@ -98,21 +104,21 @@ internal static class VerifyCommand
             Print(run());
         }
 
-        return new VerificationReport(backend.Name, "fp32", results);
+        return new VerificationReport(backend.Name, precision.ToString().ToLowerInvariant(), results);
     }
 
-    private static Suite HardSuite(Backend backend, Backend reference, string repeat)
+    private static Suite HardSuite(Backend backend, Backend reference, string repeat, Precision precision)
     {
-        Suite small = NetworkSuite(backend, reference, "inception-tiny", 2, 32, layers: false, repeat);
-        return small with { Cases = HardCases.For(backend.Traits) };
+        Suite small = NetworkSuite(backend, reference, "inception-tiny", 2, 32, layers: false, repeat, precision);
+        return small with { Cases = HardCases.For(backend.Traits, precision) };
     }
 
-    private static Suite NetworkSuite(Backend backend, Backend reference, string name, int batch, int size, bool layers, string repeat)
+    private static Suite NetworkSuite(Backend backend, Backend reference, string name, int batch, int size, bool layers, string repeat, Precision precision)
     {
         size = size > 0 ? size : name switch { "mnist-mlp" => 28, "inception-tiny" => 32, _ => 224 };
         batch = batch > 0 ? batch : 2;
         Network network = NetworkCatalog.Create(name, new NetworkOptions { Classes = 10 });
-        var training = new TrainingOptions { Batch = batch, Height = size, Width = size, WeightDecay = 1e-3f, ClipNorm = 1, AverageDecay = 0.9f };
+        var training = new TrainingOptions { Batch = batch, Height = size, Width = size, WeightDecay = 1e-3f, ClipNorm = 1, AverageDecay = 0.9f, Precision = precision };
         string options = FormattableString.Invariant($"--network {name} -b {batch} --image-size {size}{repeat}");
         (string, Func<CaseResult>) step = ("training-step", () => NetworkVerifier.Step(backend, reference, network, training, options));
         (string, Func<CaseResult>) replay = ("loss-replay", () => NetworkVerifier.Replay(backend, reference, network, training, options));
@@ -120,7 +126,7 @@ internal static class VerifyCommand
         // Ten steps of a large network take the reference an hour, and rounding grows past any useful bound.
         bool isSmall = network.Infer(1, size, size).ParameterCount < 1_000_000;
         return new Suite(
-            layers ? LayerCases.FromOperations(TrainingSession.PlanFor(backend.Traits, network, training).Operations, backend.Traits, options) : [],
+            layers ? LayerCases.FromOperations(TrainingSession.PlanFor(backend.Traits, network, training).Operations, backend.Traits, options, precision) : [],
             isSmall ? [step, replay] : [step]);
     }
 

@@ -35,7 +35,7 @@ internal sealed record BatchNormForm
 }
 
 /// <summary>Collects the tensors, fills and operations of one case; knows what the operands of each operation look like.</summary>
-internal sealed class CaseBuilder(string name, InputKind kind)
+internal sealed class CaseBuilder(string name, InputKind kind, Precision precision = Precision.Fp32)
 {
     private readonly Dictionary<Tensor, TensorFill> _inputs = new(ReferenceEqualityComparer.Instance);
     private readonly List<Operation> _operations = [];
@@ -44,7 +44,7 @@ internal sealed class CaseBuilder(string name, InputKind kind)
     public TensorFill Data => kind == InputKind.Exact ? Fills.Integers(-3, 3) : Fills.Uniform(-1, 1);
 
     public VerificationCase Build(string options = "", StepContext context = default) =>
-        new(name, kind, _operations, _inputs) { Options = options, Context = context, Seed = 1 };
+        new(name, kind, _operations, _inputs) { Options = options, Context = context, Precision = precision, Seed = 1 };
 
     public void Add(Operation operation) => _operations.Add(operation);
 
@@ -52,20 +52,29 @@ internal sealed class CaseBuilder(string name, InputKind kind)
     public T Operation<T>()
         where T : Operation => _operations.OfType<T>().Single();
 
-    /// <summary>A tensor that starts with values.</summary>
+    /// <summary>A tensor that starts with values. Unless told otherwise, activations and gradients have the precision's type, all else single precision.</summary>
     public Tensor Input(
         string tensorName, Shape shape, TensorFill? fill = null, TensorRole role = TensorRole.Activation, TensorLayout layout = TensorLayout.Blocked,
-        DataType type = DataType.Float32, Tensor? like = null)
+        DataType? type = null, Tensor? like = null)
     {
-        Tensor tensor = new(tensorName, shape, role, layout, type) { LayoutLike = like };
+        Tensor tensor = new(tensorName, shape, role, layout, type ?? TypeOf(role)) { LayoutLike = like };
         _inputs.Add(tensor, fill ?? Data);
         return tensor;
     }
 
     /// <summary>A tensor an operation makes.</summary>
-    public static Tensor Output(
-        string tensorName, Shape shape, TensorRole role = TensorRole.Activation, TensorLayout layout = TensorLayout.Blocked, Tensor? like = null) =>
-        new(tensorName, shape, role, layout) { LayoutLike = like };
+    public Tensor Output(
+        string tensorName, Shape shape, TensorRole role = TensorRole.Activation, TensorLayout layout = TensorLayout.Blocked, DataType? type = null, Tensor? like = null) =>
+        new(tensorName, shape, role, layout, type ?? TypeOf(role)) { LayoutLike = like };
+
+    /// <summary>The weights that a layer multiplies, in the precision's type, and the gradient, which lies like them only where it has their type.</summary>
+    private Tensor Weights(Shape shape, TensorFill? fill) =>
+        Input("weights", shape, fill, TensorRole.Parameter, TensorLayout.Opaque, precision.ActivationType());
+
+    private Tensor DiffWeights(Tensor weights) => Output(
+        "diffWeights", weights.Shape, TensorRole.ParameterGradient, TensorLayout.Opaque, like: weights.DataType == DataType.Float32 ? weights : null);
+
+    private DataType TypeOf(TensorRole role) => role is TensorRole.Activation or TensorRole.Gradient ? precision.ActivationType() : DataType.Float32;
 
     /// <summary>An input that is a slice of a wider one, <paramref name="offset"/> channels before and after it; the whole when offset is 0.</summary>
     public Tensor InputSlice(string tensorName, Shape shape, int offset, TensorRole role = TensorRole.Activation, TensorLayout layout = TensorLayout.Blocked) => offset == 0
@@ -82,7 +91,7 @@ internal sealed class CaseBuilder(string name, InputKind kind)
     {
         spec.Validate(name);
         Tensor src = Input("src", spec.Src, layout: srcLayout);
-        Tensor weights = Input("weights", spec.Weights, kind == InputKind.Exact ? Fills.Integers(-2, 2) : null, TensorRole.Parameter, TensorLayout.Opaque);
+        Tensor weights = Weights(spec.Weights, kind == InputKind.Exact ? Fills.Integers(-2, 2) : null);
         Tensor? bias = spec.Bias ? Input("bias", spec.BiasShape, role: TensorRole.Parameter, layout: TensorLayout.Plain) : null;
         Add(new ConvolutionForward("conv", spec, src, weights, bias, Output("dst", spec.Dst), relu));
         if (!backward)
@@ -97,7 +106,7 @@ internal sealed class CaseBuilder(string name, InputKind kind)
         }
 
         Add(new ConvolutionBackwardWeights("conv", spec, src, diffDst,
-            Output("diffWeights", spec.Weights, TensorRole.ParameterGradient, TensorLayout.Opaque, weights),
+            DiffWeights(weights),
             spec.Bias ? Output("diffBias", spec.BiasShape, TensorRole.ParameterGradient, TensorLayout.Plain) : null));
         return this;
     }
@@ -156,18 +165,18 @@ internal sealed class CaseBuilder(string name, InputKind kind)
         return this;
     }
 
-    /// <summary>A fully connected layer and its gradients.</summary>
-    public CaseBuilder InnerProduct(InnerProductSpec spec)
+    /// <summary>A fully connected layer and its gradients; <paramref name="logits"/>: dst stays in single precision.</summary>
+    public CaseBuilder InnerProduct(InnerProductSpec spec, bool logits = false)
     {
         spec.Validate(name);
         Tensor src = Input("src", spec.Src, layout: TensorLayout.Plain);
-        Tensor weights = Input("weights", spec.Weights, role: TensorRole.Parameter, layout: TensorLayout.Opaque);
+        Tensor weights = Weights(spec.Weights, null);
         Tensor? bias = spec.Bias ? Input("bias", spec.BiasShape, role: TensorRole.Parameter, layout: TensorLayout.Plain) : null;
-        Add(new InnerProductForward("fc", spec, src, weights, bias, Output("dst", spec.Dst, layout: TensorLayout.Plain)));
+        Add(new InnerProductForward("fc", spec, src, weights, bias, Output("dst", spec.Dst, layout: TensorLayout.Plain, type: logits ? DataType.Float32 : null)));
         Tensor diffDst = Input("diffDst", spec.Dst, role: TensorRole.Gradient, layout: TensorLayout.Plain);
         Add(new InnerProductBackwardData("fc", spec, diffDst, weights, Output("diffSrc", spec.Src, TensorRole.Gradient, TensorLayout.Plain)));
         Add(new InnerProductBackwardWeights("fc", spec, src, diffDst,
-            Output("diffWeights", spec.Weights, TensorRole.ParameterGradient, TensorLayout.Opaque, weights),
+            DiffWeights(weights),
             spec.Bias ? Output("diffBias", spec.BiasShape, TensorRole.ParameterGradient, TensorLayout.Plain) : null));
         return this;
     }

@@ -53,7 +53,13 @@ internal static partial class ErrorModel
     };
 
     /// <summary>The bounds of all outputs except workspaces, whose contents belong to the backend.</summary>
-    public static IEnumerable<OutputBound> Bounds(Operation operation, OperationValues values, string implementation)
+    public static IEnumerable<OutputBound> Bounds(Operation operation, OperationValues values, string implementation) =>
+        InSingle(operation, values, implementation).Select(output => output.Tensor.DataType.IsNarrow()
+            ? output with { Bound = Map(output.Bound, (b, i) => Tolerances.Stored(output.Tensor.DataType, b, values.Expected[output.Tensor][i])) }
+            : output);
+
+    /// <summary>The bounds if every output were stored in single precision, as everything within an operation is.</summary>
+    private static IEnumerable<OutputBound> InSingle(Operation operation, OperationValues values, string implementation)
     {
         Arithmetic arithmetic = Tolerances.ArithmeticOf(operation.Kind, implementation);
         return operation switch
@@ -72,9 +78,9 @@ internal static partial class ErrorModel
             ActivationBackward o => Activation(o, values),
             PoolingForward { Spec.Kind: PoolingKind.Max } o => [Selected(o, "max", "dst", o.Dst)],
             PoolingForward o => Linear(o, values, ("dst", o.Dst, (long)o.Spec.KernelH * o.Spec.KernelW)),
-            PoolingBackward o => PoolingGradient(o, values),
+            PoolingBackward o => PoolingGradient(o, values, arithmetic),
             LrnForward o => LocalResponse(o, values),
-            LrnBackward o => LocalResponse(o, values),
+            LrnBackward o => LocalResponse(o, values, arithmetic),
             Dropout o => Linear(o, values, ("dst", o.Dst, 1)),
             Copy o => [Selected(o, "dst", "dst", o.Dst)],
             Sum o => Linear(o, values, ("dst", o.Dst, o.Srcs.Count)),
@@ -84,6 +90,7 @@ internal static partial class ErrorModel
             SgdUpdate o => Sgd(o, values),
             ClipGradients o => Clip(o, values),
             UpdateAverage o => Average(o, values),
+            ConvertParameters o => o.Copies.Select(c => Selected(o, "copy", "copy", c)),
             _ => throw new NotSupportedException($"The verification has no error model for '{operation.Kind}'."),
         };
     }
@@ -127,14 +134,18 @@ internal static partial class ErrorModel
         }
     }
 
-    private static IEnumerable<OutputBound> PoolingGradient(PoolingBackward o, OperationValues values)
+    private static IEnumerable<OutputBound> PoolingGradient(PoolingBackward o, OperationValues values, Arithmetic arithmetic)
     {
         PoolingSpec s = o.Spec;
         long windows = (long)((s.KernelH + s.StrideH - 1) / s.StrideH) * ((s.KernelW + s.StrideW - 1) / s.StrideW);
         bool max = s.Kind == PoolingKind.Max;
         Tolerance tolerance = Tolerances.Of(o.Kind, max ? "max" : "diffSrc");
         InputKind kind = max ? values.Kind : InputKind.Random;
-        yield return new OutputBound("diffSrc", o.DiffSrc, Map(values.Magnitudes[o.DiffSrc], m => tolerance.Bound(kind, m, m, windows)));
+
+        // The shares of all windows but the last may be added up in the type of diffSrc, where small integers still are exact.
+        double roundings = kind == InputKind.Exact ? 0 : windows - 1;
+        yield return new OutputBound("diffSrc", o.DiffSrc, Map(values.Magnitudes[o.DiffSrc],
+            m => tolerance.Bound(kind, m, m, windows) + Tolerances.Intermediate(o.DiffSrc.DataType, arithmetic, roundings, m)));
     }
 
     /// <summary>An output whose elements are copies of inputs.</summary>
@@ -183,7 +194,7 @@ internal static partial class ErrorModel
         return [new OutputBound("dst", o.Dst, Map(values.Expected[o.Dst], y => tolerance.Bound(values.Kind, Math.Abs(y), 0, 1)))];
     }
 
-    private static IEnumerable<OutputBound> LocalResponse(LrnBackward o, OperationValues values)
+    private static IEnumerable<OutputBound> LocalResponse(LrnBackward o, OperationValues values, Arithmetic arithmetic)
     {
         // diffSrc[c] = dy[c]*s[c]^-beta - 2*alpha*beta/size * x[c] * sum over c' near c of dy[c']*x[c']*s[c']^(-beta-1).
         LrnSpec spec = o.Spec;
@@ -213,7 +224,10 @@ internal static partial class ErrorModel
         {
             double direct = Math.Abs(dy[i]) * Math.Pow(power[i], -spec.Beta);
             double through = 2 * perSize * spec.Beta * Math.Abs(x[i]) * SumNear(i, j => Math.Abs(dy[j] * x[j]) * Math.Pow(power[j], -spec.Beta - 1));
-            bound[i] = tolerance.Bound(values.Kind, direct + through, through, spec.Size);
+
+            // A workspace of two factors per element in the type of src.
+            bound[i] = tolerance.Bound(values.Kind, direct + through, through, spec.Size)
+                + Tolerances.Intermediate(o.DiffSrc.DataType, arithmetic, roundings: 2, direct + through);
         }
 
         return [new OutputBound("diffSrc", o.DiffSrc, bound)];

@@ -7,7 +7,7 @@ namespace HpcBatchNorm.Verification;
 /// <content>Layers other than convolution and batch normalization, and the operations on data.</content>
 public static partial class HardCases
 {
-    private static IEnumerable<VerificationCase> Activations()
+    private static IEnumerable<VerificationCase> Activations(Precision precision)
     {
         foreach (ActivationKind function in Enum.GetValues<ActivationKind>())
         {
@@ -18,28 +18,28 @@ public static partial class HardCases
                 ("saturated", new Shape(2, 16, 4, 4), TensorLayout.Blocked, 100.0), ("near-zero", new Shape(2, 16, 4, 4), TensorLayout.Blocked, 1e-3),
             })
             {
-                yield return Activation($"{name}/{form}", function, shape, layout, Fills.Uniform(-range, range), inPlace: false);
+                yield return Activation(precision, $"{name}/{form}", function, shape, layout, Fills.Uniform(-range, range), inPlace: false);
             }
 
-            yield return Activation($"{name}/in-place", function, new(2, 32, 4, 4), TensorLayout.Blocked, Fills.Uniform(-4, 4), inPlace: true);
+            yield return Activation(precision, $"{name}/in-place", function, new(2, 32, 4, 4), TensorLayout.Blocked, Fills.Uniform(-4, 4), inPlace: true);
         }
 
-        yield return Activation("activation/relu/zeros", ActivationKind.Relu, new(2, 17, 4, 4), TensorLayout.Blocked, Fills.Integers(-1, 1), inPlace: false);
+        yield return Activation(precision, "activation/relu/zeros", ActivationKind.Relu, new(2, 17, 4, 4), TensorLayout.Blocked, Fills.Integers(-1, 1), inPlace: false);
     }
 
-    private static VerificationCase Activation(string name, ActivationKind function, Shape shape, TensorLayout layout, TensorFill fill, bool inPlace)
+    private static VerificationCase Activation(Precision precision, string name, ActivationKind function, Shape shape, TensorLayout layout, TensorFill fill, bool inPlace)
     {
-        CaseBuilder builder = new(name, InputKind.Random);
+        CaseBuilder builder = new(name, InputKind.Random, precision);
         Tensor src = builder.Input("src", shape, fill, layout: layout);
-        Tensor dst = inPlace ? src.Alias("dst", TensorRole.Activation) : CaseBuilder.Output("dst", shape, layout: layout);
+        Tensor dst = inPlace ? src.Alias("dst", TensorRole.Activation) : builder.Output("dst", shape, layout: layout);
         Tensor diffDst = builder.Input("diffDst", shape, role: TensorRole.Gradient, layout: layout);
-        Tensor diffSrc = inPlace ? diffDst.Alias("diffSrc", TensorRole.Gradient) : CaseBuilder.Output("diffSrc", shape, TensorRole.Gradient, layout);
+        Tensor diffSrc = inPlace ? diffDst.Alias("diffSrc", TensorRole.Gradient) : builder.Output("diffSrc", shape, TensorRole.Gradient, layout);
         builder.Add(new ActivationForward("activation", function, src, dst));
         builder.Add(new ActivationBackward("activation", function, dst, diffDst, diffSrc));
         return builder.Build();
     }
 
-    private static IEnumerable<VerificationCase> Poolings()
+    private static IEnumerable<VerificationCase> Poolings(Precision precision)
     {
         (string Name, Func<PoolingKind, PoolingSpec> Spec)[] specs =
         [
@@ -62,28 +62,28 @@ public static partial class HardCases
                 string kindName = pooling switch { PoolingKind.Max => "max", PoolingKind.AverageIncludePadding => "average-include", _ => "average-exclude" };
                 foreach (InputKind kind in Kinds)
                 {
-                    yield return Case($"pooling/{kindName}/{name}", kind).Pooling(spec(pooling)).Build();
+                    yield return Case(precision, $"pooling/{kindName}/{name}", kind).Pooling(spec(pooling)).Build();
                 }
             }
         }
 
-        yield return Case("pooling/max/ties", InputKind.Exact).Pooling(PoolingSpec.Square(new(2, 32, 9, 9), PoolingKind.Max, 3, 2), Fills.Ties).Build();
-        yield return Case("pooling/max/ties-overlapping", InputKind.Exact).Pooling(
+        yield return Case(precision, "pooling/max/ties", InputKind.Exact).Pooling(PoolingSpec.Square(new(2, 32, 9, 9), PoolingKind.Max, 3, 2), Fills.Ties).Build();
+        yield return Case(precision, "pooling/max/ties-overlapping", InputKind.Exact).Pooling(
             PoolingSpec.Square(new(2, 17, 8, 8), PoolingKind.Max, 3, 1, pad: 1), Fills.Ties).Build();
-        yield return Case("pooling/max/all-equal", InputKind.Exact).Pooling(PoolingSpec.Square(new(1, 16, 6, 6), PoolingKind.Max, 3, 2, ceil: true), Fills.Constant(0)).Build();
+        yield return Case(precision, "pooling/max/all-equal", InputKind.Exact).Pooling(PoolingSpec.Square(new(1, 16, 6, 6), PoolingKind.Max, 3, 2, ceil: true), Fills.Constant(0)).Build();
 
         // With every value negative, a zero from the padding would win.
-        yield return Case("pooling/max/negative-padded", InputKind.Random).Pooling(
+        yield return Case(precision, "pooling/max/negative-padded", InputKind.Random).Pooling(
             PoolingSpec.Square(new(2, 17, 7, 7), PoolingKind.Max, 3, 2, pad: 1, ceil: true), Fills.Uniform(-9, -1)).Build();
 
         // Inference keeps no workspace.
-        CaseBuilder inference = Case("pooling/max/no-workspace", InputKind.Random);
+        CaseBuilder inference = Case(precision, "pooling/max/no-workspace", InputKind.Random);
         PoolingSpec square = PoolingSpec.Square(new(2, 32, 8, 8), PoolingKind.Max, 3, 2);
-        inference.Add(new PoolingForward("pool", square, inference.Input("src", square.Src), CaseBuilder.Output("dst", square.Dst), null));
+        inference.Add(new PoolingForward("pool", square, inference.Input("src", square.Src), inference.Output("dst", square.Dst), null));
         yield return inference.Build();
     }
 
-    private static IEnumerable<VerificationCase> LocalResponses()
+    private static IEnumerable<VerificationCase> LocalResponses(Precision precision)
     {
         foreach ((string name, LrnSpec spec) in new[]
         {
@@ -92,11 +92,11 @@ public static partial class HardCases
             ("beta-half", new LrnSpec(new(2, 32, 4, 4), Alpha: 0.1f, Beta: 0.5f)), ("one-channel", new LrnSpec(new(2, 1, 4, 4), Alpha: 1f)),
         })
         {
-            yield return Case($"lrn/{name}", InputKind.Random).LocalResponse(spec).Build();
+            yield return Case(precision, $"lrn/{name}", InputKind.Random).LocalResponse(spec).Build();
         }
     }
 
-    private static IEnumerable<VerificationCase> Dropouts()
+    private static IEnumerable<VerificationCase> Dropouts(Precision precision)
     {
         foreach ((string name, float ratio, long step, Shape shape, TensorLayout layout, bool inPlace) in new[]
         {
@@ -106,17 +106,17 @@ public static partial class HardCases
             ("in-place", 0.5f, 4L, new Shape(2, 33, 2, 2), TensorLayout.Blocked, true),
         })
         {
-            CaseBuilder builder = Case($"dropout/{name}", InputKind.Random);
+            CaseBuilder builder = Case(precision, $"dropout/{name}", InputKind.Random);
             DropoutSpec spec = new(shape, ratio, Seed: 0x1234_5678_9ABC_DEF0, Stream: 3);
             Tensor src = builder.Input("src", shape, layout: layout), diffDst = builder.Input("diffDst", shape, role: TensorRole.Gradient, layout: layout);
-            builder.Add(new Dropout("dropout", spec, src, inPlace ? src.Alias("dst", TensorRole.Activation) : CaseBuilder.Output("dst", shape, layout: layout)));
+            builder.Add(new Dropout("dropout", spec, src, inPlace ? src.Alias("dst", TensorRole.Activation) : builder.Output("dst", shape, layout: layout)));
             builder.Add(new Dropout("dropout", spec, diffDst,
-                inPlace ? diffDst.Alias("diffSrc", TensorRole.Gradient) : CaseBuilder.Output("diffSrc", shape, TensorRole.Gradient, layout), Backward: true));
+                inPlace ? diffDst.Alias("diffSrc", TensorRole.Gradient) : builder.Output("diffSrc", shape, TensorRole.Gradient, layout), Backward: true));
             yield return builder.Build(context: new StepContext(step, 0));
         }
     }
 
-    private static IEnumerable<VerificationCase> InnerProducts()
+    private static IEnumerable<VerificationCase> InnerProducts(Precision precision)
     {
         foreach ((string name, InnerProductSpec spec) in new[]
         {
@@ -128,12 +128,17 @@ public static partial class HardCases
         {
             foreach (InputKind kind in Kinds)
             {
-                yield return Case($"inner-product/{name}", kind).InnerProduct(spec).Build();
+                yield return Case(precision, $"inner-product/{name}", kind).InnerProduct(spec).Build();
+            }
+
+            if (precision.ActivationType().IsNarrow())
+            {
+                yield return Case(precision, $"inner-product/{name}-logits", InputKind.Random).InnerProduct(spec, logits: true).Build();
             }
         }
     }
 
-    private static IEnumerable<VerificationCase> Copies(BackendTraits traits)
+    private static IEnumerable<VerificationCase> Copies(Precision precision, BackendTraits traits)
     {
         int block = Math.Max(traits.ChannelBlock, 8);
         foreach ((string name, Shape shape, TensorLayout from, TensorLayout to) in new[]
@@ -143,8 +148,8 @@ public static partial class HardCases
             ("blocked", new Shape(3, 63, 2, 2), TensorLayout.Blocked, TensorLayout.Blocked), ("plain", new Shape(3, 5, 2, 2), TensorLayout.Plain, TensorLayout.Plain),
         })
         {
-            CaseBuilder builder = Case($"copy/{name}", InputKind.Random);
-            builder.Add(new Copy("copy", builder.Input("src", shape, layout: from), CaseBuilder.Output("dst", shape, layout: to)));
+            CaseBuilder builder = Case(precision, $"copy/{name}", InputKind.Random);
+            builder.Add(new Copy("copy", builder.Input("src", shape, layout: from), builder.Output("dst", shape, layout: to)));
             yield return builder.Build();
         }
 
@@ -152,29 +157,29 @@ public static partial class HardCases
         {
             foreach (TensorLayout layout in new[] { TensorLayout.Blocked, TensorLayout.Plain })
             {
-                yield return Concatenation($"copy/concat-{name}-{layout.ToString().ToLowerInvariant()}", widths, layout);
+                yield return Concatenation(precision, $"copy/concat-{name}-{layout.ToString().ToLowerInvariant()}", widths, layout);
             }
         }
     }
 
     /// <summary>Concatenation by copies into slices, and its backward pass by copies out of slices.</summary>
-    private static VerificationCase Concatenation(string name, int[] widths, TensorLayout layout)
+    private static VerificationCase Concatenation(Precision precision, string name, int[] widths, TensorLayout layout)
     {
-        CaseBuilder builder = new(name, InputKind.Random);
+        CaseBuilder builder = new(name, InputKind.Random, precision);
         Shape whole = new(2, widths.Sum(), 4, 3);
-        Tensor dst = CaseBuilder.Output("dst", whole, layout: layout), diffDst = builder.Input("diffDst", whole, role: TensorRole.Gradient, layout: layout);
+        Tensor dst = builder.Output("dst", whole, layout: layout), diffDst = builder.Input("diffDst", whole, role: TensorRole.Gradient, layout: layout);
         int offset = 0;
         for (int k = 0; k < widths.Length; offset += widths[k++])
         {
             Shape part = whole.WithChannels(widths[k]);
             builder.Add(new Copy($"concat{k}", builder.Input($"src{k}", part, layout: layout), dst.Slice($"dst[{k}]", offset, widths[k])));
-            builder.Add(new Copy($"split{k}", diffDst.Slice($"diffDst[{k}]", offset, widths[k]), CaseBuilder.Output($"diffSrc{k}", part, TensorRole.Gradient, layout)));
+            builder.Add(new Copy($"split{k}", diffDst.Slice($"diffDst[{k}]", offset, widths[k]), builder.Output($"diffSrc{k}", part, TensorRole.Gradient, layout)));
         }
 
         return builder.Build();
     }
 
-    private static IEnumerable<VerificationCase> Sums(BackendTraits traits)
+    private static IEnumerable<VerificationCase> Sums(Precision precision, BackendTraits traits)
     {
         int block = Math.Max(traits.ChannelBlock, 8);
         foreach (InputKind kind in Kinds)
@@ -186,7 +191,7 @@ public static partial class HardCases
                 ("slices", 2, new Shape(2, block, 4, 4), TensorLayout.Blocked, false, block),
             })
             {
-                CaseBuilder builder = Case($"sum/{name}", kind);
+                CaseBuilder builder = Case(precision, $"sum/{name}", kind);
                 List<Tensor> srcs = [];
                 for (int k = 0; k < count; k++)
                 {
@@ -200,7 +205,7 @@ public static partial class HardCases
         }
     }
 
-    private static IEnumerable<VerificationCase> Inputs()
+    private static IEnumerable<VerificationCase> Inputs(Precision precision)
     {
         TensorFill pixels = Fills.Integers(0, 255);
         foreach ((string name, Shape shape, TensorLayout layout, float[] mean, float[] inverse) in new[]
@@ -210,9 +215,9 @@ public static partial class HardCases
             ("grey", new Shape(5, 1, 28, 28), TensorLayout.Plain, [0f], [1 / 255f]),
         })
         {
-            CaseBuilder builder = Case($"prepare-input/{name}", InputKind.Random);
+            CaseBuilder builder = Case(precision, $"prepare-input/{name}", InputKind.Random);
             Tensor src = builder.Input("pixels", shape, pixels, TensorRole.Input, TensorLayout.Plain, DataType.UInt8);
-            builder.Add(new PrepareInput("input", src, CaseBuilder.Output("dst", shape, layout: layout), mean, inverse));
+            builder.Add(new PrepareInput("input", src, builder.Output("dst", shape, layout: layout), mean, inverse));
             yield return builder.Build();
         }
     }

@@ -9,7 +9,7 @@ public static partial class HardCases
 {
     private static readonly Shape One = Shape.Vector(1);
 
-    private static IEnumerable<VerificationCase> Losses()
+    private static IEnumerable<VerificationCase> Losses(Precision precision)
     {
         foreach ((string name, int images, int classes, double range, float smoothing, float weight, bool gradient) in new[]
         {
@@ -18,27 +18,27 @@ public static partial class HardCases
             ("one-image", 1, 2, 1.0, 0f, 1f, true), ("one-class", 2, 1, 1.0, 0f, 1f, true),
         })
         {
-            CaseBuilder builder = Case($"softmax-cross-entropy/{name}", InputKind.Random);
+            CaseBuilder builder = Case(precision, $"softmax-cross-entropy/{name}", InputKind.Random);
             Shape shape = Shape.Matrix(images, classes);
-            Tensor logits = builder.Input("logits", shape, Fills.Uniform(-range, range), layout: TensorLayout.Plain);
+            Tensor logits = builder.Input("logits", shape, Fills.Uniform(-range, range), layout: TensorLayout.Plain, type: DataType.Float32);
             Tensor labels = builder.Input("labels", Shape.Matrix(images, 1), Fills.Integers(0, classes - 1), TensorRole.Label, TensorLayout.Plain, DataType.Int32);
-            builder.Add(new SoftmaxCrossEntropy("loss", logits, labels, CaseBuilder.Output("probabilities", shape, TensorRole.Result, TensorLayout.Plain),
-                CaseBuilder.Output("loss", One, TensorRole.Result, TensorLayout.Plain),
-                gradient ? CaseBuilder.Output("diffLogits", shape, TensorRole.Gradient, TensorLayout.Plain) : null, smoothing, weight));
+            builder.Add(new SoftmaxCrossEntropy("loss", logits, labels, builder.Output("probabilities", shape, TensorRole.Result, TensorLayout.Plain),
+                builder.Output("loss", One, TensorRole.Result, TensorLayout.Plain),
+                gradient ? builder.Output("diffLogits", shape, TensorRole.Gradient, TensorLayout.Plain) : null, smoothing, weight));
             yield return builder.Build();
         }
 
         foreach ((string name, double range, bool inPlace) in new[] { ("basic", 3.0, false), ("large-logits", 500.0, false), ("in-place", 3.0, true) })
         {
-            CaseBuilder builder = Case($"softmax/{name}", InputKind.Random);
+            CaseBuilder builder = Case(precision, $"softmax/{name}", InputKind.Random);
             Shape shape = Shape.Matrix(4, 101);
-            Tensor src = builder.Input("src", shape, Fills.Uniform(-range, range), layout: TensorLayout.Plain);
-            builder.Add(new Softmax("softmax", src, inPlace ? src.Alias("dst", TensorRole.Result) : CaseBuilder.Output("dst", shape, TensorRole.Result, TensorLayout.Plain)));
+            Tensor src = builder.Input("src", shape, Fills.Uniform(-range, range), layout: TensorLayout.Plain, type: DataType.Float32);
+            builder.Add(new Softmax("softmax", src, inPlace ? src.Alias("dst", TensorRole.Result) : builder.Output("dst", shape, TensorRole.Result, TensorLayout.Plain)));
             yield return builder.Build();
         }
     }
 
-    private static IEnumerable<VerificationCase> Optimizers()
+    private static IEnumerable<VerificationCase> Optimizers(Precision precision)
     {
         foreach ((string name, float mu, bool nesterov, float decay, double? scale) in new[]
         {
@@ -46,7 +46,7 @@ public static partial class HardCases
             ("nesterov-weight-decay-scaled", 0.9f, true, 4e-2f, 0.25), ("scaled", 0.9f, false, 0f, 0.125),
         })
         {
-            CaseBuilder builder = Case($"sgd/{name}", InputKind.Random);
+            CaseBuilder builder = Case(precision, $"sgd/{name}", InputKind.Random);
             List<Tensor> parameters = [], gradients = [], momenta = [];
             (Shape Shape, TensorLayout Layout)[] group = [(new(16, 17, 3, 3), TensorLayout.Plain), (Shape.Vector(33), TensorLayout.Blocked), (Shape.Vector(1), TensorLayout.Plain)];
             for (int k = 0; k < group.Length; k++)
@@ -62,24 +62,24 @@ public static partial class HardCases
             yield return builder.Build(context: new StepContext(3, 0.045f));
         }
 
-        yield return ConvolutionStep();
+        yield return ConvolutionStep(precision);
         foreach ((string name, float maximum, double value) in new[] { ("active", 1f, 1.0), ("inactive", 1e6f, 1.0), ("zero-gradients", 1f, 0.0), ("tiny-gradients", 1f, 1e-12) })
         {
-            CaseBuilder builder = Case($"clip-gradients/{name}", InputKind.Random);
+            CaseBuilder builder = Case(precision, $"clip-gradients/{name}", InputKind.Random);
             TensorFill fill = Fills.Uniform(-value, value);
             List<Tensor> gradients =
             [
                 builder.Input("gradient0", new(32, 16, 3, 3), fill, TensorRole.ParameterGradient, TensorLayout.Plain),
                 builder.Input("gradient1", Shape.Vector(17), fill, TensorRole.ParameterGradient),
             ];
-            builder.Add(new ClipGradients("clip", gradients, CaseBuilder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain),
-                CaseBuilder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), maximum));
+            builder.Add(new ClipGradients("clip", gradients, builder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain),
+                builder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), maximum));
             yield return builder.Build();
         }
 
         foreach (float decay in new[] { 0.9999f, 0.5f, 0f })
         {
-            CaseBuilder builder = Case(FormattableString.Invariant($"update-average/{decay}"), InputKind.Random);
+            CaseBuilder builder = Case(precision, FormattableString.Invariant($"update-average/{decay}"), InputKind.Random);
             builder.Add(new UpdateAverage("average",
                 [builder.Input("source0", new(8, 3, 3, 3), role: TensorRole.Parameter, layout: TensorLayout.Plain), builder.Input("source1", Shape.Vector(17), role: TensorRole.RunningStatistic)],
                 [builder.Input("average0", new(8, 3, 3, 3), role: TensorRole.Average, layout: TensorLayout.Plain), builder.Input("average1", Shape.Vector(17), role: TensorRole.Average)], decay));
@@ -88,21 +88,87 @@ public static partial class HardCases
     }
 
     /// <summary>The optimizer, clipping and averaging on weights in the layout a convolution chose: padding must not leak into norm or update.</summary>
-    private static VerificationCase ConvolutionStep()
+    private static VerificationCase ConvolutionStep(Precision precision)
     {
-        CaseBuilder builder = Case("sgd/convolution-weights", InputKind.Random);
+        CaseBuilder builder = Case(precision, "sgd/convolution-weights", InputKind.Random);
         ConvolutionSpec spec = ConvolutionSpec.Square(new(2, 17, 6, 6), 33, 3, pad: 1);
         builder.Convolution(spec);
         ConvolutionForward forward = builder.Operation<ConvolutionForward>();
         ConvolutionBackwardWeights backward = builder.Operation<ConvolutionBackwardWeights>();
         Tensor momentum = builder.Input("momentum", spec.Weights, role: TensorRole.Momentum, layout: TensorLayout.Opaque, like: forward.Weights);
         Tensor average = builder.Input("average", spec.Weights, role: TensorRole.Average, layout: TensorLayout.Opaque, like: forward.Weights);
-        Tensor scale = CaseBuilder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain);
-        builder.Add(new ClipGradients("clip", [backward.DiffWeights], scale, CaseBuilder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), 1f));
+        Tensor scale = builder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain);
+        builder.Add(new ClipGradients("clip", [backward.DiffWeights], scale, builder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), 1f));
         builder.Add(new SgdUpdate("sgd", [forward.Weights], [backward.DiffWeights], [momentum], scale, 0.9f, true, 1e-2f));
         builder.Add(new UpdateAverage("average", [forward.Weights], [average], 0.9f));
 
         // The new weights through the convolution again.
+        builder.Add(forward with { Name = "conv-after" });
+        return builder.Build(context: new StepContext(0, 0.1f));
+    }
+
+    /// <summary>Between single precision and 16 bits: masters to copies in the layouts that layers chose, activations to logits.</summary>
+    private static IEnumerable<VerificationCase> Conversions(Precision precision)
+    {
+        DataType narrow = precision.ActivationType();
+        foreach ((string name, TensorFill fill) in new[]
+        {
+            ("uniform", Fills.Uniform(-1, 1)), ("ties", Fills.HalfWay(narrow)), ("wide-range", Fills.Normal(0, 1e4)), ("tiny", Fills.Uniform(-1e-4, 1e-4)),
+        })
+        {
+            CaseBuilder builder = Case(precision, $"convert-parameters/{name}", InputKind.Random);
+            List<Tensor> parameters = [], copies = [];
+            foreach (Shape shape in new Shape[] { new(16, 17, 3, 3), new(33, 3, 7, 7), new(5, 1, 1, 1), Shape.Vector(1) })
+            {
+                parameters.Add(builder.Input($"parameter{parameters.Count}", shape, fill, TensorRole.Parameter, TensorLayout.Plain));
+                copies.Add(builder.Output($"copy{copies.Count}", shape, TensorRole.ParameterCopy, TensorLayout.Plain, narrow));
+            }
+
+            builder.Add(new ConvertParameters("convert", parameters, copies));
+            yield return builder.Build();
+        }
+
+        foreach ((string name, DataType from, DataType to, TensorLayout fromLayout, TensorLayout toLayout) in new[]
+        {
+            ("to-single", narrow, DataType.Float32, TensorLayout.Plain, TensorLayout.Plain), ("from-single", DataType.Float32, narrow, TensorLayout.Blocked, TensorLayout.Blocked),
+            ("blocked-to-single", narrow, DataType.Float32, TensorLayout.Blocked, TensorLayout.Plain),
+        })
+        {
+            CaseBuilder builder = Case(precision, $"copy/{name}", InputKind.Random);
+            Shape shape = new(3, 33, 2, 2);
+            builder.Add(new Copy("copy", builder.Input("src", shape, layout: fromLayout, type: from), builder.Output("dst", shape, layout: toLayout, type: to)));
+            yield return builder.Build();
+        }
+
+        foreach ((string name, ConvolutionSpec spec) in new[]
+        {
+            ("convolution", ConvolutionSpec.Square(new(2, 17, 6, 6), 33, 3, pad: 1)), ("groups", ConvolutionSpec.Square(new(2, 32, 6, 6), 32, 3, pad: 1, groups: 2)),
+            ("image", ConvolutionSpec.Square(new(2, 3, 16, 16), 32, 7, stride: 2, pad: 3)), ("1x1", ConvolutionSpec.Square(new(2, 64, 4, 4), 32, 1)),
+        })
+        {
+            yield return MasterStep(precision, name, spec);
+        }
+    }
+
+    /// <summary>A step on weights whose master and copy lie as their kernels like: convert, forward, backward, update, convert, forward again.</summary>
+    private static VerificationCase MasterStep(Precision precision, string name, ConvolutionSpec spec)
+    {
+        CaseBuilder builder = Case(precision, $"master-weights/{name}", InputKind.Random);
+        Tensor master = builder.Input("master", spec.Weights, role: TensorRole.Parameter, layout: TensorLayout.Opaque);
+        Tensor copy = builder.Output("copy", spec.Weights, TensorRole.ParameterCopy, TensorLayout.Opaque, precision.ActivationType());
+        Tensor diffWeights = builder.Output("diffWeights", spec.Weights, TensorRole.ParameterGradient, TensorLayout.Opaque, like: master);
+        Tensor momentum = builder.Input("momentum", spec.Weights, role: TensorRole.Momentum, layout: TensorLayout.Opaque, like: master);
+        Tensor scale = builder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain);
+        Tensor src = builder.Input("src", spec.Src), diffDst = builder.Input("diffDst", spec.Dst, role: TensorRole.Gradient);
+        var convert = new ConvertParameters("convert", [master], [copy]);
+        var forward = new ConvolutionForward("conv", spec, src, copy, null, builder.Output("dst", spec.Dst));
+        builder.Add(convert);
+        builder.Add(forward);
+        builder.Add(new ConvolutionBackwardData("conv", spec, diffDst, copy, builder.Output("diffSrc", spec.Src, TensorRole.Gradient)));
+        builder.Add(new ConvolutionBackwardWeights("conv", spec, src, diffDst, diffWeights, null));
+        builder.Add(new ClipGradients("clip", [diffWeights], scale, builder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), 1f));
+        builder.Add(new SgdUpdate("sgd", [master], [diffWeights], [momentum], scale, 0.9f, false, 1e-2f));
+        builder.Add(convert with { Name = "convert-after" });
         builder.Add(forward with { Name = "conv-after" });
         return builder.Build(context: new StepContext(0, 0.1f));
     }

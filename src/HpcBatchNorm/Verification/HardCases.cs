@@ -15,16 +15,20 @@ public static partial class HardCases
 
     private static readonly InputKind[] Kinds = [InputKind.Exact, InputKind.Random];
 
-    /// <summary>The list, in a fixed order, for a backend with these traits (they decide where slices may lie).</summary>
-    public static IReadOnlyList<VerificationCase> For(BackendTraits traits) =>
+    /// <summary>
+    /// The list, in a fixed order, for a backend with these traits (they decide where slices may lie). In 16 bits it has everything that touches a 16-bit
+    /// tensor.
+    /// </summary>
+    public static IReadOnlyList<VerificationCase> For(BackendTraits traits, Precision precision = Precision.Fp32) =>
     [
-        .. Convolutions(), .. BatchNorms(traits), .. Activations(), .. Poolings(), .. LocalResponses(), .. Dropouts(), .. InnerProducts(),
-        .. Copies(traits), .. Sums(traits), .. Inputs(), .. Losses(), .. Optimizers(),
+        .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision), .. LocalResponses(precision),
+        .. Dropouts(precision), .. InnerProducts(precision), .. Copies(precision, traits), .. Sums(precision, traits), .. Inputs(precision), .. Losses(precision),
+        .. precision.ActivationType().IsNarrow() ? Conversions(precision) : Optimizers(precision),
     ];
 
-    private static CaseBuilder Case(string name, InputKind kind) => new($"{name}/{(kind == InputKind.Exact ? "exact" : "random")}", kind);
+    private static CaseBuilder Case(Precision precision, string name, InputKind kind) => new($"{name}/{(kind == InputKind.Exact ? "exact" : "random")}", kind, precision);
 
-    private static IEnumerable<VerificationCase> Convolutions()
+    private static IEnumerable<VerificationCase> Convolutions(Precision precision)
     {
         (string Name, ConvolutionSpec Spec)[] specs =
         [
@@ -57,22 +61,22 @@ public static partial class HardCases
         {
             foreach (InputKind kind in Kinds)
             {
-                yield return Case($"convolution/{name}", kind).Convolution(spec).Build();
+                yield return Case(precision, $"convolution/{name}", kind).Convolution(spec).Build();
             }
         }
 
         foreach (InputKind kind in Kinds)
         {
-            yield return Case("convolution/plain-src", kind).Convolution(
+            yield return Case(precision, "convolution/plain-src", kind).Convolution(
                 ConvolutionSpec.Square(new(2, 3, 19, 17), 32, 7, stride: 2, pad: 3), backwardData: false, srcLayout: TensorLayout.Plain).Build();
-            yield return Case("convolution/bias-relu", kind).Convolution(
+            yield return Case(precision, "convolution/bias-relu", kind).Convolution(
                 ConvolutionSpec.Square(new(2, 32, 7, 7), 32, 3, pad: 1, bias: true), backward: false, relu: true).Build();
-            yield return Case("convolution/relu", kind).Convolution(
+            yield return Case(precision, "convolution/relu", kind).Convolution(
                 ConvolutionSpec.Square(new(2, 17, 5, 5), 33, 1), backward: false, relu: true).Build();
         }
     }
 
-    private static IEnumerable<VerificationCase> BatchNorms(BackendTraits traits)
+    private static IEnumerable<VerificationCase> BatchNorms(Precision precision, BackendTraits traits)
     {
         int block = Math.Max(traits.ChannelBlock, 8);
         BatchNormForm running = new() { Statistics = BatchNormStatistics.Running };
@@ -119,21 +123,21 @@ public static partial class HardCases
         {
             foreach (InputKind kind in Kinds)
             {
-                yield return Case($"batch-norm/{name}", kind).BatchNorm(spec, form).Build();
+                yield return Case(precision, $"batch-norm/{name}", kind).BatchNorm(spec, form).Build();
             }
         }
 
         // E[x^2] - E[x]^2 without a shift loses everything here: 1e8 carries 7 digits, the variance is 1.
-        yield return Case("batch-norm/large-offset", InputKind.Random).BatchNorm(new(new(4, 32, 8, 8)), new() { Src = Fills.Normal(1e4, 1) }).Build();
-        yield return Case("batch-norm/large-offset-relu", InputKind.Random).BatchNorm(
+        yield return Case(precision, "batch-norm/large-offset", InputKind.Random).BatchNorm(new(new(4, 32, 8, 8)), new() { Src = Fills.Normal(1e4, 1) }).Build();
+        yield return Case(precision, "batch-norm/large-offset-relu", InputKind.Random).BatchNorm(
             new(new(4, 17, 8, 8), Relu: true), new() { Src = Fills.Normal(1e4, 1) }).Build();
-        yield return Case("batch-norm/negative-offset", InputKind.Random).BatchNorm(new(new(2, 16, 6, 6)), new() { Src = Fills.Normal(-300, 0.5) }).Build();
+        yield return Case(precision, "batch-norm/negative-offset", InputKind.Random).BatchNorm(new(new(2, 16, 6, 6)), new() { Src = Fills.Normal(-300, 0.5) }).Build();
 
         // No spread at all: the variance is exactly 0 and 1/sqrt(epsilon) is all that scales.
-        yield return Case("batch-norm/constant-src", InputKind.Exact).BatchNorm(new(new(2, 16, 4, 4)), new() { Src = Fills.Constant(5) }).Build();
+        yield return Case(precision, "batch-norm/constant-src", InputKind.Exact).BatchNorm(new(new(2, 16, 4, 4)), new() { Src = Fills.Constant(5) }).Build();
 
         // Pre-activations that are exactly 0 have no gradient.
-        yield return Case("batch-norm/relu-zeros", InputKind.Random).BatchNorm(
+        yield return Case(precision, "batch-norm/relu-zeros", InputKind.Random).BatchNorm(
             new(new(2, 16, 4, 4), Relu: true), new() { Src = Fills.Ties, MaskFromDst = true }).Build();
     }
 }

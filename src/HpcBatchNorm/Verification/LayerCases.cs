@@ -13,7 +13,9 @@ public static class LayerCases
     /// <param name="operations">A plan's operations; the forward ones say what there is.</param>
     /// <param name="traits">The backend's, for batch normalizations that write slices.</param>
     /// <param name="options">What selects this list on the command line, e.g. <c>--network bn-inception</c>.</param>
-    public static IReadOnlyList<VerificationCase> FromOperations(IEnumerable<Operation> operations, BackendTraits traits, string options)
+    /// <param name="precision">What to compute in, whatever the plan was made for.</param>
+    public static IReadOnlyList<VerificationCase> FromOperations(
+        IEnumerable<Operation> operations, BackendTraits traits, string options, Precision precision = Precision.Fp32)
     {
         HashSet<object> seen = [];
         List<VerificationCase> cases = [];
@@ -33,7 +35,7 @@ public static class LayerCases
             };
             if (layer is { } found && seen.Add(found.Key))
             {
-                CaseBuilder builder = new($"{operation.Name}", InputKind.Random);
+                CaseBuilder builder = new($"{operation.Name}", InputKind.Random, precision);
                 found.Fill(builder);
                 cases.Add(builder.Build(options));
             }
@@ -45,7 +47,8 @@ public static class LayerCases
     /// <summary>A case per problem of a shape file, forward and backward: exact inputs and random ones.</summary>
     /// <param name="problems">The problems.</param>
     /// <param name="options">What selects this list on the command line, <c>--shapes FILE</c>.</param>
-    public static IReadOnlyList<VerificationCase> FromShapes(IReadOnlyList<ShapeProblem> problems, string options)
+    /// <param name="precision">What to compute in.</param>
+    public static IReadOnlyList<VerificationCase> FromShapes(IReadOnlyList<ShapeProblem> problems, string options, Precision precision = Precision.Fp32)
     {
         List<VerificationCase> cases = [];
         Dictionary<string, int> used = [];
@@ -55,7 +58,7 @@ public static class LayerCases
             string name = repeat == 1 ? problem.Name : $"{problem.Name}#{repeat}";
             foreach (InputKind kind in new[] { InputKind.Exact, InputKind.Random })
             {
-                CaseBuilder builder = new($"{name}/{(kind == InputKind.Exact ? "exact" : "random")}", kind);
+                CaseBuilder builder = new($"{name}/{(kind == InputKind.Exact ? "exact" : "random")}", kind, precision);
                 if (problem.Convolution is { } convolution)
                 {
                     builder.Convolution(convolution);

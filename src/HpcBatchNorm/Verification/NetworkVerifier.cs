@@ -45,6 +45,7 @@ public static class NetworkVerifier
         {
             Options = options,
             Context = new StepContext(0, 0.05f),
+            Precision = plan.Options.Precision,
             Seed = 1,
         };
     }
@@ -69,7 +70,7 @@ public static class NetworkVerifier
         Plan plan = TrainingSession.PlanFor(backend.Traits, network, training);
         VerificationCase replay = StepCase(plan, options) with { Name = "loss-replay" };
         double[] actual = Losses(backend, plan, replay, steps, learningRate), expected = Losses(reference, plan, replay, steps, learningRate);
-        double[] bound = Array.ConvertAll(expected, loss => Tolerances.LossReplay * Math.Abs(loss));
+        double[] bound = Array.ConvertAll(expected, loss => Tolerances.LossReplay(plan.Options.Precision) * Math.Abs(loss));
         Tensor losses = new("loss", new Shape(steps, 1, 1, 1), TensorRole.Result);
         TensorResult result = TensorResult.Compare($"{steps} training steps", "loss", losses, backend.Description, actual, expected, bound);
         return new CaseResult(replay, backend.Name, [result], [], Stopwatch.GetElapsedTime(start));
@@ -97,7 +98,7 @@ public static class NetworkVerifier
         try
         {
             using TrainingSession session = new(backend, plan);
-            using OperationRunner alone = new(backend, plan.Operations);
+            using OperationRunner alone = new(backend, plan.Options.Precision, plan.Operations);
             byte[] pixels = Array.ConvertAll(step.InputValues(plan.Pixels), v => (byte)v);
             int[] labels = Array.ConvertAll(step.InputValues(plan.Labels!), v => (int)v);
             alone.Write(plan.Pixels, (ReadOnlySpan<byte>)pixels);

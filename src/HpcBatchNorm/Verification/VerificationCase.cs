@@ -35,13 +35,16 @@ public sealed record VerificationCase(
     /// <summary>Step number and learning rate the operations are executed with.</summary>
     public StepContext Context { get; init; }
 
+    /// <summary>What the operations compute in; <c>--precision</c>.</summary>
+    public Precision Precision { get; init; }
+
     /// <summary>Key of the random inputs.</summary>
     public ulong Seed { get; init; }
 
     /// <summary>The command that runs this case alone on <paramref name="backend"/>.</summary>
-    public string Reproduce(string backend) => $"hpcbn verify --backend {backend}{(Options.Length == 0 ? "" : " " + Options)} --case {Quote(Name)}";
+    public string Reproduce(string backend) => $"hpcbn verify --backend {backend}{(Precision == Precision.Fp32 ? "" : " --precision " + Precision.Word())}{(Options.Length == 0 ? "" : " " + Options)} --case {Quote(Name)}";
 
-    /// <summary>The values of an input in logical order: its fill, rounded to single precision, NaN for a tensor that has none.</summary>
+    /// <summary>The values of an input in logical order: its fill, rounded to its element type, NaN for a tensor that has none.</summary>
     internal double[] InputValues(Tensor tensor)
     {
         double[] values = new double[tensor.Shape.Count];
@@ -52,7 +55,7 @@ public sealed record VerificationCase(
             fill(tensor.Shape, new RandomSequence(key, stream: 0), values);
             for (int i = 0; i < values.Length; i++)
             {
-                values[i] = (float)values[i];
+                values[i] = tensor.DataType.Round(values[i]);
             }
         }
         else
@@ -130,6 +133,16 @@ internal static class Fills
                 int index = perActivation ? k * shape.ImageCount + s : ((k / area * shape.C) + s) * area + k % area;
                 values[index] = mean + deviation;
             }
+        }
+    };
+
+    /// <summary>Exactly between two neighbours of a 16-bit type, where rounding must choose the even one.</summary>
+    public static TensorFill HalfWay(DataType narrow) => (_, random, values) =>
+    {
+        foreach (ref double value in values)
+        {
+            double base2 = Math.ScaleB(random.NextBelow(2) == 0 ? 1 : -1, (int)random.NextBelow(13) - 6), quantum = 2 * narrow.UnitRoundoff();
+            value = base2 * (1 + quantum * ((int)random.NextBelow((uint)(1 / quantum)) + 0.5));
         }
     };
 

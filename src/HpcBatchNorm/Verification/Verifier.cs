@@ -36,7 +36,7 @@ public static class Verifier
             progress?.Invoke(result);
         }
 
-        return new VerificationReport(backend.Name, "fp32", results);
+        return new VerificationReport(backend.Name, (results.Count == 0 ? Precision.Fp32 : results[0].Case.Precision).Word(), results);
     }
 
     /// <summary>Runs one case.</summary>
@@ -80,10 +80,10 @@ public static class Verifier
             (_case, _tensors, _problems) = (verificationCase, tensors, problems);
             HashSet<Tensor> roots = new(ReferenceEqualityComparer.Instance);
             _roots = [.. verificationCase.Operations.SelectMany(Touched).Select(t => t.Root).Where(t => HasValues(t) && roots.Add(t))];
-            _actual = new OperationRunner(backend, verificationCase.Operations);
+            _actual = new OperationRunner(backend, verificationCase.Precision, verificationCase.Operations);
             try
             {
-                _expected = new OperationRunner(reference, verificationCase.Operations);
+                _expected = new OperationRunner(reference, verificationCase.Precision, verificationCase.Operations);
             }
             catch
             {
@@ -137,7 +137,7 @@ public static class Verifier
         /// <summary>False for workspaces, whose contents belong to the backend.</summary>
         private static bool HasValues(Tensor tensor) => tensor.Role != TensorRole.Workspace;
 
-        private static bool IsFloat(Tensor tensor) => tensor.DataType is DataType.Float32 or DataType.Float64;
+        private static bool IsFloat(Tensor tensor) => tensor.DataType.IsFloat();
 
         private void WriteInputs(OperationRunner runner)
         {
@@ -206,8 +206,8 @@ public static class Verifier
         }
 
         /// <summary>
-        /// What the backend under test is about to read. A backend that keeps more digits than single precision (the reference, under test itself)
-        /// loses them here, so that both sides read the same.
+        /// What the backend under test is about to read. A backend that keeps more digits than the tensor's type, or than single precision (the
+        /// reference, under test itself), loses them here, so that both sides read the same.
         /// </summary>
         private Dictionary<Tensor, double[]> ReadInputs(Tensor[] reads)
         {
@@ -215,9 +215,10 @@ public static class Verifier
             foreach (Tensor tensor in reads)
             {
                 double[] values = IsFloat(tensor) ? _actual.ReadDouble(tensor) : _integers[tensor.Root];
-                if (Array.Exists(values, v => v != (float)v && !double.IsNaN(v)))
+                DataType type = tensor.DataType.IsNarrow() ? tensor.DataType : DataType.Float32;
+                if (Array.Exists(values, v => v != type.Round(v) && !double.IsNaN(v)))
                 {
-                    values = Array.ConvertAll(values, v => (double)(float)v);
+                    values = Array.ConvertAll(values, v => type.Round(v));
                     _actual.Write(tensor, (ReadOnlySpan<double>)values);
                 }
 

@@ -146,7 +146,7 @@ public sealed class AbiTests
         long before = GC.GetAllocatedBytesForCurrentThread();
         for (int i = 0; i < 100; i++)
         {
-            foreach (Kernel kernel in (List<Kernel>)runner.Kernels)
+            foreach (Kernel kernel in (Kernel[])runner.Kernels)
             {
                 kernel.Execute(default);
             }

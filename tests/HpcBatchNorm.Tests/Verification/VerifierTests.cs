@@ -42,7 +42,7 @@ public sealed class VerifierTests
     public void HardCases_Operations_AreAllThere()
     {
         IEnumerable<Type> known = typeof(Operation).Assembly.GetTypes().Where(t => t.IsSubclassOf(typeof(Operation)) && !t.IsAbstract);
-        IEnumerable<Type> used = HardCases.For(new BackendTraits(16, true)).SelectMany(c => c.Operations).Select(o => o.GetType()).Distinct();
+        IEnumerable<Type> used = new[] { Precision.Fp32, Precision.Bf16 }.SelectMany(p => HardCases.For(new BackendTraits(16, true), p)).SelectMany(c => c.Operations).Select(o => o.GetType()).Distinct();
         Assert.Equal(known.Select(t => t.Name).Order(), used.Select(t => t.Name).Order());
     }
 }

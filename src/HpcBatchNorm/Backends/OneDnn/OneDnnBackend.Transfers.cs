@@ -35,8 +35,8 @@ internal sealed partial class OneDnnBackend
     /// <inheritdoc/>
     protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<float> values)
     {
-        Require(buffer, DataType.Float32);
-        if (IsDensePlain(buffer))
+        RequireReal(buffer);
+        if (IsDensePlain(buffer) && buffer.Tensor.DataType == DataType.Float32)
         {
             values.CopyTo(Memory<float>(buffer));
             return;
@@ -88,8 +88,8 @@ internal sealed partial class OneDnnBackend
     /// <inheritdoc/>
     protected override void ReadCore(DeviceBuffer buffer, Span<float> values)
     {
-        Require(buffer, DataType.Float32);
-        if (IsDensePlain(buffer))
+        RequireReal(buffer);
+        if (IsDensePlain(buffer) && buffer.Tensor.DataType == DataType.Float32)
         {
             Memory<float>(buffer).CopyTo(values);
             return;
@@ -111,6 +111,14 @@ internal sealed partial class OneDnnBackend
         }
 
         return AlignedMemory.AsSpan<T>(buffer.Address, checked((int)buffer.Tensor.Shape.Count));
+    }
+
+    private static void RequireReal(DeviceBuffer buffer)
+    {
+        if (!buffer.Tensor.DataType.IsFloat())
+        {
+            throw new ArgumentException($"'{buffer.Tensor.Name}' holds {buffer.Tensor.DataType}, not floating-point numbers.");
+        }
     }
 
     private static void Require(DeviceBuffer buffer, DataType type)

@@ -38,11 +38,12 @@ internal sealed partial class OneDnnBackend : Backend
     {
         get
         {
-            string isa = _info.Isa switch { 2 => "AVX-512", 1 => "AVX2", _ => "SSE" };
             string threads = _info.Threads == 1 ? "1 thread" : FormattableString.Invariant($"{_info.Threads} threads");
-            return $"oneDNN {NativeLibraries.Hbn.Version}, {isa}, {threads}";
+            return $"oneDNN {NativeLibraries.Hbn.Version}, {Isa}{(_info.Bf16 == Hbn.Bf16Native ? " with BF16" : "")}, {threads}";
         }
     }
+
+    private string Isa => _info.Isa switch { 2 => "AVX-512", 1 => "AVX2", _ => "SSE" };
 
     /// <inheritdoc/>
     public override BackendTraits Traits => new(_info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native);
@@ -50,8 +51,16 @@ internal sealed partial class OneDnnBackend : Backend
     /// <inheritdoc/>
     public override bool Supports(Precision precision, out string reason)
     {
-        reason = precision == Precision.Fp32 ? "" : "this version computes in fp32 only on the CPU.";
-        return reason.Length == 0;
+        const string Instead = "Use --precision fp32";
+        reason = (precision, _info.Bf16) switch
+        {
+            (Precision.Fp32, _) or (Precision.Bf16, Hbn.Bf16Native) => "",
+            (Precision.Bf16, Hbn.Bf16Emulated) => "this CPU has no AVX-512 BF16 products, so oneDNN converts around fp32 ones: half the memory, but slower than fp32.",
+            (Precision.Bf16, _) => $"oneDNN multiplies bf16 on CPUs with AVX-512 only, and this one has (or ONEDNN_MAX_CPU_ISA allows) {Isa}. {Instead}.",
+            (Precision.Fp16, _) => $"oneDNN trains in bf16 or fp32 on CPUs. {Instead}, or bf16 where the CPU has AVX-512 BF16.",
+            _ => $"tf32 is a format of NVIDIA GPUs. {Instead}.",
+        };
+        return precision == Precision.Fp32 || (precision == Precision.Bf16 && _info.Bf16 != Hbn.Bf16None);
     }
 
     /// <inheritdoc/>

@@ -18,15 +18,15 @@ internal sealed class OneDnnBuffer : DeviceBuffer
     public OneDnnBuffer(Tensor tensor, OneDnnBuffer? parent, OneDnnBuffer? layoutLike, int channelBlock)
         : base(tensor, parent)
     {
-        if (tensor.DataType == DataType.Float64)
+        if (tensor.DataType is DataType.Float64 or DataType.Float16)
         {
-            throw new NotSupportedException($"'{tensor.Name}' is Float64, which only the reference backend takes.");
+            throw new NotSupportedException($"'{tensor.Name}' is {tensor.DataType}, which the backend onednn does not take.");
         }
 
-        if (layoutLike is not null && layoutLike.Tensor.Shape != tensor.Shape)
+        if (layoutLike is not null && (layoutLike.Tensor.Shape != tensor.Shape || layoutLike.Tensor.DataType != tensor.DataType))
         {
             throw new ArgumentException(
-                $"'{tensor.Name}' {tensor.Shape} must lie like '{layoutLike.Tensor.Name}' {layoutLike.Tensor.Shape}, which has another shape.");
+                $"'{tensor.Name}' {tensor.Shape} {tensor.DataType} must lie like '{layoutLike.Tensor.Name}' {layoutLike.Tensor.Shape} {layoutLike.Tensor.DataType}, which has another shape or type.");
         }
 
         if (tensor.IsSlice && (tensor.Layout == TensorLayout.Opaque || tensor.DataType == DataType.UInt8))
@@ -72,7 +72,7 @@ internal sealed class OneDnnBuffer : DeviceBuffer
         }
     }
 
-    private int ElementBytes => Tensor.DataType == DataType.UInt8 ? 1 : 4;
+    private int ElementBytes => Tensor.DataType.Bytes();
 
     private OneDnnBuffer LayoutOwner => Tensor.Layout != TensorLayout.Opaque ? this : _parent?.LayoutOwner ?? _layoutLike?.LayoutOwner ?? this;
 
@@ -93,7 +93,7 @@ internal sealed class OneDnnBuffer : DeviceBuffer
     public HbnTensor Describe() => new()
     {
         StructSize = Unsafe.SizeOf<HbnTensor>(),
-        DataType = Tensor.DataType switch { DataType.Int32 => Hbn.Int32, DataType.UInt8 => Hbn.UInt8, _ => Hbn.Float32 },
+        DataType = Tensor.DataType switch { DataType.Int32 => Hbn.Int32, DataType.UInt8 => Hbn.UInt8, DataType.BFloat16 => Hbn.BFloat16, _ => Hbn.Float32 },
         Layout = Layout switch { TensorLayout.Plain => Hbn.Plain, TensorLayout.Blocked => Hbn.Blocked, _ => Hbn.Opaque },
         N = Tensor.Shape.N,
         C = Tensor.Shape.C,

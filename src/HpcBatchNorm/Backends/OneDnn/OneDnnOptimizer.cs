@@ -34,8 +34,12 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers) =>
-        throw new NotSupportedException($"{operation.Kind} '{operation.Name}': 16-bit types are not built yet.");
+    protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers)
+    {
+        OneDnnBuffer?[] slots = Slots(buffers, [.. operation.Parameters.Zip(operation.Copies).SelectMany(p => new Tensor?[] { p.First, p.Second })]);
+        int status = Hbn.hbn_convert_create(_engine, Describe(slots), slots.Length, out HbnPlanHandle plan);
+        return Finish(operation, status, plan, slots);
+    }
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers)
