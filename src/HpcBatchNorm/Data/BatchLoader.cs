@@ -56,7 +56,9 @@ public sealed class BatchLoader : IDisposable
                 $"'{dataset.Source}' has {dataset.Count} images, fewer than a batch of {options.BatchSize}; choose a smaller batch size."));
         }
 
-        _shards = new ShardTable(options.Seed, dataset.Count, options.ShardSize);
+        _shards = dataset.ShardsAreMixed
+            ? new ShardTable(dataset.ShardStarts, dataset.Count)
+            : new ShardTable(options.Seed, dataset.Count, options.ShardSize);
         _claimStep = _firstUnreleased = _nextStep = firstStep;
         _ring = new Entry[options.Prefetch + 1];
         for (int i = 0; i < _ring.Length; i++)

@@ -16,6 +16,9 @@ internal sealed record DatasetContents(
 {
     /// <summary>Width and height of images that are bare grey pixels; null where each image is encoded.</summary>
     public (int Width, int Height)? GreyPixels { get; init; }
+
+    /// <summary>True when every shard is a random sample of the data set.</summary>
+    public bool ShardsAreMixed { get; init; }
 }
 
 /// <summary>Recognises how a data set lies on disk.</summary>

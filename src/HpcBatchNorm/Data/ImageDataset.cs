@@ -88,6 +88,12 @@ public sealed class ImageDataset : IDisposable
     /// </summary>
     public IReadOnlyList<int> ShardStarts => _contents.ShardStarts;
 
+    /// <summary>
+    /// True when every shard is a random sample of the data set, as in a set that was shuffled when it was packed; false when shards follow the order of
+    /// the classes, so that shuffling within them alone would give batches of one class.
+    /// </summary>
+    public bool ShardsAreMixed => _contents.ShardsAreMixed;
+
     /// <summary>Which shard image <paramref name="index"/> is in.</summary>
     public int Shard(int index) => Shards.Of(_contents.ShardStarts, index);
 

@@ -65,6 +65,9 @@ internal sealed class ImageDecoder : IDisposable
     /// <summary>Height of the opened image in pixels.</summary>
     public int Height { get; private set; }
 
+    /// <summary>Memory kept for pixels.</summary>
+    public long BufferBytes => _pixels.Bytes;
+
     /// <summary>The pixels of the last <see cref="Decode"/>.</summary>
     public DecodedWindow Window { get; private set; }
 

@@ -11,7 +11,7 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options,
 
     private readonly ImageDecoder _decoder = new();
     private readonly Resampler _resampler = new(options.ImageSize);
-    private byte[] _encoded = new byte[1 << 18];
+    private byte[] _encoded = new byte[1 << 20];
     private ViewRenderer? _views;
 
     /// <summary>

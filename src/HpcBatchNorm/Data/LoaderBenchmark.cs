@@ -22,7 +22,7 @@ public sealed record LoaderTiming(
 /// <summary>Finds out how fast a data set can be read.</summary>
 public static class LoaderBenchmark
 {
-    /// <summary>Loads batches for about <paramref name="seconds"/> and drops them, after one epoch or a few batches have warmed everything up.</summary>
+    /// <summary>Loads batches for about <paramref name="seconds"/> and drops them, after a few have warmed everything up.</summary>
     /// <param name="dataset">The data set.</param>
     /// <param name="options">What is made of it.</param>
     /// <param name="seconds">How long to measure.</param>
@@ -31,14 +31,14 @@ public static class LoaderBenchmark
     {
         const int LongestWarmUp = 32;
         using var loader = new BatchLoader(dataset, options);
-        int warmUp = Math.Max(options.Prefetch + 1, Math.Min(loader.BatchesPerEpoch, LongestWarmUp));
+        int warmUp = Math.Max(options.Prefetch + 1, Math.Min(2 * loader.BatchesPerEpoch, LongestWarmUp));
         for (int i = 0; i < warmUp; i++)
         {
             loader.Next(cancellationToken);
         }
 
         LoaderTimes stages = loader.Times;
-        long images = 0, allocated = GC.GetTotalAllocatedBytes(), start = Stopwatch.GetTimestamp();
+        long images = 0, allocated = GC.GetTotalAllocatedBytes(precise: true), start = Stopwatch.GetTimestamp();
         double processor = ProcessorSeconds(), elapsed;
         do
         {
@@ -48,7 +48,7 @@ public static class LoaderBenchmark
         while (elapsed < seconds || images == 0);
 
         processor = ProcessorSeconds() - processor;
-        allocated = GC.GetTotalAllocatedBytes() - allocated;
+        allocated = GC.GetTotalAllocatedBytes(precise: true) - allocated;
         return new LoaderTiming(images, elapsed, processor, options.Workers, loader.Times - stages, allocated / (double)images);
     }
 

@@ -12,8 +12,9 @@ public enum ShuffleMode
     /// <summary>
     /// The paper's within-shard shuffling (section 4.2.1): every image belongs to one shard for good. Each epoch visits the shards one after the other in
     /// a new random order, and the images of each in a new random order, so that a batch holds images of one shard (of neighbouring ones where a shard
-    /// ends within it) but never the same company. Shards are those of a packed data set; images kept in another way, class after class, are dealt out
-    /// at random, by the seed, to shards of about <see cref="LoaderOptions.ShardSize"/> images. The paper does not say how large its shards were.
+    /// ends within it) but never the same company. Shards are those of the data set where they are mixed
+    /// (<see cref="ImageDataset.ShardsAreMixed"/>); images kept in another way are dealt out at random, by the seed, to shards of about
+    /// <see cref="LoaderOptions.ShardSize"/> images. The paper does not say how large its shards were.
     /// </summary>
     Shard,
 }

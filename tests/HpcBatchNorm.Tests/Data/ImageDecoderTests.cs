@@ -70,6 +70,53 @@ public sealed class ImageDecoderTests : IDisposable
     public void Open_Text_IsNotAnImage() => Assert.Equal(ImageStatus.NotAnImage, DecodeWhole("<html>404</html>"u8.ToArray()));
 
     [Theory]
+    [InlineData(60_000, 60_000)]
+    [InlineData(100_000_001, 1)]
+    [InlineData(1, 100_000_000)]
+    [InlineData(int.MaxValue, int.MaxValue)]
+    public void Open_HeaderThatClaimsTooMuch_IsRefusedBeforeMemoryIsTaken(int width, int height)
+    {
+        byte[] png = TestImages.Png(width, height, bitDepth: 8, new byte[100]);
+        // A codec may refuse the header in its own way.
+        Assert.Contains(_decoder.Open(png, png.Length), (ImageStatus[])[ImageStatus.TooLarge, ImageStatus.NotAnImage]);
+        Assert.InRange(_decoder.BufferBytes, 1, 2 << 20);
+    }
+
+    [Fact]
+    public void Open_JpegHeaderThatClaimsTooMuch_IsTooLarge()
+    {
+        byte[] image = TestImages.Texture(40, 24);
+        int frame = image.AsSpan().IndexOf((byte[])[0xFF, 0xC0]);
+        // Height and width, 65,500 each, in a file of a kilobyte.
+        ((byte[])[0xFF, 0xDC, 0xFF, 0xDC]).CopyTo(image, frame + 5);
+        Assert.Equal(ImageStatus.TooLarge, _decoder.Open(image, image.Length));
+    }
+
+    [Fact]
+    public void Decode_LargeImage_ThenASmallOne_GivesTheMemoryBack()
+    {
+        byte[] large = TestImages.Png(6000, 4000, bitDepth: 8, new byte[(6000 * 3 + 1) * 4000]), small = TestImages.Texture(40, 24);
+        Assert.Equal(ImageStatus.Ok, DecodeWhole(large));
+        Assert.Equal(4000, _decoder.Window.Height);
+        Assert.True(_decoder.BufferBytes > 6000 * 4000 * 4);
+        Assert.Equal(ImageStatus.Ok, DecodeWhole(small));
+        Assert.InRange(_decoder.BufferBytes, 1, 2 << 20);
+    }
+
+    [Fact]
+    public void Decode_SixteenBitPng_KeepsTheUpperBits()
+    {
+        // One row: filter byte, then two pixels of three 16-bit values.
+        byte[] png = TestImages.Png(2, 1, bitDepth: 16, [0, 0x12, 0x00, 0x80, 0x00, 0xFF, 0xFF, 0xC8, 0x00, 0x00, 0x00, 0x40, 0x00]);
+        Assert.Equal(ImageStatus.Ok, DecodeWhole(png));
+        byte[] expected = [0x12, 0x80, 0xFF, 255, 0xC8, 0, 0x40];
+        for (int i = 0; i < expected.Length; i++)
+        {
+            Assert.InRange(_decoder.Pixels[i], expected[i] - 1, expected[i] + 1);
+        }
+    }
+
+    [Theory]
     [InlineData(0.01, ImageStatus.Truncated)]
     [InlineData(0.5, ImageStatus.Truncated)]
     [InlineData(0.9, ImageStatus.Truncated)]

@@ -1,3 +1,6 @@
+using System.Buffers.Binary;
+using System.IO.Compression;
+using System.IO.Hashing;
 using HpcBatchNorm.Data;
 using SkiaSharp;
 
@@ -69,6 +72,35 @@ internal static class TestImages
     /// <summary>A photograph-like JPEG: smooth colours and some texture.</summary>
     public static byte[] Texture(int width, int height) => Encode(width, height, (x, y) => new SKColor(
         (byte)(128 + 100 * Math.Sin(x * 0.05)), (byte)(128 + 100 * Math.Cos(y * 0.07 + x * 0.02)), (byte)(128 + 60 * Math.Sin((x + y) * 0.3))));
+
+    /// <summary>A PNG of R, G, B values written by hand, so that its header may claim what it likes.</summary>
+    /// <param name="width">What the header says.</param>
+    /// <param name="height">What the header says.</param>
+    /// <param name="bitDepth">Bits per value.</param>
+    /// <param name="rows">Rows as PNG has them before compression: a filter byte, then the values, the high byte first.</param>
+    public static byte[] Png(int width, int height, byte bitDepth, byte[] rows)
+    {
+        const byte TrueColor = 2;
+        using var compressed = new MemoryStream();
+        using (var zlib = new ZLibStream(compressed, CompressionLevel.Fastest, leaveOpen: true))
+        {
+            zlib.Write(rows);
+        }
+
+        byte[] header = new byte[13];
+        BinaryPrimitives.WriteInt32BigEndian(header, width);
+        BinaryPrimitives.WriteInt32BigEndian(header.AsSpan(4), height);
+        (header[8], header[9]) = (bitDepth, TrueColor);
+        return [0x89, .. "PNG\r\n"u8, 0x1A, .. "\n"u8, .. Chunk("IHDR"u8, header), .. Chunk("IDAT"u8, compressed.ToArray()), .. Chunk("IEND"u8, [])];
+
+        static byte[] Chunk(ReadOnlySpan<byte> type, byte[] data)
+        {
+            byte[] length = new byte[4], checksum = new byte[4], body = [.. type, .. data];
+            BinaryPrimitives.WriteInt32BigEndian(length, data.Length);
+            BinaryPrimitives.WriteUInt32BigEndian(checksum, Crc32.HashToUInt32(body));
+            return [.. length, .. body, .. checksum];
+        }
+    }
 
     /// <summary>
     /// An 8 x 8 baseline JPEG of one colour in four components with Adobe's marker, written by hand because no codec here encodes CMYK.
