@@ -112,7 +112,10 @@ internal static class PackedSet
         int[] starts = [.. shards.Select((_, i) => shards.Take(i).Sum(shard => shard.Images))];
         return new DatasetContents(
             images, Labels(images, manifest.Classes, folder), manifest.Classes, manifest.Descriptions, folder, new ArchiveStore(images, archives, starts),
-            FormattableString.Invariant($"packed set of {archives.Length} shards"), starts);
+            FormattableString.Invariant($"packed set of {archives.Length} shards"), starts)
+        {
+            ShardsAreMixed = manifest.Shuffled && split == DatasetSplit.Train,
+        };
     }
 
     /// <summary>What an index belongs to.</summary>

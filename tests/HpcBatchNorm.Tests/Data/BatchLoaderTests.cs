@@ -77,6 +77,28 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
         }
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Next_PackedSetInShards_UsesItsShardsWhereTheyAreMixed(bool packedShuffled)
+    {
+        using var folder = new TemporaryFolder();
+        Packer.Run(sample.Path, folder["packed"], new PackOptions { ShardImages = 24, Shuffle = packedShuffled }, cancellationToken: Token);
+        using ImageDataset packed = ImageDataset.Open(folder["packed"], DatasetSplit.Train, cacheDirectory: null);
+        LoaderOptions options = LoaderOptions.ForTraining(8, 16, seed: 4) with { Shuffle = ShuffleMode.Shard, ShardSize = 24 };
+        using var loader = new BatchLoader(packed, options);
+        var together = new HashSet<string>();
+        for (int epoch = 0; epoch < 2; epoch++)
+        {
+            int[] shards = [.. Enumerable.Range(0, loader.BatchesPerEpoch).SelectMany(_ => loader.Next(Token).Indices).Select(packed.Shard)];
+            int[] turns = [.. shards.Where((shard, i) => i % 24 == 0)];
+            Assert.Equal(packedShuffled, shards.Select((shard, i) => shard == turns[i / 24]).All(same => same));
+            together.Add(string.Join(',', turns));
+        }
+
+        Assert.Equal(2, together.Count);
+    }
+
     [Fact]
     public void Next_Evaluation_ShowsEachImageExactlyOnceWithItsLabel()
     {

@@ -38,6 +38,8 @@ public sealed class SampleFixture : IDisposable
 
     public static SampleOptions Options { get; } = new() { Classes = 4, TrainPerClass = 30, ValidationPerClass = 9, ImageSize = 48, Seed = 5 };
 
+    public string Path => _folder["sample"];
+
     public ImageDataset Train { get; }
 
     public ImageDataset Validation { get; }
