@@ -39,7 +39,7 @@ attribute() {
 build=$root/artifacts/native-build
 if [[ $native == yes ]]; then
     say "building the C tests ..."
-    cmake --build "$build" --parallel >"$results/native.log" 2>&1 </dev/null || {
+    cmake --build "$build" --parallel "$(nproc)" >"$results/native.log" 2>&1 </dev/null || {
         cat "$results/native.log" >&2
         die "the build of the C tests failed (see above)"
     }

@@ -31,16 +31,7 @@ internal sealed class OperationBenchmarkConfig : ManualConfig
 
     private static double? Gflop(BenchmarkCase benchmark) => Timed(benchmark) is { Flops: > 0 } operation ? operation.Flops / 1e9 : null;
 
-    private static double? Gbyte(BenchmarkCase benchmark) => Timed(benchmark) switch
-    {
-        ConvolutionForward o => o.Spec.MinimumBytes / 1e9,
-        ConvolutionBackwardData o => o.Spec.MinimumBytes / 1e9,
-        ConvolutionBackwardWeights o => o.Spec.MinimumBytes / 1e9,
-        BatchNormForward o => o.Spec.MinimumBytes / 1e9,
-        // src and diffDst read twice, diffSrc written: five passes, where forward has three.
-        BatchNormBackward o => o.Spec.MinimumBytes / 1e9 / 3 * 5,
-        _ => null,
-    };
+    private static double? Gbyte(BenchmarkCase benchmark) => Timed(benchmark)?.MinimumBytes / 1e9;
 
     /// <summary>The operation a benchmark times; null when its layer has none of that direction.</summary>
     private static Operation? Timed(BenchmarkCase benchmark)

@@ -362,6 +362,17 @@ HBN_API hbn_status hbn_clip_create(hbn_engine* engine, const hbn_optimizer_desc*
 HBN_API hbn_status hbn_average_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
                                       hbn_plan** plan) HBN_NOEXCEPT;
 
+/* ------------------------------------------------------------------------------------------------------------------------------- probes */
+
+enum {
+    HBN_PROBE_MULTIPLY_ADD = 0, /* float32 operations per second, two per multiply-add */
+    HBN_PROBE_DOT_BF16 = 1,     /* the same of bfloat16 dot products into float32; 0 where the processor has none */
+    HBN_PROBE_TRIAD = 2         /* bytes per second of a = b + s*c beyond every cache, as the program counts them: two reads, one write */
+};
+
+/* What this machine can do at best on the engine's threads; takes a fraction of a second, the triad 288 MiB. */
+HBN_API hbn_status hbn_probe(hbn_engine* engine, int32_t what, double* rate) HBN_NOEXCEPT;
+
 #ifdef __cplusplus
 }
 #endif

@@ -54,6 +54,7 @@ internal static class CommandLine
             EvalCommand.Create(),
             RecalibrateCommand.Create(),
             VerifyCommand.Create(),
+            BenchCommand.Create(),
             InspectCommand.Create(),
             DataCommand.Create(),
             PackCommand.Create(),

@@ -74,6 +74,14 @@ internal static unsafe partial class Hbn
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial void hbn_engine_destroy(nint engine);
 
+    public const int ProbeMultiplyAdd = 0;
+    public const int ProbeDotBf16 = 1;
+    public const int ProbeTriad = 2;
+
+    [LibraryImport(Library)]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    public static partial int hbn_probe(HbnEngineHandle engine, int what, out double rate);
+
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_format_query(HbnFormatHandle format, out long bytes);

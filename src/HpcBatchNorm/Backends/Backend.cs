@@ -99,6 +99,12 @@ public abstract partial class Backend : IDisposable
         };
     }
 
+    /// <summary>
+    /// What the machine can do at best, measured now on the backend's threads (about two seconds); null where the backend has no probe. Shares of these
+    /// limits are what benchmarks print.
+    /// </summary>
+    public virtual MachineLimits? MeasureLimits() => null;
+
     /// <summary>Makes the physical side of a tensor, without memory.</summary>
     public abstract DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike);
 

@@ -19,6 +19,12 @@ public abstract record Operation(string Name)
     /// <summary>Floating-point operations, two per multiply-add; 0 for operations bound by memory.</summary>
     public virtual long Flops => 0;
 
+    /// <summary>
+    /// Bytes that must move between processor and memory when nothing stays in a cache: every tensor read once and written once, and twice where the
+    /// operation must see all of it before it can write anything.
+    /// </summary>
+    public virtual long MinimumBytes => Reads.Concat(Writes).Sum(t => t.Bytes);
+
     /// <summary>What it does, in one word or two: <c>convolution backward-data</c>.</summary>
     public abstract string Kind { get; }
 
@@ -140,6 +146,9 @@ public sealed record BatchNormForward(
     /// <inheritdoc/>
     public override string Kind => "batch-norm forward";
 
+    /// <summary>Src is read for its statistics, then again.</summary>
+    public override long MinimumBytes => base.MinimumBytes + (Statistics == BatchNormStatistics.Batch ? Src.Bytes : 0);
+
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Reads => Some(Src, Scale, Shift, Residual, RunningMean, RunningVariance);
 
@@ -203,6 +212,9 @@ public sealed record BatchNormBackward(
 {
     /// <inheritdoc/>
     public override string Kind => "batch-norm backward";
+
+    /// <summary>With batch statistics src and diffDst are read for the gradients of scale and shift, then again.</summary>
+    public override long MinimumBytes => base.MinimumBytes + (Statistics == BatchNormStatistics.Batch ? Src.Bytes + DiffDst.Bytes : 0);
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Reads => Some(Src, Dst, DiffDst, Scale, Shift, Mean, Variance);

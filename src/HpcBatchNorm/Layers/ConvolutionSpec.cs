@@ -31,9 +31,6 @@ public readonly record struct ConvolutionSpec(
     /// <summary>Floating-point operations of one pass (forward, backward data or backward weights), two per multiply-add, padding counted.</summary>
     public long Flops => 2L * Dst.Count * Weights.ImageCount;
 
-    /// <summary>Bytes that must move at least once in fp32: src, weights and dst.</summary>
-    public long MinimumBytes => 4L * (Src.Count + Weights.Count + Dst.Count);
-
     /// <summary>Throws <see cref="ArgumentException"/> naming the first thing that cannot be.</summary>
     public void Validate(string name)
     {

@@ -32,9 +32,6 @@ public readonly record struct BatchNormSpec(Shape Src, float Epsilon = 1e-5f, bo
     /// <summary>m/(m-1), which turns the biased batch variance into the unbiased one that running statistics keep; 1 when m is 1.</summary>
     public double UnbiasedFactor => StatisticCount > 1 ? StatisticCount / (StatisticCount - 1.0) : 1.0;
 
-    /// <summary>Bytes that must move at least once in fp32 training forward: src read twice (statistics, then normalisation), dst written.</summary>
-    public long MinimumBytes => 4L * 3 * Src.Count;
-
     /// <summary>Throws <see cref="ArgumentException"/> naming the first thing that cannot be.</summary>
     public void Validate(string name)
     {

@@ -98,6 +98,9 @@ public sealed class Tensor
     /// <summary>Element type.</summary>
     public DataType DataType { get; }
 
+    /// <summary>Bytes of all elements, without padding.</summary>
+    public long Bytes => Shape.Count * DataType.Bytes();
+
     /// <summary>The tensor whose memory this one is a view of, or null when it owns its memory.</summary>
     public Tensor? Parent { get; private init; }
 

@@ -12,17 +12,18 @@ namespace HpcBatchNorm.Verification;
 /// </summary>
 public static class NetworkVerifier
 {
-    /// <summary>One training step of a plan as a case: pixels and labels at random, parameters as initialised, momenta small and random.</summary>
-    /// <param name="plan">A training plan.</param>
+    /// <summary>One step of a plan as a case: pixels and labels at random, parameters as initialised, momenta small and random.</summary>
+    /// <param name="plan">A training or inference plan; folded weights are taken as initialised too.</param>
     /// <param name="options">What selects it on the command line, e.g. <c>--network inception-tiny</c>.</param>
     public static VerificationCase StepCase(Plan plan, string options)
     {
-        TrainingOptions training = plan.Options as TrainingOptions ?? throw new ArgumentException("The plan is not a training plan.", nameof(plan));
-        Dictionary<Tensor, TensorFill> inputs = new(ReferenceEqualityComparer.Instance)
+        ulong seed = (plan.Options as TrainingOptions)?.Seed ?? 1;
+        Dictionary<Tensor, TensorFill> inputs = new(ReferenceEqualityComparer.Instance) { [plan.Pixels] = Fills.Integers(0, 255) };
+        if (plan.Labels is not null)
         {
-            [plan.Pixels] = Fills.Integers(0, 255),
-            [plan.Labels!] = Fills.Integers(0, plan.Probabilities.Shape.C - 1),
-        };
+            inputs[plan.Labels] = Fills.Integers(0, plan.Probabilities.Shape.C - 1);
+        }
+
         foreach (IGrouping<Tensor, StateTensor> entries in plan.State.GroupBy(s => s.Tensor.Root))
         {
             inputs[entries.Key] = entries.Key.Role == TensorRole.Momentum ? Fills.Uniform(-1e-3, 1e-3) : (_, _, values) =>
@@ -32,7 +33,7 @@ public static class NetworkVerifier
                 foreach (StateTensor entry in entries)
                 {
                     float[] initial = new float[entry.Tensor.Shape.Count];
-                    entry.Source.Spec.Initializer.Fill(entry.Tensor.Shape, initial, training.Seed, entry.Source.Name);
+                    entry.Source.Spec.Initializer.Fill(entry.Tensor.Shape, initial, seed, entry.Source.Name);
                     foreach (float value in initial)
                     {
                         values[start++] = value;
@@ -41,7 +42,7 @@ public static class NetworkVerifier
             };
         }
 
-        return new VerificationCase("training-step", InputKind.Random, plan.Operations, inputs)
+        return new VerificationCase(plan.Labels is null ? "inference" : "training-step", InputKind.Random, plan.Operations, inputs)
         {
             Options = options,
             Context = new StepContext(0, 0.05f),
@@ -50,13 +51,17 @@ public static class NetworkVerifier
         };
     }
 
-    /// <summary>Compares every buffer of one training step, then the planned memory with memory of its own for every tensor.</summary>
-    public static CaseResult Step(Backend backend, Backend reference, Network network, TrainingOptions training, string options)
+    /// <summary>
+    /// Compares every buffer of one step; of a training step (<see cref="TrainingOptions"/>) also the planned memory with memory of its own for every tensor.
+    /// </summary>
+    public static CaseResult Step(Backend backend, Backend reference, Network network, SessionOptions session, string options)
     {
-        Plan plan = TrainingSession.PlanFor(backend.Traits, network, training);
+        Plan plan = session is TrainingOptions training
+            ? TrainingSession.PlanFor(backend.Traits, network, training)
+            : InferenceSession.PlanFor(backend.Traits, network, (InferenceOptions)session);
         VerificationCase step = StepCase(plan, options);
         CaseResult result = Verifier.Run(backend, reference, step);
-        return result with { Problems = [.. result.Problems, .. MemoryReuse(backend, plan, step)] };
+        return plan.Labels is null ? result : result with { Problems = [.. result.Problems, .. MemoryReuse(backend, plan, step)] };
     }
 
     /// <summary>

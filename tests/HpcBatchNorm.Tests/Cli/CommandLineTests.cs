@@ -35,6 +35,7 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
     [InlineData("eval")]
     [InlineData("recalibrate")]
     [InlineData("verify")]
+    [InlineData("bench")]
     [InlineData("inspect")]
     [InlineData("data")]
     [InlineData("data check")]
@@ -47,6 +48,25 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
 
         Assert.Equal((ExitCode.Done, ""), (code, error));
         Assert.Contains("Examples:", output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Bench_Result_HasTheDocumentedFields()
+    {
+        string shapes = Path.Combine(fixture.Folder, "shapes.txt");
+        File.WriteAllText(shapes, "mb2_ic16_ih8_n\"bn\"\nmb2ic16ih8oc16oh8kh3ph1n\"conv\"\n");
+        foreach (string[] what in new string[][] { ["--network", "mnist-mlp", "--image-size", "28", "--steps", "1"], ["--shapes", shapes] })
+        {
+            (int code, string output, _) = Run(["bench", "--backend", "reference", "-b", "2", "--result", "-", .. what]);
+
+            Assert.Equal(ExitCode.Done, code);
+            using var json = JsonDocument.Parse(output);
+            Assert.Equal("reference", json.RootElement.GetProperty("backend").GetString());
+            Assert.Equal(what[0] == "--network", json.RootElement.TryGetProperty("step_ms", out _));
+            JsonElement row = json.RootElement.GetProperty("rows").EnumerateArray().First();
+            Assert.True(row.GetProperty("ms").GetDouble() > 0);
+            Assert.Equal(JsonValueKind.Null, row.GetProperty("share_of_limit").ValueKind); // the reference has no probes
+        }
     }
 
     [Fact]

@@ -71,6 +71,19 @@ internal sealed partial class OneDnnBackend : Backend
     public override DeviceMemory Allocate(long bytes) => new HostMemory(bytes);
 
     /// <inheritdoc/>
+    public override MachineLimits MeasureLimits()
+    {
+        double Probe(int what)
+        {
+            NativeException.ThrowIfFailed(Hbn.hbn_probe(_engine, what, out double rate), "measuring the machine");
+            return rate / 1e9;
+        }
+
+        double bf16 = Probe(Hbn.ProbeDotBf16);
+        return new MachineLimits(Probe(Hbn.ProbeMultiplyAdd), bf16 > 0 ? bf16 : null, Probe(Hbn.ProbeTriad));
+    }
+
+    /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
         if (disposing)
