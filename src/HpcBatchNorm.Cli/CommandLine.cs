@@ -56,6 +56,7 @@ internal static class CommandLine
             VerifyCommand.Create(),
             BenchCommand.Create(),
             InspectCommand.Create(),
+            DashboardCommand.Create(),
             DataCommand.Create(),
             PackCommand.Create(),
             SampleCommand.Create(),

@@ -49,8 +49,8 @@ internal static class DriftSection
 
     private static void AppendWorst(StringBuilder html, DriftPoint last)
     {
-        html.Append("<figure class=\"chart\"><figcaption><b>Moved most at the last evaluation</b> <span>")
-            .Append(Invariant($"since step {last.SinceStep}")).Append("</span></figcaption>\n<div class=\"scroll\"><table><tr><th class=\"text\">layer</th><th>shift</th><th>largest</th><th>quiet</th></tr>\n");
+        html.Append("<figure class=\"chart wide\"><figcaption><b>Moved most at the last evaluation</b> <span>")
+            .Append(Invariant($"since step {last.SinceStep}")).Append("</span></figcaption>\n<div class=\"scroll\"><table class=\"narrow\"><tr><th class=\"text\">layer</th><th>shift</th><th>largest</th><th>quiet</th></tr>\n");
         foreach (LayerDrift layer in last.Layers.OrderByDescending(l => l.Shift).Take(7))
         {
             html.Append(Invariant($"<tr><td class=\"text\">{Encode(Short(layer.Layer))}</td><td>{layer.Shift:0.000}</td><td>{layer.LargestShift:0.00}</td><td>{layer.QuietChannels} of {layer.Channels}</td></tr>\n"));

@@ -23,7 +23,7 @@ internal static class LineChart
     /// <summary>Colours that the style sheet has.</summary>
     public const int Styles = 8;
 
-    private const int Width = 460, Height = 270, Left = 54, Right = 14, Top = 10, Bottom = 26;
+    private const int Width = 460, Height = 270, Left = 58, Right = 14, Top = 10, Bottom = 26;
 
     private sealed record Drawn(ChartSeries Series, List<(double X, double Y)> Points, List<(double X, double Low, double High)> Range);
 
@@ -141,7 +141,7 @@ internal static class LineChart
         }
 
         // Where values hardly differ, the axis shows that they do not.
-        double least = Math.Max(Math.Abs(low), Math.Abs(high)) * 1e-3;
+        double least = Math.Max(Math.Abs(low), Math.Abs(high)) * 0.04;
         if (least == 0)
         {
             high = 1;
@@ -173,7 +173,7 @@ internal static class LineChart
     {
         double rounded = Math.Abs(value) < step * 1e-6 ? 0 : value;
         return Math.Abs(rounded) >= 1e5 || step < 1e-4
-            ? rounded.ToString("0.###e+0", CultureInfo.InvariantCulture)
+            ? rounded.ToString("0.##e+0", CultureInfo.InvariantCulture)
             : Math.Round(rounded, 6).ToString("0.######", CultureInfo.InvariantCulture);
     }
 

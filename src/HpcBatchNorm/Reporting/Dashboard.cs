@@ -1,0 +1,211 @@
+using System.Globalization;
+using System.IO.Hashing;
+using System.Net;
+using System.Net.Sockets;
+using System.Text;
+
+namespace HpcBatchNorm.Reporting;
+
+/// <summary>
+/// Serves the pages of runs to this machine's browsers, always as the runs are now. A page asks every <see cref="RefreshSeconds"/> seconds whether
+/// anything changed. Read only: it never writes to a run, and serves no file, only pages made from runs that it found itself.
+/// </summary>
+internal sealed class Dashboard : IDisposable
+{
+    /// <summary>The port when nobody names one.</summary>
+    public const int DefaultPort = 6160;
+
+    /// <summary>How many ports from <see cref="DefaultPort"/> on are tried when nobody names one.</summary>
+    public const int DefaultPorts = 10;
+
+    private const int RefreshSeconds = 2;
+
+    // Nothing but what is in the page itself.
+    private const string Policy =
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+    private readonly IReadOnlyList<string> _roots;
+    private readonly HttpListener _listener;
+    private readonly Dictionary<string, RunFolder> _runs = new(StringComparer.Ordinal);
+
+    /// <summary>Begins to listen, on the loopback interface only.</summary>
+    /// <param name="roots">Runs, or folders of runs.</param>
+    /// <param name="port">A port; 0 for any; null for the first free one from <see cref="DefaultPort"/> on.</param>
+    /// <exception cref="UserErrorException">A folder does not exist, or the port is taken.</exception>
+    public Dashboard(IReadOnlyList<string> roots, int? port)
+    {
+        foreach (string root in roots.Where(r => !Directory.Exists(r)))
+        {
+            throw new UserErrorException($"'{root}' is no folder. Name a run's folder, or one that holds runs.");
+        }
+
+        _roots = roots;
+        (_listener, Port) = Listen(port);
+    }
+
+    /// <summary>The port it listens on.</summary>
+    public int Port { get; }
+
+    /// <summary>Where the pages are: <c>http://localhost:6160/</c>.</summary>
+    public string Address => FormattableString.Invariant($"http://localhost:{Port}/");
+
+    /// <summary>Serves until cancelled.</summary>
+    public void Run(CancellationToken stop)
+    {
+        using CancellationTokenRegistration registration = stop.Register(_listener.Stop);
+        while (!stop.IsCancellationRequested)
+        {
+            HttpListenerContext context;
+            try
+            {
+                context = _listener.GetContext();
+            }
+            catch (Exception error) when (error is HttpListenerException or ObjectDisposedException or InvalidOperationException)
+            {
+                return;
+            }
+
+            (int status, byte[] body, string? version) = Answer(context.Request);
+            // A browser that reads slowly must not keep others waiting.
+            _ = Task.Run(() => Send(context.Response, status, body, version), CancellationToken.None);
+        }
+    }
+
+    public void Dispose() => _listener.Close();
+
+    private (int Status, byte[] Body, string? Version) Answer(HttpListenerRequest request)
+    {
+        try
+        {
+            return request.HttpMethod is "GET" or "HEAD" ? Page(request) : Text(HttpStatusCode.MethodNotAllowed, "Only GET is answered here.");
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException or FormatException or InvalidOperationException or KeyNotFoundException)
+        {
+            // A file was replaced while it was read, or is not what it should be; the next look may find it whole.
+            return Text(HttpStatusCode.ServiceUnavailable, error.Message);
+        }
+    }
+
+    private (int Status, byte[] Body, string? Version) Page(HttpListenerRequest request)
+    {
+        List<(string Name, RunFolder Run)> runs = FindRuns();
+        string main, title;
+        switch (request.Url!.AbsolutePath)
+        {
+            case "/":
+                runs.ForEach(r => r.Run.Log.Update());
+                title = "hpcbn runs";
+                main = RunsPage.Main(runs, [.. request.QueryString.GetValues("run") ?? []], request.QueryString["x"] == "step");
+                break;
+            case "/run":
+                string? name = request.QueryString["name"];
+                if (runs.Find(r => r.Name == name).Run is not { } run)
+                {
+                    return Text(HttpStatusCode.NotFound, $"There is no run '{name}' here.");
+                }
+
+                run.Log.Update();
+                title = RunPage.Title(run);
+                main = "<nav><a href=\"/\">all runs</a></nav>\n" + RunPage.Main(run);
+                break;
+            default:
+                return Text(HttpStatusCode.NotFound, "There is nothing here; the pages are / and /run?name=NAME.");
+        }
+
+        string version = Convert.ToHexStringLower(XxHash64.Hash(Encoding.UTF8.GetBytes(main)));
+        return request.QueryString["since"] is not string since ? ((int)HttpStatusCode.OK, Encoding.UTF8.GetBytes(WebPage.Render(title, main, version, RefreshSeconds)), version)
+            : since == version ? ((int)HttpStatusCode.NoContent, [], version)
+            : ((int)HttpStatusCode.OK, Encoding.UTF8.GetBytes(main), version);
+    }
+
+    /// <summary>
+    /// The runs there are now, newest first: named by their path below the folder that was named, and, when two have the same, by the whole.
+    /// </summary>
+    private List<(string Name, RunFolder Run)> FindRuns()
+    {
+        List<(string Name, string Path)> found = [];
+        foreach (string root in _roots)
+        {
+            if (RunFolder.IsRun(root))
+            {
+                found.Add((Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(root))), root));
+            }
+            else if (Directory.Exists(root))
+            {
+                // Runs, and folders of them: those of an experiment, for example.
+                IEnumerable<string> folders = Directory.GetDirectories(root).SelectMany(f => RunFolder.IsRun(f) ? [f] : Directory.GetDirectories(f));
+                found.AddRange(folders.Where(RunFolder.IsRun).Select(f => (Path.GetRelativePath(root, f), f)));
+            }
+        }
+
+        List<(string Name, RunFolder Run)> runs = [];
+        foreach (IGrouping<string, (string Name, string Path)> same in found.DistinctBy(f => Path.GetFullPath(f.Path)).GroupBy(f => f.Name))
+        {
+            foreach ((string name, string path) in same)
+            {
+                if (!_runs.TryGetValue(path, out RunFolder? run))
+                {
+                    _runs.Add(path, run = new RunFolder(path));
+                }
+
+                runs.Add((same.Count() == 1 ? name : path, run));
+            }
+        }
+
+        return [.. runs.OrderByDescending(r => r.Name, StringComparer.Ordinal)];
+    }
+
+    private static void Send(HttpListenerResponse response, int status, byte[] body, string? version)
+    {
+        try
+        {
+            response.StatusCode = status;
+            response.Headers["Cache-Control"] = "no-store";
+            response.Headers["Content-Security-Policy"] = Policy;
+            response.Headers["X-Content-Type-Options"] = "nosniff";
+            response.ContentType = version is null ? "text/plain; charset=utf-8" : "text/html; charset=utf-8";
+            if (version is not null)
+            {
+                response.Headers["X-Version"] = version;
+            }
+
+            response.Close(body, willBlock: true);
+        }
+        catch (Exception error) when (error is HttpListenerException or ObjectDisposedException or IOException or InvalidOperationException)
+        {
+            // The browser went away, or we did.
+        }
+    }
+
+    private static (int, byte[], string?) Text(HttpStatusCode status, string text) => ((int)status, Encoding.UTF8.GetBytes(text + "\n"), null);
+
+    private static (HttpListener Listener, int Port) Listen(int? port)
+    {
+        int[] ports = port switch { null => [.. Enumerable.Range(DefaultPort, DefaultPorts)], 0 => [FreePort()], int named => [named] };
+        foreach (int candidate in ports)
+        {
+            var listener = new HttpListener();
+            // Requests that name another host, which a page from elsewhere might make, are refused by the listener.
+            listener.Prefixes.Add(FormattableString.Invariant($"http://127.0.0.1:{candidate}/"));
+            listener.Prefixes.Add(FormattableString.Invariant($"http://localhost:{candidate}/"));
+            try
+            {
+                listener.Start();
+                return (listener, candidate);
+            }
+            catch (Exception error) when (error is HttpListenerException or SocketException)
+            {
+                listener.Close();
+            }
+        }
+
+        throw new UserErrorException(string.Create(CultureInfo.InvariantCulture, $"Port {ports[0]}{(ports.Length > 1 ? $" to {ports[^1]} are" : " is")} in use. Choose another --port; 0 takes any that is free."));
+    }
+
+    private static int FreePort()
+    {
+        using var probe = new TcpListener(IPAddress.Loopback, 0);
+        probe.Start();
+        return ((IPEndPoint)probe.LocalEndpoint).Port;
+    }
+}
