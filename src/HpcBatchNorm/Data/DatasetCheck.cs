@@ -3,20 +3,33 @@ namespace HpcBatchNorm.Data;
 /// <summary>What <see cref="DatasetCheck.Run"/> found.</summary>
 /// <param name="Layout">The layout in words.</param>
 /// <param name="Images">Number of images.</param>
-/// <param name="Classes">Number of classes.</param>
-/// <param name="SmallestClass">Images of the smallest class.</param>
-/// <param name="LargestClass">Images of the largest class.</param>
+/// <param name="ClassNames">The classes in the order of their indices.</param>
+/// <param name="PerClass">Images of each.</param>
 /// <param name="Decoded">Images decoded whole.</param>
 /// <param name="BadImages">Those of them that are bad.</param>
-/// <param name="Notes">What a user should know, each one line: numbers that differ from ImageNet's, classes without images.</param>
+/// <param name="Problems">What is wrong, each one line that ends with what to do.</param>
 public sealed record DatasetReport(
-    string Layout, int Images, int Classes, int SmallestClass, int LargestClass, int Decoded, IReadOnlyList<BadImage> BadImages,
-    IReadOnlyList<string> Notes);
+    string Layout, int Images, IReadOnlyList<string> ClassNames, IReadOnlyList<int> PerClass, int Decoded, IReadOnlyList<BadImage> BadImages,
+    IReadOnlyList<string> Problems)
+{
+    /// <summary>Number of classes.</summary>
+    public int Classes => PerClass.Count;
+
+    /// <summary>Images of the smallest class.</summary>
+    public int SmallestClass => PerClass.Min();
+
+    /// <summary>Images of the largest class.</summary>
+    public int LargestClass => PerClass.Max();
+}
 
 /// <summary>Finds out whether a data set is what it should be.</summary>
 public static class DatasetCheck
 {
     private const int ImageNetClasses = 1000, ImageNetTrain = 1_281_167, ImageNetValidation = 50_000;
+    private const string FirstWnid = "n01440764", LastWnid = "n15075141";
+
+    /// <summary>Of many files with the same trouble, so many are named.</summary>
+    private const int MostNamed = 10;
 
     /// <summary>
     /// Counts a data set and decodes images of it whole, evenly spread when <paramref name="limit"/> is fewer than there are.
@@ -38,25 +51,30 @@ public static class DatasetCheck
 
         int decoded = Math.Min(limit, dataset.Count), done = 0;
         var bad = new List<BadImage>();
+        var unreadable = new List<string>();
         Parallel.For(
             0, decoded, new ParallelOptions { MaxDegreeOfParallelism = workers, CancellationToken = cancellationToken },
             () => (Decoder: new ImageDecoder(), Buffer: Array.Empty<byte>()),
             (i, _, local) =>
             {
                 int index = (int)((long)i * dataset.Count / decoded);
-                int length = dataset.ReadEncoded(index, ref local.Buffer);
-                ImageStatus status = dataset.GreyPixels is null ? local.Decoder.Open(local.Buffer, length) : ImageStatus.Ok;
-                if (status == ImageStatus.Ok && dataset.GreyPixels is null)
+                try
                 {
-                    status = local.Decoder.Decode(0, 0, local.Decoder.Width, local.Decoder.Height, smallestScale: 1);
+                    int length = dataset.ReadEncoded(index, ref local.Buffer);
+                    ImageStatus status = dataset.GreyPixels is null ? DecodeWhole(local.Decoder, local.Buffer, length) : ImageStatus.Ok;
+                    if (status != ImageStatus.Ok)
+                    {
+                        lock (bad)
+                        {
+                            bad.Add(new BadImage(index, dataset.Name(index), status));
+                        }
+                    }
                 }
-
-                local.Decoder.Close();
-                if (status != ImageStatus.Ok)
+                catch (UserErrorException exception)
                 {
                     lock (bad)
                     {
-                        bad.Add(new BadImage(index, dataset.Name(index), status));
+                        unreadable.Add(exception.Message);
                     }
                 }
 
@@ -71,32 +89,79 @@ public static class DatasetCheck
             local => local.Decoder.Dispose());
 
         bad.Sort((a, b) => a.Index.CompareTo(b.Index));
+        unreadable.Sort(StringComparer.Ordinal);
+        if (unreadable.Count > MostNamed)
+        {
+            unreadable = [.. unreadable.Take(MostNamed), FormattableString.Invariant($"{unreadable.Count - MostNamed} more images cannot be read.")];
+        }
+
         return new DatasetReport(
-            dataset.Layout, dataset.Count, dataset.ClassCount, perClass.Min(), perClass.Max(), decoded, bad, Notes(dataset, perClass));
+            dataset.Layout, dataset.Count, dataset.ClassNames, perClass, decoded, bad, [.. unreadable, .. Problems(dataset, perClass)]);
     }
 
-    private static List<string> Notes(ImageDataset dataset, int[] perClass)
+    private static ImageStatus DecodeWhole(ImageDecoder decoder, byte[] encoded, int length)
     {
-        var notes = new List<string>();
-        int expected = dataset.Split == DatasetSplit.Train ? ImageNetTrain : ImageNetValidation;
-        if (dataset.ClassCount == ImageNetClasses && dataset.Count != expected)
+        ImageStatus status = decoder.Open(encoded, length);
+        if (status == ImageStatus.Ok)
         {
-            notes.Add(FormattableString.Invariant($"{ImageNetClasses} classes as in ImageNet, but {dataset.Count} images instead of {expected}"));
+            status = decoder.Decode(0, 0, decoder.Width, decoder.Height, smallestScale: 1);
+        }
+
+        decoder.Close();
+        return status;
+    }
+
+    private static IEnumerable<string> Problems(ImageDataset dataset, int[] perClass)
+    {
+        IReadOnlyList<string> classes = dataset.ClassNames;
+        if (classes.Count == ImageNetClasses && classes.All(IsWnid))
+        {
+            int expected = dataset.Split == DatasetSplit.Train ? ImageNetTrain : ImageNetValidation;
+            if (dataset.Count != expected)
+            {
+                yield return FormattableString.Invariant($"{classes.Count} classes as in ImageNet, but {dataset.Count} images instead of {expected}; ")
+                    + (dataset.Count < expected ? "the download or its unpacking was not finished, do it again." : "other images were mixed in, remove them.");
+            }
+
+            if (classes[0] != FirstWnid || classes[^1] != LastWnid)
+            {
+                yield return $"{classes.Count} classes as in ImageNet, but from {classes[0]} to {classes[^1]} instead of {FirstWnid} to {LastWnid}; "
+                    + "networks trained on ImageNet's classes do not fit, get the data set of ILSVRC2012.";
+            }
+        }
+        else if (classes.Count is > ImageNetClasses * 9 / 10 and < ImageNetClasses && classes.All(IsWnid))
+        {
+            yield return FormattableString.Invariant(
+                $"{classes.Count} classes of ImageNet's {ImageNetClasses}; if it is meant to be all of it, some are missing: unpack it again.");
         }
 
         for (int label = 0; label < perClass.Length; label++)
         {
             if (perClass[label] == 0)
             {
-                notes.Add($"class {dataset.ClassNames[label]} has no images");
+                yield return $"class '{classes[label]}' has no images; fill it or remove it from both splits.";
             }
         }
 
-        if (dataset.ClassCount == 1)
+        if (classes.Count == 1)
         {
-            notes.Add("there is only one class, so there is nothing to learn");
+            yield return $"there is only one class, '{classes[0]}', so there is nothing to learn; name the folder that holds the class folders.";
         }
 
-        return notes;
+        foreach (IGrouping<string, string> alike in classes.GroupBy(name => name.Trim().ToUpperInvariant()).Where(group => group.Count() > 1))
+        {
+            yield return $"classes '{string.Join("' and '", alike)}' differ only by case or spaces; if they are one class, put their images into one folder.";
+        }
+
+        foreach (int index in RepeatedNames(dataset).Take(MostNamed))
+        {
+            yield return $"'{dataset.Source}' holds '{dataset.Name(index)}' more than once, which counts more than once in training and accuracy; make it anew without.";
+        }
     }
+
+    /// <summary>Images come sorted by name, so equal names are neighbours; in a packed set, whose order is its own, they cannot be equal within a class.</summary>
+    private static IEnumerable<int> RepeatedNames(ImageDataset dataset) =>
+        Enumerable.Range(1, Math.Max(0, dataset.Count - 1)).Where(i => dataset.NameBytes(i).SequenceEqual(dataset.NameBytes(i - 1)));
+
+    private static bool IsWnid(string name) => name.Length == 9 && name[0] == 'n' && !name.AsSpan(1).ContainsAnyExceptInRange('0', '9');
 }

@@ -135,8 +135,10 @@ internal static class DatasetLayouts
         {
             if (!File.Exists(needed))
             {
+                string? otherKit = Directory.GetFiles(path, "ILSVRC*devkit*").Select(file => Path.GetFileName(file)).FirstOrDefault(name => name != DevelopmentKit.FileName);
                 throw new UserErrorException(
-                    $"'{path}' has no {Path.GetFileName(needed)}, which the {Words(split)} images need; put it beside the other ImageNet archives.");
+                    $"'{path}' has no {Path.GetFileName(needed)}, which the {Words(split)} images need; put it beside the other ImageNet archives." +
+                    (needed == kitPath && otherKit is not null ? $" {otherKit} is of another year or task." : ""));
             }
         }
 
@@ -297,12 +299,14 @@ internal static class DatasetLayouts
 
     private static void CheckSameClasses(string[] classes, string folder, string[] otherClasses, string other)
     {
-        string? only = classes.Except(otherClasses).FirstOrDefault(), onlyOther = otherClasses.Except(classes).FirstOrDefault();
-        if (only is not null || onlyOther is not null)
+        string[] only = [.. classes.Except(otherClasses)], onlyOther = [.. otherClasses.Except(classes)];
+        if (only.Length + onlyOther.Length > 0)
         {
-            throw new UserErrorException(only is not null
-                ? $"class '{only}' is in '{folder}' but not in '{other}'; both must have the same class folders, or labels would not agree."
-                : $"class '{onlyOther}' is in '{other}' but not in '{folder}'; both must have the same class folders, or labels would not agree.");
+            (string name, string present, string absent) = only.Length > 0 ? (only[0], folder, other) : (onlyOther[0], other, folder);
+            int more = only.Length + onlyOther.Length - 1;
+            throw new UserErrorException(
+                $"class '{name}' is in '{present}' but not in '{absent}'" + (more > 0 ? FormattableString.Invariant($", and {more} more are only in one of them") : "") +
+                "; both must have the same class folders, or labels would not agree: add what is missing, or remove it from both.");
         }
     }
 

@@ -82,6 +82,8 @@ public sealed class ImageDataset : IDisposable
     /// <summary>Name of image <paramref name="index"/> within <see cref="Source"/>: <c>n01440764/n01440764_10026.JPEG</c>.</summary>
     public string Name(int index) => _contents.Images.Name(index);
 
+    internal ReadOnlySpan<byte> NameBytes(int index) => _contents.Images.NameBytes(index);
+
     /// <summary>
     /// The first image of each shard, ascending from 0. A shard is a group of neighbouring images that lie together: the archive of a class, a file of
     /// a packed set; 1024 images where a layout has no groups of its own.
