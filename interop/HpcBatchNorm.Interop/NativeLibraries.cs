@@ -138,7 +138,7 @@ internal static partial class NativeLibraries
     }
 
     /// <summary>The dynamic linker's own words, without .NET's list of variations.</summary>
-    private static string Reason(string message)
+    internal static string Reason(string message)
     {
         string[] lines = message.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
         return lines.FirstOrDefault(l => l.Contains(".so", StringComparison.Ordinal) && l.Contains(": ", StringComparison.Ordinal) &&

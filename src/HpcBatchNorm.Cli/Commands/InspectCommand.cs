@@ -95,7 +95,7 @@ internal static class InspectCommand
 
     private static void PrintPlan(TextWriter output, TrainingConfig config, Network network, bool inference)
     {
-        using Backend backend = Backend.Create(config.Backend, config.BackendOptions);
+        using Backend backend = Backend.CreateForPlanning(config.Backend, config.BackendOptions);
         TrainingOptions options = config.Optimizer with { Batch = config.BatchSize, Height = config.ImageSize, Width = config.ImageSize };
         Plan plan = inference
             ? InferenceSession.PlanFor(backend.Traits, network, Evaluation.EvaluationSetup.Session(config))

@@ -105,6 +105,11 @@ public abstract partial class Backend : IDisposable
     /// </summary>
     public virtual MachineLimits? MeasureLimits() => null;
 
+    /// <summary>
+    /// Kernels that will be executed in this order again and again, on buffers that stay where they are, as one; null where that is no faster.
+    /// </summary>
+    public virtual RecordedKernels? Record(IReadOnlyList<Kernel> kernels) => null;
+
     /// <summary>Makes the physical side of a tensor, without memory.</summary>
     public abstract DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike);
 

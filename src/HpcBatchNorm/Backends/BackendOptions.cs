@@ -31,6 +31,14 @@ public sealed record BackendOptions
 
     /// <summary>Who computes batch normalization.</summary>
     public BatchNormAlgorithm BatchNormAlgorithm { get; init; }
+
+    /// <summary>
+    /// File in which a backend keeps the choices it made by timing (cudnn: convolution algorithms), so that later runs make the same; null keeps none.
+    /// </summary>
+    public string? TuningFile { get; init; }
+
+    /// <summary>Let a device replay a session's kernels as one recording (cudnn: a CUDA graph) instead of taking them one by one.</summary>
+    public bool RecordSteps { get; init; } = true;
 }
 
 /// <summary>Whether a backend can be used here, and the report of what was looked for, where, and found.</summary>

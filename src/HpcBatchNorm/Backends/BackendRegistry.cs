@@ -1,6 +1,8 @@
+using HpcBatchNorm.Backends.Cudnn;
 using HpcBatchNorm.Backends.OneDnn;
 using HpcBatchNorm.Backends.Reference;
 using HpcBatchNorm.Interop;
+using HpcBatchNorm.Interop.Cuda;
 
 namespace HpcBatchNorm.Backends;
 
@@ -15,7 +17,7 @@ public abstract partial class Backend
         [
             new BackendProbe("reference", true, "pure C#, double precision; always available"),
             new BackendProbe("onednn", hbn.Loaded, hbn.Text),
-            new BackendProbe("cudnn", false, "not built in this version"),
+            new BackendProbe("cudnn", CudaLibraries.Shared.Available, CudaLibraries.Shared.Text),
         ];
     }
 
@@ -38,9 +40,19 @@ public abstract partial class Backend
                         $"The backend 'onednn' cannot be used here.\n{hbn.Text}\n" +
                         "The backend 'reference' works everywhere, but is thousands of times slower; it is never chosen by itself.");
             case "cudnn":
-                throw new UserErrorException("The backend 'cudnn' is not built in this version; use 'onednn'.");
+                CudaLibraries cuda = CudaLibraries.Shared;
+                return cuda.Available
+                    ? CudnnBackend.Open(options, cuda)
+                    : throw new UserErrorException($"The backend 'cudnn' cannot be used here.\n{cuda.Text}");
             default:
                 throw new UserErrorException($"There is no backend '{name}'; there are auto, reference, onednn and cudnn.");
         }
     }
+
+    /// <summary>
+    /// Creates a backend to plan with: like <see cref="Create"/>, but <c>cudnn</c> needs neither its libraries nor a device then. Executing on it fails.
+    /// </summary>
+    /// <exception cref="UserErrorException">As <see cref="Create"/>.</exception>
+    public static Backend CreateForPlanning(string name, BackendOptions? options = null) =>
+        name == "cudnn" && !CudaLibraries.Shared.Available ? CudnnBackend.ForPlanning(options ?? new BackendOptions()) : Create(name, options);
 }

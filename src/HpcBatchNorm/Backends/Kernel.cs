@@ -23,6 +23,12 @@ public abstract class Kernel : IDisposable
     /// <summary>Layout conversions the kernel does internally on each execution, in words; empty when there are none.</summary>
     public virtual string Conversions => "";
 
+    /// <summary>Kernels it gives to a device at each execution, library calls counted as one; 0 on the host.</summary>
+    public virtual int Launches => 0;
+
+    /// <summary>Bytes of device memory it reads and writes at each execution, caches left out of account; 0 where it was not counted.</summary>
+    public virtual long MemoryBytes => 0;
+
     /// <summary>Scratch bytes it needs while it executes.</summary>
     public virtual long ScratchBytes => 0;
 
@@ -40,6 +46,28 @@ public abstract class Kernel : IDisposable
     }
 
     /// <summary>Frees what the kernel holds.</summary>
+    protected virtual void Dispose(bool disposing)
+    {
+    }
+}
+
+/// <summary>A session's kernels in a form that executes faster than one by one, in the same order and with the same results.</summary>
+public abstract class RecordedKernels : IDisposable
+{
+    /// <summary>How they execute, for people.</summary>
+    public abstract string Description { get; }
+
+    /// <summary>Executes all of them once.</summary>
+    public abstract void Execute(in StepContext context);
+
+    /// <summary>Frees the recording; the kernels stay.</summary>
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Frees the recording.</summary>
     protected virtual void Dispose(bool disposing)
     {
     }

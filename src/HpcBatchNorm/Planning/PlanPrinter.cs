@@ -25,6 +25,12 @@ public static class PlanPrinter
         string[] reorders = [.. prepared.Kernels.Where(k => k.Operation is Copy { Kind: "reorder" }).Select(k => k.Operation.Name)];
         string[] slow = [.. prepared.Kernels.Where(k => k.Implementation.Contains("ref:", StringComparison.Ordinal)).Select(k => $"{k.Operation.Name} ({k.Implementation})")];
         int converting = prepared.Kernels.Count(k => k.Conversions.Length > 0);
+        int launches = prepared.Kernels.Sum(k => k.Launches);
+        string[] device = launches == 0 ? [] :
+        [
+            string.Create(CultureInfo.InvariantCulture,
+                $"device: {launches} launches and {prepared.Kernels.Sum(k => k.MemoryBytes) / 1e9:F3} GB of memory traffic per execution, caches left out"),
+        ];
         return
         [
             string.Create(CultureInfo.InvariantCulture,
@@ -33,6 +39,7 @@ public static class PlanPrinter
                 $"{plan.Shapes.ParameterCount:N0} parameters, {plan.Shapes.MultiplyAdds / 1e9 / options.Batch:F3} GMAC per image forward, {plan.Operations.Sum(o => o.Flops) / 1e9:F1} GFLOP per step, {plan.Operations.Count} operations"),
             string.Create(CultureInfo.InvariantCulture,
                 $"memory: arena {Megabytes(prepared.ArenaBytes)} MB (without reuse {Megabytes(prepared.ArenaBytesWithoutReuse)}), state {Megabytes(prepared.StateBytes)} MB, total {Megabytes(prepared.ArenaBytes + prepared.StateBytes)} MB"),
+            .. device,
             $"fusions: {(plan.Fusions.Count == 0 ? "none" : string.Join(", ", plan.Fusions.OrderBy(f => f.Key, StringComparer.Ordinal).Select(f => $"{f.Key} x{f.Value}")))}",
             $"reorders between layers: {(reorders.Length == 0 ? "none" : string.Join(", ", reorders))}",
             $"kernels that convert weights internally: {converting}",

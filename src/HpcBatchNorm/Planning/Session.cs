@@ -10,6 +10,7 @@ public class Session : IDisposable
 {
     private readonly DeviceMemory? _ownArena;
     private readonly DeviceMemory _state;
+    private readonly RecordedKernels? _recorded;
 
     /// <summary>
     /// Makes <paramref name="plan"/> live. <paramref name="sharedArena"/>, when large enough, is used for what lives within a step instead of memory of
@@ -23,6 +24,7 @@ public class Session : IDisposable
             Arena = sharedArena is not null && sharedArena.Bytes >= Prepared.ArenaBytes ? sharedArena : _ownArena = backend.Allocate(Prepared.ArenaBytes);
             _state = backend.Allocate(Prepared.StateBytes);
             Prepared.Bind(Arena, _state);
+            _recorded = backend.Record(Prepared.Kernels);
         }
         catch
         {
@@ -47,6 +49,12 @@ public class Session : IDisposable
     /// <summary>Executes all operations once.</summary>
     public void Execute(in StepContext context)
     {
+        if (_recorded is not null)
+        {
+            _recorded.Execute(context);
+            return;
+        }
+
         IReadOnlyList<Kernel> kernels = Prepared.Kernels;
         for (int i = 0; i < kernels.Count; i++)
         {
@@ -87,6 +95,7 @@ public class Session : IDisposable
     {
         if (disposing)
         {
+            _recorded?.Dispose();
             Prepared.Dispose();
             _ownArena?.Dispose();
             _state.Dispose();

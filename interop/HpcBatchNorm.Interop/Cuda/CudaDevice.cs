@@ -1,0 +1,427 @@
+using System.Collections.Concurrent;
+using System.Globalization;
+using System.Runtime.CompilerServices;
+using System.Text;
+
+namespace HpcBatchNorm.Interop.Cuda;
+
+/// <summary>
+/// A device's primary context (which cuDNN and other users of the runtime API share) and one stream of ours. Used by one thread at a time; every
+/// entry makes the context current, because it belongs to the operating system's thread and tasks change threads. The first error that kills the
+/// context is kept and thrown again by every later call. What finalizers give back is freed at the next entry, by the thread that uses the device.
+/// </summary>
+internal sealed unsafe class CudaDevice : IDisposable
+{
+    private readonly CudaDriverApi _api;
+    private readonly bool _owns;
+    private readonly int _ordinal;
+    private readonly ConcurrentQueue<nint> _abandoned = new();
+    private NativeException? _fault;
+    private bool _disposed;
+
+    private CudaDevice(CudaDriverApi api, int ordinal, nint context, nint stream, bool owns)
+    {
+        (_api, _ordinal, Context, Stream, _owns) = (api, ordinal, context, stream, owns);
+        Name = DeviceName(api, ordinal);
+        Major = Attribute(api, ordinal, CudaDriverApi.AttributeMajor);
+        Minor = Attribute(api, ordinal, CudaDriverApi.AttributeMinor);
+        Multiprocessors = Attribute(api, ordinal, CudaDriverApi.AttributeMultiprocessors);
+        int version = 0;
+        Check(_api.cuDriverGetVersion(&version), "asking the driver's version");
+        DriverVersion = version;
+    }
+
+    /// <summary>For example <c>NVIDIA H200</c>.</summary>
+    public string Name { get; }
+
+    /// <summary>Compute capability.</summary>
+    public int Major { get; }
+
+    /// <inheritdoc cref="Major"/>
+    public int Minor { get; }
+
+    public int Multiprocessors { get; }
+
+    /// <summary>The CUDA version the driver is for: 13000 is 13.0.</summary>
+    public int DriverVersion { get; }
+
+    /// <summary>The CUcontext.</summary>
+    public nint Context { get; }
+
+    /// <summary>The CUstream on which everything is enqueued.</summary>
+    public nint Stream { get; }
+
+    /// <summary>The error that made the device unusable, or null.</summary>
+    public NativeException? Fault => _fault;
+
+    /// <summary>Devices the driver knows.</summary>
+    public static int Count(CudaDriverApi api)
+    {
+        int count = 0;
+        int status = api.cuDeviceGetCount(&count);
+        return status == CudaDriverApi.NoDevice ? 0 : status == CudaDriverApi.Success ? count : throw Failed(api, status, "counting devices");
+    }
+
+    /// <summary>Name, compute capability and memory of a device.</summary>
+    public static string Describe(CudaDriverApi api, int ordinal)
+    {
+        int device = Handle(api, ordinal);
+        nuint bytes = 0;
+        Check(api, api.cuDeviceTotalMem(&bytes, device), "asking the device's memory");
+        return string.Create(CultureInfo.InvariantCulture,
+            $"{DeviceName(api, ordinal)}, compute capability {Attribute(api, ordinal, CudaDriverApi.AttributeMajor)}.{Attribute(api, ordinal, CudaDriverApi.AttributeMinor)}, {Attribute(api, ordinal, CudaDriverApi.AttributeMultiprocessors)} multiprocessors, {bytes / 1e9:F1} GB");
+    }
+
+    /// <summary>Retains the primary context of a device and creates a stream that does not wait for the legacy one.</summary>
+    public static CudaDevice Open(CudaDriverApi api, int ordinal)
+    {
+        int device = Handle(api, ordinal);
+        nint context = 0, stream = 0;
+        Check(api, api.cuDevicePrimaryCtxRetain(&context, device), "opening the device");
+        Check(api, api.cuCtxSetCurrent(context), "opening the device");
+        Check(api, api.cuStreamCreate(&stream, CudaDriverApi.StreamNonBlocking), "creating a stream");
+        return new CudaDevice(api, device, context, stream, owns: true);
+    }
+
+    /// <summary>Uses a context and a stream that somebody else owns and keeps alive.</summary>
+    public static CudaDevice Share(CudaDriverApi api, nint context, nint stream)
+    {
+        int device = 0;
+        Check(api, api.cuCtxSetCurrent(context), "entering the given context");
+        Check(api, api.cuCtxGetDevice(&device), "entering the given context");
+        return new CudaDevice(api, device, context, stream, owns: false);
+    }
+
+    /// <summary>To be called at the start of every public operation: throws what made the device unusable, makes the context current, frees what finalizers left.</summary>
+    public void Enter()
+    {
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        if (_fault is not null)
+        {
+            ThrowFault();
+        }
+
+        Check(_api.cuCtxSetCurrent(Context), "entering the device");
+        while (!_abandoned.IsEmpty && _abandoned.TryDequeue(out nint address))
+        {
+            Check(_api.cuMemFree(address), "freeing device memory");
+        }
+    }
+
+    /// <summary>Zero-filled device memory.</summary>
+    /// <exception cref="OutOfMemoryException">The device has not enough; the message says how much it has.</exception>
+    public nint Allocate(long bytes)
+    {
+        Enter();
+        nint address = 0;
+        nuint size = (nuint)Math.Max(bytes, 256);
+        int status = _api.cuMemAlloc(&address, size);
+        if (status == CudaDriverApi.OutOfMemory)
+        {
+            nuint free = 0, total = 0;
+            _ = _api.cuMemGetInfo(&free, &total);
+#pragma warning disable CA2201 // The machine's memory did run out, natively: callers handle it as they handle the runtime's own.
+            throw new OutOfMemoryException(string.Create(CultureInfo.InvariantCulture,
+                $"The device {Name} has no {bytes / 1e6:F0} MB left: {free / 1e6:F0} of {total / 1e6:F0} MB are free. Use a smaller batch."));
+#pragma warning restore CA2201
+        }
+
+        Check(status, "allocating device memory");
+        Check(_api.cuMemsetD8Async(address, 0, size, Stream), "clearing device memory");
+        return address;
+    }
+
+    public void Free(nint address)
+    {
+        if (_fault is null && !_disposed)
+        {
+            Enter();
+            Check(_api.cuMemFree(address), "freeing device memory");
+        }
+    }
+
+    /// <summary>For finalizers, which have no context: frees at the next entry.</summary>
+    public void Abandon(nint address) => _abandoned.Enqueue(address);
+
+    /// <summary>Memory of the host that the device copies from and to without a detour. Freed with the returned object.</summary>
+    public PinnedMemory AllocatePinned(long bytes)
+    {
+        Enter();
+        void* address = null;
+        Check(_api.cuMemHostAlloc(&address, (nuint)bytes, CudaDriverApi.HostPortable), "allocating pinned host memory");
+        return new PinnedMemory(this, (nint)address, bytes);
+    }
+
+    internal void FreePinned(nint address)
+    {
+        if (_fault is null && !_disposed)
+        {
+            Enter();
+            Check(_api.cuMemFreeHost((void*)address), "freeing pinned host memory");
+        }
+    }
+
+    /// <summary>Copies to the device and waits.</summary>
+    public void Upload(nint destination, ReadOnlySpan<byte> source)
+    {
+        Enter();
+        fixed (byte* from = source)
+        {
+            Check(_api.cuMemcpyHtoDAsync(destination, from, (nuint)source.Length, Stream), "copying to the device");
+            Check(_api.cuStreamSynchronize(Stream), "copying to the device");
+        }
+    }
+
+    /// <summary>Enqueues a copy from pinned memory, which must stay as it is until the copy is done.</summary>
+    public void UploadPinned(nint destination, nint source, long bytes) =>
+        Check(_api.cuMemcpyHtoDAsync(destination, (void*)source, (nuint)bytes, Stream), "copying to the device");
+
+    /// <summary>Copies from the device and waits.</summary>
+    public void Download(Span<byte> destination, nint source)
+    {
+        Enter();
+        fixed (byte* to = destination)
+        {
+            Check(_api.cuMemcpyDtoHAsync(to, source, (nuint)destination.Length, Stream), "copying from the device");
+            Check(_api.cuStreamSynchronize(Stream), "copying from the device");
+        }
+    }
+
+    /// <summary>Enqueues a copy within the device.</summary>
+    public void Copy(nint destination, nint source, long bytes) =>
+        Check(_api.cuMemcpyDtoDAsync(destination, source, (nuint)bytes, Stream), "copying on the device");
+
+    /// <summary>Enqueues zeros.</summary>
+    public void Clear(nint destination, long bytes) => Check(_api.cuMemsetD8Async(destination, 0, (nuint)bytes, Stream), "clearing device memory");
+
+    /// <summary>Waits until everything enqueued is done.</summary>
+    public void Synchronize()
+    {
+        Enter();
+        Check(_api.cuStreamSynchronize(Stream), "waiting for the device");
+    }
+
+    /// <summary>Loads a CUBIN.</summary>
+    public nint LoadModule(ReadOnlySpan<byte> image)
+    {
+        Enter();
+        nint module = 0;
+        fixed (byte* bytes = image)
+        {
+            Check(_api.cuModuleLoadData(&module, bytes), "loading the kernels");
+        }
+
+        return module;
+    }
+
+    public void UnloadModule(nint module)
+    {
+        if (_fault is null && !_disposed)
+        {
+            Enter();
+            Check(_api.cuModuleUnload(module), "unloading the kernels");
+        }
+    }
+
+    /// <summary>A kernel of a module.</summary>
+    public nint Function(nint module, string name)
+    {
+        nint function = 0;
+        fixed (byte* text = Encoding.ASCII.GetBytes(name + '\0'))
+        {
+            Check(_api.cuModuleGetFunction(&function, module, text), $"looking up the kernel '{name}'");
+        }
+
+        return function;
+    }
+
+    /// <summary>Enqueues a kernel. <paramref name="operation"/> is for the message of a failure.</summary>
+    internal void Launch(nint function, in LaunchShape shape, nint* parameters, Func<string> operation)
+    {
+        int status = _api.cuLaunchKernel(
+            function, (uint)shape.GridX, (uint)shape.GridY, (uint)shape.GridZ, (uint)shape.BlockX, (uint)shape.BlockY, 1, (uint)shape.SharedBytes, Stream,
+            (void**)parameters, null);
+        if (status != CudaDriverApi.Success)
+        {
+            Check(status, operation());
+        }
+    }
+
+    /// <summary>Starts to record what this thread enqueues, instead of running it.</summary>
+    public void BeginCapture() => Check(_api.cuStreamBeginCapture(Stream, CudaDriverApi.CaptureThreadLocal), "recording a step");
+
+    /// <summary>Ends the recording and makes it executable.</summary>
+    public CudaGraph EndCapture()
+    {
+        nint graph = 0, executable = 0;
+        nuint nodes = 0;
+        Check(_api.cuStreamEndCapture(Stream, &graph), "recording a step");
+        try
+        {
+            Check(_api.cuGraphGetNodes(graph, null, &nodes), "recording a step");
+            Check(_api.cuGraphInstantiateWithFlags(&executable, graph, 0), "recording a step");
+            Check(_api.cuGraphUpload(executable, Stream), "recording a step");
+        }
+        finally
+        {
+            _ = _api.cuGraphDestroy(graph);
+        }
+
+        return new CudaGraph(this, executable, (long)nodes);
+    }
+
+    /// <summary>Ends a recording that failed half way.</summary>
+    public void AbandonCapture()
+    {
+        nint graph = 0;
+        if (_api.cuStreamEndCapture(Stream, &graph) == CudaDriverApi.Success && graph != 0)
+        {
+            _ = _api.cuGraphDestroy(graph);
+        }
+    }
+
+    internal void LaunchGraph(nint executable) => Check(_api.cuGraphLaunch(executable, Stream), "running a recorded step");
+
+    internal void DestroyGraph(nint executable)
+    {
+        if (_fault is null && !_disposed)
+        {
+            Enter();
+            Check(_api.cuGraphExecDestroy(executable), "freeing a recorded step");
+        }
+    }
+
+    /// <summary>An event; with <paramref name="timing"/> one that times can be taken between.</summary>
+    public CudaEvent CreateEvent(bool timing = false)
+    {
+        Enter();
+        nint handle = 0;
+        Check(_api.cuEventCreate(&handle, timing ? 0u : CudaDriverApi.EventDisableTiming), "creating an event");
+        return new CudaEvent(this, handle);
+    }
+
+    internal void Record(nint handle) => Check(_api.cuEventRecord(handle, Stream), "recording an event");
+
+    internal void WaitOnHost(nint handle) => Check(_api.cuEventSynchronize(handle), "waiting for an event");
+
+    internal void WaitOnDevice(nint handle) => Check(_api.cuStreamWaitEvent(Stream, handle, 0), "waiting for an event");
+
+    internal float Elapsed(nint start, nint end)
+    {
+        float milliseconds = 0;
+        Check(_api.cuEventElapsedTime(&milliseconds, start, end), "timing");
+        return milliseconds;
+    }
+
+    internal void DestroyEvent(nint handle)
+    {
+        if (_fault is null && !_disposed)
+        {
+            Enter();
+            Check(_api.cuEventDestroy(handle), "freeing an event");
+        }
+    }
+
+    /// <summary>Throws what a status means; a sticky error is kept, and makes every later call throw it again.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public void Check(int status, string operation)
+    {
+        if (status != CudaDriverApi.Success)
+        {
+            Fail(status, operation);
+        }
+    }
+
+    /// <summary>Keeps an error of another library (cuDNN) that left the context dead.</summary>
+    public void CheckContextAlive(string operation)
+    {
+        int status = _api.cuStreamSynchronize(Stream);
+        if (CudaErrors.IsSticky(status))
+        {
+            Fail(status, operation);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (_disposed)
+        {
+            return;
+        }
+
+        // A context that an error has killed refuses everything; the process's end frees it.
+        if (_fault is null && _api.cuCtxSetCurrent(Context) == CudaDriverApi.Success)
+        {
+            _ = _api.cuStreamSynchronize(Stream);
+            while (_abandoned.TryDequeue(out nint address))
+            {
+                _ = _api.cuMemFree(address);
+            }
+
+            if (_owns)
+            {
+                _ = _api.cuStreamDestroy(Stream);
+            }
+        }
+
+        _disposed = true;
+        if (_owns)
+        {
+            _ = _api.cuDevicePrimaryCtxRelease(_ordinal);
+        }
+    }
+
+    private static int Handle(CudaDriverApi api, int ordinal)
+    {
+        int device = 0;
+        Check(api, api.cuDeviceGet(&device, ordinal), FormattableString.Invariant($"opening device {ordinal}"));
+        return device;
+    }
+
+    private static string DeviceName(CudaDriverApi api, int device)
+    {
+        Span<byte> name = stackalloc byte[256];
+        fixed (byte* text = name)
+        {
+            Check(api, api.cuDeviceGetName(text, name.Length, device), "asking the device's name");
+        }
+
+        return Encoding.UTF8.GetString(name[..name.IndexOf((byte)0)]);
+    }
+
+    private static int Attribute(CudaDriverApi api, int device, int attribute)
+    {
+        int value = 0;
+        Check(api, api.cuDeviceGetAttribute(&value, attribute, device), FormattableString.Invariant($"asking the device's attribute {attribute}"));
+        return value;
+    }
+
+    private static void Check(CudaDriverApi api, int status, string operation)
+    {
+        if (status != CudaDriverApi.Success)
+        {
+            throw Failed(api, status, operation);
+        }
+    }
+
+    private static NativeException Failed(CudaDriverApi api, int status, string operation) =>
+        new("the CUDA driver", CudaErrors.Name(api, status), operation, CudaErrors.Text(api, status));
+
+    private void Fail(int status, string operation)
+    {
+        NativeException error = Failed(_api, status, operation);
+        if (CudaErrors.IsSticky(status))
+        {
+            _fault ??= error;
+            ThrowFault();
+        }
+
+        throw error;
+    }
+
+    private void ThrowFault() => throw new NativeException(
+        _fault!.Library, _fault.Status, _fault.Operation,
+        $"{_fault.Detail}. The device takes no more work from this process; start it again (a run continues from its last checkpoint). " +
+        "The cause may lie in an earlier kernel: set CUDA_LAUNCH_BLOCKING=1 to see which");
+}

@@ -1,0 +1,114 @@
+// Loss, optimizer, clipping and averaging. All in fp32 except the gradient of the logits.
+
+// One block per image. loss[0] = weight * mean over the batch of the cross-entropy against (1 - smoothing) * onehot(label) + smoothing /
+// classes.
+HBN_KERNEL(softmax_cross_entropy)
+(const float* logits, const int* labels, float* probabilities, float* losses, float* loss, elem* diff_logits, int images, int classes,
+ float smoothing, float weight, u32* counter) {
+    const float* z = logits + static_cast<u32>(blockIdx.x) * classes;
+    float* p = probabilities + static_cast<u32>(blockIdx.x) * classes;
+    int label = labels[blockIdx.x];
+    float largest = z[0];
+    for (int k = threadIdx.x; k < classes; k += blockDim.x)
+        largest = fmaxf(largest, z[k]);
+    largest = block_max(largest);
+    float exponentials = 0, distances = 0;
+    for (int k = threadIdx.x; k < classes; k += blockDim.x) {
+        float d = z[k] - largest;
+        exponentials += expf(d);
+        distances += d;
+    }
+    exponentials = block_sum(exponentials);
+    distances = block_sum(distances);
+    float rest = smoothing / static_cast<float>(classes), scale = weight / static_cast<float>(images);
+    float of_label = label >= 0 && label < classes ? z[label] - largest : 0.0f;
+    __syncthreads();
+    for (int k = threadIdx.x; k < classes; k += blockDim.x) {
+        float probability = expf(z[k] - largest) / exponentials;
+        float target = k == label ? 1.0f - smoothing + rest : rest;
+        p[k] = probability;
+        if (diff_logits)
+            diff_logits[static_cast<u32>(blockIdx.x) * classes + k] = narrow(scale * (probability - target));
+    }
+    // The targets add up to 1, so -sum t * log p = log sum exp - sum t * (z - largest).
+    if (threadIdx.x == 0)
+        losses[blockIdx.x] = logf(exponentials) - (1.0f - smoothing) * of_label - rest * distances;
+    if (!is_last_block(counter, gridDim.x))
+        return;
+    float sum = 0;
+    for (int n = threadIdx.x; n < images; n += blockDim.x)
+        sum += losses[n];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        loss[0] = weight * (sum / static_cast<float>(images));
+}
+
+// One block per row; dst may be src.
+HBN_KERNEL(softmax)(const float* src, float* dst, int classes) {
+    const float* z = src + static_cast<u32>(blockIdx.x) * classes;
+    float* p = dst + static_cast<u32>(blockIdx.x) * classes;
+    float largest = z[0];
+    for (int k = threadIdx.x; k < classes; k += blockDim.x)
+        largest = fmaxf(largest, z[k]);
+    largest = block_max(largest);
+    float exponentials = 0;
+    for (int k = threadIdx.x; k < classes; k += blockDim.x)
+        exponentials += expf(z[k] - largest);
+    exponentials = block_sum(exponentials);
+    for (int k = threadIdx.x; k < classes; k += blockDim.x)
+        p[k] = expf(z[k] - largest) / exponentials;
+}
+
+// A piece of one tensor of a group: a block's work. Which of the addresses are used is the kernel's affair.
+struct Piece {
+    float *a, *b, *c;
+    u64 count;
+};
+
+// v = mu * v - e * g, with g = scale * gradient + decay * parameter; parameter += v, or with Nesterov mu * v - e * g.
+HBN_KERNEL(sgd)(const Piece* pieces, const StepState* state, const float* gradient_scale, float mu, int nesterov, float decay) {
+    Piece piece = pieces[blockIdx.x];
+    float rate = state->learning_rate, scale = gradient_scale ? gradient_scale[0] : 1.0f;
+    for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x) {
+        float w = piece.a[i], g = scale * piece.b[i] + decay * w, v = mu * piece.c[i] - rate * g;
+        piece.c[i] = v;
+        piece.a[i] = w + (nesterov ? mu * v - rate * g : v);
+    }
+}
+
+// b = decay * b + (1 - decay) * a.
+HBN_KERNEL(average)(const Piece* pieces, float decay) {
+    Piece piece = pieces[blockIdx.x];
+    for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x)
+        piece.b[i] = decay * piece.b[i] + (1.0f - decay) * piece.a[i];
+}
+
+// b = a, rounded to the element type.
+HBN_KERNEL(convert)(const Piece* pieces) {
+    Piece piece = pieces[blockIdx.x];
+    elem* to = reinterpret_cast<elem*>(piece.b);
+    for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x)
+        to[i] = narrow(piece.a[i]);
+}
+
+// norm[0] = sqrt of the sum of squares of all a; scale[0] = min(1, maximum / norm).
+HBN_KERNEL(clip)(const Piece* pieces, float* partials, u32* counter, float* scale, float* norm, float maximum) {
+    Piece piece = pieces[blockIdx.x];
+    float squares = 0;
+    for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x)
+        squares += piece.a[i] * piece.a[i];
+    squares = block_sum(squares);
+    if (threadIdx.x == 0)
+        partials[blockIdx.x] = squares;
+    if (!is_last_block(counter, gridDim.x))
+        return;
+    squares = 0;
+    for (u32 i = threadIdx.x; i < gridDim.x; i += blockDim.x)
+        squares += partials[i];
+    squares = block_sum(squares);
+    if (threadIdx.x == 0) {
+        float n = sqrtf(squares);
+        norm[0] = n;
+        scale[0] = n == 0 ? 1.0f : fminf(1.0f, maximum / n);
+    }
+}

@@ -1,0 +1,210 @@
+using System.Globalization;
+using HpcBatchNorm.Interop.Cuda;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Backends.Cudnn;
+
+/// <summary>
+/// Operations on an NVIDIA GPU: cuDNN for convolution and fully connected layers, our own CUDA kernels (native/kernels, compiled by NVRTC for the device
+/// found) for everything else. All tensors are NHWC, so plain and blocked layouts are one, and weights are KRSC. One file per group of operations turns
+/// operations into launches and calls; everything executes through <see cref="CudnnKernel"/>.
+/// Without a device the backend plans but does not execute.
+/// </summary>
+internal sealed partial class CudnnBackend : Backend
+{
+    /// <summary>Multiprocessors assumed when planning without a device: those of an H200.</summary>
+    private const int PlannedMultiprocessors = 132;
+
+    /// <summary>Blocks that may be counted at a time; see the kernels' <c>is_last_block</c>.</summary>
+    private const int Counters = 1 << 14;
+
+    /// <summary>Above this an index does not fit the 32 bits in which kernels and cuDNN count.</summary>
+    private const long MostElements = int.MaxValue;
+
+    private readonly BackendOptions _options;
+    private readonly CudaDevice? _device;
+    private readonly CudnnHandle? _cudnn;
+    private readonly CudaModules? _modules;
+    private readonly AlgorithmChoices _choices;
+    private readonly UploadRing? _uploads;
+    private readonly nint _counters;
+    private readonly nint _stepState;
+    private CudaLaunch? _setStep;
+    private StepContext _stepOnDevice = new(-1, float.NaN);
+
+    private CudnnBackend(BackendOptions options, CudaLibraries? libraries, CudaDevice? device)
+    {
+        _options = options;
+        _device = device;
+        _choices = new AlgorithmChoices(options.TuningFile);
+        if (device is null)
+        {
+            return;
+        }
+
+        try
+        {
+            _cudnn = new CudnnHandle(libraries!.CudnnApi!, device);
+            _modules = new CudaModules(device, new NvrtcCompiler(libraries.NvrtcApi!));
+            _uploads = new UploadRing(device);
+            _counters = device.Allocate(Counters * sizeof(uint));
+            _stepState = device.Allocate(3 * sizeof(uint));
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The backend on the first device, with a context and a stream of its own.</summary>
+    public static CudnnBackend Open(BackendOptions options, CudaLibraries libraries) =>
+        new(options, libraries, CudaDevice.Open(libraries.DriverApi!, 0));
+
+    /// <summary>The backend in a context and on a stream that the caller owns.</summary>
+    public static CudnnBackend Share(BackendOptions options, CudaLibraries libraries, nint context, nint stream) =>
+        new(options, libraries, CudaDevice.Share(libraries.DriverApi!, context, stream));
+
+    /// <summary>A backend that plans and needs nothing; executing anything fails.</summary>
+    public static CudnnBackend ForPlanning(BackendOptions options) => new(options, null, null);
+
+    /// <inheritdoc/>
+    public override string Name => "cudnn";
+
+    /// <inheritdoc/>
+    public override string Description => _device is null
+        ? "without a device, for planning only"
+        : string.Create(CultureInfo.InvariantCulture,
+            $"cuDNN {_cudnn!.Version}, {_device.Name}, compute capability {_device.Major}.{_device.Minor}, driver for CUDA {CudaLibraries.CudaVersionText(_device.DriverVersion)}");
+
+    /// <inheritdoc/>
+    public override BackendTraits Traits => new(ChannelBlock: 8, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native);
+
+    /// <summary>The device; null when planning only.</summary>
+    internal CudaDevice? Device => _device;
+
+    /// <summary>Address of the step's numbers on the device.</summary>
+    internal nint StepState => _stepState;
+
+    /// <summary>Address of zeroed counters on the device.</summary>
+    internal nint CounterArray => _counters;
+
+    internal int Multiprocessors => _device?.Multiprocessors ?? PlannedMultiprocessors;
+
+    /// <inheritdoc/>
+    public override bool Supports(Precision precision, out string reason)
+    {
+        int needed = precision switch { Precision.Tf32 or Precision.Bf16 => 8, Precision.Fp16 => 7, _ => 0 };
+        reason = _device is null || _device.Major >= needed
+            ? ""
+            : string.Create(CultureInfo.InvariantCulture,
+                $"{_device.Name} has compute capability {_device.Major}.{_device.Minor}; {precision.Word()} needs {needed}.0. Use {(needed == 8 && _device.Major >= 7 ? "fp16 or fp32" : "fp32")}.");
+        return reason.Length == 0;
+    }
+
+    /// <inheritdoc/>
+    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike) => new CudnnBuffer(tensor, (CudnnBuffer?)parent);
+
+    /// <inheritdoc/>
+    public override DeviceMemory Allocate(long bytes) =>
+        new CudaDeviceMemory(_device ?? throw NoDevice(), Math.Max(bytes, 1));
+
+    /// <inheritdoc/>
+    public override RecordedKernels? Record(IReadOnlyList<Kernel> kernels) =>
+        _device is null || !_options.RecordSteps ? null : new CudnnRecordedKernels(this, [.. kernels.Cast<CudnnKernel>()]);
+
+    /// <summary>Enters the device and makes a step's numbers known to it. Before anything is enqueued.</summary>
+    internal void Begin(in StepContext context)
+    {
+        (_device ?? throw NoDevice()).Enter();
+        _choices.EndSearch();
+        if (context == _stepOnDevice)
+        {
+            return;
+        }
+
+        _setStep ??= new CudaLaunch(_device, _modules!.Function(DataType.Float32, "set_step"), 4, new LaunchShape(1, 1, 1, 1, 1, 0), () => "setting the step");
+        _setStep.Set(0, _stepState);
+        _setStep.Set(1, (uint)context.Step);
+        _setStep.Set(2, (uint)(context.Step >> 32));
+        _setStep.Set(3, context.LearningRate);
+        _setStep.Launch();
+        _stepOnDevice = context;
+    }
+
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            _choices.Dispose();
+            _uploads?.Dispose();
+            _modules?.Dispose();
+            _cudnn?.Dispose();
+            if (_device is not null)
+            {
+                FreeIfAny(_counters);
+                FreeIfAny(_stepState);
+                _device.Dispose();
+            }
+        }
+
+        base.Dispose(disposing);
+
+        void FreeIfAny(nint address)
+        {
+            if (address != 0)
+            {
+                _device.Free(address);
+            }
+        }
+    }
+
+    private static InvalidOperationException NoDevice() => new("This cudnn backend was made for planning, without a device; it cannot execute.");
+
+    private static CudnnBuffer Buffer(BufferMap buffers, Tensor tensor) => (CudnnBuffer)buffers[tensor];
+
+    private static CudnnBuffer? Optional(BufferMap buffers, Tensor? tensor) => tensor is null ? null : (CudnnBuffer)buffers[tensor];
+
+    /// <summary>A launch of one of our kernels, compiled for an element type of activations.</summary>
+    private CudnnLaunch Launch(string function, DataType type, in LaunchShape shape, string operation) =>
+        new(_device, _modules?.Function(type, function) ?? 0, shape, operation);
+
+    /// <summary>Which of a kernel's two forms: 16 bytes of channels per thread where number, strides and offsets allow it, else one.</summary>
+    private static string Form(string kernel, bool wide) => $"{kernel}_{(wide ? "wide" : "single")}";
+
+    private static bool IsWide(params ReadOnlySpan<CudnnBuffer?> activations)
+    {
+        foreach (CudnnBuffer? buffer in activations)
+        {
+            if (buffer is not null && !buffer.IsWide)
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
+
+    private static int Width(DataType type, bool wide) => !wide ? 1 : type.IsNarrow() ? 8 : 4;
+
+    /// <summary>Threads that share elements without minding which: a few blocks per multiprocessor, each thread taking several elements.</summary>
+    private LaunchShape Spread(long items) => new((int)Math.Clamp((items + 255) / 256, 1, Multiprocessors * 16), 1, 1, 256, 1, 0);
+
+    /// <summary>
+    /// Blocks that own columns: along x groups of <paramref name="width"/> columns per thread, along y as many blocks as share the rows, along z
+    /// <paramref name="layers"/>.
+    /// </summary>
+    private LaunchShape Columns(int columns, int rows, int width, int layers, int blocksPerMultiprocessor, int sharedFloatsPerThread)
+    {
+        int groups = (columns + width - 1) / width, lanes = 1;
+        while (lanes < 32 && lanes < groups)
+        {
+            lanes *= 2;
+        }
+
+        int x = (groups + lanes - 1) / lanes, height = 256 / lanes;
+        int wanted = Math.Max(1, Multiprocessors * blocksPerMultiprocessor / x / layers), most = (rows + height - 1) / height;
+        return new LaunchShape(x, layers > 1 ? 1 : Math.Min(Math.Min(wanted, most), 65535), layers, lanes, height, sharedFloatsPerThread * 256 * sizeof(float));
+    }
+}

@@ -1,0 +1,292 @@
+using System.Globalization;
+using HpcBatchNorm.Interop.Cuda;
+using HpcBatchNorm.Layers;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Backends.Cudnn;
+
+/// <content>
+/// Convolution and fully connected layers by cuDNN, a fully connected layer as a 1x1 convolution of one position. What cuDNN's descriptors cannot say
+/// (padding that differs between two sides and matters) or its engines refuse is computed by our own kernel, slowly; the plan shows it as native.
+/// </content>
+internal sealed partial class CudnnBackend
+{
+    /// <summary>A convolution as cuDNN sees it: the three tensors by their names in the forward pass.</summary>
+    private sealed record Problem(
+        CudnnPass Pass, DataType Type, Precision Precision, ConvolutionSpec Spec, int SrcStride, int DstStride, string Operation)
+    {
+        /// <summary>True where padding is the same on both sides, or what the other side has more or less is not reached by any window.</summary>
+        public bool HasEvenPadding =>
+            Window.Outputs(Spec.Src.H, Spec.KernelH, Spec.StrideH, Spec.PadTop, Spec.PadTop, Spec.DilationH) == Spec.Dst.H &&
+            Window.Outputs(Spec.Src.W, Spec.KernelW, Spec.StrideW, Spec.PadLeft, Spec.PadLeft, Spec.DilationW) == Spec.Dst.W;
+
+        public override string ToString() => string.Create(CultureInfo.InvariantCulture,
+            $"{Pass} {Precision.Word()} {Spec.Src} stride {SrcStride} -> {Spec.Dst} stride {DstStride} kernel {Spec.KernelH}x{Spec.KernelW} step {Spec.StrideH}x{Spec.StrideW} pad {Spec.PadTop}x{Spec.PadLeft} dilation {Spec.DilationH}x{Spec.DilationW} groups {Spec.Groups}");
+    }
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) =>
+        CreateForward(operation, buffers, operation.Spec, operation.Src, operation.Weights, operation.Bias, operation.Dst, operation.Relu);
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) =>
+        CreateBackwardData(operation, buffers, operation.Spec, operation.DiffDst, operation.Weights, operation.DiffSrc);
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(ConvolutionBackwardWeights operation, BufferMap buffers) =>
+        CreateBackwardWeights(operation, buffers, operation.Spec, operation.Src, operation.DiffDst, operation.DiffWeights, operation.DiffBias);
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(InnerProductForward operation, BufferMap buffers) =>
+        CreateForward(operation, buffers, AsConvolution(operation, operation.Spec, Buffer(buffers, operation.Src)), operation.Src, operation.Weights, operation.Bias, operation.Dst, false);
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(InnerProductBackwardData operation, BufferMap buffers) =>
+        CreateBackwardData(operation, buffers, AsConvolution(operation, operation.Spec, Buffer(buffers, operation.DiffSrc)), operation.DiffDst, operation.Weights, operation.DiffSrc);
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(InnerProductBackwardWeights operation, BufferMap buffers) =>
+        CreateBackwardWeights(operation, buffers, AsConvolution(operation, operation.Spec, Buffer(buffers, operation.Src)), operation.Src, operation.DiffDst, operation.DiffWeights, operation.DiffBias);
+
+    private static ConvolutionSpec AsConvolution(Operation operation, in InnerProductSpec spec, CudnnBuffer src)
+    {
+        if (spec.Src.Area > 1 && !src.IsDense)
+        {
+            throw new NotSupportedException($"{CudnnKernel.Describe(operation)}: '{src.Tensor.Name}' is a slice whose images are not contiguous.");
+        }
+
+        return new ConvolutionSpec(new Shape(spec.Src.N, spec.Src.ImageCount, 1, 1), spec.Outputs, 1, 1);
+    }
+
+    private CudnnKernel CreateForward(
+        Operation operation, BufferMap buffers, in ConvolutionSpec spec, Tensor src, Tensor weights, Tensor? bias, Tensor dst, bool relu)
+    {
+        CudnnBuffer s = Buffer(buffers, src), w = Buffer(buffers, weights), d = Buffer(buffers, dst);
+        CheckTypes(operation, s, w, d);
+        Problem problem = new(CudnnPass.Forward, src.DataType, buffers.Precision, spec, Stride(s, spec.Src), d.RowStride, CudnnKernel.Describe(operation));
+        (string implementation, long scratch, CudnnStep step) = Compute(problem, s, w, d);
+        List<CudnnStep> steps = [step];
+        if (bias is not null)
+        {
+            bool wide = IsWide(d);
+            steps.Add(Launch(Form("add_bias", wide), dst.DataType, Spread((long)d.Rows * d.Columns / Width(dst.DataType, wide)), problem.Operation)
+                .Matrix(d).Address(Buffer(buffers, bias)).Number(d.Rows).Number(d.Columns).Flag(relu));
+        }
+        else if (relu)
+        {
+            steps.Add(Activation(d, d, ActivationKind.Relu, problem.Operation));
+        }
+
+        long extra = steps.Count > 1 ? 2 * d.Tensor.Shape.Count * d.ElementBytes : 0;
+        return new CudnnKernel(this, operation, implementation, scratch, Traffic(s, w, d) + extra, [.. steps]);
+    }
+
+    private CudnnKernel CreateBackwardData(Operation operation, BufferMap buffers, in ConvolutionSpec spec, Tensor diffDst, Tensor weights, Tensor diffSrc)
+    {
+        CudnnBuffer d = Buffer(buffers, diffDst), w = Buffer(buffers, weights), s = Buffer(buffers, diffSrc);
+        CheckTypes(operation, d, w, s);
+        Problem problem = new(CudnnPass.BackwardData, diffDst.DataType, buffers.Precision, spec, Stride(s, spec.Src), d.RowStride, CudnnKernel.Describe(operation));
+        (string implementation, long scratch, CudnnStep step) = Compute(problem, w, d, s);
+        return new CudnnKernel(this, operation, implementation, scratch, Traffic(s, w, d), step);
+    }
+
+    private CudnnKernel CreateBackwardWeights(
+        Operation operation, BufferMap buffers, in ConvolutionSpec spec, Tensor src, Tensor diffDst, Tensor diffWeights, Tensor? diffBias)
+    {
+        CudnnBuffer s = Buffer(buffers, src), d = Buffer(buffers, diffDst), w = Buffer(buffers, diffWeights);
+        CheckTypes(operation, s, d);
+        Problem problem = new(CudnnPass.BackwardFilter, src.DataType, buffers.Precision, spec, Stride(s, spec.Src), d.RowStride, CudnnKernel.Describe(operation));
+
+        // cuDNN writes the gradient in the activations' type; the optimizer wants single precision.
+        long narrow = src.DataType.IsNarrow() ? (w.Tensor.Shape.Count * 2 + 255) & ~255L : 0;
+        (string implementation, long scratch, CudnnStep step) = Compute(problem, s, d, w, narrow);
+        List<CudnnStep> steps = [step];
+        if (narrow > 0 && step is not CudnnLaunch)
+        {
+            int rows = (int)(w.Tensor.Shape.Count / w.Columns);
+            steps.Add(Launch("copy_to_float", src.DataType, Spread(w.Tensor.Shape.Count), problem.Operation)
+                .Scratch().Number((uint)w.Columns).Address(w).Number((uint)w.Columns).Number(rows).Number(w.Columns));
+        }
+
+        if (diffBias is not null)
+        {
+            bool wide = IsWide(d);
+            int width = Width(diffDst.DataType, wide);
+            LaunchShape shape = Columns(d.Columns, d.Rows, width, 1, blocksPerMultiprocessor: 2, sharedFloatsPerThread: width);
+            long partials = (scratch + 255) & ~255L;
+            steps.Add(Launch(Form("column_sums", wide), diffDst.DataType, shape, problem.Operation)
+                .Matrix(d).Number(d.Columns).Number(d.Rows).Scratch(partials).Number(_counters).Address(Buffer(buffers, diffBias)));
+            scratch = partials + (long)shape.GridY * d.Columns * sizeof(float);
+        }
+
+        return new CudnnKernel(this, operation, implementation, scratch, Traffic(s, w, d), [.. steps]);
+    }
+
+    /// <summary>
+    /// The computation of c from a and b (in cuDNN's order of the pass) and the scratch memory it needs, of which the first <paramref name="narrow"/> bytes
+    /// take the result in cuDNN's place of c.
+    /// </summary>
+    private (string Implementation, long Scratch, CudnnStep Step) Compute(Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, long narrow = 0)
+    {
+        if (!problem.HasEvenPadding)
+        {
+            return Direct(problem, a, b, c);
+        }
+
+        if (_device is null)
+        {
+            return ("cudnn, chosen by search on the device", narrow, new CudnnCall(_ => { }));
+        }
+
+        CudnnConvolution convolution = Describe(problem);
+        try
+        {
+            int? math = problem.Precision == Precision.Fp32 ? CudnnApi.MathFma : null;
+            string key = string.Create(CultureInfo.InvariantCulture, $"{problem} on {_device.Name} with cuDNN {_cudnn!.Version}");
+            long size = problem.Type.Bytes();
+            (long A, long B, long C) bytes = (Span(a) * size, Span(b) * size, Span(c) * size);
+            if (_choices.Choose(_device, convolution, key, bytes, math) is not { } choice)
+            {
+                convolution.Dispose();
+                return Direct(problem, a, b, c);
+            }
+
+            convolution.Use(choice);
+            string name = FormattableString.Invariant($"cudnn {AlgorithmName(problem.Pass, choice.Algorithm)}{(choice.MathType == CudnnApi.MathFma ? "" : " tensor-core")}");
+            return (name, narrow + choice.WorkspaceBytes, new CudnnCall(
+                scratch => convolution.Execute(a.Address, b.Address, narrow > 0 ? scratch : c.Address, choice.Algorithm, scratch + (nint)narrow, choice.WorkspaceBytes), convolution));
+        }
+        catch (NotSupportedException)
+        {
+            convolution.Dispose();
+            return Direct(problem, a, b, c);
+        }
+        catch
+        {
+            convolution.Dispose();
+            throw;
+        }
+    }
+
+    private CudnnConvolution Describe(Problem problem)
+    {
+        ConvolutionSpec spec = problem.Spec;
+        int type = problem.Type switch { DataType.BFloat16 => CudnnApi.BFloat16, DataType.Float16 => CudnnApi.Half, _ => CudnnApi.Float };
+        int math = problem.Precision switch { Precision.Fp32 => CudnnApi.MathFma, Precision.Tf32 => CudnnApi.MathDefault, _ => CudnnApi.MathTensorOp };
+        List<IDisposable> made = [];
+        try
+        {
+            CudnnDescriptor src = Keep(_cudnn!.Tensor(type, spec.Src.N, spec.Src.C, spec.Src.H, spec.Src.W, problem.SrcStride, problem.Operation));
+            CudnnDescriptor dst = Keep(_cudnn.Tensor(type, spec.Dst.N, spec.Dst.C, spec.Dst.H, spec.Dst.W, problem.DstStride, problem.Operation));
+            CudnnDescriptor weights = Keep(_cudnn.Filter(type, spec.OutputChannels, spec.Src.C / spec.Groups, spec.KernelH, spec.KernelW, problem.Operation));
+            CudnnDescriptor convolution = Keep(_cudnn.Convolution(
+                spec.PadTop, spec.PadLeft, spec.StrideH, spec.StrideW, spec.DilationH, spec.DilationW, spec.Groups, math, problem.Operation));
+            (CudnnDescriptor a, CudnnDescriptor b, CudnnDescriptor c) = problem.Pass switch
+            {
+                CudnnPass.Forward => (src, weights, dst),
+                CudnnPass.BackwardData => (weights, dst, src),
+                _ => (src, dst, weights),
+            };
+            return new CudnnConvolution(_cudnn, problem.Pass, a, b, convolution, c, problem.Operation);
+        }
+        catch
+        {
+            made.ForEach(m => m.Dispose());
+            throw;
+        }
+
+        CudnnDescriptor Keep(CudnnDescriptor descriptor)
+        {
+            made.Add(descriptor);
+            return descriptor;
+        }
+    }
+
+    /// <summary>By our own kernel.</summary>
+    private (string Implementation, long Scratch, CudnnStep Step) Direct(Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c)
+    {
+        ConvolutionSpec spec = problem.Spec;
+        ReadOnlySpan<int> numbers =
+        [
+            spec.Src.N, spec.Src.H, spec.Src.W, spec.Src.C, spec.Dst.H, spec.Dst.W, spec.Dst.C, spec.KernelH, spec.KernelW, spec.StrideH, spec.StrideW,
+            spec.PadTop, spec.PadLeft, spec.DilationH, spec.DilationW, spec.Groups,
+        ];
+        CudnnLaunch launch = problem.Pass switch
+        {
+            CudnnPass.Forward => Launch("convolution_forward", problem.Type, Spread(spec.Dst.Count), problem.Operation)
+                .Address(a).Number((uint)problem.SrcStride).Address(b).Address(c).Number((uint)problem.DstStride),
+            CudnnPass.BackwardData => Launch("convolution_backward_data", problem.Type, Spread(spec.Src.Count), problem.Operation)
+                .Address(b).Number((uint)problem.DstStride).Address(a).Address(c).Number((uint)problem.SrcStride),
+            _ => Launch("convolution_backward_weights", problem.Type, new LaunchShape((int)spec.Weights.Count, 1, 1, 256, 1, 256 * sizeof(float)), problem.Operation)
+                .Address(a).Number((uint)problem.SrcStride).Address(b).Number((uint)problem.DstStride).Address(c),
+        };
+        return ("native direct", 0, launch.Numbers(numbers));
+    }
+
+    /// <summary>cuDNN's names of its algorithms.</summary>
+    private static string AlgorithmName(CudnnPass pass, int algorithm) => pass switch
+    {
+        CudnnPass.Forward => algorithm switch
+        {
+            0 => "implicit-gemm",
+            1 => "implicit-precomp-gemm",
+            2 => "gemm",
+            3 => "direct",
+            4 => "fft",
+            5 => "fft-tiling",
+            6 => "winograd",
+            7 => "winograd-nonfused",
+            _ => FormattableString.Invariant($"forward-{algorithm}"),
+        },
+        CudnnPass.BackwardData => algorithm switch
+        {
+            0 => "algo-0",
+            1 => "algo-1",
+            2 => "fft",
+            3 => "fft-tiling",
+            4 => "winograd",
+            5 => "winograd-nonfused",
+            _ => FormattableString.Invariant($"data-{algorithm}"),
+        },
+        _ => algorithm switch
+        {
+            0 => "algo-0",
+            1 => "algo-1",
+            2 => "fft",
+            3 => "algo-3",
+            4 => "winograd",
+            5 => "winograd-nonfused",
+            6 => "fft-tiling",
+            _ => FormattableString.Invariant($"filter-{algorithm}"),
+        },
+    };
+
+    /// <summary>The distance of a convolution's source rows: the buffer's, except where a fully connected layer takes a whole image as one row.</summary>
+    private static int Stride(CudnnBuffer buffer, Shape shape) => buffer.Columns == shape.C ? buffer.RowStride : shape.C;
+
+    /// <summary>Elements from the first to the last of a tensor.</summary>
+    private static long Span(CudnnBuffer buffer) => (long)buffer.Rows * buffer.RowStride;
+
+    private static long Traffic(params ReadOnlySpan<CudnnBuffer> buffers)
+    {
+        long bytes = 0;
+        foreach (CudnnBuffer buffer in buffers)
+        {
+            bytes += buffer.Tensor.Shape.Count * buffer.ElementBytes;
+        }
+
+        return bytes;
+    }
+
+    private static void CheckTypes(Operation operation, CudnnBuffer first, params ReadOnlySpan<CudnnBuffer> others)
+    {
+        foreach (CudnnBuffer other in others)
+        {
+            if (other.Tensor.DataType != first.Tensor.DataType)
+            {
+                throw new NotSupportedException(
+                    $"{CudnnKernel.Describe(operation)}: '{first.Tensor.Name}' is {first.Tensor.DataType} but '{other.Tensor.Name}' is {other.Tensor.DataType}; cuDNN wants one type.");
+            }
+        }
+    }
+}
