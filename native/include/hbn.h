@@ -344,6 +344,8 @@ typedef struct hbn_optimizer_desc {
     float weight_decay;
     float maximum_norm; /* clip */
     float decay;        /* average */
+    int32_t count;      /* accumulate: micro-batches */
+    int32_t reserved;
 } hbn_optimizer_desc;
 
 /*
@@ -358,6 +360,12 @@ HBN_API hbn_status hbn_convert_create(hbn_engine* engine, const hbn_tensor* tens
 /* gradient_scale = min(1, maximum_norm / norm), 1 when norm is 0. Tensors: gradient_scale, norm, gradient... */
 HBN_API hbn_status hbn_clip_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
                                    hbn_plan** plan) HBN_NOEXCEPT;
+/*
+ * sum = gradient / count when the step is a multiple of count, else sum + gradient / count. Tensors: (gradient, sum) repeated; each two
+ * share one physical layout.
+ */
+HBN_API hbn_status hbn_accumulate_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                         hbn_plan** plan) HBN_NOEXCEPT;
 /* average = decay * average + (1 - decay) * source. Tensors: (source, average) repeated; each two share one physical layout. */
 HBN_API hbn_status hbn_average_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
                                       hbn_plan** plan) HBN_NOEXCEPT;

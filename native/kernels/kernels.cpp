@@ -20,6 +20,7 @@ namespace {
 #define HBN_JOIN(a, b) HBN_JOIN2(a, b)
 
 extern const Kernels HBN_JOIN(kernels_, HBN_ISA) = {
-    batch_norm_forward, batch_norm_backward, batch_norm_mask, copy, sum, zero_padding, dropout, input, loss, sgd, sum_of_squares, average};
+    batch_norm_forward, batch_norm_backward, batch_norm_mask, copy, sum, zero_padding, dropout, input, loss, sgd,
+    sum_of_squares,     accumulate,          average};
 
 } // namespace hbn

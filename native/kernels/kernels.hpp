@@ -115,6 +115,8 @@ struct Kernels {
     void (*loss)(const Loss&);
     void (*sgd)(const Sgd&);
     double (*sum_of_squares)(const float* values, int64_t count);
+    // sum = (first ? 0 : sum) + factor * gradient
+    void (*accumulate)(float* sum, const float* gradient, int64_t count, float factor, bool first);
     void (*average)(float* average, const float* source, int64_t count, float decay);
 };
 

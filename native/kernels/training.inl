@@ -121,6 +121,20 @@ static double sum_of_squares(const float* values, int64_t count) {
     return total;
 }
 
+static void accumulate(float* __restrict sum, const float* __restrict gradient, int64_t count, float factor, bool first) {
+    if (first) {
+#pragma omp parallel for simd schedule(static) if (count >= kParallelElements)
+        for (int64_t i = 0; i < count; i++) {
+            sum[i] = factor * gradient[i];
+        }
+        return;
+    }
+#pragma omp parallel for simd schedule(static) if (count >= kParallelElements)
+    for (int64_t i = 0; i < count; i++) {
+        sum[i] += factor * gradient[i];
+    }
+}
+
 static void average(float* average, const float* source, int64_t count, float decay) {
     const float rest = 1.0f - decay;
 #pragma omp parallel for simd schedule(static) if (count >= kParallelElements)

@@ -93,6 +93,23 @@ struct ClipPlan final : GroupPlan {
     }
 };
 
+struct AccumulatePlan final : GroupPlan {
+    AccumulatePlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d)
+        : GroupPlan(std::move(e), std::move(t), d) {
+        require(d.count >= 1, "count must be at least 1");
+        for (size_t i = 0; i < tensors.size(); i += 2) {
+            pair(i, 2);
+        }
+    }
+
+    void execute(void* const* a, char*, int64_t step, float) override {
+        for (size_t i = 0; i < tensors.size(); i += 2) {
+            engine->kernels->accumulate(floats(i + 1, a), floats(i, a), at(i).physical_count(), 1.0f / static_cast<float>(desc.count),
+                                        step % desc.count == 0);
+        }
+    }
+};
+
 struct AveragePlan final : GroupPlan {
     AveragePlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d) : GroupPlan(std::move(e), std::move(t), d) {
         for (size_t i = 0; i < tensors.size(); i += 2) {
@@ -170,6 +187,12 @@ hbn_status hbn_clip_create(hbn_engine* engine, const hbn_optimizer_desc* desc, c
 
 hbn_status hbn_convert_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) noexcept {
     return create_plan<ConvertPlan>(engine, tensors, count, plan, {{"parameter"}, {"copy"}}, 2);
+}
+
+hbn_status hbn_accumulate_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                 hbn_plan** plan) noexcept {
+    return create_plan<AccumulatePlan>(engine, tensors, count, plan, {{"gradient"}, {"sum"}}, 2,
+                                       Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
 }
 
 hbn_status hbn_average_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,

@@ -17,6 +17,11 @@ internal static unsafe partial class Hbn
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    public static partial int hbn_accumulate_create(
+        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+
+    [LibraryImport(Library)]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_average_create(
         HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
 
@@ -35,4 +40,6 @@ internal struct HbnOptimizerDesc
     public float WeightDecay;
     public float MaximumNorm;
     public float Decay;
+    public int Count;
+    public int Reserved;
 }

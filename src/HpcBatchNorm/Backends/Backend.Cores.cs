@@ -69,6 +69,9 @@ public abstract partial class Backend
     /// <summary>Creates the kernel of gradient clipping.</summary>
     protected abstract Kernel CreateCore(ClipGradients operation, BufferMap buffers);
 
+    /// <summary>Creates the kernel of gradient accumulation.</summary>
+    protected abstract Kernel CreateCore(AccumulateGradients operation, BufferMap buffers);
+
     /// <summary>Creates the kernel of weight averaging.</summary>
     protected abstract Kernel CreateCore(UpdateAverage operation, BufferMap buffers);
 

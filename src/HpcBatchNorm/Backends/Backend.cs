@@ -93,6 +93,7 @@ public abstract partial class Backend : IDisposable
             Softmax o => CreateCore(o, buffers),
             SgdUpdate o => CreateCore(o, buffers),
             ClipGradients o => CreateCore(o, buffers),
+            AccumulateGradients o => CreateCore(o, buffers),
             UpdateAverage o => CreateCore(o, buffers),
             ConvertParameters o => CreateCore(o, buffers),
             _ => throw new NotSupportedException($"No backend knows the operation '{operation.Kind}'."),

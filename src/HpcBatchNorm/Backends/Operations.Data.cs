@@ -167,6 +167,32 @@ public sealed record ClipGradients(string Name, IReadOnlyList<Tensor> Gradients,
     }
 }
 
+/// <summary>
+/// sum = gradient / Count at the first of Count micro-batches, sum + gradient / Count at the others, for every pair: after the last one the sums hold the
+/// mean gradient. A micro-batch is the first when <see cref="StepContext.Step"/> is a multiple of Count.
+/// </summary>
+public sealed record AccumulateGradients(string Name, IReadOnlyList<Tensor> Gradients, IReadOnlyList<Tensor> Sums, int Count) : Operation(Name)
+{
+    /// <inheritdoc/>
+    public override string Kind => "accumulate gradients";
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Reads => Gradients.Concat(Sums);
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Writes => Sums;
+
+    /// <inheritdoc/>
+    public override void Validate()
+    {
+        TensorGroups.CheckSame(this, Gradients, Sums);
+        if (Count < 1)
+        {
+            throw new ArgumentException($"{Kind} '{Name}': the number of micro-batches is {Count}; it must be at least 1.");
+        }
+    }
+}
+
 /// <summary>average = Decay*average + (1-Decay)*source for every pair: weight averaging, running statistics included.</summary>
 public sealed record UpdateAverage(string Name, IReadOnlyList<Tensor> Sources, IReadOnlyList<Tensor> Averages, float Decay) : Operation(Name)
 {

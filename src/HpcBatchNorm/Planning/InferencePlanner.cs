@@ -50,7 +50,7 @@ internal sealed class InferencePlanner : PlanBuilder
         Tensor logits = Value(Network.Loss.Inputs[0]);
         var probabilities = new Tensor("probabilities", logits.Shape, TensorRole.Result);
         Emit(new Softmax(Network.Loss.Name, AsLogits(logits), probabilities));
-        return Finish(pixels!, null, null, probabilities);
+        return Finish(Operations.Count, pixels!, null, null, probabilities);
     }
 
     private void EmitNode(Node node)

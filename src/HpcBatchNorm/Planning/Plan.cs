@@ -17,7 +17,7 @@ public sealed class Plan
 {
     internal Plan(
         Network network, NetworkShapes shapes, SessionOptions options, BackendTraits traits, IReadOnlyList<Operation> operations,
-        IReadOnlyList<StateTensor> state, IReadOnlyDictionary<string, int> fusions, Tensor pixels, Tensor? labels, Tensor? loss, Tensor probabilities)
+        IReadOnlyList<StateTensor> state, IReadOnlyDictionary<string, int> fusions, int updateStart, Tensor pixels, Tensor? labels, Tensor? loss, Tensor probabilities)
     {
         Network = network;
         Shapes = shapes;
@@ -26,6 +26,7 @@ public sealed class Plan
         Operations = operations;
         State = state;
         Fusions = fusions;
+        UpdateStart = updateStart;
         Pixels = pixels;
         Labels = labels;
         Loss = loss;
@@ -47,6 +48,11 @@ public sealed class Plan
 
     /// <summary>What to do, in order.</summary>
     public IReadOnlyList<Operation> Operations { get; }
+
+    /// <summary>
+    /// Number of the first operation of the update. Those before it are executed for every micro-batch, those from it on once per step; all of them at inference.
+    /// </summary>
+    public int UpdateStart { get; }
 
     /// <summary>Persistent tensors: parameters, momenta, running statistics, averages.</summary>
     public IReadOnlyList<StateTensor> State { get; }

@@ -40,6 +40,11 @@ public sealed class PreparedPlan : IDisposable
         try
         {
             _kernels = backend.CreateKernels(plan.Operations, _buffers);
+            foreach (StateTensor entry in plan.State)
+            {
+                _ = _buffers[entry.Tensor.Root]; // state that no operation touches (momenta of what is frozen) has a place too
+            }
+
             _scratchOffsets = new long[_kernels.Count];
             LayOutArena();
             LayOutState();

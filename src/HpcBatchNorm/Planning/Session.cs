@@ -47,7 +47,10 @@ public class Session : IDisposable
     public DeviceMemory Arena { get; }
 
     /// <summary>Executes all operations once.</summary>
-    public void Execute(in StepContext context)
+    public void Execute(in StepContext context) => Execute(0, Prepared.Kernels.Count, context);
+
+    /// <summary>Executes operations <paramref name="first"/> to <paramref name="end"/> - 1.</summary>
+    private protected void Execute(int first, int end, in StepContext context)
     {
         if (_recorded is not null)
         {
@@ -56,7 +59,7 @@ public class Session : IDisposable
         }
 
         IReadOnlyList<Kernel> kernels = Prepared.Kernels;
-        for (int i = 0; i < kernels.Count; i++)
+        for (int i = first; i < end; i++)
         {
             kernels[i].Execute(context);
         }

@@ -8,7 +8,7 @@ public abstract record SessionOptions
     /// <summary>What it computes in; activations and their gradients have the 16-bit type of <see cref="Precision.Bf16"/> and <see cref="Precision.Fp16"/>.</summary>
     public Precision Precision { get; init; }
 
-    /// <summary>Images per step.</summary>
+    /// <summary>Images per forward pass; in training per micro-batch, see <see cref="TrainingOptions.Accumulate"/>.</summary>
     public int Batch { get; init; } = 32;
 
     /// <summary>Image rows.</summary>
@@ -51,6 +51,14 @@ public sealed record TrainingOptions : SessionOptions
     /// <summary>Gradients are scaled down to this global norm when they exceed it; 0 means no clipping.</summary>
     public float ClipNorm { get; init; }
 
+    /// <summary>
+    /// Micro-batches of <see cref="SessionOptions.Batch"/> images whose mean gradient makes one update. Batch normalization sees one micro-batch at a time.
+    /// </summary>
+    public int Accumulate { get; init; } = 1;
+
+    /// <summary>Images per update.</summary>
+    public int ImagesPerStep => Batch * Accumulate;
+
     /// <summary>Decay of the moving average of parameters and running statistics; 0 means none is kept.</summary>
     public float AverageDecay { get; init; }
 
@@ -62,6 +70,9 @@ public sealed record TrainingOptions : SessionOptions
 
     /// <summary>Normalise with running statistics, held constant, instead of batch statistics.</summary>
     public bool FrozenStatistics { get; init; }
+
+    /// <summary>Where statistics are frozen, scale and shift do not learn either: batch normalization is a fixed affine map.</summary>
+    public bool FrozenScaleAndShift { get; init; }
 }
 
 /// <summary>Settings of an inference plan.</summary>

@@ -13,8 +13,9 @@ internal sealed partial class TrainingPlanner : PlanBuilder
 {
     private readonly TrainingOptions _options;
     private readonly Dictionary<Node, Action> _backward = [];
-    private readonly List<(Tensor Parameter, Tensor Gradient, ParameterKind Kind)> _learned = [];
+    private readonly List<(Tensor Parameter, Tensor Gradient, ParameterKind Kind, bool Frozen)> _learned = [];
     private readonly List<(Tensor Parameter, Tensor Copy)> _copies = [];
+    private readonly Dictionary<Tensor, Tensor> _sums = new(ReferenceEqualityComparer.Instance);
     private Tensor? _labels;
     private Tensor? _loss;
     private Tensor? _probabilities;
@@ -23,6 +24,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     private TrainingPlanner(Network network, TrainingOptions options, BackendTraits traits)
         : base(network, options, traits, network.Nodes)
     {
+        ArgumentOutOfRangeException.ThrowIfLessThan(options.Accumulate, 1);
         _options = options;
         FindGradientNeeds();
         FindParallelConvolutions();
@@ -57,17 +59,21 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         {
             if (_backward.TryGetValue(node, out Action? emit))
             {
+                int first = Operations.Count;
                 emit();
+                EmitAccumulation(first);
             }
         }
 
+        int updateStart = Operations.Count;
         EmitUpdate();
         if (_copies.Count > 0)
         {
+            updateStart++;
             Operations.Insert(0, new ConvertParameters("weights", [.. _copies.Select(c => c.Parameter)], [.. _copies.Select(c => c.Copy)]));
         }
 
-        return Finish(pixels!, _labels, _loss, _probabilities!);
+        return Finish(updateStart, pixels!, _labels, _loss, _probabilities!);
     }
 
     private void EmitForward(Node node)
@@ -259,8 +265,22 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     private Tensor Learn(Node node, string name, TensorLayout layout, out Tensor gradient)
     {
         Tensor parameter = AddState(node, name, layout);
-        gradient = Learn(parameter, State[^1].Source.Spec.Kind);
+        bool frozen = node.Layer is BatchNormLayer && _options.FrozenStatistics && _options.FrozenScaleAndShift;
+        gradient = Learn(parameter, State[^1].Source.Spec.Kind, frozen);
         return parameter;
+    }
+
+    /// <summary>
+    /// Adds the parameter gradients that operations from <paramref name="first"/> on write to their sums at once, so that a gradient's own memory is free
+    /// again: the sums take the room that all gradients together took.
+    /// </summary>
+    private void EmitAccumulation(int first)
+    {
+        Tensor[] gradients = [.. Operations.Skip(first).SelectMany(o => o.Writes).Where(_sums.ContainsKey)];
+        if (gradients.Length > 0)
+        {
+            Emit(new AccumulateGradients(Operations[first].Name, gradients, [.. gradients.Select(g => _sums[g])], _options.Accumulate));
+        }
     }
 
     /// <summary>What convolutions and fully connected layers multiply: the weights, or a copy in the activations' 16-bit type.</summary>
@@ -276,11 +296,18 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         return copy;
     }
 
-    /// <summary>Has the optimizer update a parameter; returns the tensor its gradient is wanted in.</summary>
-    private Tensor Learn(Tensor parameter, ParameterKind kind)
+    /// <summary>Has the optimizer update a parameter, unless it is frozen; returns the tensor its gradient is wanted in.</summary>
+    private Tensor Learn(Tensor parameter, ParameterKind kind, bool frozen = false)
     {
         var gradient = new Tensor($"{parameter.Name}.diff", parameter.Shape, TensorRole.ParameterGradient, parameter.Layout) { LayoutLike = Like(parameter) };
-        _learned.Add((parameter, gradient, kind));
+        Tensor learnedFrom = gradient;
+        if (_options.Accumulate > 1 && !frozen)
+        {
+            learnedFrom = new Tensor($"{gradient.Name}.mean", parameter.Shape, TensorRole.GradientSum, parameter.Layout) { LayoutLike = Like(parameter) };
+            _sums.Add(gradient, learnedFrom);
+        }
+
+        _learned.Add((parameter, learnedFrom, kind, frozen));
         return gradient;
     }
 
@@ -293,7 +320,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         {
             gradientScale = new Tensor("gradient_scale", Shape.Vector(1), TensorRole.Result);
             var norm = new Tensor("gradient_norm", Shape.Vector(1), TensorRole.Result);
-            Emit(new ClipGradients("clip", [.. _learned.Select(l => l.Gradient)], gradientScale, norm, _options.ClipNorm));
+            Emit(new ClipGradients("clip", [.. _learned.Where(l => !l.Frozen).Select(l => l.Gradient)], gradientScale, norm, _options.ClipNorm));
         }
 
         StateTensor[] persistent = [.. State];
@@ -306,9 +333,20 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             }
 
             List<Tensor> momenta = [];
-            foreach ((Tensor parameter, _, _) in group)
+            foreach ((Tensor parameter, _, _, bool frozen) in group)
             {
-                momenta.Add(AddTwin(persistent, parameter, TensorRole.Momentum));
+                // What is frozen keeps its momentum in the state: checkpoints are the same, and learning can go on later.
+                Tensor momentum = AddTwin(persistent, parameter, TensorRole.Momentum);
+                if (!frozen)
+                {
+                    momenta.Add(momentum);
+                }
+            }
+
+            group = [.. group.Where(g => !g.Frozen)];
+            if (group.Length == 0)
+            {
+                continue;
             }
 
             float decay = kind == ParameterKind.Weights || _options.DecayScaleAndShift ? _options.WeightDecay : 0;

@@ -30,23 +30,62 @@ public sealed class TrainingSession : Session
     /// <summary>Persistent tensors in plan order: parameters, running statistics, momenta, averages. A checkpoint holds exactly these.</summary>
     public IReadOnlyList<StateTensor> State => Plan.State;
 
+    /// <summary>
+    /// Ends this session and returns another with other options and the same state, bit for bit. The options may differ in anything that leaves the
+    /// persistent tensors as they are: not in <see cref="TrainingOptions.AverageDecay"/> between 0 and more.
+    /// </summary>
+    public TrainingSession Continue(TrainingOptions options)
+    {
+        float[][] values = [.. State.Select(s => new float[s.Tensor.Shape.Count])];
+        for (int i = 0; i < values.Length; i++)
+        {
+            Read(State[i].Tensor, values[i]);
+        }
+
+        (Backend backend, Network network) = (Backend, Plan.Network);
+        Dispose(); // first, so that the memory of both is never needed at once
+        var next = new TrainingSession(backend, network, options);
+        for (int i = 0; i < values.Length; i++)
+        {
+            next.Write(next.State[i].Tensor, values[i]);
+        }
+
+        return next;
+    }
+
     /// <summary>Plans training without making it live.</summary>
     public static Plan PlanFor(BackendTraits traits, Network network, TrainingOptions options) => TrainingPlanner.Plan(network, options, traits);
 
     /// <summary>
-    /// One step: forward, backward, update. <paramref name="pixels"/> are Batch x Height x Width x Channels bytes (NHWC), <paramref name="labels"/> one
-    /// class index per image. Returns the main head's mean loss over the batch, before the update.
+    /// One step: forward and backward for each of <see cref="TrainingOptions.Accumulate"/> micro-batches, then one update with the mean gradient.
+    /// <paramref name="pixels"/> are Accumulate x Batch x Height x Width x Channels bytes (NHWC), <paramref name="labels"/> one class index per image.
+    /// Returns the main head's mean loss over all of them, before the update. Micro-batch k of step s is number s * Accumulate + k to operations that
+    /// depend on the step (dropout, batch renormalization).
     /// </summary>
     public float Step(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels, in StepContext context)
     {
-        Write(Plan.Pixels, pixels);
-        Write(Plan.Labels!, labels);
-        Execute(context);
-        Read(Plan.Loss!, _loss);
-        return _loss[0];
+        int count = Options.Accumulate;
+        if (pixels.Length % count != 0 || labels.Length % count != 0)
+        {
+            throw new ArgumentException($"{pixels.Length} bytes and {labels.Length} labels are not {count} micro-batches of equal length.");
+        }
+
+        int bytes = pixels.Length / count, images = labels.Length / count;
+        double loss = 0;
+        for (int k = 0; k < count; k++)
+        {
+            Write(Plan.Pixels, pixels.Slice(k * bytes, bytes));
+            Write(Plan.Labels!, labels.Slice(k * images, images));
+            Execute(0, Plan.UpdateStart, context with { Step = context.Step * count + k });
+            Read(Plan.Loss!, _loss);
+            loss += _loss[0];
+        }
+
+        Execute(Plan.UpdateStart, Plan.Operations.Count, context);
+        return (float)(loss / count);
     }
 
-    /// <summary>Class probabilities of the last step, Batch x classes, before its update.</summary>
+    /// <summary>Class probabilities of the last step's last micro-batch, Batch x classes, before the update.</summary>
     public void ReadProbabilities(Span<float> probabilities) => Read(Plan.Probabilities, probabilities);
 
     /// <summary>

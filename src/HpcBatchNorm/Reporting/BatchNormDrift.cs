@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Planning;
@@ -30,14 +31,15 @@ internal sealed class BatchNormDrift
 
     private const double Quiet = 1e-6;
 
-    private readonly Session _session;
+    private Session _session;
+    private Dictionary<string, Tensor> _current;
     private readonly string _folder;
     private readonly List<(string Layer, Tensor Mean, Tensor Variance)> _layers = [];
     private readonly Dictionary<Tensor, float[]> _before = new(ReferenceEqualityComparer.Instance);
 
     public BatchNormDrift(TrainingSession session, string run, long firstStep, long evaluatedStep)
     {
-        _session = session;
+        Follow(session);
         _folder = Path.Combine(run, Folder);
         const string MeanSuffix = ".running_mean", VarianceSuffix = ".running_variance";
         Dictionary<string, Tensor> statistics = session.State.Where(s => s.Tensor.Role == TensorRole.RunningStatistic).ToDictionary(s => s.Source.Name, s => s.Tensor);
@@ -66,6 +68,14 @@ internal sealed class BatchNormDrift
 
     /// <summary>The step <see cref="Measure(long)"/> compares with; 0 when there is none yet.</summary>
     public long SinceStep { get; private set; }
+
+    /// <summary>From now on the statistics are those of another session, which goes on where the last one ended.</summary>
+    [MemberNotNull(nameof(_session), nameof(_current))]
+    public void Follow(TrainingSession session)
+    {
+        _session = session;
+        _current = session.State.Where(s => s.Tensor.Role == TensorRole.RunningStatistic).ToDictionary(s => s.Tensor.Name, s => s.Tensor);
+    }
 
     /// <summary>Compares the statistics now with those of the last call, in the network's order, and remembers them.</summary>
     public IReadOnlyList<LayerDrift> Measure(long step)
@@ -113,7 +123,7 @@ internal sealed class BatchNormDrift
     private float[] Read(Tensor tensor)
     {
         float[] values = new float[tensor.Shape.Count];
-        _session.Read(tensor, values);
+        _session.Read(_current[tensor.Name], values);
         return values;
     }
 

@@ -34,6 +34,9 @@ internal sealed class RunRecorder : IDisposable
     /// <summary>The report's file.</summary>
     public string ReportPath => _run.ReportPath;
 
+    /// <summary>The run goes on in another session.</summary>
+    public void Follow(TrainingSession session) => _drift.Follow(session);
+
     /// <summary>The run is about to begin.</summary>
     public void Started(IReadOnlyList<(string Name, string Value)> facts, long firstStep, long totalSteps, long stepsPerEpoch) =>
         _run.WriteStart($"{_config.Model}, {_config.Name}", facts, firstStep, totalSteps, stepsPerEpoch, _elapsedSeconds());
@@ -45,7 +48,7 @@ internal sealed class RunRecorder : IDisposable
         _events.Add("loss/train", report.MeanLoss);
         _events.Add("lr", report.LearningRate);
         _events.Add("throughput/samples_per_sec", report.ImagesPerSecond);
-        _events.Add("time/step", report.ImagesPerSecond > 0 ? _config.BatchSize / report.ImagesPerSecond : 0);
+        _events.Add("time/step", report.ImagesPerSecond > 0 ? _config.ImagesPerStep / report.ImagesPerSecond : 0);
         _events.Add("time/data_wait_share", report.DataWaitShare);
         _events.Add("memory/peak_mb", ProcessMemory.PeakMb());
         _events.Add("epoch", report.Epoch);

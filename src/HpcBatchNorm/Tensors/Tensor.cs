@@ -40,6 +40,9 @@ public enum TensorRole
     /// <summary>Gradient of the loss with respect to a parameter.</summary>
     ParameterGradient,
 
+    /// <summary>Mean of a parameter's gradients over the micro-batches of a step; outlives them, but no checkpoint keeps it.</summary>
+    GradientSum,
+
     /// <summary>The optimizer's velocity of a parameter. Persistent.</summary>
     Momentum,
 

@@ -29,16 +29,17 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer)
         using ImageDataset validation = ImageDataset.Open(_config.Data, DatasetSplit.Validation, indexing);
         CheckClasses(train, validation);
         Network network = NetworkCatalog.Create(_config.Model, _config.Network with { Classes = train.ClassCount });
-        long stepsPerEpoch = train.Count / _config.BatchSize;
+        long stepsPerEpoch = train.Count / _config.ImagesPerStep;
         if (stepsPerEpoch == 0)
         {
             throw new UserErrorException(FormattableString.Invariant(
-                $"'{train.Source}' has {train.Count} training images, fewer than a batch of {_config.BatchSize}; choose a smaller batch-size."));
+                $"'{train.Source}' has {train.Count} training images, fewer than the {_config.ImagesPerStep} of a step; choose a smaller batch-size{(_config.Optimizer.Accumulate > 1 ? " or accumulate" : "")}."));
         }
 
         long totalSteps = _config.Steps > 0 ? _config.Steps : Math.Max(1, (long)Math.Round(_config.Epochs * stepsPerEpoch));
         using Backend backend = Backend.Create(_config.Backend, _config.BackendOptions);
-        using var session = new TrainingSession(backend, network, SessionOptions());
+        var freezing = new BatchNormFreezing(_config, stepsPerEpoch);
+        using var session = new TrainingSession(backend, network, freezing.OptionsAt(SessionOptions(), run.Checkpoint?.Info.Step ?? 0));
         if (run.Checkpoint is Checkpoint checkpoint)
         {
             checkpoint.Restore(_config.Model, [.. session.State.Select(s => s.Tensor)], session.Write);

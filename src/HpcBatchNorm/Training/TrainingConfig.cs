@@ -85,6 +85,9 @@ public sealed class TrainingConfig
     /// <summary>Share of the first learning rate that a run with <see cref="ScheduleKind.Span"/> ends at.</summary>
     public double FinalLearningRateFraction { get; set; } = 0.086;
 
+    /// <summary>Epochs after which batch normalization is frozen (<see cref="TrainingOptions.FrozenStatistics"/>), 0 for never.</summary>
+    public double FreezeBatchNormAfter { get; set; }
+
     /// <summary>Momentum, weight decay, averaging and the like; batch, image size and seed are taken from the properties below.</summary>
     public TrainingOptions Optimizer { get; set; } = new() { WeightDecay = 2e-4f };
 
@@ -98,6 +101,9 @@ public sealed class TrainingConfig
 
     /// <summary>Images per forward and backward pass: what batch normalization sees together.</summary>
     public int BatchSize { get; set; } = 32;
+
+    /// <summary>Images per step: several batches where gradients are accumulated.</summary>
+    public int ImagesPerStep => BatchSize * Optimizer.Accumulate;
 
     /// <summary>Order of training images.</summary>
     public ShuffleMode Shuffle { get; set; } = ShuffleMode.Global;

@@ -21,7 +21,7 @@ internal sealed class TrainingLoop : IDisposable
     private readonly TrainingConfig _config;
     private readonly ITrainingObserver _observer;
     private readonly Network _network;
-    private readonly TrainingSession _session;
+    private readonly BatchNormFreezing _freezing;
     private readonly ImageDataset _validation;
     private readonly BatchLoader _loader;
     private readonly Evaluator _evaluator;
@@ -35,6 +35,7 @@ internal sealed class TrainingLoop : IDisposable
     private readonly long _stepsPerEpoch, _firstStep, _totalSteps;
     private readonly long _start = Stopwatch.GetTimestamp();
 
+    private TrainingSession _session;
     private long _step, _evaluatedStep, _bestStep;
     private double _bestTop1;
     private EvaluationResult? _lastEvaluation;
@@ -57,6 +58,7 @@ internal sealed class TrainingLoop : IDisposable
         _lastCheckpoint = resumed?.Path ?? "";
         _classNames = train.ClassNames;
         _schedule = new LearningRateSchedule(config, stepsPerEpoch, totalSteps);
+        _freezing = new BatchNormFreezing(config, stepsPerEpoch);
         if (config.Output.Length == 0)
         {
             config.Output = RunDirectory.NewPath(config, DateTime.Now);
@@ -124,6 +126,7 @@ internal sealed class TrainingLoop : IDisposable
 
     public void Dispose()
     {
+        _session.Dispose(); // another than the constructor's when batch normalization was frozen on the way
         _loader.Dispose();
         _recorder.Dispose();
         _run.Dispose();
@@ -131,6 +134,13 @@ internal sealed class TrainingLoop : IDisposable
 
     private float Step(CancellationToken stop)
     {
+        if (_freezing.BeginsAt(_step) && !_session.Options.FrozenStatistics)
+        {
+            _session = _session.Continue(_freezing.OptionsAt(_session.Options, _step));
+            _recorder.Follow(_session);
+            _observer.Note(FormattableString.Invariant($"batch normalization is frozen from step {_step} on."));
+        }
+
         long start = Stopwatch.GetTimestamp();
         Batch batch = _loader.Next(stop);
         float learningRate = _schedule.At(_step);
@@ -145,7 +155,7 @@ internal sealed class TrainingLoop : IDisposable
         bool log = _step % _config.LogEvery == 0 || _step == _totalSteps || !float.IsFinite(loss);
         var remaining = TimeSpan.FromSeconds(_all.Seconds / _all.Steps * (_totalSteps - _step));
         var report = new StepReport(
-            _step, _totalSteps, _stepsPerEpoch, loss, _log.MeanLoss, learningRate, _log.ImagesPerSecond(_config.BatchSize), _log.WaitShare, remaining, log);
+            _step, _totalSteps, _stepsPerEpoch, loss, _log.MeanLoss, learningRate, _log.ImagesPerSecond(_config.ImagesPerStep), _log.WaitShare, remaining, log);
         _observer.Stepped(report);
         if (log)
         {
@@ -180,7 +190,7 @@ internal sealed class TrainingLoop : IDisposable
 
     private bool IsFinalEvaluationDue()
     {
-        bool due = _config.EvalEvery > 0 && (_validation.Count <= LargeEvaluation || _validation.Count <= 10 * _totalSteps * _config.BatchSize);
+        bool due = _config.EvalEvery > 0 && (_validation.Count <= LargeEvaluation || _validation.Count <= 10 * _totalSteps * _config.ImagesPerStep);
         if (!due && _config.EvalEvery > 0)
         {
             _observer.Note(FormattableString.Invariant(
@@ -205,7 +215,7 @@ internal sealed class TrainingLoop : IDisposable
         _lastEvaluation = result;
         _lastTrainLoss = _epoch.MeanLoss;
         var report = new EvaluationReport(_step, (double)_step / _stepsPerEpoch, _epoch.MeanLoss, result, best);
-        _recorder.Evaluated(report, _schedule.At(_step - 1), _epoch.ImagesPerSecond(_config.BatchSize), _epoch.WaitShare);
+        _recorder.Evaluated(report, _schedule.At(_step - 1), _epoch.ImagesPerSecond(_config.ImagesPerStep), _epoch.WaitShare);
         _observer.Evaluated(report);
         NoteTroubles();
         _epoch = default;
@@ -287,7 +297,7 @@ internal sealed class TrainingLoop : IDisposable
         {
             Outcome = outcome,
             Steps = _step,
-            Images = _all.Steps * _config.BatchSize,
+            Images = _all.Steps * _config.ImagesPerStep,
             Seconds = _all.Seconds,
             DataWaitShare = _all.WaitShare,
             PeakMemoryMb = ProcessMemory.PeakMb(),
@@ -302,7 +312,12 @@ internal sealed class TrainingLoop : IDisposable
 
     private double Elapsed => Stopwatch.GetElapsedTime(_start).TotalSeconds;
 
-    private LoaderOptions TrainingLoading() => TrainingSetup.Loading(_config, _network) with { EndStep = _totalSteps };
+    private LoaderOptions TrainingLoading() => TrainingSetup.Loading(_config, _network) with
+    {
+        BatchSize = _config.ImagesPerStep,
+        EndStep = _totalSteps,
+        Prefetch = Math.Max(1, 3 / _config.Optimizer.Accumulate), // about as many images ahead as without accumulation
+    };
 
     private LoaderOptions EvaluationLoading() => EvaluationSetup.Loading(_config, _network);
 
@@ -320,7 +335,8 @@ internal sealed class TrainingLoop : IDisposable
             ("data", FormattableString.Invariant($"{train.Source}: {train.Layout}, {train.ClassCount} classes, {train.Count} + {_validation.Count} images")),
             ("learning rate", _schedule.Description),
             ("steps", FormattableString.Invariant(
-                $"{_totalSteps} of {_config.BatchSize} images, {(double)_totalSteps / _stepsPerEpoch:0.##} epochs of {_stepsPerEpoch} steps") + (_firstStep > 0 ? FormattableString.Invariant($"; going on after step {_firstStep}") : "")),
+                $"{_totalSteps} of {_config.ImagesPerStep} images, {(double)_totalSteps / _stepsPerEpoch:0.##} epochs of {_stepsPerEpoch} steps") + (_firstStep > 0 ? FormattableString.Invariant($"; going on after step {_firstStep}") : "")),
+            .. TrainingFacts.Of(_config, _network, _freezing),
             ("run", _config.Output),
         ];
     }

@@ -73,6 +73,11 @@ public static class TrainingSettings
             with { Aliases = ["--smoothing"] },
         Real("clip-norm", Optimizer, "Largest norm of all gradients together; 0 for no clipping", 0, Unbounded, c => c.Optimizer.ClipNorm, (c, v) => c.Optimizer = c.Optimizer with { ClipNorm = v })
             with { Aliases = ["--clip-grad"] },
+        Switch("freeze-bn", Optimizer, "Normalise with the running statistics, held constant (Frozen BN): for fine-tuning and last epochs",
+            c => c.Optimizer.FrozenStatistics, (c, v) => c.Optimizer = c.Optimizer with { FrozenStatistics = v }),
+        Real64("freeze-bn-after", Optimizer, "Epochs after which freeze-bn begins; 0 for never", 0, Unbounded, c => c.FreezeBatchNormAfter, (c, v) => c.FreezeBatchNormAfter = v),
+        Switch("freeze-scale-and-shift", Optimizer, "Where batch normalization is frozen, its scale and shift are too",
+            c => c.Optimizer.FrozenScaleAndShift, (c, v) => c.Optimizer = c.Optimizer with { FrozenScaleAndShift = v }),
         Real("average-decay", Optimizer, "Decay of the moving average of the weights that is evaluated; 0 for none", 0, 0.999999,
             c => c.Optimizer.AverageDecay, (c, v) => c.Optimizer = c.Optimizer with { AverageDecay = v }) with { Aliases = ["--model-ema-decay"] },
 
@@ -80,7 +85,11 @@ public static class TrainingSettings
             c => c.Data, (c, v) => c.Data = v) with { Aliases = ["--data-dir"] },
         Whole("image-size", Images, "Height and width of the network's input in pixels", 1, c => c.ImageSize, (c, v) => c.ImageSize = (int)v)
             with { Aliases = ["--img-size"] },
-        Whole("batch-size", Images, "Images per step", 1, c => c.BatchSize, (c, v) => c.BatchSize = (int)v) with { Aliases = ["-b"] },
+        Whole("batch-size", Images, "Images per forward and backward pass, which batch normalization sees together", 1,
+            c => c.BatchSize, (c, v) => c.BatchSize = (int)v) with { Aliases = ["-b"] },
+        Whole("accumulate", Images, "Passes of batch-size images whose mean gradient makes one step", 1,
+            c => c.Optimizer.Accumulate, (c, v) => c.Optimizer = c.Optimizer with { Accumulate = (int)v })
+            with { Aliases = ["--grad-accum-steps", "--gradient-accumulation-steps", "--iter-size"] },
         Choice("shuffle", Images, "Order of training images: a new one each epoch, over the whole set (global) or within shards only (shard, change 6), or by name (none)",
             c => c.Shuffle, (c, v) => c.Shuffle = v),
         Whole("shard-size", Images, "Images per shard for --shuffle shard, where the data set is not packed into shards", 1,
@@ -154,6 +163,11 @@ public static class TrainingSettings
         if (config.Schedule == ScheduleKind.Step && config.Milestones.Count == 0)
         {
             throw new UserErrorException("schedule: step needs milestones, the epochs after which the learning rate falls; for example 30,60,80.");
+        }
+
+        if (config.Optimizer.FrozenScaleAndShift && !config.Optimizer.FrozenStatistics && config.FreezeBatchNormAfter == 0)
+        {
+            throw new UserErrorException("freeze-scale-and-shift applies where batch normalization is frozen; set freeze-bn or freeze-bn-after too.");
         }
 
         if (config.Schedule is ScheduleKind.Cosine or ScheduleKind.Linear && config.MinimumLearningRate > config.LearningRate)

@@ -81,6 +81,18 @@ internal static partial class ErrorModel
         ];
     }
 
+    private static IEnumerable<OutputBound> Accumulated(AccumulateGradients o, OperationValues values)
+    {
+        Tolerance tolerance = Tolerances.Of(o.Kind, "sum");
+        bool first = values.Context.Step % o.Count == 0;
+        for (int k = 0; k < o.Gradients.Count; k++)
+        {
+            double[] sum = values.Inputs[o.Sums[k]];
+            yield return new OutputBound("sum", o.Sums[k], Map(values.Inputs[o.Gradients[k]],
+                (g, i) => tolerance.Bound(values.Kind, (first ? 0 : Math.Abs(sum[i])) + Math.Abs(g) / o.Count, 0, 1)));
+        }
+    }
+
     private static IEnumerable<OutputBound> Average(UpdateAverage o, OperationValues values)
     {
         Tolerance tolerance = Tolerances.Of(o.Kind, "average");

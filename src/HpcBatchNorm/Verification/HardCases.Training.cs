@@ -77,6 +77,25 @@ public static partial class HardCases
             yield return builder.Build();
         }
 
+        // The first micro-batch must not read what the sums hold: they start as NaN here.
+        foreach ((string name, int count, long step, bool first) in new[]
+        {
+            ("first", 3, 6L, true), ("second", 3, 7L, false), ("last", 4, 7L, false), ("late", 7, (1L << 33) + 1, false), ("alone", 1, 5L, true),
+        })
+        {
+            CaseBuilder builder = Case(precision, $"accumulate-gradients/{name}", InputKind.Random);
+            List<Tensor> gradients = [], sums = [];
+            foreach ((Shape shape, TensorLayout layout) in new[] { (new Shape(16, 17, 3, 3), TensorLayout.Plain), (Shape.Vector(33), TensorLayout.Blocked) })
+            {
+                gradients.Add(builder.Input($"gradient{gradients.Count}", shape, role: TensorRole.ParameterGradient, layout: layout));
+                sums.Add(first ? builder.Output($"sum{sums.Count}", shape, TensorRole.GradientSum, layout)
+                    : builder.Input($"sum{sums.Count}", shape, role: TensorRole.GradientSum, layout: layout));
+            }
+
+            builder.Add(new AccumulateGradients("accumulate", gradients, sums, count));
+            yield return builder.Build(context: new StepContext(step, 0));
+        }
+
         foreach (float decay in new[] { 0.9999f, 0.5f, 0f })
         {
             CaseBuilder builder = Case(precision, FormattableString.Invariant($"update-average/{decay}"), InputKind.Random);
@@ -87,7 +106,7 @@ public static partial class HardCases
         }
     }
 
-    /// <summary>The optimizer, clipping and averaging on weights in the layout a convolution chose: padding must not leak into norm or update.</summary>
+    /// <summary>The optimizer, accumulation, clipping and averaging on weights in the layout a convolution chose: padding must not leak into norm or update.</summary>
     private static VerificationCase ConvolutionStep(Precision precision)
     {
         CaseBuilder builder = Case(precision, "sgd/convolution-weights", InputKind.Random);
@@ -97,9 +116,11 @@ public static partial class HardCases
         ConvolutionBackwardWeights backward = builder.Operation<ConvolutionBackwardWeights>();
         Tensor momentum = builder.Input("momentum", spec.Weights, role: TensorRole.Momentum, layout: TensorLayout.Opaque, like: forward.Weights);
         Tensor average = builder.Input("average", spec.Weights, role: TensorRole.Average, layout: TensorLayout.Opaque, like: forward.Weights);
+        Tensor mean = builder.Output("meanGradient", spec.Weights, TensorRole.GradientSum, TensorLayout.Opaque, forward.Weights);
         Tensor scale = builder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain);
-        builder.Add(new ClipGradients("clip", [backward.DiffWeights], scale, builder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), 1f));
-        builder.Add(new SgdUpdate("sgd", [forward.Weights], [backward.DiffWeights], [momentum], scale, 0.9f, true, 1e-2f));
+        builder.Add(new AccumulateGradients("accumulate", [backward.DiffWeights], [mean], 2));
+        builder.Add(new ClipGradients("clip", [mean], scale, builder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), 1f));
+        builder.Add(new SgdUpdate("sgd", [forward.Weights], [mean], [momentum], scale, 0.9f, true, 1e-2f));
         builder.Add(new UpdateAverage("average", [forward.Weights], [average], 0.9f));
 
         // The new weights through the convolution again.

@@ -182,6 +182,9 @@ public static class Tolerances
         ("clip gradients", "norm") => new(3, 1, 3),
         ("clip gradients", "gradientScale") => new(4, 1, 4),
 
+        // rounded = |sum| + |gradient|/count: 1/count, the product, the sum.
+        ("accumulate gradients", "sum") => new(3, 0, 3),
+
         // rounded = |decay*average| + |(1-decay)*source|: 1-decay, the product, the sum, and the reference's own rounding of state.
         ("update average", "average") => new(4, 0, 4),
 

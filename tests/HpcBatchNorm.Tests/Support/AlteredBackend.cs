@@ -83,6 +83,8 @@ internal sealed class AlteredBackend : Backend
 
     protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers) => Alter(operation, buffers);
 
+    protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers) => Alter(operation, buffers);
+
     protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers) => Alter(operation, buffers);
 
     protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers) => Alter(operation, buffers);

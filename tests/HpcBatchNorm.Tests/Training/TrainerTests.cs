@@ -34,6 +34,28 @@ public sealed class TrainerTests(TrainingFixture fixture) : IClassFixture<Traini
 
     [Fact]
     [Trait("Category", "Slow")]
+    public void Resume_WithAccumulationAndFreezing_GivesTheSameBitsAsNoStop()
+    {
+        string whole = fixture.NewFolder(), halves = fixture.NewFolder();
+        (string, string)[] settings =
+            [("steps", "7"), ("batch-size", "2"), ("accumulate", "3"), ("freeze-bn-after", "0.5"), ("freeze-scale-and-shift", "true"), ("eval-every", "0")];
+        using var observer = new RecordingObserver();
+        TrainingResult expected = TrainingFixture.Run(new TrainingRequest { Recipe = "quick", Flags = fixture.Flags(whole, settings) }, observer);
+        using var first = new RecordingObserver { StopAfter = 4 };
+        TrainingFixture.Run(new TrainingRequest { Recipe = "quick", Flags = fixture.Flags(halves, settings) }, first);
+        using var second = new RecordingObserver();
+        TrainingResult resumed = TrainingFixture.Run(new TrainingRequest { Resume = halves }, second);
+
+        // 24 images make 4 steps of 3 x 2; half an epoch is over after step 2, before and not after the stop.
+        Assert.Equal((7, 42), (expected.Steps, expected.Images));
+        Assert.Contains(observer.Notes, n => n.Contains("frozen from step 2", StringComparison.Ordinal));
+        Assert.DoesNotContain(second.Notes, n => n.Contains("frozen from step", StringComparison.Ordinal));
+        Assert.Equal(observer.Losses, [.. first.Losses, .. second.Losses]);
+        AssertSameTensors(expected.Checkpoint, resumed.Checkpoint);
+    }
+
+    [Fact]
+    [Trait("Category", "Slow")]
     public void Run_LeavesAFolderThatExplainsItself()
     {
         string output = fixture.NewFolder();

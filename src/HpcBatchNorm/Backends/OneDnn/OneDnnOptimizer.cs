@@ -42,15 +42,18 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
+    protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers)
+    {
+        HbnOptimizerDesc desc = new() { StructSize = Unsafe.SizeOf<HbnOptimizerDesc>(), Count = operation.Count };
+        return Create<HbnOptimizerDesc>(operation, buffers, Hbn.hbn_accumulate_create, desc, Pairs(operation.Gradients, operation.Sums));
+    }
+
+    /// <inheritdoc/>
     protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers)
     {
         HbnOptimizerDesc desc = new() { StructSize = Unsafe.SizeOf<HbnOptimizerDesc>(), Decay = operation.Decay };
-        List<Tensor?> tensors = [];
-        for (int i = 0; i < operation.Sources.Count; i++)
-        {
-            tensors.AddRange(operation.Sources[i], operation.Averages[i]);
-        }
-
-        return Create<HbnOptimizerDesc>(operation, buffers, Hbn.hbn_average_create, desc, [.. tensors]);
+        return Create<HbnOptimizerDesc>(operation, buffers, Hbn.hbn_average_create, desc, Pairs(operation.Sources, operation.Averages));
     }
+
+    private static Tensor[] Pairs(IReadOnlyList<Tensor> first, IReadOnlyList<Tensor> second) => [.. first.Zip(second).SelectMany(p => new[] { p.First, p.Second })];
 }

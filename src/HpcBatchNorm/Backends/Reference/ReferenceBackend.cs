@@ -140,6 +140,10 @@ public sealed partial class ReferenceBackend : Backend
         new ReferenceClipGradients(operation, buffers, _parallel);
 
     /// <inheritdoc/>
+    protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers) =>
+        new ReferenceAccumulateGradients(operation, buffers, _parallel);
+
+    /// <inheritdoc/>
     protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers) =>
         new ReferenceUpdateAverage(operation, buffers, _parallel);
 

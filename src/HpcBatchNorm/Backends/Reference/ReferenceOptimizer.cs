@@ -59,6 +59,30 @@ internal sealed class ReferenceClipGradients(ClipGradients operation, BufferMap 
     }
 }
 
+/// <summary>The mean of the gradients of several micro-batches, summed one by one.</summary>
+internal sealed class ReferenceAccumulateGradients(AccumulateGradients operation, BufferMap buffers, ParallelOptions parallel)
+    : ReferenceKernel(operation, buffers, parallel)
+{
+    private readonly ReferenceBuffer[] _gradients = Buffers(buffers, operation.Gradients);
+    private readonly ReferenceBuffer[] _sums = Buffers(buffers, operation.Sums);
+
+    protected override void Run(in StepContext context)
+    {
+        bool first = context.Step % operation.Count == 0;
+        for (int t = 0; t < _gradients.Length; t++)
+        {
+            for (int n = 0; n < _gradients[t].Tensor.Shape.N; n++)
+            {
+                Span<double> gradient = _gradients[t].Image(n), sum = _sums[t].Image(n);
+                for (int i = 0; i < sum.Length; i++)
+                {
+                    sum[i] = (first ? 0 : sum[i]) + gradient[i] / operation.Count;
+                }
+            }
+        }
+    }
+}
+
 /// <summary>average = decay*average + (1-decay)*source.</summary>
 internal sealed class ReferenceUpdateAverage(UpdateAverage operation, BufferMap buffers, ParallelOptions parallel)
     : ReferenceKernel(operation, buffers, parallel)

@@ -1,0 +1,218 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Backends.Reference;
+using HpcBatchNorm.Layers;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Planning;
+using HpcBatchNorm.Tensors;
+using HpcBatchNorm.Tests.Native;
+
+namespace HpcBatchNorm.Tests.Planning;
+
+/// <summary>Gradient accumulation and frozen batch normalization, against what they should equal by definition; on the reference and on onednn.</summary>
+public sealed class TrainingFeatureTests
+{
+    private const int Batch = 2;
+    private const int Size = 8;
+    private const int Classes = 5;
+
+    [Theory]
+    [InlineData("reference", 1e-9)] // state is kept in single precision, but 1e-9 of a weight is far below its rounding: most elements are equal
+    [InlineData("onednn", 1e-5)]
+    public void Accumulate_WithoutBatchNorm_EqualsOneLargeBatch(string name, double tolerance)
+    {
+        using Backend backend = Create(name);
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = Classes, BatchNorm = false, Lrn = false });
+        TrainingOptions options = Options() with { WeightDecay = 1e-3f, ClipNorm = 0.5f, AverageDecay = 0.5f, LabelSmoothing = 0.1f };
+        using var accumulated = new TrainingSession(backend, network, options with { Accumulate = 4 });
+        using var large = new TrainingSession(backend, network, options with { Batch = 4 * Batch });
+        for (int step = 0; step < 3; step++)
+        {
+            (byte[] pixels, int[] labels) = Images(step, 4 * Batch);
+            var context = new StepContext(step, 0.05f);
+            Assert.Equal(large.Step(pixels, labels, context), accumulated.Step(pixels, labels, context), 1e-5f);
+        }
+
+        AssertClose(large, accumulated, relative: tolerance + 2.0 / (1 << 23));
+    }
+
+    [Theory]
+    [InlineData("reference")]
+    [InlineData("onednn")]
+    public void Accumulate_WithBatchNorm_IsTheMeanGradientOfItsMicroBatches(string name)
+    {
+        const int Count = 3;
+        using Backend backend = Create(name);
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = Classes, Activation = ActivationKind.Sigmoid });
+        using var accumulated = new TrainingSession(backend, network, Options() with { Accumulate = Count });
+        using var single = new TrainingSession(backend, network, Options());
+        float[][] initial = [.. single.State.Select(s => Values(single, s.Tensor))];
+        (byte[] pixels, int[] labels) = Images(1, Count * Batch);
+        double loss = 0;
+        double[][] mean = [.. initial.Select(v => new double[v.Length])];
+        for (int k = 0; k < Count; k++)
+        {
+            // From the same parameters each time; the momentum after a first step at rate 1 is minus the gradient. Running statistics go on.
+            for (int i = 0; i < initial.Length; i++)
+            {
+                if (single.State[i].Tensor.Role != TensorRole.RunningStatistic)
+                {
+                    single.Write(single.State[i].Tensor, initial[i]);
+                }
+            }
+
+            loss += single.Step(pixels.AsSpan(k * pixels.Length / Count, pixels.Length / Count), labels.AsSpan(k * Batch, Batch), new StepContext(0, 1)) / (double)Count;
+            for (int i = 0; i < initial.Length; i++)
+            {
+                float[] gradient = Values(single, single.State[i].Tensor);
+                for (int e = 0; e < gradient.Length; e++)
+                {
+                    mean[i][e] += gradient[e] / (double)Count;
+                }
+            }
+        }
+
+        Assert.Equal(loss, accumulated.Step(pixels, labels, new StepContext(0, 1)), 1e-6);
+        for (int i = 0; i < initial.Length; i++)
+        {
+            Tensor tensor = accumulated.State[i].Tensor;
+            float[] actual = Values(accumulated, tensor);
+            if (tensor.Role == TensorRole.Momentum)
+            {
+                double scale = mean[i].Max(Math.Abs);
+                Assert.All(actual, (v, e) => Assert.Equal(mean[i][e], v, (1e-5 * scale) + 1e-9));
+            }
+            else if (tensor.Role == TensorRole.RunningStatistic)
+            {
+                Assert.Equal(Values(single, single.State[i].Tensor), actual); // updated once per micro-batch, as if they were batches
+            }
+        }
+    }
+
+    [Fact]
+    public void Accumulate_Dropout_DropsOthersInEveryMicroBatch()
+    {
+        using var backend = new ReferenceBackend();
+        Network network = NetworkCatalog.Create("mnist-mlp", new NetworkOptions { Classes = Classes, BatchNorm = false, Dropout = 0.5f });
+        using var accumulated = new TrainingSession(backend, network, Options() with { Accumulate = 2 });
+        using var single = new TrainingSession(backend, network, Options());
+        (byte[] half, int[] labels) = Images(1, Batch, 1);
+
+        // Both halves are the same images; their losses differ because steps 2s and 2s + 1 of the counter drop other units.
+        float mean = accumulated.Step([.. half, .. half], [.. labels, .. labels], new StepContext(3, 0));
+        float first = single.Step(half, labels, new StepContext(6, 0)), second = single.Step(half, labels, new StepContext(7, 0));
+        Assert.NotEqual(first, second);
+        Assert.Equal((first + second) / 2, mean, 1e-6f);
+    }
+
+    [Fact]
+    public void Accumulate_Plan_TakesNoMoreThanTheSumsAndReusesTheGradients()
+    {
+        using var backend = new ReferenceBackend();
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = Classes });
+        using var plain = new PreparedPlan(backend, TrainingSession.PlanFor(backend.Traits, network, Options()));
+        using var accumulated = new PreparedPlan(backend, TrainingSession.PlanFor(backend.Traits, network, Options() with { Accumulate = 4 }));
+        long parameters = 8 * plain.Plan.Shapes.ParameterCount;
+
+        Assert.InRange(accumulated.StateBytes - plain.StateBytes, parameters, parameters * 1.1);
+        Assert.True(accumulated.ArenaBytes < plain.ArenaBytes, $"{accumulated.ArenaBytes} and {plain.ArenaBytes} bytes");
+        Assert.Equal(plain.Plan.State.Select(s => s.Tensor.Name), accumulated.Plan.State.Select(s => s.Tensor.Name)); // a checkpoint is the same
+        Assert.All(accumulated.Plan.Operations.Skip(accumulated.Plan.UpdateStart), o => Assert.True(o is SgdUpdate, o.Kind));
+    }
+
+    [Fact]
+    public void Accumulate_Steps_AllocateNothing()
+    {
+        using Backend backend = OneDnn.Create();
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = Classes });
+        using var session = new TrainingSession(backend, network, Options() with { Accumulate = 3, ClipNorm = 1 });
+        (byte[] pixels, int[] labels) = Images(1, 3 * Batch);
+        long[] allocated = new long[8];
+        for (int i = 0; i < allocated.Length; i++)
+        {
+            session.Step(pixels, labels, new StepContext(i, 0.01f));
+            allocated[i] = GC.GetAllocatedBytesForCurrentThread();
+        }
+
+        Assert.Equal(allocated[3], allocated[^1]);
+    }
+
+    [Fact]
+    public void Accumulate_UnequalMicroBatches_AreRefused()
+    {
+        using var backend = new ReferenceBackend();
+        using var session = new TrainingSession(backend, NetworkCatalog.Create("mnist-mlp", new NetworkOptions { Classes = Classes }), Options() with { Accumulate = 3 });
+        (byte[] pixels, int[] labels) = Images(1, 2 * Batch, 1);
+
+        Assert.Contains("3 micro-batches", Assert.Throws<ArgumentException>(() => session.Step(pixels, labels, default)).Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("reference", false)]
+    [InlineData("reference", true)]
+    [InlineData("onednn", true)]
+    public void Frozen_Steps_LeaveStatisticsAloneAndEachImageToItself(string name, bool scaleAndShift)
+    {
+        using Backend backend = Create(name);
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = Classes });
+        TrainingSession session = new(backend, network, Options() with { Mu = 0 });
+        (byte[] pixels, int[] labels) = Images(1, Batch);
+        session.Step(pixels, labels, new StepContext(0, 0.05f));
+        Dictionary<string, float[]> before = session.State.ToDictionary(s => s.Tensor.Name, s => Values(session, s.Tensor));
+
+        using TrainingSession frozen = session.Continue(session.Options with { FrozenStatistics = true, FrozenScaleAndShift = scaleAndShift });
+        Assert.All(frozen.State, s => Assert.Equal(before[s.Tensor.Name], Values(frozen, s.Tensor)));
+        frozen.Step(pixels, labels, new StepContext(1, 0.05f));
+
+        foreach (StateTensor entry in frozen.State.Where(s => s.Tensor.Role != TensorRole.Momentum))
+        {
+            bool fixedOnes = entry.Tensor.Role == TensorRole.RunningStatistic || (scaleAndShift && entry.Source.Node.Layer is BatchNormLayer);
+            Assert.Equal(fixedOnes, before[entry.Tensor.Name].SequenceEqual(Values(frozen, entry.Tensor)));
+        }
+
+        // Nothing but the loss's mean joins the images: probabilities of the first do not change with the second.
+        float[] probabilities = new float[Batch * Classes], others = new float[Batch * Classes];
+        frozen.Step(pixels, labels, new StepContext(2, 0));
+        frozen.ReadProbabilities(probabilities);
+        byte[] swapped = [.. pixels[..(pixels.Length / Batch)], .. Images(7, Batch).Pixels[..(pixels.Length / Batch)]];
+        frozen.Step(swapped, labels, new StepContext(2, 0));
+        frozen.ReadProbabilities(others);
+        Assert.Equal(probabilities[..Classes], others[..Classes]);
+        Assert.NotEqual(probabilities, others);
+    }
+
+    private static Backend Create(string name) => name == "onednn" ? OneDnn.Create() : Backend.Create(name);
+
+    private static TrainingOptions Options() => new() { Batch = Batch, Height = Size, Width = Size, Seed = 3 };
+
+    private static (byte[] Pixels, int[] Labels) Images(int seed, int count, int channels = 3)
+    {
+        var random = new RandomSequence((ulong)seed, 77);
+        byte[] pixels = new byte[count * Size * Size * channels];
+        for (int i = 0; i < pixels.Length; i++)
+        {
+            pixels[i] = (byte)random.NextBelow(256);
+        }
+
+        return (pixels, [.. Enumerable.Range(0, count).Select(i => i * 3 % Classes)]);
+    }
+
+    private static float[] Values(TrainingSession session, Tensor tensor)
+    {
+        float[] values = new float[tensor.Shape.Count];
+        session.Read(tensor, values);
+        return values;
+    }
+
+    private static void AssertClose(TrainingSession expected, TrainingSession actual, double relative)
+    {
+        for (int i = 0; i < expected.State.Count; i++)
+        {
+            float[] e = Values(expected, expected.State[i].Tensor), a = Values(actual, actual.State[i].Tensor);
+            double scale = Math.Max(1e-6, e.Max(Math.Abs));
+            for (int k = 0; k < e.Length; k++)
+            {
+                Assert.True(Math.Abs(e[k] - a[k]) <= relative * scale, $"{expected.State[i].Tensor.Name}[{k}]: {e[k]} and {a[k]}, scale {scale}");
+            }
+        }
+    }
+}
