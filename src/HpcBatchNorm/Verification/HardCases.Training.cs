@@ -116,7 +116,7 @@ public static partial class HardCases
         ConvolutionBackwardWeights backward = builder.Operation<ConvolutionBackwardWeights>();
         Tensor momentum = builder.Input("momentum", spec.Weights, role: TensorRole.Momentum, layout: TensorLayout.Opaque, like: forward.Weights);
         Tensor average = builder.Input("average", spec.Weights, role: TensorRole.Average, layout: TensorLayout.Opaque, like: forward.Weights);
-        Tensor mean = builder.Output("meanGradient", spec.Weights, TensorRole.GradientSum, TensorLayout.Opaque, forward.Weights);
+        Tensor mean = builder.Output("meanGradient", spec.Weights, TensorRole.GradientSum, TensorLayout.Opaque, like: forward.Weights);
         Tensor scale = builder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain);
         builder.Add(new AccumulateGradients("accumulate", [backward.DiffWeights], [mean], 2));
         builder.Add(new ClipGradients("clip", [mean], scale, builder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), 1f));
