@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
+using HpcBatchNorm.Evaluation;
 using HpcBatchNorm.Training;
 using Spectre.Console;
 
@@ -8,18 +9,18 @@ namespace HpcBatchNorm.Cli;
 
 /// <summary>
 /// What people see of a run: on a terminal a bar with the current figures and one line per evaluation, elsewhere one plain line every
-/// <see cref="TrainingConfig.LogEvery"/> steps.
+/// <see cref="TrainingConfig.LogEvery"/> steps, and one every half minute of an evaluation. A figure in parentheses is the mean since the last line.
 /// </summary>
 internal sealed class TrainingView(TextWriter output, string? progress) : ITrainingObserver
 {
     private readonly bool _live = progress == "always" || (progress != "never" && !Console.IsOutputRedirected && !Console.IsErrorRedirected
         && (ReferenceEquals(output, Console.Out) || ReferenceEquals(output, Console.Error)));
 
-    private const double SecondsBetweenFigures = 0.2;
+    private const double SecondsBetweenFigures = 0.2, SecondsBetweenEvaluationLines = 30;
 
     private IAnsiConsole? _console;
     private ProgressTask? _task;
-    private long _described;
+    private long _described, _evaluationLine;
 
     public static Option<string> CreateOption()
     {
@@ -36,7 +37,14 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
             return train(this);
         }
 
-        _console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(output) });
+        // Asked for a bar, a bar it is, even into a file or a pipe.
+        bool forced = progress == "always";
+        _console = AnsiConsole.Create(new AnsiConsoleSettings
+        {
+            Out = new AnsiConsoleOutput(output),
+            Ansi = forced ? AnsiSupport.Yes : AnsiSupport.Detect,
+            Interactive = forced ? InteractionSupport.Yes : InteractionSupport.Detect,
+        });
         TrainingResult? result = null;
         _console.Progress()
             .AutoClear(false)
@@ -99,6 +107,24 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
         }
     }
 
+    public void Evaluating(in EvaluationProgress progress)
+    {
+        if (_task is not null)
+        {
+            if (Stopwatch.GetElapsedTime(_described).TotalSeconds > SecondsBetweenFigures)
+            {
+                _described = Stopwatch.GetTimestamp();
+                _task.Description = Markup.Escape(Figures(progress));
+            }
+        }
+        else if (progress.Images < progress.Total && progress.Seconds > SecondsBetweenEvaluationLines
+            && (_evaluationLine == 0 || Stopwatch.GetElapsedTime(_evaluationLine).TotalSeconds > SecondsBetweenEvaluationLines))
+        {
+            _evaluationLine = Stopwatch.GetTimestamp();
+            Line(Figures(progress));
+        }
+    }
+
     public void Evaluated(in EvaluationReport report) => Line(string.Create(CultureInfo.InvariantCulture,
         $"evaluated at epoch {report.Epoch:0.##}: top-1 {100 * report.Validation.Top1:0.00} % (error {100 * (1 - report.Validation.Top1):0.00})  top-5 {100 * report.Validation.Top5:0.00} % (error {100 * (1 - report.Validation.Top5):0.00})  loss {report.Validation.Loss:0.0000}  {report.Validation.Images} images, {report.Validation.ImagesPerSecond:0.0} img/s{(report.IsBest ? "  best so far" : "")}"));
 
@@ -148,19 +174,27 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
 
     private static string Figures(in StepReport r)
     {
-        long epoch = (r.Step - 1) / r.StepsPerEpoch;
-        double epochs = Math.Ceiling((double)r.TotalSteps / r.StepsPerEpoch);
+        (long epoch, double epochs, long step) = Position(r);
         return string.Create(CultureInfo.InvariantCulture,
-            $"epoch {epoch + 1}/{epochs:0}  step {r.Step - epoch * r.StepsPerEpoch}/{r.StepsPerEpoch}  loss {r.MeanLoss:0.0000}  lr {r.LearningRate:0.######}  {r.ImagesPerSecond:0.0} img/s  data {100 * r.DataWaitShare:0.0} %  eta {Clock(r.Remaining)}  mem {ProcessMemory.PeakMb():0} MB");
+            $"epoch {epoch}/{epochs:0}  step {step}/{r.StepsPerEpoch}  loss {r.Loss:0.0000} ({r.MeanLoss:0.0000})  lr {r.LearningRate:G4}  {r.ImagesPerSecond:0.0} img/s  data {100 * r.DataWaitShare:0.0} %  eta {Clock(r.Remaining)}  mem {ProcessMemory.PeakMb():0} MB");
     }
 
     /// <summary>The same for one line of 80 columns, bar included.</summary>
     private static string ShortFigures(in StepReport r)
     {
-        long epoch = (r.Step - 1) / r.StepsPerEpoch;
-        double epochs = Math.Ceiling((double)r.TotalSteps / r.StepsPerEpoch);
+        (long epoch, double epochs, long step) = Position(r);
         return string.Create(CultureInfo.InvariantCulture,
-            $"{epoch + 1}/{epochs:0} {r.Step - epoch * r.StepsPerEpoch}/{r.StepsPerEpoch} loss {r.MeanLoss:0.000} lr {r.LearningRate:0.0e+0} {r.ImagesPerSecond:0.#} img/s data {100 * r.DataWaitShare:0}% eta {Clock(r.Remaining)} {ProcessMemory.PeakMb():0} MB");
+            $"{epoch}/{epochs:0} {step}/{r.StepsPerEpoch} loss {r.MeanLoss:0.000} lr {r.LearningRate:0.0e+0} {r.ImagesPerSecond:0.#} img/s data {100 * r.DataWaitShare:0}% eta {Clock(r.Remaining)} {ProcessMemory.PeakMb():0} MB");
+    }
+
+    private static string Figures(in EvaluationProgress p) => string.Create(CultureInfo.InvariantCulture,
+        $"evaluating {p.Images}/{p.Total}  top-1 {100 * p.Top1:0.00} %  {p.ImagesPerSecond:0.0} img/s  eta {Clock(p.Remaining)}");
+
+    /// <summary>The epoch the step belongs to, of how many, and which step of it, all counted from 1.</summary>
+    private static (long Epoch, double Epochs, long Step) Position(in StepReport r)
+    {
+        long epochsDone = (r.Step - 1) / r.StepsPerEpoch;
+        return (epochsDone + 1, Math.Ceiling((double)r.TotalSteps / r.StepsPerEpoch), r.Step - epochsDone * r.StepsPerEpoch);
     }
 
     private static string Clock(TimeSpan time) => time.TotalDays >= 1

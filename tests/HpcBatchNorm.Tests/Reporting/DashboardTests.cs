@@ -55,8 +55,9 @@ public sealed class DashboardTests : IDisposable
 
         Assert.Equal(HttpStatusCode.MethodNotAllowed, (await server.Http.PostAsync("/", new StringContent(""), token)).StatusCode);
         // A page from elsewhere whose name was made to point here (DNS rebinding).
-        using var foreign = new HttpRequestMessage(HttpMethod.Get, "/") { Headers = { Host = "evil.example" } };
-        Assert.NotEqual(HttpStatusCode.OK, (await server.Http.SendAsync(foreign, token)).StatusCode);
+        using var other = new HttpClient();
+        using var foreign = new HttpRequestMessage(HttpMethod.Get, server.Address) { Headers = { Host = "evil.example" } };
+        Assert.NotEqual(HttpStatusCode.OK, (await other.SendAsync(foreign, token)).StatusCode);
         using HttpResponseMessage page = await server.Http.GetAsync("/", token);
         Assert.Contains("default-src 'none'", Assert.Single(page.Headers.GetValues("Content-Security-Policy")), StringComparison.Ordinal);
     }
