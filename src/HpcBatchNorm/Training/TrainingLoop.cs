@@ -331,6 +331,7 @@ internal sealed class TrainingLoop : IDisposable
             ("network", FormattableString.Invariant(
                 $"{_network.Name}, {shapes.ParameterCount:N0} parameters, {shapes.MultiplyAdds / 1e9 / _config.BatchSize:0.000} GMAC per image")),
             ("backend", $"{_session.Backend.Name}: {_session.Backend.Description}"),
+            ("precision", Precision()),
             ("memory", FormattableString.Invariant($"{(_session.Prepared.ArenaBytes + _session.Prepared.StateBytes) / 1e6:0} MB planned, {_session.Plan.Operations.Count} operations a step")),
             ("data", FormattableString.Invariant($"{train.Source}: {train.Layout}, {train.ClassCount} classes, {train.Count} + {_validation.Count} images")),
             ("learning rate", _schedule.Description),
@@ -339,6 +340,14 @@ internal sealed class TrainingLoop : IDisposable
             .. TrainingFacts.Of(_config, _network, _freezing),
             ("run", _config.Output),
         ];
+    }
+
+    /// <summary>What the run computes in, and what the backend has to say about it.</summary>
+    private string Precision()
+    {
+        Precision precision = _config.Optimizer.Precision;
+        _session.Backend.Supports(precision, out string note);
+        return precision.ToString().ToLowerInvariant() + (note.Length > 0 ? $"; {note}" : "");
     }
 
     /// <summary>Sums over some steps.</summary>

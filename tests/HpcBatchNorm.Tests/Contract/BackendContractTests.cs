@@ -14,17 +14,23 @@ public sealed class BackendContractTests
     private static readonly Dictionary<string, Backend> Live = [];
     private static readonly ReferenceBackend Reference = new();
 
-    private static readonly Lazy<Dictionary<(string Backend, string Case), VerificationCase>> Cases = new(() =>
-        Backend.Probe().Where(p => p.Available).SelectMany(p => HardCases.For(Get(p.Name).Traits).Select(c => (p.Name, c))).ToDictionary(p => (p.Name, p.c.Name), p => p.c));
+    private static readonly Lazy<Dictionary<(string Backend, Precision Precision, string Case), VerificationCase>> Cases = new(() =>
+    (
+        from probe in Backend.Probe()
+        where probe.Available
+        from precision in new[] { Precision.Fp32, Precision.Bf16 }
+        where Get(probe.Name).Supports(precision, out _)
+        from hard in HardCases.For(Get(probe.Name).Traits, precision)
+        select (probe.Name, hard)).ToDictionary(p => (p.Name, p.hard.Precision, p.hard.Name), p => p.hard));
 
-    public static TheoryData<string, string> AvailableBackendsAndCases
+    public static TheoryData<string, Precision, string> AvailableBackendsAndCases
     {
         get
         {
-            TheoryData<string, string> rows = [];
-            foreach ((string backend, string name) in Cases.Value.Keys)
+            TheoryData<string, Precision, string> rows = [];
+            foreach ((string backend, Precision precision, string name) in Cases.Value.Keys)
             {
-                rows.Add(backend, name);
+                rows.Add(backend, precision, name);
             }
 
             return rows;
@@ -35,9 +41,9 @@ public sealed class BackendContractTests
 
     [Theory]
     [MemberData(nameof(AvailableBackendsAndCases))]
-    public void HardCase_MatchesTheReference(string backend, string name)
+    public void HardCase_MatchesTheReference(string backend, Precision precision, string name)
     {
-        CaseResult result = Verifier.Run(Get(backend), Reference, Cases.Value[(backend, name)]);
+        CaseResult result = Verifier.Run(Get(backend), Reference, Cases.Value[(backend, precision, name)]);
         Assert.True(result.Passed, result.Describe());
     }
 

@@ -60,6 +60,58 @@ public sealed class TolerancesTests
         }
     }
 
+    /// <summary>In bf16 a value three parts in a hundred too large is found everywhere: a unit in the last place is at most 2^-7, and two may be missing.</summary>
+    [Fact]
+    public void HardCases_InBf16OutputsScaledByThreeHundredths_AllFail()
+    {
+        using ReferenceBackend reference = new();
+        using AlteredBackend altered = Altered(_ => true, (_, v) =>
+        {
+            for (int i = 0; i < v.Length; i++)
+            {
+                v[i] *= 1.03;
+            }
+        });
+        foreach (VerificationCase verificationCase in HardCases.For(new BackendTraits(16, true), Precision.Bf16))
+        {
+            foreach (TensorResult tensor in Verifier.Run(altered, reference, verificationCase).Tensors.Where(t => t.Role is not ("running mean" or "running variance")
+                && !(t.Operation.StartsWith("batch-norm", StringComparison.Ordinal) && t.Role is "dst" or "diffSrc")))
+            {
+                Assert.True(tensor.Failed > 0 || tensor.Worst.Error == 0, $"{verificationCase.Name}: {tensor.Role} of {tensor.Operation} {tensor.Worst}");
+            }
+        }
+    }
+
+    /// <summary>Truncation instead of rounding is found where the result is exact but for the store.</summary>
+    [Fact]
+    public void HardCases_InBf16TowardsZero_FailWhereOnlyTheStoreRounds()
+    {
+        using ReferenceBackend reference = new();
+        foreach (string name in new[] { "convert-parameters/uniform/random", "convert-parameters/ties/random", "copy/from-single/random" })
+        {
+            VerificationCase wanted = HardCases.For(new BackendTraits(16, true), Precision.Bf16).Single(c => c.Name == name);
+            using AlteredBackend truncating = new()
+            {
+                After = (operation, access) =>
+                {
+                    foreach ((Tensor from, Tensor to) in operation.Reads.Zip(operation.Writes))
+                    {
+                        access.Write(to, Array.ConvertAll(access.Read(from), v => (double)BitConverter.UInt32BitsToSingle(BitConverter.SingleToUInt32Bits((float)v) & 0xFFFF0000u)));
+                    }
+                },
+            };
+            Assert.False(Verifier.Run(truncating, reference, wanted).Passed, name);
+        }
+    }
+
+    [Fact]
+    public void Stored_AddsOneRoundingPerSideButNothingToAnExactResult()
+    {
+        Assert.Equal(Tolerance.Floor, Tolerances.Stored(DataType.BFloat16, Tolerance.Floor, 1));
+        Assert.InRange(Tolerances.Stored(DataType.BFloat16, 1e-6, 1), 2.0 / 256, 2.1 / 256);
+        Assert.InRange(Tolerances.Stored(DataType.Float16, 1e-6, 1), 2.0 / 2048, 2.1 / 2048);
+    }
+
     [Fact]
     public void Of_Winograd_IsWiderThanDirect()
     {

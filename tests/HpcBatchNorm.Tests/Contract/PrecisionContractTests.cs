@@ -1,0 +1,188 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Backends.Reference;
+using HpcBatchNorm.Data;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Planning;
+using HpcBatchNorm.Tests.Cli;
+using HpcBatchNorm.Tests.Native;
+using HpcBatchNorm.Tests.Support;
+using HpcBatchNorm.Verification;
+
+namespace HpcBatchNorm.Tests.Contract;
+
+/// <summary>Whole networks in bf16 on onednn: every buffer of a step, no slow code, inference, and what happens where there is no bf16.</summary>
+public sealed class PrecisionContractTests
+{
+    public static TheoryData<string, int, NetworkOptions> Networks => new()
+    {
+        { "inception-tiny", 32, new NetworkOptions { Dropout = 0.1f, PerActivationLast = true } },
+        { "mnist-mlp", 28, new NetworkOptions() },
+        { "bn-inception", 48, new NetworkOptions() },
+        { "inception", 64, new NetworkOptions { AuxiliaryHeads = true } },
+    };
+
+    [Theory]
+    [MemberData(nameof(Networks))]
+    [Trait("Category", "Slow")]
+    public void TrainingStep_InBf16_EveryBuffer_AgreesWithTheReference(string name, int size, NetworkOptions network)
+    {
+        using Backend backend = CreateOrSkip();
+        using var reference = new ReferenceBackend();
+        var training = new TrainingOptions { Batch = 2, Height = size, Width = size, WeightDecay = 1e-4f, AverageDecay = 0.9f, ClipNorm = 1, Precision = Precision.Bf16 };
+
+        CaseResult result = NetworkVerifier.Step(backend, reference, NetworkCatalog.Create(name, network with { Classes = 20 }), training, $"--network {name} --image-size {size}");
+
+        Assert.True(result.Passed, result.Describe());
+    }
+
+    [Fact]
+    public void Kernels_OfBnInceptionInBf16_AreNoReferenceCode()
+    {
+        using Backend backend = CreateOrSkip();
+        Network network = NetworkCatalog.Create("bn-inception", new NetworkOptions());
+        foreach (Plan plan in new[]
+        {
+            TrainingSession.PlanFor(backend.Traits, network, new TrainingOptions { Batch = 2, Precision = Precision.Bf16 }),
+            InferenceSession.PlanFor(backend.Traits, network, new InferenceOptions { Batch = 2, Precision = Precision.Bf16 }),
+        })
+        {
+            using var prepared = new PreparedPlan(backend, plan);
+            Assert.DoesNotContain(prepared.Kernels, k => k.Implementation.Contains("ref", StringComparison.Ordinal));
+        }
+    }
+
+    [Fact]
+    public void Arena_OfBnInceptionInBf16_IsHalfOfThatInSingle()
+    {
+        using Backend backend = CreateOrSkip();
+        Network network = NetworkCatalog.Create("bn-inception", new NetworkOptions());
+        long Arena(Precision precision)
+        {
+            using var prepared = new PreparedPlan(backend, TrainingSession.PlanFor(backend.Traits, network, new TrainingOptions { Batch = 8, Precision = precision }));
+            return prepared.ArenaBytes;
+        }
+
+        Assert.InRange((double)Arena(Precision.Bf16) / Arena(Precision.Fp32), 0.4, 0.65);
+    }
+
+    [Theory]
+    [InlineData("inception-tiny")]
+    [InlineData("mnist-mlp")]
+    public void Inference_InBf16FromSingleParameters_AgreesWithSingle(string name)
+    {
+        using Backend backend = CreateOrSkip();
+        using var reference = new ReferenceBackend();
+        Network network = NetworkCatalog.Create(name, new NetworkOptions { Classes = 10 });
+        var options = new InferenceOptions { Batch = 4, Height = 32, Width = 32 };
+        byte[] pixels = new byte[4 * 32 * 32 * network.InputChannels];
+        new Random(1).NextBytes(pixels);
+        using var training = new TrainingSession(backend, network, new TrainingOptions { Batch = 4, Height = 32, Width = 32, Precision = Precision.Bf16 });
+        for (int step = 0; step < 5; step++)
+        {
+            training.Step(pixels, [1, 2, 3, 4], new StepContext(step, 0.01f));
+        }
+
+        NetworkState state = training.ReadNetworkState();
+        using var fast = new InferenceSession(backend, network, options with { Precision = Precision.Bf16 }, state);
+        using var exact = new InferenceSession(reference, network, options, state);
+        float[] actual = new float[40], expected = new float[40];
+        fast.Forward(pixels, actual);
+        exact.Forward(pixels, expected);
+
+        // Some ten layers, each rounding its weights and its output by at most 2^-8 of them, on logits of the order of 1.
+        for (int i = 0; i < actual.Length; i++)
+        {
+            Assert.Equal(expected[i], actual[i], 0.04f);
+        }
+
+        Assert.NotEqual(expected, actual);
+    }
+
+    [Fact]
+    public void TrainingStep_InBf16InSteadyState_AllocatesNothing()
+    {
+        using Backend backend = CreateOrSkip();
+        using var session = new TrainingSession(
+            backend, NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 10 }),
+            new TrainingOptions { Batch = 4, Height = 32, Width = 32, Precision = Precision.Bf16 });
+        byte[] pixels = new byte[4 * 32 * 32 * 3];
+        int[] labels = new int[4];
+        session.Step(pixels, labels, default);
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        for (int step = 1; step < 6; step++)
+        {
+            session.Step(pixels, labels, new StepContext(step, 0.01f));
+        }
+
+        Assert.Equal(0, GC.GetAllocatedBytesForCurrentThread() - before);
+    }
+
+    /// <summary>Real images: after 30 steps the losses of both precisions are the same curve, well below where they started.</summary>
+    [Fact]
+    [Trait("Category", "Slow")]
+    public void Training_InBf16_FollowsTheLossesOfSingle()
+    {
+        const int Images = 32, Size = 32, Steps = 30;
+        using ImageDataset dataset = ImageDataset.Open(RepoPaths.SharedDataOrSkip("tiny-ilsvrc2012"), DatasetSplit.Train, null);
+        using var loader = new BatchLoader(dataset, LoaderOptions.ForTraining(Images, Size, seed: 5));
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = dataset.ClassCount });
+        using Backend backend = CreateOrSkip();
+        var options = new TrainingOptions { Batch = Images, Height = Size, Width = Size, WeightDecay = 4e-5f };
+        using var single = new TrainingSession(backend, network, options);
+        using var narrow = new TrainingSession(backend, network, options with { Precision = Precision.Bf16 });
+        double[] expected = new double[Steps], actual = new double[Steps];
+        for (int step = 0; step < Steps; step++)
+        {
+            using Batch batch = loader.Next(TestContext.Current.CancellationToken);
+            expected[step] = single.Step(batch.Pixels, batch.Labels, new StepContext(step, 0.02f));
+            actual[step] = narrow.Step(batch.Pixels, batch.Labels, new StepContext(step, 0.02f));
+        }
+
+        Assert.Equal(expected[0], actual[0], 0.02 * expected[0]);
+        Assert.Equal(expected[^10..].Average(), actual[^10..].Average(), 0.03 * expected[^10..].Average());
+        Assert.InRange(actual[^10..].Average(), 0, 0.97 * actual[..5].Average());
+    }
+
+    [Theory]
+    [InlineData(Precision.Fp16)]
+    [InlineData(Precision.Tf32)]
+    public void Plan_InAPrecisionTheBackendLacks_SaysWhatToUseInstead(Precision precision)
+    {
+        using Backend backend = OneDnn.Create();
+        UserErrorException error = Assert.Throws<UserErrorException>(() => new TrainingSession(
+            backend, NetworkCatalog.Create("mnist-mlp", new NetworkOptions()), new TrainingOptions { Batch = 2, Height = 28, Width = 28, Precision = precision }));
+
+        Assert.Contains($"onednn cannot compute in {precision.ToString().ToLowerInvariant()} here", error.Message, StringComparison.Ordinal);
+        Assert.Contains("--precision fp32", error.Message, StringComparison.Ordinal);
+    }
+
+    /// <summary>The instruction sets that oneDNN may use are read once per process.</summary>
+    [Theory]
+    [InlineData("AVX2", 1, "onednn cannot compute in bf16 here: oneDNN multiplies bf16 on CPUs with AVX-512 only")]
+    [InlineData("AVX512_CORE", 0, "0 failed")]
+    public async Task Verify_InBf16UnderALimitedInstructionSet_WorksOrSaysWhyNot(string isa, int exitCode, string text)
+    {
+        using (Backend backend = CreateOrSkip())
+        {
+            Assert.SkipUnless(backend.Description.Contains("BF16", StringComparison.Ordinal), "Limits mean nothing on a CPU that is as limited.");
+        }
+
+        using HpcbnProcess process = HpcbnProcess.Start(
+            Path.GetTempPath(), ["verify", "--precision", "bf16", "--case", "convolution/3x3/random"], ("ONEDNN_MAX_CPU_ISA", isa));
+        Assert.Equal(exitCode, await process.WaitForExitAsync(TestContext.Current.CancellationToken));
+        await Task.Delay(100, TestContext.Current.CancellationToken);
+        Assert.Contains(text, process.Output, StringComparison.Ordinal);
+    }
+
+    private static Backend CreateOrSkip()
+    {
+        Backend backend = OneDnn.Create();
+        if (!backend.Supports(Precision.Bf16, out string reason))
+        {
+            backend.Dispose();
+            Assert.Skip(reason);
+        }
+
+        return backend;
+    }
+}
