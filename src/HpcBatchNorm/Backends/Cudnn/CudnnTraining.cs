@@ -50,6 +50,10 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
+    protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers) =>
+        throw new NotSupportedException($"{CudnnKernel.Describe(operation)}: gradient accumulation is not there on cudnn yet; train with accumulate 1.");
+
+    /// <inheritdoc/>
     protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers)
     {
         PieceTable table = new(_device, buffers, operation.Sources, operation.Averages, null);
