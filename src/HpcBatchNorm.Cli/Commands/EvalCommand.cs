@@ -32,6 +32,14 @@ internal static class EvalCommand
         };
         statistics.AcceptOnlyFromAmong("running", "batch");
         var csv = new Option<string>("--csv") { HelpName = "FILE", Description = "Write the accuracy of every class as comma-separated values" };
+        csv.Validators.Add(r =>
+        {
+            // Said before the evaluation, not after it.
+            if (r.Tokens is [{ } token, ..] && !Directory.Exists(Path.GetDirectoryName(Path.GetFullPath(token.Value))))
+            {
+                r.AddError($"--csv: there is no folder for '{token.Value}'.");
+            }
+        });
         Option<bool> realTime = EvaluationDisplay.CreateOption();
         Option<string> result = ResultFile.CreateOption();
         var command = new Command("eval", "Evaluate checkpoints on all validation images") { checkpoint, crops, statistics };
