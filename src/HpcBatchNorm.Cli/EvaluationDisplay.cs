@@ -84,6 +84,7 @@ internal sealed class EvaluationDisplay(TextWriter output, bool realTime)
                 table.Add(confusion.Label.Title, confusion.Predicted.Title, Text(confusion.Images), Text(confusion.Label.Images));
             }
 
+            output.WriteLine();
             table.Write(output);
         }
     }
@@ -142,6 +143,7 @@ internal sealed class EvaluationDisplay(TextWriter output, bool realTime)
             table.Add(c.Title, Percent(c.Top1), Percent(c.Top5), Text(c.Images));
         }
 
+        output.WriteLine();
         table.Write(output);
     }
 }
