@@ -148,6 +148,7 @@ static void run_gradient_sums(const T* x, const T* y, const T* dy, int64_t area,
     *dot_out = dot;
 }
 
+// The comparison of the ReLU lets NaN through: it must reach the loss, where it is noticed.
 template <int B, bool Relu, bool Residual, typename T>
 static void lane_normalize(const T* x, const T* r, T* y, int64_t area, Float<B> m, Float<B> a, Float<B> s) {
     for (int64_t i = 0; i < area; i++) {
@@ -156,7 +157,7 @@ static void lane_normalize(const T* x, const T* r, T* y, int64_t area, Float<B> 
             v += load<B>(r + i * B);
         }
         if (Relu) {
-            v = v > 0.0f ? v : Float<B>{};
+            v = v < 0.0f ? Float<B>{} : v;
         }
         store<B>(y + i * B, v);
     }
@@ -172,7 +173,7 @@ static void run_normalize(const T* x, const T* r, T* y, int64_t area, float m, f
         if (Residual) {
             v += r[i];
         }
-        y[i] = Relu && !(v > 0.0f) ? 0.0f : v;
+        y[i] = Relu && v < 0.0f ? 0.0f : v;
     }
 }
 

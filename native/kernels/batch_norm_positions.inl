@@ -79,7 +79,7 @@ template <typename T> static void forward_positions(const BatchNormForward& p) {
             for (int64_t i = 0; i < length; i++) {
                 float v = affine<float>(x[i], t.m[i], t.a[i], t.s[i]);
                 v = r != nullptr ? v + r[i] : v;
-                y[i] = p.relu && !(v > 0.0f) ? 0.0f : v;
+                y[i] = p.relu && v < 0.0f ? 0.0f : v;
             }
         }
     }

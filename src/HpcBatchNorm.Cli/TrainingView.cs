@@ -142,7 +142,7 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
         Line(result.Outcome switch
         {
             TrainingOutcome.AlreadyComplete => "This run is already complete; raise --epochs or --steps to go on.",
-            TrainingOutcome.LossNotFinite => "The loss is not finite any more: the run has diverged. Try a smaller --learning-rate. The last good checkpoint is kept.",
+            TrainingOutcome.LossNotFinite => $"The run has diverged. {result.Divergence?.Description}",
             TrainingOutcome.Interrupted => "Stopped.",
             _ => "Done.",
         });
@@ -162,7 +162,14 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
             }
         }
 
-        if (result.Outcome is TrainingOutcome.Interrupted)
+        if (result.Outcome is TrainingOutcome.LossNotFinite)
+        {
+            string less = "a smaller --learning-rate, or --clip-norm";
+            Line(result.Checkpoint.Length > 0
+                ? $"The last good checkpoint is kept. Go on from it with {less}:  hpcbn train --resume {result.RunDirectory}"
+                : $"No checkpoint had been written. Begin again with {less}.");
+        }
+        else if (result.Outcome is TrainingOutcome.Interrupted)
         {
             Line($"Go on with:  hpcbn train --resume {result.RunDirectory}");
         }

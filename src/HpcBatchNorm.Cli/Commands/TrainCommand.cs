@@ -79,5 +79,11 @@ internal static class TrainCommand
         json.WriteString("checkpoint", result.Checkpoint);
         json.WriteString("report", result.Report);
         json.WriteString("run", result.RunDirectory);
+        if (result.Divergence is { } divergence)
+        {
+            json.WriteNumber("diverged_at_step", divergence.Step);
+            json.WriteString("diverged_in_layer", divergence.Layer);
+            json.WriteString("divergence", divergence.Description);
+        }
     }
 }

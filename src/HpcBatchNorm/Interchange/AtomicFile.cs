@@ -23,7 +23,7 @@ internal static class AtomicFile
         }
         catch
         {
-            File.Delete(temporary);
+            DeleteIfPossible(temporary);
             throw;
         }
     }
@@ -49,5 +49,18 @@ internal static class AtomicFile
         }
 
         return count;
+    }
+
+    /// <summary>What went wrong first is what people must read, not that cleaning up after it failed too.</summary>
+    private static void DeleteIfPossible(string path)
+    {
+        try
+        {
+            File.Delete(path);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            // The next run sweeps it away.
+        }
     }
 }

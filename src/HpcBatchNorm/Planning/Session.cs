@@ -10,7 +10,7 @@ public class Session : IDisposable
 {
     private readonly DeviceMemory? _ownArena;
     private readonly DeviceMemory _state;
-    private readonly RecordedKernels? _recorded;
+    private readonly RecordedKernels? _recordedBatch, _recordedUpdate;
 
     /// <summary>
     /// Makes <paramref name="plan"/> live. <paramref name="sharedArena"/>, when large enough, is used for what lives within a step instead of memory of
@@ -24,7 +24,8 @@ public class Session : IDisposable
             Arena = sharedArena is not null && sharedArena.Bytes >= Prepared.ArenaBytes ? sharedArena : _ownArena = backend.Allocate(Prepared.ArenaBytes);
             _state = backend.Allocate(Prepared.StateBytes);
             Prepared.Bind(Arena, _state);
-            _recorded = backend.Record(Prepared.Kernels);
+            _recordedBatch = backend.Record([.. Prepared.Kernels.Take(plan.UpdateStart)]);
+            _recordedUpdate = _recordedBatch is null || plan.UpdateStart == Prepared.Kernels.Count ? null : backend.Record([.. Prepared.Kernels.Skip(plan.UpdateStart)]);
         }
         catch
         {
@@ -49,12 +50,21 @@ public class Session : IDisposable
     /// <summary>Executes all operations once.</summary>
     public void Execute(in StepContext context) => Execute(0, Prepared.Kernels.Count, context);
 
-    /// <summary>Executes operations <paramref name="first"/> to <paramref name="end"/> - 1.</summary>
+    /// <summary>Executes operations <paramref name="first"/> to <paramref name="end"/> - 1: the part before the update, the update, or both.</summary>
     private protected void Execute(int first, int end, in StepContext context)
     {
-        if (_recorded is not null)
+        if (_recordedBatch is not null)
         {
-            _recorded.Execute(context);
+            if (first == 0)
+            {
+                _recordedBatch.Execute(context);
+            }
+
+            if (end > Plan.UpdateStart)
+            {
+                _recordedUpdate?.Execute(context);
+            }
+
             return;
         }
 
@@ -98,7 +108,8 @@ public class Session : IDisposable
     {
         if (disposing)
         {
-            _recorded?.Dispose();
+            _recordedBatch?.Dispose();
+            _recordedUpdate?.Dispose();
             Prepared.Dispose();
             _ownArena?.Dispose();
             _state.Dispose();

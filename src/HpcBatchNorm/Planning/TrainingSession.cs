@@ -8,6 +8,8 @@ namespace HpcBatchNorm.Planning;
 public sealed class TrainingSession : Session
 {
     private readonly float[] _loss = new float[1];
+    private readonly int _forwardOperations;
+    private StepContext _last;
 
     /// <summary>Plans the network for training on the backend and sets the initial parameters from the seed.</summary>
     /// <exception cref="ArgumentException">Batch and image size do not fit the network; the message says what would.</exception>
@@ -20,6 +22,7 @@ public sealed class TrainingSession : Session
     public TrainingSession(Backend backend, Plan plan)
         : base(backend, plan)
     {
+        _forwardOperations = 1 + plan.Operations.Select((operation, i) => operation.Writes.Contains(plan.Loss) ? i : -1).Max();
         Options = plan.Options as TrainingOptions ?? throw new ArgumentException("The plan is not a training plan.", nameof(plan));
         Initialize();
     }
@@ -60,7 +63,8 @@ public sealed class TrainingSession : Session
     /// One step: forward and backward for each of <see cref="TrainingOptions.Accumulate"/> micro-batches, then one update with the mean gradient.
     /// <paramref name="pixels"/> are Accumulate x Batch x Height x Width x Channels bytes (NHWC), <paramref name="labels"/> one class index per image.
     /// Returns the main head's mean loss over all of them, before the update. Micro-batch k of step s is number s * Accumulate + k to operations that
-    /// depend on the step (dropout, batch renormalization).
+    /// depend on the step (dropout, batch renormalization). When the loss of a micro-batch is not finite it is returned at once and there is no update:
+    /// parameters, momenta and averages stay as they were, and <see cref="FindNotFinite"/> can say where it began. (Running statistics have seen the batch.)
     /// </summary>
     public float Step(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels, in StepContext context)
     {
@@ -76,14 +80,26 @@ public sealed class TrainingSession : Session
         {
             Write(Plan.Pixels, pixels.Slice(k * bytes, bytes));
             Write(Plan.Labels!, labels.Slice(k * images, images));
-            Execute(0, Plan.UpdateStart, context with { Step = context.Step * count + k });
+            _last = context with { Step = context.Step * count + k };
+            Execute(0, Plan.UpdateStart, _last);
             Read(Plan.Loss!, _loss);
+            if (!float.IsFinite(_loss[0]))
+            {
+                return _loss[0];
+            }
+
             loss += _loss[0];
         }
 
         Execute(Plan.UpdateStart, Plan.Operations.Count, context);
         return (float)(loss / count);
     }
+
+    /// <summary>
+    /// Runs the forward pass of the last micro-batch again, looking at every output, and describes the first that is not finite; null when all are.
+    /// For a step whose loss was not finite. Slow, and it updates running statistics once more.
+    /// </summary>
+    public NotFiniteOutput? FindNotFinite() => NotFiniteOutput.Find(this, _forwardOperations, _last);
 
     /// <summary>Class probabilities of the last step's last micro-batch, Batch x classes, before the update.</summary>
     public void ReadProbabilities(Span<float> probabilities) => Read(Plan.Probabilities, probabilities);

@@ -51,14 +51,16 @@ internal sealed class BatchNormDrift
             }
         }
 
-        foreach (string later in Files().Where(f => string.CompareOrdinal(f, FileOf(firstStep)) > 0))
+        AtomicFile.Sweep(_folder);
+        foreach (string later in Files().Where(f => string.CompareOrdinal(f, FileOf(evaluatedStep)) > 0))
         {
             File.Delete(later);
         }
 
-        if (firstStep > 0)
+        // Before the first evaluation there is nothing to compare with, whether the run was stopped or not.
+        if (evaluatedStep > 0)
         {
-            SinceStep = evaluatedStep > 0 && TryLoad(FileOf(evaluatedStep)) ? evaluatedStep : firstStep;
+            SinceStep = TryLoad(FileOf(evaluatedStep)) ? evaluatedStep : firstStep;
             if (SinceStep == firstStep)
             {
                 Remember();

@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Net;
 using System.Text;
 using System.Text.Json;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Reporting;
 
@@ -204,6 +205,7 @@ internal static class RunPage
             html.Append("</table></div>\n");
         }
 
+        AppendCheckpoints(html, run);
         string folder = Quote(run.Path);
         html.Append("<h2>Commands</h2>\n<pre>");
         Command(html, run.State == "completed" ? "go on, with a larger --epochs" : "go on", $"hpcbn train --resume {folder}");
@@ -220,6 +222,27 @@ internal static class RunPage
         {
             html.Append("<details id=\"configuration\"><summary><b>Configuration</b></summary>\n<pre>").Append(Encode(config)).Append("</pre></details>\n");
         }
+    }
+
+    private static void AppendCheckpoints(StringBuilder html, RunFolder run)
+    {
+        List<(long Step, string Path)> files = CheckpointStore.List(RunDirectory.CheckpointFolder(run.Path));
+        if (files.Count == 0)
+        {
+            return;
+        }
+
+        List<EvaluationPoint> evaluations = run.Log.Evaluations;
+        long best = evaluations.Count > 0 ? evaluations.MaxBy(e => e.Top1).Step : -1;
+        html.Append("<h2>Checkpoints</h2>\n<div class=\"scroll\"><table><tr><th class=\"text\">file</th><th>top-1 %</th><th>MB</th><th class=\"text\"></th></tr>\n");
+        foreach ((long step, string path) in files)
+        {
+            string top1 = string.Concat(evaluations.Where(e => e.Step == step).Select(e => Invariant($"{100 * e.Top1:0.00}")));
+            string role = string.Join(", ", new[] { step == files[0].Step ? "newest" : "", step == best ? "best" : "" }.Where(r => r.Length > 0));
+            html.Append(Invariant($"<tr><td class=\"text\">{Encode(Path.GetFileName(path))}</td><td>{top1}</td><td>{(new FileInfo(path) is { Exists: true } file ? file.Length / 1e6 : 0):0.0}</td><td class=\"text\">{role}</td></tr>\n"));
+        }
+
+        html.Append("</table></div>\n");
     }
 
     private static void Command(StringBuilder html, string what, string command) =>

@@ -37,11 +37,29 @@ public sealed record CheckpointInfo
     /// <summary>Step after which the validation images were last evaluated; 0 before the first evaluation.</summary>
     public long EvaluatedStep { get; init; }
 
+    /// <summary>Losses since the last line of <c>metrics.jsonl</c>, so that the next line's mean is the same whether the run was stopped or not.</summary>
+    public LossSum SinceLog { get; init; }
+
+    /// <summary>Losses since the last evaluation.</summary>
+    public LossSum SinceEvaluation { get; init; }
+
     /// <summary>Version of the library that wrote the file.</summary>
     public string LibraryVersion { get; init; } = typeof(CheckpointInfo).Assembly.GetName().Version?.ToString(3) ?? "";
 
     /// <summary>Epochs done, with their fraction.</summary>
     public double Epoch => (double)Step / StepsPerEpoch;
+}
+
+/// <summary>Losses of some steps.</summary>
+/// <param name="Sum">Their sum.</param>
+/// <param name="Steps">How many they are.</param>
+public readonly record struct LossSum(double Sum, long Steps)
+{
+    /// <summary>Their mean; NaN when there are none.</summary>
+    public double Mean => Steps > 0 ? Sum / Steps : double.NaN;
+
+    /// <summary>With one more.</summary>
+    public LossSum Add(float loss) => new(Sum + loss, Steps + 1);
 }
 
 /// <summary>Copies the values of a persistent tensor, in logical order.</summary>
@@ -167,9 +185,8 @@ public sealed class Checkpoint : IDisposable
         var state = new NetworkState();
         foreach (NetworkParameter parameter in shapes.Parameters)
         {
-            string name = _file.Contains(parameter.Name + AverageSuffix) ? parameter.Name + AverageSuffix : parameter.Name;
             float[] values = new float[parameter.Spec.Shape.Count];
-            Read(model, new Tensor(name, parameter.Spec.Shape, TensorRole.Parameter), values);
+            ReadEvaluated(model, parameter, values);
             state.Set(parameter.Name, parameter.Spec.Shape, values);
         }
 
@@ -198,6 +215,14 @@ public sealed class Checkpoint : IDisposable
         }, Info);
     }
 
+    /// <summary>The values of one parameter or running statistic that evaluation uses: its moving average where the run kept one.</summary>
+    /// <exception cref="UserErrorException">The checkpoint belongs to another network.</exception>
+    internal void ReadEvaluated(string model, NetworkParameter parameter, Span<float> values)
+    {
+        string name = _file.Contains(parameter.Name + AverageSuffix) ? parameter.Name + AverageSuffix : parameter.Name;
+        Read(model, new Tensor(name, parameter.Spec.Shape, TensorRole.Parameter), values);
+    }
+
     /// <inheritdoc/>
     public void Dispose() => _file.Dispose();
 
@@ -223,6 +248,8 @@ public sealed class Checkpoint : IDisposable
         new("best_top1", Invariant(info.BestTop1)),
         new("best_step", Invariant(info.BestStep)),
         new("evaluated_step", Invariant(info.EvaluatedStep)),
+        new("loss_since_log", Invariant(info.SinceLog)),
+        new("loss_since_evaluation", Invariant(info.SinceEvaluation)),
         new("class_names", string.Join(',', info.ClassNames)),
         new("config_hash", info.ConfigHash),
         new("config", info.Config),
@@ -245,9 +272,18 @@ public sealed class Checkpoint : IDisposable
             BestTop1 = double.Parse(Text("best_top1"), CultureInfo.InvariantCulture),
             BestStep = long.Parse(Text("best_step"), CultureInfo.InvariantCulture),
             EvaluatedStep = long.Parse(Text("evaluated_step"), CultureInfo.InvariantCulture),
+            SinceLog = ReadLosses(file, "loss_since_log"),
+            SinceEvaluation = ReadLosses(file, "loss_since_evaluation"),
             LibraryVersion = Text("library_version"),
         };
     }
+
+    private static string Invariant(LossSum losses) => string.Create(CultureInfo.InvariantCulture, $"{losses.Sum} of {losses.Steps} steps");
+
+    /// <summary>Absent in the first checkpoints of version 1.</summary>
+    private static LossSum ReadLosses(SafetensorsFile file, string key) => file.Metadata.TryGetValue(key, out string? text) && text.Split(' ') is [var sum, _, var steps, _]
+        ? new LossSum(double.Parse(sum, CultureInfo.InvariantCulture), long.Parse(steps, CultureInfo.InvariantCulture))
+        : default;
 
     private static string Invariant<T>(T value)
         where T : IFormattable => value.ToString(null, CultureInfo.InvariantCulture);

@@ -55,7 +55,7 @@ internal sealed class CheckpointStore
     }
 
     /// <summary>Steps and files, newest first.</summary>
-    private static List<(long Step, string Path)> List(string folder)
+    public static List<(long Step, string Path)> List(string folder)
     {
         List<(long Step, string Path)> found = [];
         foreach (string path in Directory.Exists(folder) ? Directory.EnumerateFiles(folder, Prefix + "*" + Extension) : [])

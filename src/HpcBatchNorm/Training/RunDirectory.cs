@@ -1,5 +1,6 @@
 using System.Buffers;
 using System.Globalization;
+using System.Text;
 using System.Text.Json;
 using HpcBatchNorm.Evaluation;
 using HpcBatchNorm.Interchange;
@@ -19,33 +20,47 @@ internal sealed class RunDirectory : IDisposable
 
     public const string CheckpointFolderName = "checkpoints";
 
+    private const string LockName = "lock";
+
     private const string SummaryHead =
         "epoch,step,train_loss,val_loss,val_top1,val_top5,learning_rate,images_per_second,data_wait_share,seconds";
 
-    private readonly FileStream _metrics;
-    private readonly StreamWriter _summary;
+    private readonly FileStream _lock, _metrics, _summary;
     private readonly ArrayBufferWriter<byte> _buffer = new(512);
     private readonly Utf8JsonWriter _json;
 
-    public RunDirectory(string path, long firstStep)
+    public RunDirectory(string path, long firstStep, long evaluatedStep)
     {
         Path = path;
-        Directory.CreateDirectory(path);
-        AtomicFile.Sweep(path);
-        KeepLines(MetricsPath, line => StepOfMetric(line) <= firstStep);
-        KeepLines(SummaryPath, line => StepOfSummary(line) <= firstStep);
-        _metrics = new FileStream(MetricsPath, FileMode.Append, FileAccess.Write, FileShare.Read);
-        _summary = new StreamWriter(SummaryPath, append: true) { NewLine = "\n" };
-        _json = new Utf8JsonWriter(_buffer);
-        if (_metrics.Length == 0)
+        try
         {
-            WriteUnits();
-        }
+            Directory.CreateDirectory(path);
+            _lock = Lock(path);
+            AtomicFile.Sweep(path);
+            KeepLines(MetricsPath, line => StepOfMetric(line, out bool evaluation) <= (evaluation ? evaluatedStep : firstStep));
+            KeepLines(SummaryPath, line => StepOfSummary(line) <= evaluatedStep);
+            _json = new Utf8JsonWriter(_buffer);
+            _metrics = OpenForLines(MetricsPath);
+            _summary = OpenForLines(SummaryPath);
+            if (_metrics.Length == 0)
+            {
+                WriteUnits();
+            }
 
-        if (_summary.BaseStream.Length == 0)
+            if (_summary.Length == 0)
+            {
+                AppendLine(_summary, SummaryHead);
+            }
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
-            _summary.WriteLine(SummaryHead);
-            _summary.Flush();
+            Dispose();
+            throw new UserErrorException($"The run's folder '{path}' cannot be written: {error.Message} Put that right, or choose another --output.", error);
+        }
+        catch
+        {
+            Dispose();
+            throw;
         }
     }
 
@@ -127,9 +142,15 @@ internal sealed class RunDirectory : IDisposable
         _json.WriteNumber("images_per_second", Math.Round(validation.ImagesPerSecond, 3));
         _json.WriteBoolean("best", report.IsBest);
         End(elapsedSeconds);
-        _summary.WriteLine(string.Create(CultureInfo.InvariantCulture,
+        AppendLine(_summary, string.Create(CultureInfo.InvariantCulture,
             $"{report.Epoch:0.####},{report.Step},{report.TrainLoss:0.######},{validation.Loss:0.######},{validation.Top1:0.######},{validation.Top5:0.######},{learningRate},{imagesPerSecond:0.###},{dataWaitShare:0.#####},{elapsedSeconds:0.###}"));
-        _summary.Flush();
+    }
+
+    /// <summary>Makes everything written so far survive a power cut; for a checkpoint that says these lines exist.</summary>
+    public void FlushToDisk()
+    {
+        _metrics.Flush(flushToDisk: true);
+        _summary.Flush(flushToDisk: true);
     }
 
     /// <summary>How the statistics of batch normalization moved since an earlier evaluation.</summary>
@@ -156,9 +177,46 @@ internal sealed class RunDirectory : IDisposable
 
     public void Dispose()
     {
-        _json.Dispose();
-        _metrics.Dispose();
-        _summary.Dispose();
+        _json?.Dispose();
+        _metrics?.Dispose();
+        _summary?.Dispose();
+        _lock?.Dispose();
+    }
+
+    /// <summary>
+    /// Held while a process writes to the run. The system releases it when the process ends, however it ends; what a killed one leaves is an empty file.
+    /// </summary>
+    private static FileStream Lock(string path)
+    {
+        string file = System.IO.Path.Combine(path, LockName);
+        try
+        {
+            return new FileStream(file, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None, bufferSize: 0, FileOptions.DeleteOnClose);
+        }
+        catch (IOException error) when (File.Exists(file) && error is not FileNotFoundException)
+        {
+            throw new UserErrorException($"'{path}' is in use by another hpcbn. Wait until it has ended, or choose another --output.", error);
+        }
+    }
+
+    /// <summary>Unbuffered: what could not be written must not be tried again when the file is closed.</summary>
+    private static FileStream OpenForLines(string path) => new(path, FileMode.Append, FileAccess.Write, FileShare.Read, bufferSize: 0);
+
+    private static void AppendLine(FileStream file, string line) => Append(file, Encoding.UTF8.GetBytes(line + "\n"));
+
+    /// <summary>Appends a line wholly or, when the disk is full, not at all.</summary>
+    private static void Append(FileStream file, ReadOnlySpan<byte> line)
+    {
+        long length = file.Length;
+        try
+        {
+            file.Write(line);
+        }
+        catch (IOException)
+        {
+            file.SetLength(length);
+            throw;
+        }
     }
 
     private void WriteUnits()
@@ -206,8 +264,7 @@ internal sealed class RunDirectory : IDisposable
         _json.Flush();
         _buffer.GetSpan(1)[0] = (byte)'\n';
         _buffer.Advance(1);
-        _metrics.Write(_buffer.WrittenSpan);
-        _metrics.Flush();
+        Append(_metrics, _buffer.WrittenSpan);
         _buffer.ResetWrittenCount();
         _json.Reset();
     }
@@ -234,11 +291,13 @@ internal sealed class RunDirectory : IDisposable
     }
 
     /// <summary>0 for lines without a step; a line cut short by a killed process counts as later than everything.</summary>
-    private static long StepOfMetric(string line)
+    private static long StepOfMetric(string line, out bool evaluation)
     {
+        evaluation = false;
         try
         {
             using JsonDocument document = JsonDocument.Parse(line);
+            evaluation = document.RootElement.TryGetProperty("type", out JsonElement type) && type.GetString() is "eval" or "batch_norm";
             return document.RootElement.TryGetProperty("step", out JsonElement step) && step.ValueKind == JsonValueKind.Number ? step.GetInt64() : 0;
         }
         catch (JsonException)

@@ -44,6 +44,10 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer)
         {
             checkpoint.Restore(_config.Model, [.. session.State.Select(s => s.Tensor)], session.Write);
         }
+        else if (_config.InitialCheckpoint.Length > 0)
+        {
+            InitialWeights.Load(session, _config, train.ClassNames, observer.Note);
+        }
 
         using var loop = new TrainingLoop(_config, observer, network, session, train, validation, stepsPerEpoch, totalSteps, run.Checkpoint);
         return loop.Run(stop);

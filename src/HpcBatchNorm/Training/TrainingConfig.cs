@@ -50,6 +50,12 @@ public sealed class TrainingConfig
     /// <summary>What variant of it; the number of classes comes from the data set.</summary>
     public NetworkOptions Network { get; set; } = new();
 
+    /// <summary>A checkpoint whose weights and statistics the run begins with; empty for none.</summary>
+    public string InitialCheckpoint { get; set; } = "";
+
+    /// <summary>Leave out the classifier's weights of <see cref="InitialCheckpoint"/>.</summary>
+    public bool ResetClassifier { get; set; }
+
     // The optimizer.
 
     /// <summary>Learning rate that the schedule starts from.</summary>

@@ -27,11 +27,12 @@ public sealed class TrainingConfigBuilder
     }
 
     /// <summary>
-    /// Lays a configuration file over what is there. Its key <c>recipe</c>, if any, is laid first.
+    /// Lays a configuration file over what is there. Its key <c>recipe</c>, if any, is laid first, unless <paramref name="withItsRecipe"/> is false
+    /// because another recipe was asked for.
     /// </summary>
-    public TrainingConfigBuilder AddFile(string path)
+    public TrainingConfigBuilder AddFile(string path, bool withItsRecipe = true)
     {
-        Add(ConfigFile.Read(path), origin: null);
+        Add([.. ConfigFile.Read(path).Where(e => withItsRecipe || e.Name != RecipeKey)], origin: null);
         return this;
     }
 

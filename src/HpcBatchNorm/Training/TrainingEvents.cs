@@ -67,6 +67,12 @@ public enum TrainingOutcome
     LossNotFinite,
 }
 
+/// <summary>Where a run stopped being finite.</summary>
+/// <param name="Step">The step, counted from 1.</param>
+/// <param name="Layer">The first layer whose output was not finite; empty when it is not known.</param>
+/// <param name="Description">What was found, in sentences for people.</param>
+public sealed record Divergence(long Step, string Layer, string Description);
+
 /// <summary>What a run leaves behind.</summary>
 public sealed record TrainingResult
 {
@@ -108,4 +114,7 @@ public sealed record TrainingResult
 
     /// <summary>The folder of the run.</summary>
     public required string RunDirectory { get; init; }
+
+    /// <summary>Where and how the run diverged; null unless the outcome is <see cref="TrainingOutcome.LossNotFinite"/>.</summary>
+    public Divergence? Divergence { get; init; }
 }

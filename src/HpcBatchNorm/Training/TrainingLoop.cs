@@ -41,6 +41,7 @@ internal sealed class TrainingLoop : IDisposable
     private EvaluationResult? _lastEvaluation;
     private string _lastCheckpoint = "";
     private int _badImagesNoted;
+    private Divergence? _divergence;
 
     // Sums over three windows: since the last log line, since the last evaluation, since the start of this process.
     private Window _log, _epoch, _all;
@@ -55,6 +56,8 @@ internal sealed class TrainingLoop : IDisposable
         _firstStep = _step = resumed?.Info.Step ?? 0;
         _evaluatedStep = resumed?.Info.EvaluatedStep ?? 0;
         (_bestTop1, _bestStep) = resumed is null ? (double.NaN, -1) : (resumed.Info.BestTop1, resumed.Info.BestStep);
+        _log = new Window(resumed?.Info.SinceLog ?? default);
+        _epoch = new Window(resumed?.Info.SinceEvaluation ?? default);
         _lastCheckpoint = resumed?.Path ?? "";
         _classNames = train.ClassNames;
         _schedule = new LearningRateSchedule(config, stepsPerEpoch, totalSteps);
@@ -68,7 +71,7 @@ internal sealed class TrainingLoop : IDisposable
             throw new UserErrorException($"'{config.Output}' already holds a run. Give another --output, or go on with --resume {config.Output}.");
         }
 
-        _run = new RunDirectory(config.Output, _firstStep);
+        _run = new RunDirectory(config.Output, _firstStep, _evaluatedStep);
         try
         {
             _store = new CheckpointStore(RunDirectory.CheckpointFolder(config.Output), config.Keep);
@@ -89,7 +92,27 @@ internal sealed class TrainingLoop : IDisposable
 
     public TrainingResult Run(CancellationToken stop)
     {
-        if (_step >= _totalSteps)
+        try
+        {
+            return RunSteps(stop);
+        }
+        catch (UserErrorException error)
+        {
+            // Images that cannot be read any more, for instance: what has been trained until then is kept.
+            TrySave();
+            throw Failed(error);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            // The run's own files.
+            throw Failed(error);
+        }
+    }
+
+    private TrainingResult RunSteps(CancellationToken stop)
+    {
+        // A run that was stopped during its final evaluation is not complete.
+        if (_step > _totalSteps || (_step == _totalSteps && !IsEvaluationDue()))
         {
             return Result(TrainingOutcome.AlreadyComplete);
         }
@@ -108,7 +131,7 @@ internal sealed class TrainingLoop : IDisposable
 
                 if (!float.IsFinite(Step(stop)))
                 {
-                    return Diverged();
+                    return Diverged(FindDivergence());
                 }
             }
         }
@@ -116,9 +139,9 @@ internal sealed class TrainingLoop : IDisposable
         {
             return Interrupted();
         }
-        catch (NotFiniteNumberException)
+        catch (NotFiniteStateException error)
         {
-            return Diverged();
+            return Diverged(error.Divergence);
         }
 
         return Result(TrainingOutcome.Completed);
@@ -169,21 +192,23 @@ internal sealed class TrainingLoop : IDisposable
     /// <summary>Does what is due after the current step; always true, so that it can stand in the loop's condition.</summary>
     private bool EvaluateAndSave(CancellationToken stop)
     {
-        bool last = _step == _totalSteps;
-        bool evaluate = _step > _evaluatedStep && (last ? IsFinalEvaluationDue() : IsMultiple(_config.EvalEvery * _stepsPerEpoch));
-        bool save = last || evaluate || (_config.CheckpointEvery > 0 && _step % _config.CheckpointEvery == 0);
+        bool evaluate = IsEvaluationDue();
+        bool save = _step == _totalSteps || evaluate || (_config.CheckpointEvery > 0 && _step % _config.CheckpointEvery == 0);
         if (evaluate)
         {
             Evaluate(stop);
         }
 
-        if (save && _step > _firstStep)
+        if (save && (_step > _firstStep || evaluate))
         {
             Save();
         }
 
         return true;
     }
+
+    private bool IsEvaluationDue() =>
+        _step > _evaluatedStep && (_step == _totalSteps ? IsFinalEvaluationDue() : IsMultiple(_config.EvalEvery * _stepsPerEpoch));
 
     /// <summary>True when the current step is the first at or after a multiple of <paramref name="interval"/> steps, which need not be whole.</summary>
     private bool IsMultiple(double interval) => interval > 0 && Math.Floor(_step / interval) > Math.Floor((_step - 1) / interval);
@@ -240,6 +265,7 @@ internal sealed class TrainingLoop : IDisposable
     private void Save()
     {
         string path = _store.PathOf(_step);
+        _run.FlushToDisk();
         Checkpoint.Save(path, [.. _session.State.Select(s => s.Tensor)], ReadFinite, new CheckpointInfo
         {
             Step = _step,
@@ -251,10 +277,35 @@ internal sealed class TrainingLoop : IDisposable
             ClassNames = _classNames,
             BestTop1 = _bestTop1,
             BestStep = _bestStep,
+            SinceLog = _log.Losses,
+            SinceEvaluation = _epoch.Losses,
         });
         _store.Prune(_bestStep);
         _lastCheckpoint = path;
         _observer.Saved(path);
+    }
+
+    private void TrySave()
+    {
+        try
+        {
+            if (_step > _firstStep && _lastCheckpoint != _store.PathOf(_step))
+            {
+                Save();
+            }
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException or NotFiniteStateException)
+        {
+            _observer.Note($"The state after step {_step} could not be saved: {error.Message}");
+        }
+    }
+
+    private UserErrorException Failed(Exception error)
+    {
+        string next = _lastCheckpoint.Length == 0
+            ? "No checkpoint had been written."
+            : $"The last good checkpoint is '{_lastCheckpoint}'; put that right, then: hpcbn train --resume {_run.Path}";
+        return new UserErrorException($"{(error is UserErrorException ? "" : $"The run's folder '{_run.Path}' cannot be written: ")}{error.Message} {next}", error);
     }
 
     /// <summary>A state that is not finite is not worth keeping, and must not push out one that is.</summary>
@@ -265,7 +316,9 @@ internal sealed class TrainingLoop : IDisposable
         {
             if (!float.IsFinite(value))
             {
-                throw new NotFiniteNumberException($"'{tensor.Name}' is not finite.");
+                string layer = _session.State.First(s => s.Tensor == tensor).Source.Node.Name;
+                throw new NotFiniteStateException(new Divergence(_step, layer, FormattableString.Invariant(
+                    $"After step {_step} '{tensor.Name}' is not finite, though the step's loss was: its update overflowed. This state was not saved.")));
             }
         }
     }
@@ -278,16 +331,30 @@ internal sealed class TrainingLoop : IDisposable
             {
                 Save();
             }
-            catch (NotFiniteNumberException)
+            catch (NotFiniteStateException error)
             {
-                return Diverged();
+                return Diverged(error.Divergence);
             }
         }
 
         return Result(TrainingOutcome.Interrupted);
     }
 
-    private TrainingResult Diverged() => Result(TrainingOutcome.LossNotFinite);
+    /// <summary>The step whose loss is not finite has updated nothing; its forward pass is made again, looking at every layer.</summary>
+    private Divergence FindDivergence()
+    {
+        NotFiniteOutput? output = _session.FindNotFinite();
+        string loss = FormattableString.Invariant($"The loss of step {_step} is not finite.");
+        return output is null
+            ? new Divergence(_step, "", $"{loss} Every layer's output is; the loss itself overflowed.")
+            : new Divergence(_step, output.Layer, $"{loss} {output}");
+    }
+
+    private TrainingResult Diverged(Divergence divergence)
+    {
+        _divergence = divergence;
+        return Result(TrainingOutcome.LossNotFinite);
+    }
 
     private TrainingResult Result(TrainingOutcome outcome)
     {
@@ -301,12 +368,13 @@ internal sealed class TrainingLoop : IDisposable
             Seconds = _all.Seconds,
             DataWaitShare = _all.WaitShare,
             PeakMemoryMb = ProcessMemory.PeakMb(),
-            TrainLoss = _epoch.Steps > 0 ? _epoch.MeanLoss : _lastTrainLoss,
+            TrainLoss = _epoch.Losses.Steps > 0 ? _epoch.MeanLoss : _lastTrainLoss,
             Validation = _lastEvaluation,
             BestTop1 = _bestTop1,
             Checkpoint = _lastCheckpoint,
             Report = _run.ReportPath,
             RunDirectory = _run.Path,
+            Divergence = _divergence,
         };
     }
 
@@ -351,16 +419,19 @@ internal sealed class TrainingLoop : IDisposable
     }
 
     /// <summary>Sums over some steps.</summary>
-    private struct Window
+    private struct Window(LossSum before)
     {
-        private double _loss;
         private double _waited;
 
+        /// <summary>Steps of this process.</summary>
         public long Steps { get; private set; }
 
         public double Seconds { get; private set; }
 
-        public readonly double MeanLoss => Steps > 0 ? _loss / Steps : double.NaN;
+        /// <summary>All losses, those before a resume included.</summary>
+        public LossSum Losses { get; private set; } = before;
+
+        public readonly double MeanLoss => Losses.Mean;
 
         public readonly double WaitShare => Seconds > 0 ? Math.Min(1, _waited / Seconds) : 0;
 
@@ -369,9 +440,15 @@ internal sealed class TrainingLoop : IDisposable
         public void Add(float loss, double seconds, double waited)
         {
             Steps++;
-            _loss += loss;
+            Losses = Losses.Add(loss);
             Seconds += seconds;
             _waited += waited;
         }
+    }
+
+    /// <summary>Ends the writing of a checkpoint whose values are not finite.</summary>
+    private sealed class NotFiniteStateException(Divergence divergence) : Exception(divergence.Description)
+    {
+        public Divergence Divergence { get; } = divergence;
     }
 }

@@ -43,6 +43,7 @@ public sealed record TrainingRequest
                     builder.Set("output", run, "resumed run");
                 }
 
+                RefuseNewWeights(checkpoint, builder.Config);
                 NoteChanges(checkpoint, builder.Config, note);
             }
 
@@ -77,7 +78,7 @@ public sealed record TrainingRequest
 
         if (ConfigFile is not null)
         {
-            builder.AddFile(ConfigFile);
+            builder.AddFile(ConfigFile, withItsRecipe: Recipe is null);
         }
 
         foreach ((string name, string value) in Flags)
@@ -153,6 +154,17 @@ public sealed record TrainingRequest
         string folder = Path.GetDirectoryName(Path.GetFullPath(checkpoint))!;
         string run = Path.GetFileName(folder) == RunDirectory.CheckpointFolderName ? Path.GetDirectoryName(folder)! : folder;
         return Path.GetRelativePath(Directory.GetCurrentDirectory(), run);
+    }
+
+    /// <summary>A queue may repeat the command that began the run; anything else is a mistake.</summary>
+    private static void RefuseNewWeights(Checkpoint checkpoint, TrainingConfig config)
+    {
+        string before = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, checkpoint.Path).Config.InitialCheckpoint;
+        if (config.InitialCheckpoint != before)
+        {
+            throw new UserErrorException(
+                $"'{checkpoint.Path}' has its weights already; initial-checkpoint is for a new run. Leave out --resume or --initial-checkpoint.");
+        }
     }
 
     private static void NoteChanges(Checkpoint checkpoint, TrainingConfig config, Action<string> note)

@@ -41,6 +41,10 @@ public static class TrainingSettings
             c => c.Network.AuxiliaryHeads, (c, v) => c.Network = c.Network with { AuxiliaryHeads = v }),
         Switch("average-includes-padding", Network, "Average pooling inside modules counts padding as zeros",
             c => c.Network.AverageIncludesPadding, (c, v) => c.Network = c.Network with { AverageIncludesPadding = v }),
+        Text("initial-checkpoint", Network, "Checkpoint whose weights and statistics a new run begins with; step, schedule and momentum begin anew",
+            c => c.InitialCheckpoint, (c, v) => c.InitialCheckpoint = v.Length == 0 ? "" : Path.GetFullPath(v)) with { Aliases = ["--pretrained"] },
+        Switch("reset-classifier", Network, "Leave out the classifier of initial-checkpoint, for a data set with other classes",
+            c => c.ResetClassifier, (c, v) => c.ResetClassifier = v),
 
         Real("learning-rate", Optimizer, "Learning rate that the schedule starts from (change 1 raises it)", 0, Unbounded,
             c => c.LearningRate, (c, v) => c.LearningRate = v) with { Aliases = ["--lr"] },
@@ -174,6 +178,11 @@ public static class TrainingSettings
         {
             throw new UserErrorException(FormattableString.Invariant(
                 $"minimum-learning-rate is {config.MinimumLearningRate}, more than the learning-rate of {config.LearningRate} that the schedule starts from."));
+        }
+
+        if (config.ResetClassifier && config.InitialCheckpoint.Length == 0)
+        {
+            throw new UserErrorException("reset-classifier needs initial-checkpoint: without one every weight is new.");
         }
     }
 

@@ -26,6 +26,31 @@ public sealed class ProcessTests(TrainingFixture fixture) : IClassFixture<Traini
         Assert.NotEmpty(Directory.GetFiles(Path.Combine(output, "checkpoints"), "*.safetensors"));
     }
 
+    [Theory]
+    [Trait("Category", "Slow")]
+    [InlineData("INT", 2, ExitCode.Interrupted)]
+    [InlineData("TERM", 15, ExitCode.Terminated)]
+    public async Task SecondSignal_EndsAtOnceWithoutSaving(string signal, int number, int expectedCode)
+    {
+        // The reference takes its time over a step of the whole network: the first signal still waits for its end when the second comes.
+        CancellationToken token = TestContext.Current.CancellationToken;
+        string output = fixture.NewFolder();
+        using HpcbnProcess process = HpcbnProcess.Start(fixture.Folder,
+        [
+            "train", "--backend", "reference", "--data", fixture.Data, "--model", "bn-inception", "--image-size", "96", "-b", "24", "--steps", "5", "--output", output,
+        ]);
+        await process.WaitForAsync("run   ", token);
+        process.Signal(signal);
+        await process.WaitForAsync("once more to stop at once", token);
+        process.Signal(signal);
+
+        // A shell sees 128 + number whether the process chose that code or the signal ended it.
+        Assert.Equal(128 + number, expectedCode);
+        Assert.Equal(expectedCode, await process.WaitForExitAsync(token));
+        Assert.Empty(Directory.GetFiles(Path.Combine(output, "checkpoints")));
+        Assert.DoesNotContain("Stopped.", process.Output, StringComparison.Ordinal);
+    }
+
     [Fact]
     [Trait("Category", "Slow")]
     public async Task Kill_AtAnyMoment_ThenResumeAuto_GivesTheSameBits()

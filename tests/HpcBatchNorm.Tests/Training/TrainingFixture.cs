@@ -61,6 +61,12 @@ internal sealed class RecordingObserver : ITrainingObserver, IDisposable
 
     public long StopAfter { get; init; } = -1;
 
+    /// <summary>Called with the number of every step that is done.</summary>
+    public Action<long>? OnStep { get; init; }
+
+    /// <summary>Called after every checkpoint.</summary>
+    public Action? OnSaved { get; init; }
+
     public List<string> Notes { get; } = [];
 
     public List<float> Losses { get; } = new(1000);
@@ -82,6 +88,7 @@ internal sealed class RecordingObserver : ITrainingObserver, IDisposable
     {
         Losses.Add(report.Loss);
         AllocatedBytes.Add(GC.GetAllocatedBytesForCurrentThread());
+        OnStep?.Invoke(report.Step);
         if (report.Step == StopAfter)
         {
             _stop.Cancel();
@@ -90,9 +97,7 @@ internal sealed class RecordingObserver : ITrainingObserver, IDisposable
 
     public void Evaluated(in EvaluationReport report) => Evaluations.Add(report.Validation);
 
-    public void Saved(string checkpoint)
-    {
-    }
+    public void Saved(string checkpoint) => OnSaved?.Invoke();
 
     public void Dispose() => _stop.Dispose();
 }
