@@ -34,9 +34,12 @@ find_missing_packages() {
     if [[ ${1:-} == lint ]] && ! command -v clang-format-14 >/dev/null; then
         missing clang-format-14 "checks the format of native/"
     fi
+    if [[ ${1:-} == lint ]] && ! command -v chromium >/dev/null; then
+        missing chromium "shows the tests what the report and the dashboard look like"
+    fi
 }
 
-# Installs what is missing (Debian, Ubuntu), or says exactly what to do, and stops. "lint" adds what only the lint needs.
+# Installs what is missing (Debian, Ubuntu), or says exactly what to do, and stops. "lint" adds what only .ci/run needs.
 ensure_prerequisites() {
     local sdk as_root=() log="$root/artifacts/apt.log" i command
     if ! command -v dotnet >/dev/null; then

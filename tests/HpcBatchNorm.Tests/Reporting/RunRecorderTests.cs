@@ -103,6 +103,7 @@ public sealed class RunRecorderTests(TrainingFixture fixture) : IClassFixture<Tr
         // The page needs nothing from anywhere else.
         string report = File.ReadAllText(result.Report);
         Assert.Equal(9, report.Split("data:image/jpeg;base64,").Length - 1 - root.GetProperty("mistakes").GetArrayLength());
+        Assert.Contains("step-00000003.safetensors", report, StringComparison.Ordinal);
         Assert.DoesNotContain("src=\"http", report, StringComparison.Ordinal);
         Assert.DoesNotContain("href=\"http", report, StringComparison.Ordinal);
         Assert.Empty(Directory.GetFiles(run, "*" + AtomicFile.TemporarySuffix, SearchOption.AllDirectories));
