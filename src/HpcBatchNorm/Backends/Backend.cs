@@ -5,7 +5,8 @@ namespace HpcBatchNorm.Backends;
 /// <summary>What the planner needs to know of a backend, and nothing more.</summary>
 /// <param name="ChannelBlock">Channels per block of the <see cref="TensorLayout.Blocked"/> layout; a slice starts and ends at a multiple of it.</param>
 /// <param name="BatchNormTakesSlices">Batch normalization reads and writes concatenation slices directly; otherwise the planner adds copies.</param>
-public sealed record BackendTraits(int ChannelBlock, bool BatchNormTakesSlices);
+/// <param name="BatchNormVariants">Batch normalization takes ghost batches and batch renormalization.</param>
+public sealed record BackendTraits(int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false);
 
 /// <summary>
 /// A place where operations run. Public methods validate once, for all backends alike, and hand on to <c>...Core</c> methods.
@@ -69,6 +70,12 @@ public abstract partial class Backend : IDisposable
     public Kernel CreateKernel(Operation operation, BufferMap buffers)
     {
         operation.Validate();
+        if (!Traits.BatchNormVariants && operation is BatchNormForward { Spec.GhostBatch: > 0 } or BatchNormBackward { Spec.GhostBatch: > 0 }
+            or BatchNormForward { R: not null } or BatchNormBackward { R: not null })
+        {
+            throw new NotSupportedException($"{operation.Kind} '{operation.Name}': ghost batches and batch renormalization are not there on backend {Name} yet.");
+        }
+
         return operation switch
         {
             ConvolutionForward o => CreateCore(o, buffers),

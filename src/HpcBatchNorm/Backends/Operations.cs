@@ -136,12 +136,16 @@ public enum BatchNormStatistics
 /// dst = batch normalization of src (<see cref="BatchNormSpec"/>; Algorithm 1), plus <paramref name="Residual"/>, then ReLU, as the spec says.
 /// With batch statistics it writes Mean and Variance (biased) for the backward pass, and, when they are given, updates
 /// RunningMean = (1-a)*RunningMean + a*Mean and RunningVariance = (1-a)*RunningVariance + a*Variance*m/(m-1), a = AveragingFactor.
-/// With running statistics it reads RunningMean and RunningVariance and changes nothing else than dst.
+/// With several groups of images (<see cref="BatchNormSpec.GhostBatch"/>) they are updated by one group after the other, as by that many batches.
+/// With <paramref name="Renormalization"/> the normalized values are multiplied by r, then d is added (<see cref="BatchRenormalization"/>): both come from
+/// the running statistics before their update and go to R and D for the backward pass.
+/// With running statistics it reads RunningMean and RunningVariance, one per group, and R and D when they are given, and changes nothing else than dst.
 /// Dst may be a slice; it may alias Src when Src is not needed again.
 /// </summary>
 public sealed record BatchNormForward(
     string Name, BatchNormSpec Spec, BatchNormStatistics Statistics, Tensor Src, Tensor Scale, Tensor Shift, Tensor? Residual, Tensor Dst,
-    Tensor? Mean, Tensor? Variance, Tensor? RunningMean, Tensor? RunningVariance, float AveragingFactor) : Operation(Name)
+    Tensor? Mean, Tensor? Variance, Tensor? RunningMean, Tensor? RunningVariance, float AveragingFactor,
+    BatchRenormalization? Renormalization = null, Tensor? R = null, Tensor? D = null) : Operation(Name)
 {
     /// <inheritdoc/>
     public override string Kind => "batch-norm forward";
@@ -150,11 +154,13 @@ public sealed record BatchNormForward(
     public override long MinimumBytes => base.MinimumBytes + (Statistics == BatchNormStatistics.Batch ? Src.Bytes : 0);
 
     /// <inheritdoc/>
-    public override IEnumerable<Tensor> Reads => Some(Src, Scale, Shift, Residual, RunningMean, RunningVariance);
+    public override IEnumerable<Tensor> Reads => Statistics == BatchNormStatistics.Batch
+        ? Some(Src, Scale, Shift, Residual, RunningMean, RunningVariance)
+        : Some(Src, Scale, Shift, Residual, RunningMean, RunningVariance, R, D);
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Writes =>
-        Statistics == BatchNormStatistics.Batch ? Some(Dst, Mean, Variance, RunningMean, RunningVariance) : Some(Dst);
+        Statistics == BatchNormStatistics.Batch ? Some(Dst, Mean, Variance, RunningMean, RunningVariance, R, D) : Some(Dst);
 
     /// <inheritdoc/>
     public override void Validate()
@@ -174,10 +180,18 @@ public sealed record BatchNormForward(
         Check(Residual, "residual", Spec.Src);
         Check(Scale, "scale", Spec.Parameters);
         Check(Shift, "shift", Spec.Parameters);
-        Check(Mean, "mean", Spec.Parameters);
-        Check(Variance, "variance", Spec.Parameters);
-        Check(RunningMean, "running mean", Spec.Parameters);
-        Check(RunningVariance, "running variance", Spec.Parameters);
+        Check(Mean, "mean", Spec.Statistics);
+        Check(Variance, "variance", Spec.Statistics);
+        Check(RunningMean, "running mean", batch ? Spec.Parameters : Spec.Statistics);
+        Check(RunningVariance, "running variance", batch ? Spec.Parameters : Spec.Statistics);
+        Check(R, "r", Spec.Statistics);
+        Check(D, "d", Spec.Statistics);
+        Renormalization?.Validate(Name);
+        if ((R is null) != (D is null) || (batch && (R is null) != (Renormalization is null)) || (Renormalization is not null && (!batch || RunningMean is null)))
+        {
+            throw new ArgumentException($"{Kind} '{Name}': batch renormalization needs batch statistics, running statistics, r and d; r and d are given together.");
+        }
+
         if (Spec.Residual != (Residual is not null))
         {
             throw new ArgumentException($"{Kind} '{Name}': the spec says residual = {Spec.Residual}, but a residual tensor was {(Residual is null ? "not " : "")}given.");
@@ -204,11 +218,12 @@ public sealed record BatchNormForward(
 /// Gradients of batch normalization (section 3, after Algorithm 1). With batch statistics Mean and Variance are those the forward pass wrote,
 /// and the gradient flows through them; with running statistics they are constants: pass the running tensors as Mean and Variance.
 /// Where the spec has ReLU, the mask is Dst > 0 when Dst is given and is recomputed from Src otherwise; Dst is required with a residual and ReLU.
+/// R and D, given together, are those of batch renormalization, constants. DiffScale and DiffShift are sums over all groups of images.
 /// DiffSrc may alias Src or DiffDst. DiffDst may be a slice. DiffResidual receives the masked diffDst.
 /// </summary>
 public sealed record BatchNormBackward(
     string Name, BatchNormSpec Spec, BatchNormStatistics Statistics, Tensor Src, Tensor? Dst, Tensor DiffDst, Tensor Scale, Tensor Shift,
-    Tensor Mean, Tensor Variance, Tensor DiffSrc, Tensor DiffScale, Tensor DiffShift, Tensor? DiffResidual) : Operation(Name)
+    Tensor Mean, Tensor Variance, Tensor DiffSrc, Tensor DiffScale, Tensor DiffShift, Tensor? DiffResidual, Tensor? R = null, Tensor? D = null) : Operation(Name)
 {
     /// <inheritdoc/>
     public override string Kind => "batch-norm backward";
@@ -217,7 +232,7 @@ public sealed record BatchNormBackward(
     public override long MinimumBytes => base.MinimumBytes + (Statistics == BatchNormStatistics.Batch ? Src.Bytes + DiffDst.Bytes : 0);
 
     /// <inheritdoc/>
-    public override IEnumerable<Tensor> Reads => Some(Src, Dst, DiffDst, Scale, Shift, Mean, Variance);
+    public override IEnumerable<Tensor> Reads => Some(Src, Dst, DiffDst, Scale, Shift, Mean, Variance, R, D);
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Writes => Some(DiffSrc, DiffScale, DiffShift, DiffResidual);
@@ -233,8 +248,10 @@ public sealed record BatchNormBackward(
         Check(DiffResidual, "diffResidual", Spec.Src);
         Check(Scale, "scale", Spec.Parameters);
         Check(Shift, "shift", Spec.Parameters);
-        Check(Mean, "mean", Spec.Parameters);
-        Check(Variance, "variance", Spec.Parameters);
+        Check(Mean, "mean", Spec.Statistics);
+        Check(Variance, "variance", Spec.Statistics);
+        Check(R, "r", Spec.Statistics);
+        Check(D, "d", Spec.Statistics);
         Check(DiffScale, "diffScale", Spec.Parameters);
         Check(DiffShift, "diffShift", Spec.Parameters);
         if (Spec.Residual && Spec.Relu && Dst is null)

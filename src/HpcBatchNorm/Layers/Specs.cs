@@ -20,14 +20,23 @@ public enum ActivationKind
 /// dst = scale * (src - mean) / sqrt(variance + Epsilon) + shift, optionally plus a residual, optionally followed by ReLU.
 /// Convolutional: one mean, variance, scale and shift per channel, statistics over m = N*H*W values.
 /// Per activation: one of each per (channel, row, column), statistics over m = N values.
+/// With <paramref name="GhostBatch"/> above 0 ("ghost" or virtual batches, Hoffer et al. 2017, 1705.08741) every GhostBatch consecutive images have statistics
+/// of their own, and N counts those.
 /// </summary>
-public readonly record struct BatchNormSpec(Shape Src, float Epsilon = 1e-5f, bool PerActivation = false, bool Relu = false, bool Residual = false)
+public readonly record struct BatchNormSpec(
+    Shape Src, float Epsilon = 1e-5f, bool PerActivation = false, bool Relu = false, bool Residual = false, int GhostBatch = 0)
 {
-    /// <summary>Shape of scale, shift, mean and variance.</summary>
+    /// <summary>Groups of images with statistics of their own.</summary>
+    public int Groups => GhostBatch > 0 ? Src.N / GhostBatch : 1;
+
+    /// <summary>Shape of mean and variance: one <see cref="Parameters"/> per group.</summary>
+    public Shape Statistics => Parameters with { N = Groups };
+
+    /// <summary>Shape of scale, shift and running statistics.</summary>
     public Shape Parameters => PerActivation ? Src with { N = 1 } : Shape.Vector(Src.C);
 
     /// <summary>m, the number of values behind each statistic.</summary>
-    public long StatisticCount => PerActivation ? Src.N : (long)Src.N * Src.Area;
+    public long StatisticCount => (long)(Src.N / Groups) * (PerActivation ? 1 : Src.Area);
 
     /// <summary>m/(m-1), which turns the biased batch variance into the unbiased one that running statistics keep; 1 when m is 1.</summary>
     public double UnbiasedFactor => StatisticCount > 1 ? StatisticCount / (StatisticCount - 1.0) : 1.0;
@@ -36,6 +45,11 @@ public readonly record struct BatchNormSpec(Shape Src, float Epsilon = 1e-5f, bo
     public void Validate(string name)
     {
         SpecCheck.Shape(name, Src);
+        if (GhostBatch < 0 || (GhostBatch > 0 && Src.N % GhostBatch != 0))
+        {
+            throw new ArgumentException($"Batch normalization '{name}': {Src.N} images do not divide into ghost batches of {GhostBatch}.");
+        }
+
         if (!(Epsilon >= 0) || float.IsInfinity(Epsilon))
         {
             throw new ArgumentException(FormattableString.Invariant($"Batch normalization '{name}': epsilon is {Epsilon}; it must be finite and not negative."));
@@ -49,7 +63,7 @@ public readonly record struct BatchNormSpec(Shape Src, float Epsilon = 1e-5f, bo
         if (StatisticCount < 2)
         {
             throw new ArgumentException(
-                $"Batch normalization '{name}' sees one value per statistic ({Src.N} image of {Src.H}x{Src.W}); training needs at least 2. Use a larger batch or a larger image.");
+                $"Batch normalization '{name}' sees one value per statistic ({Src.N / Groups} image of {Src.H}x{Src.W}); training needs at least 2. Use a larger batch or a larger image.");
         }
     }
 }

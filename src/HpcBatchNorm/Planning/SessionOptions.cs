@@ -1,4 +1,5 @@
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Layers;
 
 namespace HpcBatchNorm.Planning;
 
@@ -67,6 +68,18 @@ public sealed record TrainingOptions : SessionOptions
     /// and the same numbers bit for bit.
     /// </summary>
     public bool RecomputeBatchNorm { get; init; }
+
+    /// <summary>
+    /// Images of each group that has batch statistics of its own ("ghost" or virtual batches); 0: all of a pass together. A divisor of
+    /// <see cref="SessionOptions.Batch"/>.
+    /// </summary>
+    public int GhostBatch { get; init; }
+
+    /// <summary>Batch renormalization, as <see cref="Renormalization"/> says, instead of batch normalization.</summary>
+    public bool BatchRenormalize { get; init; }
+
+    /// <summary>Limits of batch renormalization, in training steps.</summary>
+    public BatchRenormalization Renormalization { get; init; } = new();
 
     /// <summary>Normalise with running statistics, held constant, instead of batch statistics.</summary>
     public bool FrozenStatistics { get; init; }

@@ -71,6 +71,7 @@ internal sealed partial class TrainingPlanner
             RunningVariance = batch ? forward.Variance : forward.RunningVariance,
             Mean = null,
             Variance = null,
+            Renormalization = null, // r and d are read
         });
     }
 }

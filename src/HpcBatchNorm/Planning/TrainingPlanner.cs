@@ -170,13 +170,15 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         Tensor shift = Learn(node, "shift", src.Layout, out Tensor diffShift);
         Tensor runningMean = AddState(node, "running_mean", src.Layout);
         Tensor runningVariance = AddState(node, "running_variance", src.Layout);
-        bool batch = statistics == BatchNormStatistics.Batch;
-        Tensor? mean = batch ? new Tensor($"{node.Name}.mean", spec.Parameters, TensorRole.BatchStatistic, src.Layout) : null;
-        Tensor? variance = batch ? new Tensor($"{node.Name}.variance", spec.Parameters, TensorRole.BatchStatistic, src.Layout) : null;
+        bool batch = statistics == BatchNormStatistics.Batch, renormalize = batch && _options.BatchRenormalize;
+        spec = spec with { GhostBatch = batch ? _options.GhostBatch : 0 };
+        Tensor? Statistic(string name, bool wanted) => wanted ? new Tensor($"{node.Name}.{name}", spec.Statistics, TensorRole.BatchStatistic, src.Layout) : null;
+        Tensor? mean = Statistic("mean", batch), variance = Statistic("variance", batch), r = Statistic("r", renormalize), d = Statistic("d", renormalize);
         Tensor dst = NewValue(output, src.Layout);
         SetValue(node, dst);
         _normalizations[output] = new BatchNormForward(
-            node.Name, spec, statistics, src, scale, shift, null, dst, mean, variance, runningMean, runningVariance, layer.AveragingFactor);
+            node.Name, spec, statistics, src, scale, shift, null, dst, mean, variance, runningMean, runningVariance, layer.AveragingFactor,
+            renormalize ? PerPass(_options.Renormalization) : null, r, d);
         Emit(_normalizations[output]);
         _backward[output] = () =>
         {
@@ -185,7 +187,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             bool overwrites = OnlyConsumer(input) is not null && input.Layer is ConvolutionLayer or FullyConnectedLayer && !src.IsSlice;
             Tensor diffDst = Gradient(output);
             Operation Backward(Tensor diffSrc) => new BatchNormBackward(
-                node.Name, spec, statistics, src, null, diffDst, scale, shift, mean ?? runningMean, variance ?? runningVariance, diffSrc, diffScale, diffShift, null);
+                node.Name, spec, statistics, src, null, diffDst, scale, shift, mean ?? runningMean, variance ?? runningVariance, diffSrc, diffScale, diffShift, null, r, d);
             if (_needGradient.Contains(input))
             {
                 Contribute(input, src.Layout, Backward, overwrites ? src : null);
@@ -197,6 +199,14 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             }
         };
     }
+
+    /// <summary>Limits in passes instead of steps, which is what operations count (<see cref="TrainingSession.Step"/>).</summary>
+    private BatchRenormalization PerPass(BatchRenormalization limits) => limits with
+    {
+        Start = limits.Start * _options.Accumulate,
+        EndR = limits.EndR * _options.Accumulate,
+        EndD = limits.EndD * _options.Accumulate,
+    };
 
     private void EmitActivation(Node node, ActivationLayer layer, Tensor src)
     {

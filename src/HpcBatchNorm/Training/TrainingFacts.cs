@@ -21,6 +21,18 @@ internal static class TrainingFacts
             yield return ("batch norm", frozen);
         }
 
+        if (options.GhostBatch > 0)
+        {
+            yield return ("ghost batches", FormattableString.Invariant($"batch statistics of {options.GhostBatch} images at a time, {config.BatchSize / options.GhostBatch} groups a pass"));
+        }
+
+        if (options.BatchRenormalize)
+        {
+            BatchRenormalization r = options.Renormalization;
+            yield return ("batch renorm", FormattableString.Invariant(
+                $"plain until step {r.Start}, then r up to {r.MaximumR} from step {r.EndR} on, d up to {r.MaximumD} from step {r.EndD} on"));
+        }
+
         string[] extras = [.. Regularisation(options)];
         if (extras.Length > 0)
         {

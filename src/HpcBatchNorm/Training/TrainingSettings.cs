@@ -82,6 +82,15 @@ public static class TrainingSettings
         Real64("freeze-bn-after", Optimizer, "Epochs after which freeze-bn begins; 0 for never", 0, Unbounded, c => c.FreezeBatchNormAfter, (c, v) => c.FreezeBatchNormAfter = v),
         Switch("freeze-scale-and-shift", Optimizer, "Where batch normalization is frozen, its scale and shift are too",
             c => c.Optimizer.FrozenScaleAndShift, (c, v) => c.Optimizer = c.Optimizer with { FrozenScaleAndShift = v }),
+        Whole("ghost-batch", Optimizer, "Images of each group with batch statistics of its own (ghost or virtual batches); 0: all of batch-size together", 0,
+            c => c.Optimizer.GhostBatch, (c, v) => c.Optimizer = c.Optimizer with { GhostBatch = (int)v }) with { Aliases = ["--ghost-batch-size", "--virtual-batch-size"] },
+        Switch("batch-renorm", Optimizer, "Batch renormalization: corrects batch statistics towards the running ones; for small batches",
+            c => c.Optimizer.BatchRenormalize, (c, v) => c.Optimizer = c.Optimizer with { BatchRenormalize = v }) with { Aliases = ["--renorm"] },
+        Renorm("renorm-r-max", "Batch renormalization: largest correction r of the deviation", l => l.MaximumR, (l, v) => l with { MaximumR = v }, 1) with { Aliases = ["--r-max"] },
+        Renorm("renorm-d-max", "Batch renormalization: largest correction d of the mean, in deviations", l => l.MaximumD, (l, v) => l with { MaximumD = v }, 0) with { Aliases = ["--d-max"] },
+        RenormStep("renorm-start", "Batch renormalization: steps of plain batch normalization first", l => l.Start, (l, v) => l with { Start = v }),
+        RenormStep("renorm-r-steps", "Batch renormalization: step at which the limit of r reaches renorm-r-max", l => l.EndR, (l, v) => l with { EndR = v }),
+        RenormStep("renorm-d-steps", "Batch renormalization: step at which the limit of d reaches renorm-d-max", l => l.EndD, (l, v) => l with { EndD = v }),
         Real("average-decay", Optimizer, "Decay of the moving average of the weights that is evaluated; 0 for none", 0, 0.999999,
             c => c.Optimizer.AverageDecay, (c, v) => c.Optimizer = c.Optimizer with { AverageDecay = v }) with { Aliases = ["--model-ema-decay"] },
 
@@ -148,6 +157,15 @@ public static class TrainingSettings
         ? setting
         : throw new UserErrorException($"unknown setting '{name}'{NearestName.Hint(name, ByName.Keys)}");
 
+    private static Setting Renorm(
+        string name, string help, Func<BatchRenormalization, float> get, Func<BatchRenormalization, float, BatchRenormalization> set, double minimum) =>
+        Real(name, Optimizer, help, minimum, Unbounded, c => get(c.Optimizer.Renormalization),
+            (c, v) => c.Optimizer = c.Optimizer with { Renormalization = set(c.Optimizer.Renormalization, v) });
+
+    private static Setting RenormStep(string name, string help, Func<BatchRenormalization, long> get, Func<BatchRenormalization, long, BatchRenormalization> set) =>
+        Whole(name, Optimizer, help, 0, c => get(c.Optimizer.Renormalization),
+            (c, v) => c.Optimizer = c.Optimizer with { Renormalization = set(c.Optimizer.Renormalization, v) });
+
     private static string[] SplitFusions(string text)
     {
         string[] names = text.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
@@ -172,6 +190,17 @@ public static class TrainingSettings
         if (config.Optimizer.FrozenScaleAndShift && !config.Optimizer.FrozenStatistics && config.FreezeBatchNormAfter == 0)
         {
             throw new UserErrorException("freeze-scale-and-shift applies where batch normalization is frozen; set freeze-bn or freeze-bn-after too.");
+        }
+
+        if (config.Optimizer.GhostBatch > 0 && config.BatchSize % config.Optimizer.GhostBatch != 0)
+        {
+            throw new UserErrorException(FormattableString.Invariant(
+                $"ghost-batch is {config.Optimizer.GhostBatch}, but a batch-size of {config.BatchSize} does not divide into such groups."));
+        }
+
+        if (config.Optimizer.FrozenStatistics && (config.Optimizer.GhostBatch > 0 || config.Optimizer.BatchRenormalize))
+        {
+            throw new UserErrorException("freeze-bn uses no batch statistics: ghost-batch and batch-renorm have no meaning with it.");
         }
 
         if (config.Schedule is ScheduleKind.Cosine or ScheduleKind.Linear && config.MinimumLearningRate > config.LearningRate)

@@ -32,6 +32,9 @@ internal sealed record BatchNormForm
     public TensorFill? Src { get; init; }
 
     public float AveragingFactor { get; init; } = 0.1f;
+
+    /// <summary>Batch renormalization instead of batch normalization.</summary>
+    public BatchRenormalization? Renormalization { get; init; }
 }
 
 /// <summary>Collects the tensors, fills and operations of one case; knows what the operands of each operation look like.</summary>
@@ -118,7 +121,7 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
         bool batch = form.Statistics == BatchNormStatistics.Batch, exact = kind == InputKind.Exact;
         Shape p = spec.Parameters;
         Tensor Parameter(string n, TensorFill fill, TensorRole role) => Input(n, p, fill, role, form.Layout);
-        Tensor Made(string n, TensorRole role) => Output(n, p, role, form.Layout);
+        Tensor Made(string n, TensorRole role) => Output(n, role == TensorRole.BatchStatistic ? spec.Statistics : p, role, form.Layout);
 
         Tensor src = Input("src", spec.Src, form.Src ?? (exact ? Fills.ExactMean(spec.PerActivation) : Fills.Normal(0.3, 1.5)), layout: form.Layout);
         Tensor scale = Parameter("scale", exact ? Fills.PowersOfTwo : Fills.Uniform(0.5, 1.5), TensorRole.Parameter);
@@ -128,7 +131,9 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
         Tensor? runningMean = batch && !form.Running ? null : Parameter("runningMean", Fills.Uniform(-0.5, 0.5), TensorRole.RunningStatistic);
         Tensor? runningVariance = batch && !form.Running ? null : Parameter("runningVariance", Fills.Uniform(0.5, 2), TensorRole.RunningStatistic);
         Tensor? mean = batch ? Made("mean", TensorRole.BatchStatistic) : null, variance = batch ? Made("variance", TensorRole.BatchStatistic) : null;
-        Add(new BatchNormForward("bn", spec, form.Statistics, src, scale, shift, residual, dst, mean, variance, runningMean, runningVariance, form.AveragingFactor));
+        Tensor? r = form.Renormalization is null ? null : Made("r", TensorRole.BatchStatistic), d = r is null ? null : Made("d", TensorRole.BatchStatistic);
+        Add(new BatchNormForward("bn", spec, form.Statistics, src, scale, shift, residual, dst, mean, variance, runningMean, runningVariance, form.AveragingFactor,
+            form.Renormalization, r, d));
         if (form.DstOverSrc)
         {
             return this;
@@ -141,7 +146,7 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
             : Output("diffSrc", spec.Src, TensorRole.Gradient, form.Layout);
         Add(new BatchNormBackward("bn", spec, form.Statistics, src, maskFromDst ? dst : null, diffDst, scale, shift, mean ?? runningMean!, variance ?? runningVariance!,
             diffSrc, Made("diffScale", TensorRole.ParameterGradient), Made("diffShift", TensorRole.ParameterGradient),
-            spec.Residual ? Output("diffResidual", spec.Src, TensorRole.Gradient, form.Layout) : null));
+            spec.Residual ? Output("diffResidual", spec.Src, TensorRole.Gradient, form.Layout) : null, r, d));
         return this;
     }
 

@@ -7,13 +7,43 @@ namespace HpcBatchNorm.Verification;
 /// <content>Batch normalization.</content>
 internal static partial class ErrorModel
 {
-    /// <summary>Which statistic an element (n, c, position) of src belongs to: its channel, or its place in the image.</summary>
-    private static int StatisticOf(in BatchNormSpec spec, int index) => spec.PerActivation ? index % spec.Src.ImageCount : index / spec.Src.Area % spec.Src.C;
+    /// <summary>Which statistic an element (n, c, position) of src belongs to: its channel, or its place in the image, of its group of images.</summary>
+    private static int StatisticOf(in BatchNormSpec spec, int index)
+    {
+        int group = index / spec.Src.ImageCount / (spec.Src.N / spec.Groups);
+        return (group * (int)spec.Parameters.Count) + (spec.PerActivation ? index % spec.Src.ImageCount : index / spec.Src.Area % spec.Src.C);
+    }
+
+    /// <summary>Scale and shift as batch renormalization leaves them, per statistic: scale * r and shift + scale * d.</summary>
+    private static (double[] Scale, double[] Shift) Corrected(in BatchNormSpec spec, double[] scale, double[] shift, double[]? r, double[]? d)
+    {
+        int parameters = scale.Length;
+        double[] scales = new double[spec.Statistics.Count], shifts = new double[scales.Length];
+        for (int s = 0; s < scales.Length; s++)
+        {
+            double ofScale = scale[s % parameters];
+            (scales[s], shifts[s]) = (ofScale * (r?[s] ?? 1), shift[s % parameters] + ofScale * (d?[s] ?? 0));
+        }
+
+        return (scales, shifts);
+    }
+
+    /// <summary>Sums statistics' values over groups: one per parameter.</summary>
+    private static double[] SumOverGroups(in BatchNormSpec spec, Func<int, double> ofStatistic)
+    {
+        double[] sums = new double[spec.Parameters.Count];
+        for (int s = 0; s < spec.Statistics.Count; s++)
+        {
+            sums[s % sums.Length] += ofStatistic(s);
+        }
+
+        return sums;
+    }
 
     /// <summary>Sum per statistic of a term per element.</summary>
     private static double[] SumPerStatistic(in BatchNormSpec spec, Func<int, int, double> term)
     {
-        double[] sums = new double[spec.Parameters.Count];
+        double[] sums = new double[spec.Statistics.Count];
         for (int i = 0; i < spec.Src.Count; i++)
         {
             int s = StatisticOf(spec, i);
@@ -27,7 +57,10 @@ internal static partial class ErrorModel
     {
         BatchNormSpec spec = o.Spec;
         bool batch = o.Statistics == BatchNormStatistics.Batch;
-        double[] x = values.Inputs[o.Src], scale = values.Inputs[o.Scale], shift = values.Inputs[o.Shift];
+        double[] x = values.Inputs[o.Src];
+        IReadOnlyDictionary<Tensor, double[]> corrections = batch ? values.Expected : values.Inputs;
+        (double[] scale, double[] shift) = Corrected(
+            spec, values.Inputs[o.Scale], values.Inputs[o.Shift], o.R is null ? null : corrections[o.R], o.D is null ? null : corrections[o.D]);
         double[]? residual = o.Residual is null ? null : values.Inputs[o.Residual];
         double[] mean = batch ? values.Expected[o.Mean!] : values.Inputs[o.RunningMean!];
         double[] variance = batch ? values.Expected[o.Variance!] : values.Inputs[o.RunningVariance!];
@@ -37,7 +70,8 @@ internal static partial class ErrorModel
             AddStatistics(bounds, o, values, arithmetic, x, mean, variance);
         }
 
-        Tolerance tolerance = Tolerances.Of(o.Kind, "dst");
+        Tolerance tolerance = Tolerances.Of(o.Kind, "dst"), ofCorrection = Tolerances.Of(o.Kind, "correction");
+        double[] plainScale = values.Inputs[o.Scale];
         double[] bound = new double[x.Length];
         for (int i = 0; i < bound.Length; i++)
         {
@@ -51,6 +85,13 @@ internal static partial class ErrorModel
                 // d(dst) = -slope*d(mean) - slope*(x-mean)/(2*(variance+eps))*d(variance). ReLU only shrinks it.
                 bound[i] += slope * values.Deviation(o.Mean, s)
                     + slope * distance / (2 * deviation * deviation) * values.Deviation(o.Variance, s);
+            }
+
+            if (o.R is not null)
+            {
+                double ofScale = Math.Abs(plainScale[s % plainScale.Length]);
+                bound[i] += ofCorrection.Bound(values.Kind, rounded + ofScale * Math.Abs(corrections[o.D!][s]), 0, 1)
+                    + (batch ? ofScale * (distance / deviation * values.Deviation(o.R, s) + values.Deviation(o.D, s)) : 0);
             }
         }
 
@@ -67,7 +108,8 @@ internal static partial class ErrorModel
         bool shifted = arithmetic != Arithmetic.UnshiftedStatistics;
 
         // First value of each statistic: element (0, c, 0) or (0, place).
-        double First(int s) => !shifted ? 0 : spec.PerActivation ? x[s] : x[s * spec.Src.Area];
+        int parameters = (int)spec.Parameters.Count, groupCount = spec.Src.N / spec.Groups * spec.Src.ImageCount;
+        double First(int s) => !shifted ? 0 : x[(s / parameters * groupCount) + (s % parameters * (spec.PerActivation ? 1 : spec.Src.Area))];
         double[] spread = SumPerStatistic(spec, (i, s) => Math.Abs(x[i] - First(s)) / m);
         double[] meanBound = Map(spread, (e, s) => ofMean.Bound(values.Kind, Math.Abs(mean[s]) + e, e, m));
 
@@ -85,15 +127,44 @@ internal static partial class ErrorModel
         }
 
         double a = o.AveragingFactor;
-        foreach ((string role, Tensor running, Tensor statistic, double factor) in new[]
+        double[] meanBefore = new double[mean.Length], varianceBefore = new double[mean.Length], meanError = new double[mean.Length], varianceError = new double[mean.Length];
+        foreach ((string role, Tensor running, Tensor statistic, double factor, double[] before, double[] errorBefore) in new[]
         {
-            ("running mean", o.RunningMean, o.Mean!, 1.0), ("running variance", o.RunningVariance!, o.Variance!, spec.UnbiasedFactor),
+            ("running mean", o.RunningMean, o.Mean!, 1.0, meanBefore, meanError),
+            ("running variance", o.RunningVariance!, o.Variance!, spec.UnbiasedFactor, varianceBefore, varianceError),
         })
         {
             Tolerance tolerance = Tolerances.Of(o.Kind, role);
             double[] old = values.Inputs[running], current = values.Expected[statistic];
-            bounds.Add(new OutputBound(role, running, Map(old, (r, s) =>
-                tolerance.Bound(values.Kind, (1 - a) * Math.Abs(r) + a * factor * Math.Abs(current[s]), 0, 1) + a * factor * values.Deviation(statistic, s))));
+            bounds.Add(new OutputBound(role, running, Map(old, (r, k) =>
+            {
+                // Groups update it one after the other: each keeps 1-a of the error so far.
+                double error = 0;
+                for (int s = k; s < current.Length; s += parameters)
+                {
+                    (before[s], errorBefore[s]) = (r, error);
+                    error = (1 - a) * error + tolerance.Bound(values.Kind, (1 - a) * Math.Abs(r) + a * factor * Math.Abs(current[s]), 0, 1)
+                        + a * factor * values.Deviation(statistic, s);
+                    r = (1 - a) * r + a * factor * current[s];
+                }
+
+                return error;
+            })));
+        }
+
+        if (o.Renormalization is not null)
+        {
+            Tolerance ofR = Tolerances.Of(o.Kind, "r"), ofD = Tolerances.Of(o.Kind, "d");
+            double[] r = values.Expected[o.R!];
+            double Relative(int s) => varianceError[s] / (2 * (varianceBefore[s] + spec.Epsilon));
+            bounds.Add(new OutputBound("r", o.R!, Map(r, (v, s) => ofR.Bound(values.Kind, v, 0, 1)
+                + v * (values.Deviation(o.Variance, s) / (2 * (variance[s] + spec.Epsilon)) + Relative(s)))));
+            bounds.Add(new OutputBound("d", o.D!, Map(mean, (v, s) =>
+            {
+                double sigma = Math.Sqrt(varianceBefore[s] + spec.Epsilon);
+                return ofD.Bound(values.Kind, (Math.Abs(v) + Math.Abs(meanBefore[s])) / sigma, 0, 1)
+                    + (values.Deviation(o.Mean, s) + meanError[s]) / sigma + Math.Abs(v - meanBefore[s]) / sigma * Relative(s);
+            })));
         }
     }
 
@@ -101,7 +172,9 @@ internal static partial class ErrorModel
     {
         BatchNormSpec spec = o.Spec;
         long m = spec.StatisticCount;
-        double[] x = values.Inputs[o.Src], dy = values.Inputs[o.DiffDst], scale = values.Inputs[o.Scale], shift = values.Inputs[o.Shift];
+        double[] x = values.Inputs[o.Src], dy = values.Inputs[o.DiffDst];
+        double[]? r = o.R is null ? null : values.Inputs[o.R], d = o.D is null ? null : values.Inputs[o.D];
+        (double[] scale, double[] shift) = Corrected(spec, values.Inputs[o.Scale], values.Inputs[o.Shift], r, d);
         double[] mean = values.Inputs[o.Mean], variance = values.Inputs[o.Variance];
         double[] inverse = Map(variance, v => 1 / Math.Sqrt(v + spec.Epsilon));
         double[]? dst = o.Dst is null ? null : values.Inputs[o.Dst];
@@ -109,14 +182,16 @@ internal static partial class ErrorModel
         // g: diffDst after the ReLU mask. A mask from dst is the same on both sides. One recomputed from src is decided only where the
         // pre-activation is further from 0 than its own bound; elsewhere either answer is right, and `either` is what it is worth.
         double[] g = new double[x.Length], either = new double[x.Length];
-        Tolerance preActivation = Tolerances.Of("batch-norm forward", "dst");
+        Tolerance preActivation = Tolerances.Of("batch-norm forward", "dst"), ofCorrection = Tolerances.Of("batch-norm forward", "correction");
         for (int i = 0; i < x.Length; i++)
         {
             int s = StatisticOf(spec, i);
             double slope = scale[s] * inverse[s], value = slope * (x[i] - mean[s]) + shift[s];
             g[i] = !spec.Relu || (dst is null ? value > 0 : dst[i] > 0) ? dy[i] : 0;
-            if (spec.Relu && dst is null
-                && Math.Abs(value) <= preActivation.Bound(values.Kind, Math.Abs(slope) * Math.Abs(x[i] - mean[s]) + Math.Abs(shift[s]), 0, 1))
+            double magnitude = Math.Abs(slope) * Math.Abs(x[i] - mean[s]) + Math.Abs(shift[s]);
+            double undecided = preActivation.Bound(values.Kind, magnitude, 0, 1)
+                + (r is null ? 0 : ofCorrection.Bound(values.Kind, magnitude + Math.Abs(scale[s] * d![s] / r[s]), 0, 1));
+            if (spec.Relu && dst is null && Math.Abs(value) <= undecided)
             {
                 either[i] = Math.Abs(dy[i]);
             }
@@ -135,6 +210,14 @@ internal static partial class ErrorModel
         Tolerance ofShift = Tolerances.Of(o.Kind, "diffShift"), ofScale = Tolerances.Of(o.Kind, "diffScale"), ofSrc = Tolerances.Of(o.Kind, "diffSrc");
         double[] bound = new double[x.Length];
         bool batch = o.Statistics == BatchNormStatistics.Batch;
+
+        // Growth is 2: with a length of (m/2)^2 the law of the root becomes the worst case, m*u*sum|t|.
+        double length = arithmetic == Arithmetic.RunningSums ? 0.25 * m * m : m;
+        double ErrorOfSum(int s) => ofShift.Bound(values.Kind, sumAbsG[s], sumAbsG[s], length) + eitherG[s];
+        double ErrorOfDot(int s) => ofScale.Bound(values.Kind, sumAbsGx[s], sumAbsGx[s], length) + eitherGx[s];
+
+        // The sums of a group, and those before r and d, are not outputs: their bounds stand in for their measured errors.
+        bool measured = spec.Groups == 1 && r is null;
         for (int i = 0; i < bound.Length; i++)
         {
             int s = StatisticOf(spec, i);
@@ -143,18 +226,18 @@ internal static partial class ErrorModel
             if (batch)
             {
                 rounded += (Math.Abs(sumG[s]) + Normalised(i, s) * Math.Abs(sumGx[s])) / m;
-                explained += (Math.Abs(centre[s]) * Math.Abs(sumGx[s]) + values.Deviation(o.DiffShift, s) + Normalised(i, s) * values.Deviation(o.DiffScale, s)) / m;
+                explained += (Math.Abs(centre[s]) * Math.Abs(sumGx[s]) + (measured ? values.Deviation(o.DiffShift, s) : ErrorOfSum(s))
+                    + Normalised(i, s) * (measured ? values.Deviation(o.DiffScale, s) : ErrorOfDot(s))) / m;
             }
 
-            bound[i] = ofSrc.Bound(values.Kind, slope * rounded, 0, 1) + slope * explained;
+            bound[i] = ofSrc.Bound(values.Kind, slope * rounded, 0, 1) + slope * explained + (r is null ? 0 : ofCorrection.Bound(values.Kind, slope * rounded, 0, 1));
         }
 
-        // Growth is 2: with a length of (m/2)^2 the law of the root becomes the worst case, m*u*sum|t|.
-        double length = arithmetic == Arithmetic.RunningSums ? 0.25 * m * m : m;
         List<OutputBound> bounds =
         [
-            new("diffShift", o.DiffShift, Map(sumAbsG, (sum, s) => ofShift.Bound(values.Kind, sum, sum, length) + eitherG[s])),
-            new("diffScale", o.DiffScale, Map(sumAbsGx, (sum, s) => ofScale.Bound(values.Kind, sum, sum, length) + eitherGx[s])),
+            new("diffShift", o.DiffShift, SumOverGroups(spec, ErrorOfSum)),
+            new("diffScale", o.DiffScale, SumOverGroups(spec, s => r is null ? ErrorOfDot(s)
+                : r[s] * ErrorOfDot(s) + Math.Abs(d![s]) * ErrorOfSum(s) + ofCorrection.Bound(InputKind.Random, r[s] * sumAbsGx[s] + Math.Abs(d[s]) * sumAbsG[s], 0, 1))),
             new("diffSrc", o.DiffSrc, bound),
         ];
         if (o.DiffResidual is not null)

@@ -119,9 +119,34 @@ public static partial class HardCases
             forms.Add(("slice-diffSrc-over-src", new(new(2, block, 4, 4), Relu: true), new() { SliceOffset = 2 * block, DiffSrcOverSrc = true }));
         }
 
+        if (traits.BatchNormVariants)
+        {
+            BatchNormForm renorm = new() { Renormalization = new BatchRenormalization(1.5f, 0.5f, 0, 0, 0) };
+            forms.AddRange(
+            [
+                ("ghost", new(new(6, 32, 5, 5), GhostBatch: 2), null),
+                ("ghost-relu-odd", new(new(6, 17, 3, 5), Relu: true, GhostBatch: 3), null),
+                ("ghost-one-image", new(new(4, 16, 4, 4), Relu: true, GhostBatch: 1), new() { DiffSrcOverSrc = true }),
+                ("ghost-residual-relu", new(new(4, 32, 5, 5), Relu: true, Residual: true, GhostBatch: 2), null),
+                ("ghost-per-activation", new(new(8, 17, 2, 3), PerActivation: true, Relu: true, GhostBatch: 4), null),
+                ("ghost-plain-vectors", new(new(20, 100, 1, 1), GhostBatch: 10), plain),
+                ("renorm", new(new(4, 32, 5, 5)), renorm),
+                ("renorm-relu-odd", new(new(3, 17, 5, 3), Relu: true), renorm),
+                ("renorm-in-range", new(new(4, 16, 6, 6), Relu: true), new() { Renormalization = new BatchRenormalization(100, 100, 0, 0, 0) }),
+                ("renorm-per-activation", new(new(8, 16, 3, 2), PerActivation: true, Relu: true), renorm),
+                ("renorm-plain-vectors", new(new(20, 100, 1, 1)), plain with { Renormalization = renorm.Renormalization }),
+                ("renorm-ghost", new(new(6, 33, 4, 4), Relu: true, GhostBatch: 2), renorm),
+            ]);
+            if (traits.BatchNormTakesSlices)
+            {
+                forms.Add(("ghost-slice-relu", new(new(4, 2 * block, 5, 5), Relu: true, GhostBatch: 2), new() { SliceOffset = block }));
+                forms.Add(("renorm-slice-relu", new(new(3, 2 * block, 5, 5), Relu: true), renorm with { SliceOffset = block }));
+            }
+        }
+
         foreach ((string name, BatchNormSpec spec, BatchNormForm? form) in forms)
         {
-            foreach (InputKind kind in Kinds)
+            foreach (InputKind kind in form?.Renormalization is not null || spec.GhostBatch > 0 ? [InputKind.Random] : Kinds)
             {
                 yield return Case(precision, $"batch-norm/{name}", kind).BatchNorm(spec, form).Build();
             }

@@ -124,6 +124,13 @@ public static class Tolerances
         // rounds at the magnitude of mean*a, which an offset makes large.
         ("batch-norm forward", "dst") => new(6, 0, 6),
 
+        // Batch renormalization. r: two sums, two roots, the quotient and the store, of which the roots halve what is before them; errors of the
+        // variances are measured and added. rounded = (|mean|+|running mean|)/sigma for d: the stored means, the difference, the quotient, the store.
+        // correction: scale*r, scale*d and their sum with shift, on |slope*(x-mean)| + |shift| + |scale*d|.
+        ("batch-norm forward", "r") => new(5, 0, 5),
+        ("batch-norm forward", "d") => new(5, 0, 5),
+        ("batch-norm forward", "correction") => new(4, 0, 4),
+
         // accumulated = sum |g| and sum |g*xhat|; xhat carries four roundings (mean is an input, the difference, the root, the product).
         // Elements whose ReLU mask is undecidable add their |g| and |g*xhat| (ErrorModel).
         ("batch-norm backward", "diffShift") => new(2, 2, 0),

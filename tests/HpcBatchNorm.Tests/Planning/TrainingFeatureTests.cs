@@ -180,6 +180,53 @@ public sealed class TrainingFeatureTests
         Assert.NotEqual(probabilities, others);
     }
 
+    [Theory]
+    [InlineData("reference", false, false)]
+    [InlineData("reference", true, true)]
+    [InlineData("onednn", false, true)]
+    [InlineData("onednn", true, false)]
+    public void Ghost_Steps_EqualAccumulatedMicroBatches(string name, bool renormalize, bool recompute)
+    {
+        // A ghost batch sees the statistics that a micro-batch of its images would, and updates the running ones as it would.
+        using Backend backend = Create(name);
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = Classes, Activation = ActivationKind.Sigmoid });
+        TrainingOptions options = Options() with { BatchRenormalize = renormalize, Renormalization = new BatchRenormalization(2, 1, 0, 0, 0), RecomputeBatchNorm = recompute };
+        using var ghost = new TrainingSession(backend, network, options with { Batch = 3 * Batch, GhostBatch = Batch });
+        using var accumulated = new TrainingSession(backend, network, options with { Accumulate = 3 });
+        for (int step = 0; step < 2; step++)
+        {
+            (byte[] pixels, int[] labels) = Images(step, 3 * Batch);
+            var context = new StepContext(step, 0.05f);
+            Assert.Equal(accumulated.Step(pixels, labels, context), ghost.Step(pixels, labels, context), 1e-5f);
+        }
+
+        // Statistics of few values amplify rounding, of single precision more than of double.
+        AssertClose(accumulated, ghost, relative: name == "reference" ? 1e-4 : 1e-3);
+    }
+
+    [Theory]
+    [InlineData("reference")]
+    [InlineData("onednn")]
+    public void Renormalized_BeforeItsStart_IsBatchNormalizationBitForBit(string name)
+    {
+        using Backend backend = Create(name);
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = Classes });
+        using var plain = new TrainingSession(backend, network, Options());
+        using var renormalized = new TrainingSession(backend, network, Options() with { BatchRenormalize = true, Renormalization = new BatchRenormalization(3, 5, 3, 5, 4) });
+        for (int step = 0; step < 4; step++)
+        {
+            (byte[] pixels, int[] labels) = Images(step, Batch);
+            float expected = plain.Step(pixels, labels, new StepContext(step, 0.05f)), actual = renormalized.Step(pixels, labels, new StepContext(step, 0.05f));
+            Assert.Equal(expected, actual);
+        }
+
+        Assert.All(plain.State.Zip(renormalized.State), s => Assert.Equal(Values(plain, s.First.Tensor), Values(renormalized, s.Second.Tensor)));
+
+        // From its start on it is something else.
+        (byte[] images, int[] classes) = Images(9, Batch);
+        Assert.NotEqual(plain.Step(images, classes, new StepContext(5, 0)), renormalized.Step(images, classes, new StepContext(5, 0)));
+    }
+
     private static Backend Create(string name) => name == "onednn" ? OneDnn.Create() : Backend.Create(name);
 
     private static TrainingOptions Options() => new() { Batch = Batch, Height = Size, Width = Size, Seed = 3 };

@@ -10,6 +10,11 @@ internal sealed partial class OneDnnBackend
     /// <inheritdoc/>
     protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers)
     {
+        if (operation.Spec.Groups > 1 || operation.R is not null)
+        {
+            return new OneDnnBatchNormForward(this, operation, buffers);
+        }
+
         bool batch = operation.Statistics == BatchNormStatistics.Batch;
         return Create<HbnBatchNormDesc>(operation, buffers, Hbn.hbn_batch_norm_forward_create,
             Describe(operation.Spec, operation.Statistics, operation.AveragingFactor),
@@ -18,10 +23,32 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers) =>
-        Create<HbnBatchNormDesc>(operation, buffers, Hbn.hbn_batch_norm_backward_create, Describe(operation.Spec, operation.Statistics, 0),
+    protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers) => operation.Spec.Groups > 1 || operation.R is not null
+        ? new OneDnnBatchNormBackward(this, operation, buffers)
+        : Create<HbnBatchNormDesc>(operation, buffers, Hbn.hbn_batch_norm_backward_create, Describe(operation.Spec, operation.Statistics, 0),
             operation.Src, operation.Dst, operation.DiffDst, operation.Scale, operation.Shift, operation.Mean, operation.Variance,
             operation.DiffSrc, operation.DiffScale, operation.DiffShift, operation.DiffResidual);
+
+    /// <summary>A plan for one group of images of a batch normalization whose tensors are <paramref name="slots"/>; null where absent.</summary>
+    internal HbnPlanHandle CreateGroupPlan(Operation operation, OneDnnBuffer?[] slots, in BatchNormSpec spec, BatchNormStatistics statistics, float averagingFactor)
+    {
+        int groups = spec.Groups;
+        HbnTensor[] tensors = Describe(slots);
+        foreach (ref HbnTensor tensor in tensors.AsSpan())
+        {
+            // Activations hold all groups' images, statistics one value per group, parameters and running statistics one for all.
+            tensor.N = tensor.N == spec.Src.N ? spec.Src.N / groups : tensor.N == groups ? 1 : tensor.N;
+        }
+
+        HbnBatchNormDesc desc = Describe(spec, statistics, averagingFactor);
+        desc.Algorithm = Hbn.BatchNormNative;
+        HbnPlanHandle plan;
+        int status = operation is BatchNormForward
+            ? Hbn.hbn_batch_norm_forward_create(_engine, desc, tensors, tensors.Length, out plan)
+            : Hbn.hbn_batch_norm_backward_create(_engine, desc, tensors, tensors.Length, out plan);
+        NativeException.ThrowIfFailed(status, OneDnnKernel.Describe(operation));
+        return plan;
+    }
 
     private HbnBatchNormDesc Describe(in BatchNormSpec spec, BatchNormStatistics statistics, float averagingFactor) => new()
     {

@@ -55,6 +55,9 @@ internal sealed class OneDnnBuffer : DeviceBuffer
         }
     }
 
+    /// <summary>Bytes from one image to the next, for plain and blocked layouts.</summary>
+    public long ImageBytes => (Tensor.Root.Shape.C + _block - 1) / _block * (long)_block * Tensor.Shape.Area * ElementBytes;
+
     /// <summary>The layout, that of another tensor where this one must follow it.</summary>
     public TensorLayout Layout => LayoutOwner.Tensor.Layout;
 

@@ -18,8 +18,14 @@ internal readonly struct BatchNormPopulation(in BatchNormSpec spec)
     /// <summary>Values per image and statistic.</summary>
     public int Positions { get; } = spec.PerActivation ? 1 : spec.Src.Area;
 
+    /// <summary>Groups of consecutive images, each with statistics of its own.</summary>
+    public int Groups { get; } = spec.Groups;
+
+    /// <summary>Images in a group.</summary>
+    public int GroupImages { get; } = spec.Src.N / spec.Groups;
+
     /// <summary>m, values per statistic.</summary>
-    public double Count => (double)Images * Positions;
+    public double Count => (double)GroupImages * Positions;
 
     /// <summary>Elements of the whole tensor.</summary>
     public long Elements => (long)Statistics * Images * Positions;
@@ -42,18 +48,41 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
     private readonly ReferenceBuffer? _variance = Optional(buffers, operation.Variance);
     private readonly ReferenceBuffer? _runningMean = Optional(buffers, operation.RunningMean);
     private readonly ReferenceBuffer? _runningVariance = Optional(buffers, operation.RunningVariance);
+    private readonly ReferenceBuffer? _r = Optional(buffers, operation.R);
+    private readonly ReferenceBuffer? _d = Optional(buffers, operation.D);
+    private (double R, double D) _limits;
 
-    protected override void Run(in StepContext context) => ForEach(_population.Statistics, _population.Elements * 4, Normalize);
+    protected override void Run(in StepContext context)
+    {
+        _limits = operation.Renormalization?.LimitsAt(context.Step) ?? (1, 0);
+        ForEach(_population.Statistics, _population.Elements * 4, Normalize);
+    }
 
+    /// <summary>One group after the other, so that each updates the running statistics in turn.</summary>
     private void Normalize(int k)
     {
+        for (int group = 0; group < _population.Groups; group++)
+        {
+            Normalize(k, group);
+        }
+    }
+
+    private void Normalize(int k, int group)
+    {
         (double mean, double variance) = operation.Statistics == BatchNormStatistics.Batch
-            ? MeasureBatch(k)
-            : (_runningMean!.Vector[k], _runningVariance!.Vector[k]);
+            ? MeasureBatch(k, group)
+            : (_runningMean!.Image(group)[k], _runningVariance!.Image(group)[k]);
 
         double scale = _scale.Vector[k], shift = _shift.Vector[k];
+        if (_r is not null)
+        {
+            // scale * (xhat * r + d) + shift
+            (scale, shift) = (scale * _r.Image(group)[k], shift + scale * _d!.Image(group)[k]);
+        }
+
         double inverseDeviation = 1 / Math.Sqrt(variance + operation.Spec.Epsilon);
-        for (int n = 0; n < _population.Images; n++)
+        int first = group * _population.GroupImages;
+        for (int n = first; n < first + _population.GroupImages; n++)
         {
             Span<double> x = _population.Values(_src, n, k);
             Span<double> y = _population.Values(_dst, n, k);
@@ -73,12 +102,13 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
     }
 
     /// <summary>Mean and biased variance of the mini-batch in two passes; updates the running statistics, whose variance is unbiased.</summary>
-    private (double Mean, double Variance) MeasureBatch(int k)
+    private (double Mean, double Variance) MeasureBatch(int k, int group)
     {
         double m = _population.Count;
+        int first = group * _population.GroupImages, end = first + _population.GroupImages;
 
         double sum = 0;
-        for (int n = 0; n < _population.Images; n++)
+        for (int n = first; n < end; n++)
         {
             foreach (double x in _population.Values(_src, n, k))
             {
@@ -89,7 +119,7 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
         double mean = sum / m;
 
         double squares = 0;
-        for (int n = 0; n < _population.Images; n++)
+        for (int n = first; n < end; n++)
         {
             foreach (double x in _population.Values(_src, n, k))
             {
@@ -99,8 +129,14 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
 
         double variance = squares / m;
 
-        _mean!.Vector[k] = mean;
-        _variance!.Vector[k] = variance;
+        _mean!.Image(group)[k] = mean;
+        _variance!.Image(group)[k] = variance;
+        if (operation.Renormalization is not null)
+        {
+            (_r!.Image(group)[k], _d!.Image(group)[k]) = BatchRenormalization.Correction(
+                mean, variance, _runningMean!.Vector[k], _runningVariance!.Vector[k], operation.Spec.Epsilon, _limits);
+        }
+
         if (_runningMean is not null)
         {
             double a = operation.AveragingFactor;
@@ -133,20 +169,38 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
     private readonly ReferenceBuffer _diffScale = Buffer(buffers, operation.DiffScale);
     private readonly ReferenceBuffer _diffShift = Buffer(buffers, operation.DiffShift);
     private readonly ReferenceBuffer? _diffResidual = Optional(buffers, operation.DiffResidual);
+    private readonly ReferenceBuffer? _r = Optional(buffers, operation.R);
+    private readonly ReferenceBuffer? _d = Optional(buffers, operation.D);
 
     protected override void Run(in StepContext context) => ForEach(_population.Statistics, _population.Elements * 4, Differentiate);
 
     private void Differentiate(int k)
     {
+        double diffScale = 0, diffShift = 0;
+        for (int group = 0; group < _population.Groups; group++)
+        {
+            (double ofScale, double ofShift) = Differentiate(k, group);
+            diffScale += ofScale;
+            diffShift += ofShift;
+        }
+
+        _diffScale.Vector[k] = diffScale;
+        _diffShift.Vector[k] = diffShift;
+    }
+
+    private (double DiffScale, double DiffShift) Differentiate(int k, int group)
+    {
         double m = _population.Count;
-        double scale = _scale.Vector[k], shift = _shift.Vector[k], mean = _mean.Vector[k];
-        double variancePlusEpsilon = _variance.Vector[k] + operation.Spec.Epsilon;
+        int first = group * _population.GroupImages, end = first + _population.GroupImages;
+        double r = _r?.Image(group)[k] ?? 1, d = _d?.Image(group)[k] ?? 0;
+        double scale = _scale.Vector[k] * r, shift = _shift.Vector[k] + _scale.Vector[k] * d, mean = _mean.Image(group)[k];
+        double variancePlusEpsilon = _variance.Image(group)[k] + operation.Spec.Epsilon;
         double inverseDeviation = 1 / Math.Sqrt(variancePlusEpsilon);
 
         // The sums of the chain rule over i = 1 .. m, with dl/dxhat = dl/dy * scale.
         double diffScale = 0, diffShift = 0;
         double sumDiffNormalized = 0, sumDiffNormalizedTimesCentred = 0, sumCentred = 0;
-        for (int n = 0; n < _population.Images; n++)
+        for (int n = first; n < end; n++)
         {
             Span<double> x = _population.Values(_src, n, k), diffDst = _population.Values(_diffDst, n, k), dst = Dst(n, k);
             for (int p = 0; p < x.Length; p++)
@@ -169,7 +223,7 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
             diffMean = sumDiffNormalized * -inverseDeviation + diffVariance * (-2 * sumCentred) / m;
         }
 
-        for (int n = 0; n < _population.Images; n++)
+        for (int n = first; n < end; n++)
         {
             Span<double> x = _population.Values(_src, n, k), diffDst = _population.Values(_diffDst, n, k), dst = Dst(n, k);
             Span<double> diffSrc = _population.Values(_diffSrc, n, k);
@@ -187,8 +241,8 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
             }
         }
 
-        _diffScale.Vector[k] = diffScale;
-        _diffShift.Vector[k] = diffShift;
+        // The normalized value times r plus d is what scale multiplies.
+        return (r * diffScale + d * diffShift, diffShift);
     }
 
     private Span<double> Dst(int n, int k) => _dst is null ? default : _population.Values(_dst, n, k);
