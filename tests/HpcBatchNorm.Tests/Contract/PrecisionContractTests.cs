@@ -117,6 +117,35 @@ public sealed class PrecisionContractTests
         Assert.Equal(0, GC.GetAllocatedBytesForCurrentThread() - before);
     }
 
+    /// <summary>Masters, momenta and statistics are the whole state: the copies are made anew.</summary>
+    [Fact]
+    public void Training_InBf16FromARestoredState_ContinuesBitForBit()
+    {
+        using Backend backend = CreateOrSkip();
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 10 });
+        var options = new TrainingOptions { Batch = 4, Height = 32, Width = 32, Precision = Precision.Bf16, AverageDecay = 0.9f };
+        byte[] pixels = new byte[4 * 32 * 32 * 3];
+        new Random(1).NextBytes(pixels);
+        using var whole = new TrainingSession(backend, network, options);
+        using var resumed = new TrainingSession(backend, network, options);
+        for (int step = 0; step < 3; step++)
+        {
+            whole.Step(pixels, [1, 2, 3, 4], new StepContext(step, 0.01f));
+        }
+
+        foreach ((StateTensor from, StateTensor to) in whole.State.Zip(resumed.State))
+        {
+            float[] values = new float[from.Tensor.Shape.Count];
+            whole.Read(from.Tensor, values);
+            resumed.Write(to.Tensor, values);
+        }
+
+        for (int step = 3; step < 6; step++)
+        {
+            Assert.Equal(whole.Step(pixels, [1, 2, 3, 4], new StepContext(step, 0.01f)), resumed.Step(pixels, [1, 2, 3, 4], new StepContext(step, 0.01f)));
+        }
+    }
+
     /// <summary>Real images: after 30 steps the losses of both precisions are the same curve, well below where they started.</summary>
     [Fact]
     [Trait("Category", "Slow")]
