@@ -62,6 +62,7 @@ public sealed class TolerancesTests
 
     /// <summary>In bf16 a value three parts in a hundred too large is found everywhere: a unit in the last place is at most 2^-7, and two may be missing.</summary>
     [Fact]
+    [Trait("Category", "Slow")]
     public void HardCases_InBf16OutputsScaledByThreeHundredths_AllFail()
     {
         using ReferenceBackend reference = new();
