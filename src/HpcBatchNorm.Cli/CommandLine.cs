@@ -55,6 +55,7 @@ internal static class CommandLine
             RecalibrateCommand.Create(),
             VerifyCommand.Create(),
             BenchCommand.Create(),
+            ExportCommand.Create(),
             InspectCommand.Create(),
             DashboardCommand.Create(),
             DataCommand.Create(),

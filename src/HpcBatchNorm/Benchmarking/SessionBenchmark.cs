@@ -99,7 +99,7 @@ public static class SessionBenchmark
         ArgumentOutOfRangeException.ThrowIfLessThan(steps, 1);
         using Session session = options is TrainingOptions training
             ? new TrainingSession(backend, network, training)
-            : new InferenceSession(backend, network, (InferenceOptions)options, InitialState(network, options));
+            : new InferenceSession(backend, network, (InferenceOptions)options, NetworkState.Initial(network.Infer(options.Batch, options.Height, options.Width), seed: 1));
         Action step = Step(session);
         for (int i = 0; i < WarmupSteps; i++)
         {
@@ -213,18 +213,5 @@ public static class SessionBenchmark
         }
 
         return best;
-    }
-
-    private static NetworkState InitialState(Network network, SessionOptions options)
-    {
-        var state = new NetworkState();
-        foreach (NetworkParameter parameter in network.Infer(options.Batch, options.Height, options.Width).Parameters)
-        {
-            float[] values = new float[parameter.Spec.Shape.Count];
-            parameter.Spec.Initializer.Fill(parameter.Spec.Shape, values, seed: 1, parameter.Name);
-            state.Set(parameter.Name, parameter.Spec.Shape, values);
-        }
-
-        return state;
     }
 }

@@ -174,8 +174,8 @@ internal sealed class InferencePlanner : PlanBuilder
 
     /// <summary>The batch normalization that folds into a layer: its only consumer, with one scale per output channel.</summary>
     private Node? Foldable(Node node) =>
-        _statistics == BatchNormStatistics.Running && Uses(Fusion.FoldBatchNorm) && node.Layer is ConvolutionLayer or FullyConnectedLayer && OnlyConsumer(node) is { Layer: BatchNormLayer bn } batchNorm
-        && (!bn.PerActivation || Shapes[node].Area == 1) ? batchNorm : null;
+        _statistics == BatchNormStatistics.Running && Uses(Fusion.FoldBatchNorm) && OnlyConsumer(node) is { } batchNorm && BatchNormFolding.IsFoldable(batchNorm, Shapes)
+            ? batchNorm : null;
 
     private Tensor? BatchStatistic(Node node, string name, BatchNormSpec spec, TensorLayout layout) =>
         _statistics == BatchNormStatistics.Batch ? new Tensor($"{node.Name}.{name}", spec.Parameters, TensorRole.BatchStatistic, layout) : null;

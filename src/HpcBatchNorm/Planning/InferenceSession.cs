@@ -1,5 +1,4 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Tensors;
 
@@ -60,31 +59,8 @@ public sealed class InferenceSession : Session
 
     private void Fold(InferencePlanner.FoldedLayer layer, NetworkState state)
     {
-        string bn = layer.BatchNorm.Name;
-        float epsilon = ((BatchNormLayer)layer.BatchNorm.Layer).Epsilon;
-        var channels = layer.Bias.Shape;
-        ReadOnlySpan<float> scale = state.Get($"{bn}.scale", channels);
-        ReadOnlySpan<float> shift = state.Get($"{bn}.shift", channels);
-        ReadOnlySpan<float> mean = state.Get($"{bn}.running_mean", channels);
-        ReadOnlySpan<float> variance = state.Get($"{bn}.running_variance", channels);
-        bool hasBias = layer.Layer.Layer is ConvolutionLayer { Bias: true } or FullyConnectedLayer { Bias: true };
-        ReadOnlySpan<float> bias = hasBias ? state.Get($"{layer.Layer.Name}.bias", channels) : new float[channels.C];
-
-        float[] weights = state.Get($"{layer.Layer.Name}.weights", layer.Weights.Shape).ToArray();
-        float[] folded = new float[channels.C];
-        int rowLength = layer.Weights.Shape.ImageCount;
-        for (int o = 0; o < channels.C; o++)
-        {
-            double factor = scale[o] / Math.Sqrt((double)variance[o] + epsilon);
-            foreach (ref float weight in weights.AsSpan(o * rowLength, rowLength))
-            {
-                weight = (float)(weight * factor);
-            }
-
-            folded[o] = (float)(shift[o] + (bias[o] - (double)mean[o]) * factor);
-        }
-
+        (float[] weights, float[] bias) = BatchNormFolding.Fold(layer.Layer, layer.BatchNorm, layer.Weights.Shape, state);
         Write(layer.Weights, weights);
-        Write(layer.Bias, folded);
+        Write(layer.Bias, bias);
     }
 }

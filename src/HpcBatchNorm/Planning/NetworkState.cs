@@ -1,3 +1,4 @@
+using HpcBatchNorm.Networks;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Planning;
@@ -12,6 +13,20 @@ public sealed class NetworkState
 
     /// <summary>All names, in the order they were set.</summary>
     public IReadOnlyCollection<string> Names => _tensors.Keys;
+
+    /// <summary>The initial parameters and running statistics of a network: those a training session begins with.</summary>
+    public static NetworkState Initial(NetworkShapes shapes, ulong seed)
+    {
+        var state = new NetworkState();
+        foreach (NetworkParameter parameter in shapes.Parameters)
+        {
+            float[] values = new float[parameter.Spec.Shape.Count];
+            parameter.Spec.Initializer.Fill(parameter.Spec.Shape, values, seed, parameter.Name);
+            state.Set(parameter.Name, parameter.Spec.Shape, values);
+        }
+
+        return state;
+    }
 
     /// <summary>Sets a tensor. The array is kept, not copied.</summary>
     public void Set(string name, Shape shape, float[] values)

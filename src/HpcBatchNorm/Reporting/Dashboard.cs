@@ -18,7 +18,7 @@ internal sealed class Dashboard : IDisposable
     /// <summary>How many ports from <see cref="DefaultPort"/> on are tried when nobody names one.</summary>
     public const int DefaultPorts = 10;
 
-    private const int RefreshSeconds = 2, MostPages = 100;
+    private const int RefreshSeconds = 2;
 
     // Nothing but what is in the page itself.
     private const string Policy =
@@ -27,9 +27,6 @@ internal sealed class Dashboard : IDisposable
     private readonly IReadOnlyList<string> _roots;
     private readonly HttpListener _listener;
     private readonly Dictionary<string, RunFolder> _runs = new(StringComparer.Ordinal);
-
-    // The last page made for an address, and what it was made of: a long run's takes a while, and is asked for every other second.
-    private readonly Dictionary<string, (string Made, string Main, string Version)> _pages = new(StringComparer.Ordinal);
 
     /// <summary>Begins to listen, on the loopback interface only.</summary>
     /// <param name="roots">Runs, or folders of runs.</param>
@@ -92,57 +89,33 @@ internal sealed class Dashboard : IDisposable
     private (int Status, byte[] Body, string? Version) Page(HttpListenerRequest request)
     {
         List<(string Name, RunFolder Run)> runs = FindRuns();
-        string address, title;
-        Func<string> make;
+        string main, title;
         switch (request.Url!.AbsolutePath)
         {
             case "/":
-                string[] chosen = request.QueryString.GetValues("run") ?? [];
-                bool bySteps = request.QueryString["x"] == "step";
+                runs.ForEach(r => r.Run.Log.Update());
                 title = "hpcbn runs";
-                address = $"/{bySteps}/{string.Join('/', chosen)}";
-                make = () => RunsPage.Main(runs, chosen, bySteps);
+                main = RunsPage.Main(runs, [.. request.QueryString.GetValues("run") ?? []], request.QueryString["x"] == "step");
                 break;
             case "/run":
                 string? name = request.QueryString["name"];
-                runs.RemoveAll(r => r.Name != name);
-                if (runs.Count == 0)
+                if (runs.Find(r => r.Name == name).Run is not { } run)
                 {
                     return Text(HttpStatusCode.NotFound, $"There is no run '{name}' here.");
                 }
 
-                RunFolder run = runs[0].Run;
                 run.Log.Update();
                 title = RunPage.Title(run);
-                address = $"/run/{name}";
-                make = () => "<nav><a href=\"/\">all runs</a></nav>\n" + RunPage.Main(run);
+                main = "<nav><a href=\"/\">all runs</a></nav>\n" + RunPage.Main(run);
                 break;
             default:
                 return Text(HttpStatusCode.NotFound, "There is nothing here; the pages are / and /run?name=NAME.");
         }
 
-        (string main, string version) = Make(address, runs, make);
+        string version = Convert.ToHexStringLower(XxHash64.Hash(Encoding.UTF8.GetBytes(main)));
         return request.QueryString["since"] is not string since ? ((int)HttpStatusCode.OK, Encoding.UTF8.GetBytes(WebPage.Render(title, main, version, RefreshSeconds)), version)
             : since == version ? ((int)HttpStatusCode.NoContent, [], version)
             : ((int)HttpStatusCode.OK, Encoding.UTF8.GetBytes(main), version);
-    }
-
-    /// <summary>A page's content: the last one while the runs on it stay as they were.</summary>
-    private (string Main, string Version) Make(string address, List<(string Name, RunFolder Run)> runs, Func<string> make)
-    {
-        string made = string.Join('\n', runs.Select(r => $"{r.Name}/{r.Run.Log.Update().Version}/{r.Run.State}/{r.Run.Changed.Ticks}/{Directory.GetLastWriteTimeUtc(r.Run.Path).Ticks}"));
-        if (!_pages.TryGetValue(address, out (string Made, string Main, string Version) page) || page.Made != made)
-        {
-            string main = make();
-            if (_pages.Count >= MostPages)
-            {
-                _pages.Clear();
-            }
-
-            _pages[address] = page = (made, main, Convert.ToHexStringLower(XxHash64.Hash(Encoding.UTF8.GetBytes(main))));
-        }
-
-        return (page.Main, page.Version);
     }
 
     /// <summary>

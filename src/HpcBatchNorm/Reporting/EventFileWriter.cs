@@ -3,7 +3,7 @@ using System.Buffers.Binary;
 using System.Diagnostics;
 using System.Globalization;
 using System.Numerics;
-using System.Text;
+using HpcBatchNorm.Interchange;
 
 namespace HpcBatchNorm.Reporting;
 
@@ -20,15 +20,13 @@ internal sealed class EventFileWriter : IDisposable
     // The version that makes TensorBoard heed restarts.
     private const string FileVersion = "brain.Event:2";
 
-    // Protocol buffers: a field's key is its number times 8 plus its wire type.
-    private const byte Varint = 0, Fixed64 = 1, Bytes = 2, Fixed32 = 5;
-    private const byte EventWallTime = 1 << 3 | Fixed64, EventStep = 2 << 3 | Varint, EventFileVersion = 3 << 3 | Bytes;
-    private const byte EventSummary = 5 << 3 | Bytes, EventSessionLog = 7 << 3 | Bytes;
-    private const byte SummaryValue = 1 << 3 | Bytes, ValueTag = 1 << 3 | Bytes, ValueSimple = 2 << 3 | Fixed32;
-    private const byte SessionStatus = 1 << 3 | Varint, SessionStart = 1;
+    // Field numbers of TensorBoard's messages.
+    private const int EventWallTime = 1, EventStep = 2, EventFileVersion = 3, EventSummary = 5, EventSessionLog = 7;
+    private const int SummaryValue = 1, ValueTag = 1, ValueSimple = 2, SessionStatus = 1, SessionStart = 1;
 
     private readonly FileStream _file;
-    private readonly ArrayBufferWriter<byte> _event = new(256), _summary = new(256), _value = new(64), _record = new(256);
+    private readonly ProtobufMessage _event = new(), _summary = new(), _value = new();
+    private readonly ArrayBufferWriter<byte> _record = new(256);
 
     /// <summary>
     /// Begins a new file in <paramref name="folder"/>. A run that goes on after <paramref name="firstStep"/> steps tells TensorBoard to forget later
@@ -39,12 +37,12 @@ internal sealed class EventFileWriter : IDisposable
         Clock = clock ?? TimeProvider.System;
         _file = Create(folder);
         BeginEvent(step: 0);
-        WriteText(_event, EventFileVersion, FileVersion);
+        _event.Text(EventFileVersion, FileVersion);
         EndEvent();
         if (firstStep > 0)
         {
             BeginEvent(firstStep + 1);
-            WriteBytes(_event, EventSessionLog, [SessionStatus, SessionStart]);
+            _event.Message(EventSessionLog, new ProtobufMessage().Integer(SessionStatus, SessionStart));
             EndEvent();
         }
     }
@@ -57,20 +55,17 @@ internal sealed class EventFileWriter : IDisposable
     /// <summary>Adds a scalar to the event that <see cref="Write"/> writes.</summary>
     public void Add(string tag, double value)
     {
-        _value.ResetWrittenCount();
-        WriteText(_value, ValueTag, tag);
-        WriteByte(_value, ValueSimple);
-        BinaryPrimitives.WriteSingleLittleEndian(Take(_value, sizeof(float)), (float)value);
-        WriteBytes(_summary, SummaryValue, _value.WrittenSpan);
+        _value.Clear();
+        _summary.Message(SummaryValue, _value.Text(ValueTag, tag).Single(ValueSimple, (float)value));
     }
 
     /// <summary>Writes the scalars added since the last call, as one event.</summary>
     public void Write(long step)
     {
         BeginEvent(step);
-        WriteBytes(_event, EventSummary, _summary.WrittenSpan);
+        _event.Message(EventSummary, _summary);
         EndEvent();
-        _summary.ResetWrittenCount();
+        _summary.Clear();
     }
 
     public void Dispose() => _file.Dispose();
@@ -108,19 +103,17 @@ internal sealed class EventFileWriter : IDisposable
 
     private void BeginEvent(long step)
     {
-        _event.ResetWrittenCount();
-        WriteByte(_event, EventWallTime);
-        BinaryPrimitives.WriteDoubleLittleEndian(Take(_event, sizeof(double)), (Clock.GetUtcNow() - DateTimeOffset.UnixEpoch).TotalSeconds);
+        _event.Clear();
+        _event.Double(EventWallTime, (Clock.GetUtcNow() - DateTimeOffset.UnixEpoch).TotalSeconds);
         if (step > 0)
         {
-            WriteByte(_event, EventStep);
-            WriteVarint(_event, (ulong)step);
+            _event.Integer(EventStep, step);
         }
     }
 
     private void EndEvent()
     {
-        ReadOnlySpan<byte> data = _event.WrittenSpan;
+        ReadOnlySpan<byte> data = _event.Written;
         _record.ResetWrittenCount();
         BinaryPrimitives.WriteUInt64LittleEndian(Take(_record, sizeof(ulong)), (ulong)data.Length);
         uint lengthCrc = MaskedCrc(_record.WrittenSpan);
@@ -130,32 +123,6 @@ internal sealed class EventFileWriter : IDisposable
         Debug.Assert(_record.WrittenCount == data.Length + 16, "two checksums and a length");
         _file.Write(_record.WrittenSpan);
     }
-
-    private static void WriteText(ArrayBufferWriter<byte> to, byte key, string text)
-    {
-        WriteByte(to, key);
-        WriteVarint(to, (ulong)Encoding.UTF8.GetByteCount(text));
-        Encoding.UTF8.GetBytes(text, to);
-    }
-
-    private static void WriteBytes(ArrayBufferWriter<byte> to, byte key, ReadOnlySpan<byte> bytes)
-    {
-        WriteByte(to, key);
-        WriteVarint(to, (ulong)bytes.Length);
-        to.Write(bytes);
-    }
-
-    private static void WriteVarint(ArrayBufferWriter<byte> to, ulong value)
-    {
-        for (; value >= 0x80; value >>= 7)
-        {
-            WriteByte(to, (byte)(value | 0x80));
-        }
-
-        WriteByte(to, (byte)value);
-    }
-
-    private static void WriteByte(ArrayBufferWriter<byte> to, byte value) => Take(to, 1)[0] = value;
 
     private static Span<byte> Take(ArrayBufferWriter<byte> from, int bytes)
     {

@@ -7,7 +7,7 @@ namespace HpcBatchNorm.Training;
 /// <summary>What the start of a run says about how it trains: only what is switched on.</summary>
 internal static class TrainingFacts
 {
-    public static IEnumerable<(string Name, string Value)> Of(TrainingConfig config, Network network, BatchNormFreezing freezing, long totalSteps)
+    public static IEnumerable<(string Name, string Value)> Of(TrainingConfig config, Network network, BatchNormFreezing freezing)
     {
         TrainingOptions options = config.Optimizer;
         if (options.Accumulate > 1)
@@ -30,7 +30,7 @@ internal static class TrainingFacts
         {
             BatchRenormalization r = options.Renormalization;
             yield return ("batch renorm", FormattableString.Invariant(
-                $"plain until step {r.Start}, then r up to {r.MaximumR} from step {r.EndR} on, d up to {r.MaximumD} from step {r.EndD} on{(r.Start >= totalSteps ? "; this run ends before that" : "")}"));
+                $"plain until step {r.Start}, then r up to {r.MaximumR} from step {r.EndR} on, d up to {r.MaximumD} from step {r.EndD} on"));
         }
 
         string[] extras = [.. Regularisation(options)];

@@ -405,7 +405,7 @@ internal sealed class TrainingLoop : IDisposable
             ("learning rate", _schedule.Description),
             ("steps", FormattableString.Invariant(
                 $"{_totalSteps} of {_config.ImagesPerStep} images, {(double)_totalSteps / _stepsPerEpoch:0.##} epochs of {_stepsPerEpoch} steps") + (_firstStep > 0 ? FormattableString.Invariant($"; going on after step {_firstStep}") : "")),
-            .. TrainingFacts.Of(_config, _network, _freezing, _totalSteps),
+            .. TrainingFacts.Of(_config, _network, _freezing),
             ("run", _config.Output),
         ];
     }

@@ -16,7 +16,7 @@ internal sealed class AlteredBackend : Backend
 
     public override string Description => "the reference with a planted fault";
 
-    public override BackendTraits Traits => new(ChannelBlock: 16, BatchNormTakesSlices: true, BatchNormVariants: true);
+    public override BackendTraits Traits => new(ChannelBlock: 16, BatchNormTakesSlices: true);
 
     /// <summary>What is executed in place of an operation.</summary>
     public Func<Operation, Operation> Rewrite { get; init; } = o => o;

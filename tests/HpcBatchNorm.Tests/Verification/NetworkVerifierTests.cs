@@ -33,7 +33,7 @@ public sealed class NetworkVerifierTests
     [Trait("Category", "Slow")]
     public void Step_FaultInOneOperation_IsReportedThereAndNowhereElse()
     {
-        Plan plan = TrainingSession.PlanFor(new BackendTraits(16, true, true), Tiny, Small);
+        Plan plan = TrainingSession.PlanFor(new BackendTraits(16, true), Tiny, Small);
         string victim = plan.Operations.OfType<BatchNormBackward>().Skip(3).First().Name;
         using AlteredBackend backend = new()
         {

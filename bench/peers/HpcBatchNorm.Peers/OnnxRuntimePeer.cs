@@ -1,0 +1,46 @@
+using Microsoft.ML.OnnxRuntime;
+
+namespace HpcBatchNorm.Peers;
+
+/// <summary>ONNX Runtime's CPU provider with all graph optimizations, on normalised images, its inputs and outputs bound once.</summary>
+internal sealed class OnnxRuntimePeer : IDisposable
+{
+    private readonly SessionOptions _options;
+    private readonly InferenceSession _session;
+    private readonly OrtValue _images;
+    private readonly RunOptions _run = new();
+
+    public OnnxRuntimePeer(string model, int batch, int imageSize, int threads)
+    {
+        _options = new SessionOptions { IntraOpNumThreads = threads, InterOpNumThreads = 1, GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_ALL };
+        _session = new InferenceSession(model, _options);
+        if (!_session.InputMetadata.TryGetValue("images", out NodeMetadata? input) || input.Dimensions[2] != imageSize)
+        {
+            throw new ArgumentException($"'{model}' takes no normalised images of {imageSize} pixels; export with --input images --image-size {imageSize}.");
+        }
+
+        float[] values = new float[batch * input.Dimensions[1] * imageSize * imageSize];
+        var random = new Random(1);
+        foreach (ref float value in values.AsSpan())
+        {
+            value = random.Next(256) / 128f - 1;
+        }
+
+        _images = OrtValue.CreateTensorValueFromMemory(values, [batch, input.Dimensions[1], imageSize, imageSize]);
+    }
+
+    public static string Version => OrtEnv.Instance().GetVersionString();
+
+    public void Step()
+    {
+        using IDisposableReadOnlyCollection<OrtValue> results = _session.Run(_run, ["images"], [_images], ["probabilities"]);
+    }
+
+    public void Dispose()
+    {
+        _images.Dispose();
+        _run.Dispose();
+        _session.Dispose();
+        _options.Dispose();
+    }
+}

@@ -1,0 +1,56 @@
+using System.CommandLine;
+using System.Globalization;
+using HpcBatchNorm.Interchange;
+
+namespace HpcBatchNorm.Cli.Commands;
+
+/// <summary><c>hpcbn export</c>.</summary>
+internal static class ExportCommand
+{
+    private static readonly string[] SettingNames = ["model", "width", "separable-first-convolution", "activation", "batch-norm", "lrn", "per-activation-norm", "image-size", "seed"];
+
+    public static Command Create()
+    {
+        var checkpoint = new Option<string>("--checkpoint") { HelpName = "FILE", Description = "Checkpoint to export; without one, --model with its initial parameters" };
+        var format = new Option<string>("--format") { HelpName = "onnx", Description = "What to write", DefaultValueFactory = _ => "onnx" };
+        format.AcceptOnlyFromAmong("onnx");
+        var fold = new Option<bool>("--fold") { Description = "Fold batch normalization into the convolutions; without it, it stays a node" };
+        var input = new Option<string>("--input") { HelpName = "pixels|images", Description = "Bytes in NHWC order, normalised by the model; or floats in NCHW order, normalised by the caller", DefaultValueFactory = _ => "pixels" };
+        input.AcceptOnlyFromAmong("pixels", "images");
+        var classes = new Option<int>("--classes") { HelpName = "N", Description = "Classes, without a checkpoint", DefaultValueFactory = _ => 1000 };
+        var file = new Option<string>("--output", "-o") { HelpName = "FILE", Description = "The file to write", Required = true };
+        Option<string> result = ResultFile.CreateOption();
+        var command = new Command("export", "Write a network for other programs (ONNX)") { checkpoint, format, fold, input, classes, file };
+        SettingOptions settings = SettingOptions.AddTo(command, SettingNames);
+        command.Add(result);
+        CommandLine.AddExamples(command,
+            "hpcbn export --checkpoint runs/X/checkpoints/step-00000640.safetensors --fold -o bn-inception.onnx",
+            "hpcbn export --checkpoint a.safetensors --input images -o a.onnx     for programs that normalise images themselves",
+            "hpcbn export --model bn-inception --fold -o untrained.onnx           to time another program on the same network");
+
+        command.SetAction(parsed =>
+        {
+            TextWriter output = ResultFile.HumanOutput(parsed, result);
+            ExportResult done = new ExportRequest
+            {
+                Checkpoint = parsed.GetValue(checkpoint),
+                Flags = settings.Given(parsed),
+                Classes = parsed.GetValue(classes),
+                Fold = parsed.GetValue(fold),
+                Input = Enum.Parse<OnnxInput>(parsed.GetRequiredValue(input), ignoreCase: true),
+                Output = parsed.GetRequiredValue(file),
+            }.Run();
+            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{done.Path}: {done.Model} at {done.ImageSize} px, {done.Nodes} nodes, {done.Bytes / 1e6:F1} MB"));
+            ResultFile.Write(parsed, result, json =>
+            {
+                json.WriteString("file", done.Path);
+                json.WriteString("model", done.Model);
+                json.WriteNumber("image_size", done.ImageSize);
+                json.WriteNumber("nodes", done.Nodes);
+                json.WriteNumber("bytes", done.Bytes);
+            });
+            return ExitCode.Done;
+        });
+        return command;
+    }
+}
