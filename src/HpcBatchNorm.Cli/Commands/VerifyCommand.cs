@@ -12,10 +12,10 @@ namespace HpcBatchNorm.Cli.Commands;
 /// <summary><c>hpcbn verify</c>.</summary>
 internal static class VerifyCommand
 {
-    private static readonly string[] SettingNames = ["backend", "precision", "threads", "conv-algorithm", "bn-algorithm", "no-fuse"];
+    private static readonly string[] SettingNames = ["backend", "precision", "threads", "conv-algorithm", "bn-algorithm", "recompute", "no-fuse"];
 
     /// <summary>Settings that a command which repeats one case has to name again.</summary>
-    private static readonly string[] RepeatedSettings = ["threads", "conv-algorithm", "bn-algorithm", "no-fuse"];
+    private static readonly string[] RepeatedSettings = ["threads", "conv-algorithm", "bn-algorithm", "recompute", "no-fuse"];
 
     public static Command Create()
     {
@@ -60,8 +60,8 @@ internal static class VerifyCommand
             Suite suite = parsed.GetValue(shapes) is string file
                 ? new Suite(LayerCases.FromShapes(ShapeFile.Read(file, parsed.GetValue(batch)), $"--shapes {file}{(parsed.GetValue(batch) is > 0 and var b ? $" -b {b}" : "")}{repeat}", precision), [])
                 : parsed.GetValue(network) is string name
-                    ? NetworkSuite(backend, reference, name, parsed.GetValue(batch), parsed.GetValue(size), layers: true, repeat, precision)
-                    : HardSuite(backend, reference, repeat, precision);
+                    ? NetworkSuite(backend, reference, name, parsed.GetValue(batch), parsed.GetValue(size), layers: true, repeat, builder.Config.Optimizer)
+                    : HardSuite(backend, reference, repeat, builder.Config.Optimizer);
             if (parsed.GetValue(single) is string wanted)
             {
                 suite = suite.Only(wanted);
@@ -107,18 +107,18 @@ internal static class VerifyCommand
         return new VerificationReport(backend.Name, precision.ToString().ToLowerInvariant(), results);
     }
 
-    private static Suite HardSuite(Backend backend, Backend reference, string repeat, Precision precision)
+    private static Suite HardSuite(Backend backend, Backend reference, string repeat, TrainingOptions settings)
     {
-        Suite small = NetworkSuite(backend, reference, "inception-tiny", 2, 32, layers: false, repeat, precision);
-        return small with { Cases = HardCases.For(backend.Traits, precision) };
+        Suite small = NetworkSuite(backend, reference, "inception-tiny", 2, 32, layers: false, repeat, settings);
+        return small with { Cases = HardCases.For(backend.Traits, settings.Precision) };
     }
 
-    private static Suite NetworkSuite(Backend backend, Backend reference, string name, int batch, int size, bool layers, string repeat, Precision precision)
+    private static Suite NetworkSuite(Backend backend, Backend reference, string name, int batch, int size, bool layers, string repeat, TrainingOptions settings)
     {
         size = size > 0 ? size : name switch { "mnist-mlp" => 28, "inception-tiny" => 32, _ => 224 };
         batch = batch > 0 ? batch : 2;
         Network network = NetworkCatalog.Create(name, new NetworkOptions { Classes = 10 });
-        var training = new TrainingOptions { Batch = batch, Height = size, Width = size, WeightDecay = 1e-3f, ClipNorm = 1, AverageDecay = 0.9f, Precision = precision };
+        TrainingOptions training = settings with { Batch = batch, Height = size, Width = size, WeightDecay = 1e-3f, ClipNorm = 1, AverageDecay = 0.9f };
         string options = FormattableString.Invariant($"--network {name} -b {batch} --image-size {size}{repeat}");
         (string, Func<CaseResult>) step = ("training-step", () => NetworkVerifier.Step(backend, reference, network, training, options));
         (string, Func<CaseResult>) replay = ("loss-replay", () => NetworkVerifier.Replay(backend, reference, network, training, options));
@@ -126,7 +126,7 @@ internal static class VerifyCommand
         // Ten steps of a large network take the reference an hour, and rounding grows past any useful bound.
         bool isSmall = network.Infer(1, size, size).ParameterCount < 1_000_000;
         return new Suite(
-            layers ? LayerCases.FromOperations(TrainingSession.PlanFor(backend.Traits, network, training).Operations, backend.Traits, options, precision) : [],
+            layers ? LayerCases.FromOperations(TrainingSession.PlanFor(backend.Traits, network, training).Operations, backend.Traits, options, settings.Precision) : [],
             isSmall ? [step, replay] : [step]);
     }
 
