@@ -185,6 +185,23 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
     }
 
     [Fact]
+    public void LossNotFinite_ExitsWith3AndNamesTheLayer()
+    {
+        (int code, string output, string error) = Run(
+            "train", "--backend", TrainingFixture.Backend, "--data", fixture.Data, "--model", "inception-tiny", "--image-size", "8", "-b", "4", "--batch-norm", "false",
+            "--lr", "1e9", "--checkpoint-every", "1", "--eval-every", "0", "--output", fixture.NewFolder(), "--result", "-");
+
+        Assert.Equal(ExitCode.LossNotFinite, code);
+        JsonElement result = JsonDocument.Parse(output).RootElement;
+        Assert.Equal("loss_not_finite", result.GetProperty("outcome").GetString());
+        Assert.Contains("/conv", result.GetProperty("diverged_in_layer").GetString()!, StringComparison.Ordinal);
+        Assert.Equal(result.GetProperty("steps").GetInt64(), result.GetProperty("diverged_at_step").GetInt64());
+        Assert.True(File.Exists(result.GetProperty("checkpoint").GetString()));
+        Assert.Contains($"The first layer whose output is not finite is {result.GetProperty("diverged_in_layer").GetString()}", error, StringComparison.Ordinal);
+        Assert.Contains("hpcbn train --resume", error, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void InspectNetwork_PrintsTheParametersOfThePaper()
     {
         (int code, string output, _) = Run("inspect", "--model", "bn-inception", "--separable-first-convolution");

@@ -26,6 +26,19 @@ public sealed class ConfigurationTests : IDisposable
     }
 
     [Fact]
+    public void Request_RecipeAskedFor_ReplacesTheFilesOwn()
+    {
+        string file = WriteFile("recipe: bn-x5\nbatch-size: 16\n");
+
+        using PreparedRun own = new TrainingRequest { ConfigFile = file }.Prepare(_ => { });
+        using PreparedRun other = new TrainingRequest { ConfigFile = file, Recipe = "bn-x30", Flags = [("label-smoothing", "0.1")] }.Prepare(_ => { });
+
+        Assert.Equal((0.0075f, 16, "bn-x5"), (own.Config.LearningRate, own.Config.BatchSize, own.Config.Name));
+        Assert.Equal((0.045f, 16, "bn-x30"), (other.Config.LearningRate, other.Config.BatchSize, other.Config.Name));
+        Assert.Equal(0.1f, other.Config.Optimizer.LabelSmoothing);
+    }
+
+    [Fact]
     public void Recipes_DifferAsThePaperSays()
     {
         TrainingConfig inception = Recipe("inception"), baseline = Recipe("bn-baseline"), x5 = Recipe("bn-x5"), x30 = Recipe("bn-x30"), sigmoid = Recipe("bn-x5-sigmoid");
