@@ -96,3 +96,25 @@ HBN_KERNEL(convolution_backward_weights)
     if (threadIdx.x == 0)
         diff_weights[index] = sum;
 }
+
+// dst[n][o] = weights[o] . src[n] in fp32, from 16-bit factors: logits, which cuDNN would round to 16 bits. A row of a block's threads per
+// output.
+HBN_KERNEL(inner_product_to_float)
+(const elem* src, u32 src_stride, const elem* weights, float* dst, u32 dst_stride, int columns, int outputs) {
+    int output = blockIdx.x * blockDim.y + threadIdx.y, lane = threadIdx.y * blockDim.x + threadIdx.x;
+    float sum = 0;
+    if (output < outputs) {
+        const elem *x = src + blockIdx.y * src_stride, *w = weights + static_cast<u32>(output) * columns;
+        for (int c = threadIdx.x; c < columns; c += blockDim.x)
+            sum += widen(x[c]) * widen(w[c]);
+    }
+    hbn_shared[lane] = sum;
+    __syncthreads();
+    for (int half = blockDim.x / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half)
+            hbn_shared[lane] += hbn_shared[lane + half];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0 && output < outputs)
+        dst[blockIdx.y * dst_stride + output] = hbn_shared[lane];
+}

@@ -76,6 +76,16 @@ HBN_KERNEL(sgd)(const Piece* pieces, const StepState* state, const float* gradie
     }
 }
 
+// sum (b) = gradient (a) / count at the first of count micro-batches, sum + gradient / count at the others.
+HBN_KERNEL(accumulate)(const Piece* pieces, const StepState* state, u32 count) {
+    Piece piece = pieces[blockIdx.x];
+    u64 step = static_cast<u64>(state->step_high) << 32 | state->step_low;
+    bool first = step % count == 0;
+    float by = static_cast<float>(count);
+    for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x)
+        piece.b[i] = first ? piece.a[i] / by : piece.b[i] + piece.a[i] / by;
+}
+
 // b = decay * b + (1 - decay) * a.
 HBN_KERNEL(average)(const Piece* pieces, float decay) {
     Piece piece = pieces[blockIdx.x];

@@ -187,13 +187,6 @@ internal sealed unsafe class CudaDevice : IDisposable
         }
     }
 
-    /// <summary>Enqueues a copy within the device.</summary>
-    public void Copy(nint destination, nint source, long bytes) =>
-        Check(_api.cuMemcpyDtoDAsync(destination, source, (nuint)bytes, Stream), "copying on the device");
-
-    /// <summary>Enqueues zeros.</summary>
-    public void Clear(nint destination, long bytes) => Check(_api.cuMemsetD8Async(destination, 0, (nuint)bytes, Stream), "clearing device memory");
-
     /// <summary>Waits until everything enqueued is done.</summary>
     public void Synchronize()
     {
@@ -303,8 +296,6 @@ internal sealed unsafe class CudaDevice : IDisposable
     internal void Record(nint handle) => Check(_api.cuEventRecord(handle, Stream), "recording an event");
 
     internal void WaitOnHost(nint handle) => Check(_api.cuEventSynchronize(handle), "waiting for an event");
-
-    internal void WaitOnDevice(nint handle) => Check(_api.cuStreamWaitEvent(Stream, handle, 0), "waiting for an event");
 
     internal float Elapsed(nint start, nint end)
     {

@@ -34,9 +34,6 @@ internal sealed class CudaEvent(CudaDevice device, nint handle) : IDisposable
     /// <summary>Waits until the device has come here.</summary>
     public void WaitOnHost() => device.WaitOnHost(_handle);
 
-    /// <summary>Makes what <paramref name="other"/> enqueues from now on wait until this event's device has come here.</summary>
-    public void WaitOnDevice(CudaDevice other) => other.WaitOnDevice(_handle);
-
     /// <summary>Milliseconds between two recorded events.</summary>
     public float Since(CudaEvent start) => device.Elapsed(start._handle, _handle);
 

@@ -32,7 +32,6 @@ internal sealed unsafe class CudnnApi
     public const int BatchNormPerActivation = 0, BatchNormSpatial = 1;
 
     public readonly delegate* unmanaged<nuint> cudnnGetVersion;
-    public readonly delegate* unmanaged<nuint> cudnnGetCudartVersion;
     public readonly delegate* unmanaged<int, byte*> cudnnGetErrorString;
     public readonly delegate* unmanaged<byte*, nuint, void> cudnnGetLastErrorString;
     public readonly delegate* unmanaged<nint*, int> cudnnCreate;
@@ -59,14 +58,12 @@ internal sealed unsafe class CudnnApi
     public readonly delegate* unmanaged<nint, nint, nint, nint, nint, int, nuint*, int> cudnnGetConvolutionBackwardFilterWorkspaceSize;
     public readonly delegate* unmanaged<nint, void*, nint, void*, nint, void*, nint, int, void*, nuint, void*, nint, void*, int> cudnnConvolutionBackwardFilter;
     public readonly delegate* unmanaged<nint, int, void*, void*, nint, void*, nint, void*, nint, void*, void*, double, void*, void*, double, void*, void*, int> cudnnBatchNormalizationForwardTraining;
-    public readonly delegate* unmanaged<nint, int, void*, void*, nint, void*, nint, void*, nint, void*, void*, void*, void*, double, int> cudnnBatchNormalizationForwardInference;
     public readonly delegate* unmanaged<nint, int, void*, void*, void*, void*, nint, void*, nint, void*, nint, void*, nint, void*, void*, void*, double, void*, void*, int> cudnnBatchNormalizationBackward;
 
     /// <summary>Binds every function; the names of those the library lacks go to <paramref name="exports"/>.</summary>
     public CudnnApi(ExportTable exports)
     {
         cudnnGetVersion = (delegate* unmanaged<nuint>)exports.Get(nameof(cudnnGetVersion));
-        cudnnGetCudartVersion = (delegate* unmanaged<nuint>)exports.Get(nameof(cudnnGetCudartVersion));
         cudnnGetErrorString = (delegate* unmanaged<int, byte*>)exports.Get(nameof(cudnnGetErrorString));
         cudnnGetLastErrorString = (delegate* unmanaged<byte*, nuint, void>)exports.Get(nameof(cudnnGetLastErrorString));
         cudnnCreate = (delegate* unmanaged<nint*, int>)exports.Get(nameof(cudnnCreate));
@@ -93,7 +90,6 @@ internal sealed unsafe class CudnnApi
         cudnnGetConvolutionBackwardFilterWorkspaceSize = (delegate* unmanaged<nint, nint, nint, nint, nint, int, nuint*, int>)exports.Get(nameof(cudnnGetConvolutionBackwardFilterWorkspaceSize));
         cudnnConvolutionBackwardFilter = (delegate* unmanaged<nint, void*, nint, void*, nint, void*, nint, int, void*, nuint, void*, nint, void*, int>)exports.Get(nameof(cudnnConvolutionBackwardFilter));
         cudnnBatchNormalizationForwardTraining = (delegate* unmanaged<nint, int, void*, void*, nint, void*, nint, void*, nint, void*, void*, double, void*, void*, double, void*, void*, int>)exports.Get(nameof(cudnnBatchNormalizationForwardTraining));
-        cudnnBatchNormalizationForwardInference = (delegate* unmanaged<nint, int, void*, void*, nint, void*, nint, void*, nint, void*, void*, void*, void*, double, int>)exports.Get(nameof(cudnnBatchNormalizationForwardInference));
         cudnnBatchNormalizationBackward = (delegate* unmanaged<nint, int, void*, void*, void*, void*, nint, void*, nint, void*, nint, void*, nint, void*, void*, void*, double, void*, void*, int>)exports.Get(nameof(cudnnBatchNormalizationBackward));
     }
 }

@@ -126,15 +126,6 @@ internal sealed unsafe class CudnnBatchNorm : IDisposable
             averagingFactor, (void*)runningMean, (void*)runningVariance, _epsilon, (void*)mean, (void*)inverseDeviation), _operation);
     }
 
-    /// <summary>Normalises with given statistics.</summary>
-    public void ForwardInference(nint src, nint dst, nint scale, nint shift, nint mean, nint variance)
-    {
-        float one = 1, zero = 0;
-        _cudnn.Check(_cudnn.Api.cudnnBatchNormalizationForwardInference(
-            _cudnn.Handle, _mode, &one, &zero, _data.Handle, (void*)src, _data.Handle, (void*)dst, _parameters.Handle, (void*)scale, (void*)shift,
-            (void*)mean, (void*)variance, _epsilon), _operation);
-    }
-
     /// <summary>Gradients through batch statistics.</summary>
     public void Backward(nint src, nint diffDst, nint diffSrc, nint scale, nint diffScale, nint diffShift, nint mean, nint inverseDeviation)
     {

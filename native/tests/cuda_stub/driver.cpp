@@ -359,12 +359,6 @@ STUB_EXPORT int cuCtxSetCurrent(void* handle) {
     return kSuccess;
 }
 
-STUB_EXPORT int cuCtxGetCurrent(void** out) {
-    STUB_ENTER();
-    *out = current;
-    return kSuccess;
-}
-
 STUB_EXPORT int cuCtxGetDevice(int* device) {
     STUB_ENTER();
     STUB_CHECK(device && live_context(), kInvalidContext);
@@ -403,12 +397,6 @@ STUB_EXPORT int cuStreamSynchronize(void* handle) {
     STUB_CHECK(!stub::capturing(), kCaptureUnsupported);
     stub::finish();
     return sticky;
-}
-
-STUB_EXPORT int cuStreamWaitEvent(void* handle, void* event, unsigned flags) {
-    STUB_ENTER();
-    STUB_CHECK(as<Stream>(handle, kStream) && as<Event>(event, kEvent) && flags == 0, kInvalidHandle);
-    return kSuccess;
 }
 
 STUB_EXPORT int cuStreamBeginCapture_v2(void* handle, int mode) {
@@ -546,14 +534,6 @@ STUB_EXPORT int cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, v
     STUB_CHECK(to && as<Stream>(stream, kStream) && live_context(), kInvalidValue);
     STUB_CHECK(stub::on_device(from, bytes), kInvalidValue);
     stub::enqueue(stream, [=] { memcpy(to, from, bytes); });
-    return kSuccess;
-}
-
-STUB_EXPORT int cuMemcpyDtoDAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
-    STUB_ENTER();
-    STUB_CHECK(as<Stream>(stream, kStream) && live_context(), kInvalidValue);
-    STUB_CHECK(stub::on_device(to, bytes) && stub::on_device(from, bytes), kInvalidValue);
-    stub::enqueue(stream, [=] { memmove(to, from, bytes); });
     return kSuccess;
 }
 

@@ -27,7 +27,7 @@ STUB_EXPORT int nvrtcVersion(int* major, int* minor) {
     STUB_ENTER();
     STUB_CHECK(major && minor, kInvalidInput);
     *major = 12;
-    *minor = 9;
+    *minor = 99; // a version that will never be: nothing of the stub is mistaken for the real thing
     return kSuccess;
 }
 

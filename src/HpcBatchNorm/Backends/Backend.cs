@@ -118,6 +118,14 @@ public abstract partial class Backend : IDisposable
     /// </summary>
     public virtual RecordedKernels? Record(IReadOnlyList<Kernel> kernels) => null;
 
+    /// <summary>
+    /// Waits until everything executed so far is done. On the host it is when executing returns; a device takes work and returns at once, so that clocks
+    /// must be read after this. Reading a tensor waits by itself.
+    /// </summary>
+    public virtual void Synchronize()
+    {
+    }
+
     /// <summary>Makes the physical side of a tensor, without memory.</summary>
     public abstract DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike);
 

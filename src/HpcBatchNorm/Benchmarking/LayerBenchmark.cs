@@ -41,7 +41,7 @@ public static class LayerBenchmark
         }
 
         runner.Execute();
-        return [.. runner.Kernels.Select(kernel => SessionBenchmark.Row(kernel, problem.Name, MedianSeconds(kernel), precision, limits))];
+        return [.. runner.Kernels.Select(kernel => SessionBenchmark.Row(kernel, problem.Name, MedianSeconds(backend, kernel), precision, limits))];
     }
 
     private static VerificationCase Case(ShapeProblem problem) => LayerCases.FromShapes([problem], "").Single(c => c.Kind == InputKind.Random);
@@ -52,7 +52,7 @@ public static class LayerBenchmark
         BatchNorm = problem.BatchNorm is { } b ? b with { Src = b.Src with { N = batch } } : null,
     };
 
-    private static double MedianSeconds(Kernel kernel)
+    private static double MedianSeconds(Backend backend, Kernel kernel)
     {
         List<double> seconds = [];
         long begin = Stopwatch.GetTimestamp();
@@ -60,6 +60,7 @@ public static class LayerBenchmark
         {
             long start = Stopwatch.GetTimestamp();
             kernel.Execute(default);
+            backend.Synchronize();
             seconds.Add(Stopwatch.GetElapsedTime(start).TotalSeconds);
         }
 

@@ -181,6 +181,7 @@ public static class SessionBenchmark
             for (int i = 0; i < kernels.Count; i++)
             {
                 session.ExecuteOperation(i, default);
+                session.Backend.Synchronize();
                 long after = Stopwatch.GetTimestamp();
                 seconds[i][step] = Stopwatch.GetElapsedTime(before, after).TotalSeconds;
                 spans[i] = new BenchmarkSpan(i, Stopwatch.GetElapsedTime(start, before).TotalSeconds, seconds[i][step]);
@@ -209,6 +210,7 @@ public static class SessionBenchmark
                 runner.Execute();
             }
 
+            backend.Synchronize();
             best = Math.Min(best, Stopwatch.GetElapsedTime(start).TotalSeconds / Calls);
         }
 

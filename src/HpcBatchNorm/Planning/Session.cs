@@ -47,6 +47,9 @@ public class Session : IDisposable
     /// <summary>Memory for what lives within a step; another session may use it between steps.</summary>
     public DeviceMemory Arena { get; }
 
+    /// <summary>The operations before the update as one recording, on backends that make one.</summary>
+    internal RecordedKernels? Recorded => _recordedBatch;
+
     /// <summary>Executes all operations once.</summary>
     public void Execute(in StepContext context) => Execute(0, Prepared.Kernels.Count, context);
 

@@ -37,7 +37,9 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer)
         }
 
         long totalSteps = _config.Steps > 0 ? _config.Steps : Math.Max(1, (long)Math.Round(_config.Epochs * stepsPerEpoch));
-        using Backend backend = Backend.Create(_config.Backend, _config.BackendOptions);
+
+        // A continued run computes with the same algorithms as before.
+        using Backend backend = Backend.Create(_config.Backend, _config.BackendOptions with { TuningFile = Path.Combine(_config.Output, "algorithms.json") });
         var freezing = new BatchNormFreezing(_config, stepsPerEpoch);
         using var session = new TrainingSession(backend, network, freezing.OptionsAt(SessionOptions(), run.Checkpoint?.Info.Step ?? 0));
         if (run.Checkpoint is Checkpoint checkpoint)

@@ -120,7 +120,7 @@ public static class TrainingSettings
         Choice("on-bad-image", Images, "What an unreadable image does", c => c.OnBadImage, (c, v) => c.OnBadImage = v),
         Whole("seed", Images, "Root of every random number", long.MinValue, c => c.Seed, (c, v) => c.Seed = v),
 
-        Choice("backend", Machine, "Where it runs", ["auto", "onednn", "reference"], c => c.Backend, (c, v) => c.Backend = v),
+        Choice("backend", Machine, "Where it runs", ["auto", "onednn", "cudnn", "reference"], c => c.Backend, (c, v) => c.Backend = v),
         Choice("precision", Machine, "Element type of activations, their gradients and the weights that are multiplied; sums, statistics and the weights that are kept stay in fp32",
             c => c.Optimizer.Precision, (c, v) => c.Optimizer = c.Optimizer with { Precision = v }),
         Whole("threads", Machine, "Compute threads; 0 for one per core", 0, c => c.BackendOptions.Threads, (c, v) => c.BackendOptions = c.BackendOptions with { Threads = (int)v }),

@@ -79,8 +79,8 @@ public static class Tolerances
     /// </summary>
     public static double Stored(DataType type, double bound, double expected)
     {
-        double unit = type.UnitRoundoff();
-        return bound <= Tolerance.Floor ? bound : bound + unit * (2 * Math.Abs(expected) * (1 + unit) + bound);
+        double unit = type.UnitRoundoff(), subnormal = type == DataType.Float16 ? HalfSubnormal : 0;
+        return bound <= Tolerance.Floor ? bound : bound + unit * (2 * Math.Abs(expected) * (1 + unit) + bound) + 2 * subnormal;
     }
 
     /// <summary>
@@ -89,6 +89,12 @@ public static class Tolerances
     /// </summary>
     public static double Intermediate(DataType type, Arithmetic arithmetic, double roundings, double accumulated) =>
         type.IsNarrow() && arithmetic == Arithmetic.NarrowIntermediates ? roundings * type.UnitRoundoff() * accumulated : 0;
+
+    /// <summary>Half the distance of half precision's subnormal numbers, the absolute error of rounding to one; bfloat16's are as small as single precision's.</summary>
+    internal const double HalfSubnormal = 1.0 / (1 << 25);
+
+    /// <summary>What an implementation's name says when it rounds a single-precision result to 16 bits on its way.</summary>
+    internal const string NarrowResult = "16-bit-result";
 
     /// <summary>The entry of an output, by the operation's <c>Kind</c> and the output's role in it.</summary>
     /// <exception cref="ArgumentException">The table has no such entry.</exception>

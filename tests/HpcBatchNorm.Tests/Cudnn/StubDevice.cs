@@ -46,13 +46,16 @@ internal static class StubDevice
         }
     }
 
+    /// <summary>Compiled kernels of the stub, apart from those of real devices.</summary>
+    public static string CacheFolder { get; } = Directory.CreateTempSubdirectory("hbn-stub-cubin").FullName;
+
     /// <summary>A backend on the stub, its settings as at the start.</summary>
     public static Backend Create(BackendOptions? options = null)
     {
         CudaLibraries libraries = Libraries;
         Assert.True(libraries.Available, libraries.Text);
         Reset();
-        return CudnnBackend.Open(options ?? new BackendOptions(), libraries);
+        return CudnnBackend.Open(options ?? new BackendOptions(), libraries, CacheFolder);
     }
 
     /// <summary>Device memory in use, in bytes.</summary>

@@ -2,16 +2,17 @@ using System.Globalization;
 using System.IO.Hashing;
 using System.Reflection;
 using System.Text;
+using HpcBatchNorm.Interop;
 using HpcBatchNorm.Interop.Cuda;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends.Cudnn;
 
 /// <summary>
-/// Our CUDA kernels, compiled by NVRTC for the device when an element type is first used, and kept on disk: ~/.cache/hpcbatchnorm/cuda (or under
+/// Our CUDA kernels, compiled by NVRTC for the device when an element type is first used, and kept on disk: ~/.cache/hpcbn/cuda (or under
 /// XDG_CACHE_HOME), one file per source, options, compiler, driver and device generation.
 /// </summary>
-internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler) : IDisposable
+internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler, string? cacheFolder) : IDisposable
 {
     private static readonly string[] Files = ["prelude.cuh", "batch_norm.cu", "elementwise.cu", "pooling.cu", "convolution.cu", "training.cu"];
 
@@ -36,7 +37,7 @@ internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler) : I
         {
             if (!_modules.TryGetValue(type, out nint module))
             {
-                module = device.LoadModule(Image(type));
+                module = Load(type);
                 _modules.Add(type, module);
             }
 
@@ -58,22 +59,22 @@ internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler) : I
         _functions.Clear();
     }
 
-    private byte[] Image(DataType type)
+    private nint Load(DataType type)
     {
         int architecture = device.Major * 10 + device.Minor;
         IReadOnlyList<string> options = Options(type, architecture);
         string key = string.Join('\n', [Source, .. options, compiler.Version.ToString(), device.DriverVersion.ToString(CultureInfo.InvariantCulture)]);
-        string file = Path.Combine(CacheFolder(), Convert.ToHexStringLower(XxHash128.Hash(Encoding.UTF8.GetBytes(key))) + ".cubin");
+        string file = Path.Combine(cacheFolder ?? CacheFolder(), Convert.ToHexStringLower(XxHash128.Hash(Encoding.UTF8.GetBytes(key))) + ".cubin");
         try
         {
             if (File.Exists(file))
             {
-                return File.ReadAllBytes(file);
+                return device.LoadModule(File.ReadAllBytes(file));
             }
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or NativeException && device.Fault is null)
         {
-            // A cache that cannot be read is no cache.
+            // A file that cannot be read or loaded is as good as none.
         }
 
         if (!compiler.Architectures.Contains(architecture))
@@ -83,8 +84,9 @@ internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler) : I
         }
 
         byte[] image = compiler.Compile(Source, "hpcbatchnorm.cu", options, out _);
+        nint module = device.LoadModule(image);
         Keep(file, image);
-        return image;
+        return module;
     }
 
     private static void Keep(string file, byte[] image)
@@ -106,7 +108,7 @@ internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler) : I
     {
         string? cache = Environment.GetEnvironmentVariable("XDG_CACHE_HOME");
         cache = string.IsNullOrEmpty(cache) ? Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".cache") : cache;
-        return Path.Combine(cache, "hpcbatchnorm", "cuda");
+        return Path.Combine(cache, "hpcbn", "cuda");
     }
 
     private static string ReadSource()

@@ -32,7 +32,7 @@ internal sealed partial class CudnnBackend : Backend
     private CudaLaunch? _setStep;
     private StepContext _stepOnDevice = new(-1, float.NaN);
 
-    private CudnnBackend(BackendOptions options, CudaLibraries? libraries, CudaDevice? device)
+    private CudnnBackend(BackendOptions options, CudaLibraries? libraries, CudaDevice? device, string? cacheFolder = null)
     {
         _options = options;
         _device = device;
@@ -45,7 +45,7 @@ internal sealed partial class CudnnBackend : Backend
         try
         {
             _cudnn = new CudnnHandle(libraries!.CudnnApi!, device);
-            _modules = new CudaModules(device, new NvrtcCompiler(libraries.NvrtcApi!));
+            _modules = new CudaModules(device, new NvrtcCompiler(libraries.NvrtcApi!), cacheFolder);
             _uploads = new UploadRing(device);
             _counters = device.Allocate(Counters * sizeof(uint));
             _stepState = device.Allocate(3 * sizeof(uint));
@@ -57,13 +57,13 @@ internal sealed partial class CudnnBackend : Backend
         }
     }
 
-    /// <summary>The backend on the first device, with a context and a stream of its own.</summary>
-    public static CudnnBackend Open(BackendOptions options, CudaLibraries libraries) =>
-        new(options, libraries, CudaDevice.Open(libraries.DriverApi!, 0));
+    /// <summary>The backend on the first device, with a stream of its own. Compiled kernels are kept in <paramref name="cacheFolder"/>, null for the usual one.</summary>
+    public static CudnnBackend Open(BackendOptions options, CudaLibraries libraries, string? cacheFolder = null) =>
+        new(options, libraries, CudaDevice.Open(libraries.DriverApi!, 0), cacheFolder);
 
     /// <summary>The backend in a context and on a stream that the caller owns.</summary>
-    public static CudnnBackend Share(BackendOptions options, CudaLibraries libraries, nint context, nint stream) =>
-        new(options, libraries, CudaDevice.Share(libraries.DriverApi!, context, stream));
+    public static CudnnBackend Share(BackendOptions options, CudaLibraries libraries, nint context, nint stream, string? cacheFolder = null) =>
+        new(options, libraries, CudaDevice.Share(libraries.DriverApi!, context, stream), cacheFolder);
 
     /// <summary>A backend that plans and needs nothing; executing anything fails.</summary>
     public static CudnnBackend ForPlanning(BackendOptions options) => new(options, null, null);
@@ -108,6 +108,9 @@ internal sealed partial class CudnnBackend : Backend
     /// <inheritdoc/>
     public override DeviceMemory Allocate(long bytes) =>
         new CudaDeviceMemory(_device ?? throw NoDevice(), Math.Max(bytes, 1));
+
+    /// <inheritdoc/>
+    public override void Synchronize() => _device?.Synchronize();
 
     /// <inheritdoc/>
     public override RecordedKernels? Record(IReadOnlyList<Kernel> kernels) =>

@@ -37,8 +37,9 @@ internal sealed partial class CudnnBackend
         CreateBackwardWeights(operation, buffers, operation.Spec, operation.Src, operation.DiffDst, operation.DiffWeights, operation.DiffBias);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(InnerProductForward operation, BufferMap buffers) =>
-        CreateForward(operation, buffers, AsConvolution(operation, operation.Spec, Buffer(buffers, operation.Src)), operation.Src, operation.Weights, operation.Bias, operation.Dst, false);
+    protected override Kernel CreateCore(InnerProductForward operation, BufferMap buffers) => operation.Src.DataType != operation.Dst.DataType
+        ? CreateLogits(operation, buffers)
+        : CreateForward(operation, buffers, AsConvolution(operation, operation.Spec, Buffer(buffers, operation.Src)), operation.Src, operation.Weights, operation.Bias, operation.Dst, false);
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(InnerProductBackwardData operation, BufferMap buffers) =>
@@ -58,6 +59,34 @@ internal sealed partial class CudnnBackend
         return new ConvolutionSpec(new Shape(spec.Src.N, spec.Src.ImageCount, 1, 1), spec.Outputs, 1, 1);
     }
 
+    /// <summary>A fully connected layer from 16-bit factors to single precision, as logits are.</summary>
+    private CudnnKernel CreateLogits(InnerProductForward operation, BufferMap buffers)
+    {
+        const int Lanes = 32;
+        CudnnBuffer src = Buffer(buffers, operation.Src), weights = Buffer(buffers, operation.Weights), dst = Buffer(buffers, operation.Dst);
+        CheckTypes(operation, src, weights);
+        ConvolutionSpec spec = AsConvolution(operation, operation.Spec, src);
+        if (operation.Dst.DataType != DataType.Float32)
+        {
+            throw new NotSupportedException($"{CudnnKernel.Describe(operation)}: from {operation.Src.DataType} to {operation.Dst.DataType}.");
+        }
+
+        string name = CudnnKernel.Describe(operation);
+        LaunchShape shape = new((spec.OutputChannels + 256 / Lanes - 1) / (256 / Lanes), spec.Src.N, 1, Lanes, 256 / Lanes, 256 * sizeof(float));
+        List<CudnnStep> steps =
+        [
+            Launch("inner_product_to_float", operation.Src.DataType, shape, name)
+                .Address(src).Number((uint)Stride(src, spec.Src)).Address(weights).Matrix(dst).Number(spec.Src.C).Number(spec.OutputChannels),
+        ];
+        if (operation.Bias is not null)
+        {
+            steps.Add(Launch("add_bias_float", operation.Src.DataType, Spread(spec.Dst.Count), name)
+                .Matrix(dst).Address(Buffer(buffers, operation.Bias)).Number(dst.Rows).Number(dst.Columns));
+        }
+
+        return Native(operation, Traffic(src, weights, dst), [.. steps]);
+    }
+
     private CudnnKernel CreateForward(
         Operation operation, BufferMap buffers, in ConvolutionSpec spec, Tensor src, Tensor weights, Tensor? bias, Tensor dst, bool relu)
     {
@@ -69,6 +98,7 @@ internal sealed partial class CudnnBackend
         if (bias is not null)
         {
             bool wide = IsWide(d);
+            implementation += src.DataType.IsNarrow() ? " 16-bit-result" : "";
             steps.Add(Launch(Form("add_bias", wide), dst.DataType, Spread((long)d.Rows * d.Columns / Width(dst.DataType, wide)), problem.Operation)
                 .Matrix(d).Address(Buffer(buffers, bias)).Number(d.Rows).Number(d.Columns).Flag(relu));
         }
@@ -103,6 +133,7 @@ internal sealed partial class CudnnBackend
         List<CudnnStep> steps = [step];
         if (narrow > 0 && step is not CudnnLaunch)
         {
+            implementation += " 16-bit-result";
             int rows = (int)(w.Tensor.Shape.Count / w.Columns);
             steps.Add(Launch("copy_to_float", src.DataType, Spread(w.Tensor.Shape.Count), problem.Operation)
                 .Scratch().Number((uint)w.Columns).Address(w).Number((uint)w.Columns).Number(rows).Number(w.Columns));

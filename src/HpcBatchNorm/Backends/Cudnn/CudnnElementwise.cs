@@ -70,7 +70,8 @@ internal sealed partial class CudnnBackend
                 .Matrix(now[0]).Matrix(now[1]).Matrix(now.ElementAtOrDefault(2)).Matrix(now.ElementAtOrDefault(3)).Matrix(dst).Number(dst.Rows).Number(dst.Columns));
         }
 
-        return Native(operation, Traffic([dst, .. srcs]), [.. steps]);
+        string name = steps.Count > 1 && dst.Tensor.DataType.IsNarrow() ? "native 16-bit-result" : "native";
+        return new CudnnKernel(this, operation, name, 0, Traffic([dst, .. srcs]), [.. steps]);
     }
 
     /// <inheritdoc/>

@@ -50,8 +50,13 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers) =>
-        throw new NotSupportedException($"{CudnnKernel.Describe(operation)}: gradient accumulation is not there on cudnn yet; train with accumulate 1.");
+    protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers)
+    {
+        PieceTable table = new(_device, buffers, operation.Gradients, operation.Sums, null);
+        CudnnLaunch launch = Launch("accumulate", buffers.Precision.ActivationType(), PerPiece(table), CudnnKernel.Describe(operation))
+            .Table(table).Number(_stepState).Number((uint)operation.Count);
+        return Native(operation, 3 * table.Elements * sizeof(float), launch.Owns(table));
+    }
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers)

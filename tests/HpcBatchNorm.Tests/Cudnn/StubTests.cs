@@ -1,0 +1,231 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Backends.Cudnn;
+using HpcBatchNorm.Interop;
+using HpcBatchNorm.Interop.Cuda;
+using HpcBatchNorm.Layers;
+using HpcBatchNorm.Planning;
+using HpcBatchNorm.Tensors;
+using HpcBatchNorm.Verification;
+
+namespace HpcBatchNorm.Tests.Cudnn;
+
+/// <summary>
+/// The cudnn backend without a GPU, on the stub. It shows that our kernels compute what they should, that every call is made with the right arguments and
+/// that nothing relies on when the device does its work; not how fast, nor what real cuDNN does. And what becomes of every kind of failure.
+/// </summary>
+[Collection(StubDevice.Collection)]
+public sealed class StubTests : CudnnTests
+{
+    [Fact]
+    [Trait("Category", "Slow")]
+    public void HardCases_ThreadsAndBlocksInReverseOrder_MatchTheReference()
+    {
+        // What forgets a barrier, or merges partial sums in the order of arrival, gives other values.
+        using Backend backend = Create();
+        StubDevice.Set("thread_order", 1);
+        AssertAllPass(backend, HardCases.For(backend.Traits).Where(c => c.Kind == InputKind.Random && !c.Name.StartsWith("convolution/", StringComparison.Ordinal)));
+    }
+
+    [Fact]
+    public void Convolutions_ThatTheLibraryRefuses_RunOnOurKernels()
+    {
+        using Backend backend = Create();
+        StubDevice.Set("refuse_groups", 1);
+        VerificationCase depthwise = HardCases.For(backend.Traits).Single(c => c.Name == "convolution/depthwise/random");
+        CaseResult result = Verifier.Run(backend, Reference, depthwise);
+        Assert.True(result.Passed, result.Describe());
+        Assert.All(result.Tensors, t => Assert.Equal("native direct", t.Implementation));
+    }
+
+    [Fact]
+    public void Backend_WhenDisposed_HasGivenEverythingBack()
+    {
+        using (Backend first = Create())
+        {
+            using TrainingSession session = SmallSession(first);
+            session.Execute(default);
+        }
+
+        Assert.Equal(0, StubDevice.Allocated);
+        AssertClean();
+    }
+
+    [Fact]
+    public void Memory_ThatIsForgotten_IsGivenBackByTheThreadThatUsesTheDevice()
+    {
+        using Backend backend = Create();
+        Forget(backend);
+        long before = StubDevice.Allocated;
+        for (int i = 0; i < 50 && StubDevice.Allocated >= before; i++)
+        {
+            GC.Collect();
+            GC.WaitForPendingFinalizers();
+            backend.Synchronize();
+        }
+
+        Assert.InRange(StubDevice.Allocated, 0, before - (1 << 20));
+        AssertClean();
+
+        static void Forget(Backend backend) => _ = backend.Allocate(1 << 20);
+    }
+
+    [Fact]
+    public void Allocate_MoreThanThereIs_SaysHowMuchIsFree()
+    {
+        using Backend backend = Create();
+        StubDevice.Set("memory", 1 << 20);
+        OutOfMemoryException error = Assert.Throws<OutOfMemoryException>(() => backend.Allocate(1L << 30));
+        Assert.Contains("has no 1074 MB left", error.Message, StringComparison.Ordinal);
+        Assert.Contains("smaller batch", error.Message, StringComparison.Ordinal);
+        StubDevice.Reset();
+        backend.Allocate(1 << 20).Dispose();
+    }
+
+    [Fact]
+    public void Fault_InAKernel_StaysTheErrorOfEveryLaterCall()
+    {
+        Backend backend = Create();
+        Shape shape = new(1, 8, 2, 2);
+        Tensor src = new("src", shape, TensorRole.Activation), dst = new("dst", shape, TensorRole.Activation);
+        var runner = new OperationRunner(backend, new ActivationForward("relu", ActivationKind.Relu, src, dst));
+        StubDevice.Set("fault_at_launch", 1);
+        runner.Execute();
+
+        NativeException first = Assert.Throws<NativeException>(() => runner.ReadDouble(dst));
+        Assert.Contains("CUDA_ERROR_LAUNCH_FAILED (719)", first.Message, StringComparison.Ordinal);
+        Assert.Contains("start it again", first.Message, StringComparison.Ordinal);
+
+        // The first error is kept, whatever fails afterwards; and nothing throws while things are taken down.
+        NativeException second = Assert.Throws<NativeException>(() => runner.Execute());
+        Assert.Equal(first.Message, second.Message);
+        runner.Dispose();
+        backend.Dispose();
+        StubDevice.Reset();
+    }
+
+    [Theory]
+    [InlineData("fail:cudnnConvolutionForward", 5000, typeof(NativeException), "CUDNN_STATUS_EXECUTION_FAILED (5000)")]
+    [InlineData("fail:cudnnConvolutionForward", 4004, typeof(OutOfMemoryException), "DEVICE_ALLOCATION_FAILED (4004)")]
+    [InlineData("fail:cuLaunchKernel", 1, typeof(NativeException), "CUDA_ERROR_INVALID_VALUE (1)")]
+    public void Failure_OfACall_NamesTheOperationAndTheStatus(string function, int status, Type expected, string text)
+    {
+        using Backend backend = Create();
+        ConvolutionSpec spec = ConvolutionSpec.Square(new(1, 8, 4, 4), 8, 3, pad: 1, bias: true);
+        Tensor src = new("src", spec.Src, TensorRole.Activation), weights = new("weights", spec.Weights, TensorRole.Parameter, TensorLayout.Opaque);
+        Tensor bias = new("bias", spec.BiasShape, TensorRole.Parameter), dst = new("dst", spec.Dst, TensorRole.Activation);
+        using var runner = new OperationRunner(backend, new ConvolutionForward("conv1", spec, src, weights, bias, dst));
+        runner.Execute();
+        StubDevice.Set(function, status);
+
+        Exception error = Assert.ThrowsAny<Exception>(() => runner.Execute());
+
+        Assert.IsType(expected, error);
+        Assert.Contains("convolution forward 'conv1'", error.Message, StringComparison.Ordinal);
+        Assert.Contains(text, error.Message, StringComparison.Ordinal);
+        runner.Execute();
+    }
+
+    [Theory]
+    [InlineData("fail:cudnnCreate", 1008, "one of its parts cannot be loaded")]
+    [InlineData("fail:cudnnCreate", 1002, "two installations are mixed")]
+    public void Create_WithABrokenInstallation_SaysWhatIsWrong(string function, int status, string text)
+    {
+        CudaLibraries libraries = StubDevice.Libraries;
+        StubDevice.Reset();
+        StubDevice.Set(function, status);
+        NativeException error = Assert.Throws<NativeException>(() => CudnnBackend.Open(new BackendOptions(), libraries, StubDevice.CacheFolder));
+        Assert.Contains(text, error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Kernels_ThatDoNotCompile_FailWithTheCompilersLog()
+    {
+        CudaLibraries libraries = StubDevice.Libraries;
+        StubDevice.Reset();
+        string empty = Directory.CreateTempSubdirectory("hbn-empty-cache").FullName;
+        using Backend backend = CudnnBackend.Open(new BackendOptions(), libraries, empty);
+        StubDevice.Set("compile_error", 1);
+        Shape shape = new(1, 8, 2, 2);
+        NativeException error = Assert.Throws<NativeException>(() => new OperationRunner(backend, new ActivationForward(
+            "relu", ActivationKind.Relu, new Tensor("src", shape, TensorRole.Activation), new Tensor("dst", shape, TensorRole.Activation))));
+        Assert.Contains("batch_norm.cu(1): error", error.Message, StringComparison.Ordinal);
+        Directory.Delete(empty, recursive: true);
+    }
+
+    [Fact]
+    public void CachedKernels_ThatAreDamaged_AreCompiledAgain()
+    {
+        CudaLibraries libraries = StubDevice.Libraries;
+        StubDevice.Reset();
+        string folder = Directory.CreateTempSubdirectory("hbn-damaged-cache").FullName;
+        for (int run = 0; run < 2; run++)
+        {
+            using Backend backend = CudnnBackend.Open(new BackendOptions(), libraries, folder);
+            using TrainingSession session = SmallSession(backend);
+            session.Execute(default);
+            foreach (string file in Directory.EnumerateFiles(folder))
+            {
+                File.WriteAllText(file, "damaged");
+            }
+        }
+
+        Directory.Delete(folder, recursive: true);
+    }
+
+    [Fact]
+    public void Interop_SharedContextStreamAndMemory_OneAddsToWhatTheOtherMade()
+    {
+        // The caller's side is played by a backend of its own: its context, its stream, its memory.
+        using Backend owner = Create();
+        using DeviceMemory memory = owner.Allocate(2 * 64 * sizeof(float));
+        using Backend shared = CudnnBackend.Share(new BackendOptions(), StubDevice.Libraries, CudaInterop.Context(owner), CudaInterop.Stream(owner), StubDevice.CacheFolder);
+        Shape shape = new(1, 8, 2, 4);
+        Tensor src = new("src", shape, TensorRole.Activation), dst = new("dst", shape, TensorRole.Activation);
+        using var buffers = new BufferMap(shared);
+        using Kernel kernel = shared.CreateKernel(new ActivationForward("relu", ActivationKind.Relu, src, dst), buffers);
+        buffers[src].Address = memory.Address;
+        buffers[dst].Address = memory.Address + 64 * sizeof(float);
+        float[] values = [.. Enumerable.Range(0, 64).Select(i => i - 32f)];
+        shared.Write(buffers[src], values);
+        kernel.Execute(default);
+        float[] result = new float[64];
+        shared.Read(buffers[dst], result);
+        Assert.Equal(values.Select(v => Math.Max(0, v)), result);
+        Assert.Throws<ArgumentException>(() => CudaInterop.Share(0, 1));
+        Assert.Throws<ArgumentException>(() => CudaInterop.Context(Reference));
+        AssertClean();
+    }
+
+    [Fact]
+    public void EveryBoundFunction_HasBeenCalled()
+    {
+        using (Backend backend = Create())
+        {
+            AssertAllPass(backend, HardCases.For(backend.Traits).Where(c => c.Name is "convolution/bias/random" or "batch-norm/basic/random"));
+            using TrainingSession session = SmallSession(backend);
+            for (int step = 0; step < 4; step++)
+            {
+                session.Execute(new StepContext(step, 0.1f));
+            }
+
+            CudaDevice device = ((CudnnBackend)backend).Device!;
+            using CudaEvent start = device.CreateEvent(timing: true), end = device.CreateEvent(timing: true);
+            start.Record();
+            end.Record();
+            end.WaitOnHost();
+            Assert.True(end.Since(start) > 0);
+        }
+
+        BatchNorm_OfTheLibrary_MatchesTheReference();
+        Interop_SharedContextStreamAndMemory_OneAddsToWhatTheOtherMade();
+        Kernels_ThatDoNotCompile_FailWithTheCompilersLog();
+        Allocate_MoreThanThereIs_SaysHowMuchIsFree();
+        Failure_OfACall_NamesTheOperationAndTheStatus("fail:cudnnConvolutionForward", 5000, typeof(NativeException), "5000");
+        string[] never = [.. StubDevice.Libraries.BoundFunctions.Where(f => StubDevice.Calls(f) == 0)];
+        Assert.True(never.Length == 0, $"bound but never called: {string.Join(", ", never)}");
+    }
+
+    private protected override Backend Create(BackendOptions? options = null) => StubDevice.Create(options);
+
+    private protected override void AssertClean() => Assert.Equal("", StubDevice.Problem);
+}
