@@ -1,5 +1,3 @@
-using System.Globalization;
-using BenchmarkDotNet.Columns;
 using BenchmarkDotNet.Configs;
 using BenchmarkDotNet.Diagnosers;
 using BenchmarkDotNet.Filters;
@@ -21,11 +19,16 @@ internal sealed class OperationBenchmarkConfig : ManualConfig
     public OperationBenchmarkConfig()
     {
         // In process: a kernel of milliseconds gains nothing from a process of its own, whose project would build library and native code anew.
-        AddJob(Job.Default.WithToolchain(InProcessEmitToolchain.Instance).WithWarmupCount(3).WithIterationCount(12).WithIterationTime(TimeInterval.FromMilliseconds(250)));
+        if (!OwnJob.IsReplaced)
+        {
+            AddJob(Job.Default.WithToolchain(InProcessEmitToolchain.Instance).WithWarmupCount(3).WithIterationCount(12).WithIterationTime(TimeInterval.FromMilliseconds(250)));
+        }
+
         WithSummaryStyle(SummaryStyle.Default.WithMaxParameterColumnWidth(40));
         AddDiagnoser(MemoryDiagnoser.Default);
         AddColumn(new RateColumn("GFLOP/s", "Floating-point operations of direct convolution, two per multiply-add, over the mean time", Gflop));
         AddColumn(new RateColumn("GB/s", "Bytes that must move at least once, over the mean time", Gbyte));
+        AddColumn(new RateColumn("% of limit", "Least time the machine needs, by its measured multiply-add and triad limits, over the mean time; Winograd can exceed 100", LeastSeconds, 100));
         AddFilter(new SimpleFilter(b => Timed(b) is not null && (Backend(b) != "reference" || Gflop(b) is not > ReferenceLimitGflop)));
     }
 
@@ -38,40 +41,15 @@ internal sealed class OperationBenchmarkConfig : ManualConfig
     {
         string layer = (string)benchmark.Parameters[nameof(ConvolutionBenchmarks.Layer)]!;
         int batch = (int)benchmark.Parameters[nameof(OperationBenchmarks.Batch)]!;
-        return BnInceptionLayers.Case(layer, batch, new BackendTraits(ChannelBlock: 1, BatchNormTakesSlices: true)).Operations
+        return BnInceptionLayers.Case(layer, batch, BnInceptionLayers.AnyTraits, PrecisionOf(benchmark)).Operations
             .SingleOrDefault(o => o.GetType().Name.EndsWith(benchmark.Descriptor.WorkloadMethod.Name, StringComparison.Ordinal));
     }
 
+    private static double? LeastSeconds(BenchmarkCase benchmark) =>
+        MeasuredLimits.Of(Backend(benchmark)) is { } limits && Timed(benchmark) is { } operation
+            ? limits.LeastSeconds(PrecisionOf(benchmark), operation.Flops, operation.MinimumBytes) : null;
+
+    private static Precision PrecisionOf(BenchmarkCase benchmark) => (Precision)benchmark.Parameters[nameof(OperationBenchmarks.Precision)]!;
+
     private static string Backend(BenchmarkCase benchmark) => (string)benchmark.Parameters[nameof(OperationBenchmarks.BackendName)]!;
-
-    /// <summary>An amount of work of each benchmark, divided by its mean time.</summary>
-    private sealed class RateColumn(string name, string legend, Func<BenchmarkCase, double?> amount) : IColumn
-    {
-        public string Id => name;
-
-        public string ColumnName => name;
-
-        public string Legend => legend;
-
-        public bool AlwaysShow => true;
-
-        public ColumnCategory Category => ColumnCategory.Custom;
-
-        public int PriorityInCategory => 0;
-
-        public bool IsNumeric => true;
-
-        public UnitType UnitType => UnitType.Dimensionless;
-
-        public bool IsAvailable(Summary summary) => summary.BenchmarksCases.Any(b => amount(b) is not null);
-
-        public bool IsDefault(Summary summary, BenchmarkCase benchmarkCase) => false;
-
-        public string GetValue(Summary summary, BenchmarkCase benchmarkCase) =>
-            amount(benchmarkCase) is { } work && summary[benchmarkCase]?.ResultStatistics is { } time
-                ? (work / (time.Mean / 1e9)).ToString("N1", CultureInfo.InvariantCulture)
-                : "-";
-
-        public string GetValue(Summary summary, BenchmarkCase benchmarkCase, SummaryStyle style) => GetValue(summary, benchmarkCase);
-    }
 }

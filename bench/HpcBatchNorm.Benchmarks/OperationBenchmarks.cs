@@ -7,7 +7,7 @@ namespace HpcBatchNorm.Benchmarks;
 
 /// <summary>
 /// One kernel of one backend, timed alone: the kernel that a training session runs. Before it is timed, the layer runs at a small batch on this
-/// backend and on the reference, and the benchmark fails unless every element is within its bound.
+/// backend and on the reference, and the benchmark fails unless every element is within its bound; it also fails if the kernel allocates managed memory.
 /// </summary>
 [Config(typeof(OperationBenchmarkConfig))]
 public abstract class OperationBenchmarks : IDisposable
@@ -26,6 +26,10 @@ public abstract class OperationBenchmarks : IDisposable
     [ParamsSource(nameof(AvailableBackends))]
     public string BackendName { get; set; } = "";
 
+    /// <summary>What the kernel computes in.</summary>
+    [Params(Precision.Fp32, Precision.Bf16)]
+    public Precision Precision { get; set; }
+
     /// <summary>Images per batch.</summary>
     [Params(32)]
     public int Batch { get; set; }
@@ -35,17 +39,18 @@ public abstract class OperationBenchmarks : IDisposable
         where TOperation : Operation
     {
         _backend = Backend.Create(BackendName);
+        MeasuredLimits.Of(_backend);
         using (Backend reference = Backend.Create("reference"))
         {
-            CaseResult verified = Verifier.Run(_backend, reference, BnInceptionLayers.Case(layer, VerificationBatch, _backend.Traits));
+            CaseResult verified = Verifier.Run(_backend, reference, BnInceptionLayers.Case(layer, VerificationBatch, _backend.Traits, Precision));
             if (!verified.Passed)
             {
                 throw new InvalidOperationException($"Not timed, as it differs from the reference. {verified.Describe()}");
             }
         }
 
-        VerificationCase timed = BnInceptionLayers.Case(layer, Batch, _backend.Traits);
-        _runner = new OperationRunner(_backend, timed.Operations);
+        VerificationCase timed = BnInceptionLayers.Case(layer, Batch, _backend.Traits, Precision);
+        _runner = new OperationRunner(_backend, Precision, timed.Operations);
         foreach ((Tensor tensor, TensorFill fill) in timed.Inputs)
         {
             double[] values = new double[tensor.Shape.Count];
@@ -55,6 +60,10 @@ public abstract class OperationBenchmarks : IDisposable
 
         _runner.Execute();
         _kernel = _runner.Kernels.Single(k => k.Operation is TOperation);
+        if (BackendName != "reference")
+        {
+            SteadyState.RequireNoAllocation($"{layer}, {typeof(TOperation).Name}", Execute);
+        }
     }
 
     /// <summary>What is timed.</summary>

@@ -29,7 +29,7 @@ internal sealed class OnnxRuntimePeer : IDisposable
         _images = OrtValue.CreateTensorValueFromMemory(values, [batch, input.Dimensions[1], imageSize, imageSize]);
     }
 
-    public static string Version => OrtEnv.Instance().GetVersionString();
+    public static string Version => $"ONNX Runtime {OrtEnv.Instance().GetVersionString()}";
 
     public void Step()
     {

@@ -97,10 +97,8 @@ public static class SessionBenchmark
     public static BenchmarkResult Run(Backend backend, Network network, SessionOptions options, int steps)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(steps, 1);
-        using Session session = options is TrainingOptions training
-            ? new TrainingSession(backend, network, training)
-            : new InferenceSession(backend, network, (InferenceOptions)options, NetworkState.Initial(network.Infer(options.Batch, options.Height, options.Width), seed: 1));
-        Action step = Step(session);
+        (Session prepared, Action step) = Prepare(backend, network, options);
+        using Session session = prepared;
         for (int i = 0; i < WarmupSteps; i++)
         {
             step();
@@ -135,6 +133,15 @@ public static class SessionBenchmark
             PeakMemoryMb = peak,
             Limits = limits,
         };
+    }
+
+    /// <summary>A session with initial parameters, and a step of it on random pixels and labels. The caller disposes of the session.</summary>
+    public static (Session Session, Action Step) Prepare(Backend backend, Network network, SessionOptions options)
+    {
+        Session session = options is TrainingOptions training
+            ? new TrainingSession(backend, network, training)
+            : new InferenceSession(backend, network, (InferenceOptions)options, NetworkState.Initial(network.Infer(options.Batch, options.Height, options.Width), seed: 1));
+        return (session, Step(session));
     }
 
     /// <summary>What a kernel's time amounts to.</summary>
