@@ -34,6 +34,19 @@ public sealed class EvaluationCommandTests(EvaluationFixture fixture) : IClassFi
     }
 
     [Fact]
+    public void Export_Checkpoint_WritesItsNetworkAndClasses()
+    {
+        string path = Path.Combine(fixture.Training.Folder, "model.onnx"), result = Path.Combine(fixture.Training.Folder, "export.json");
+        Run("export", "--checkpoint", fixture.First, "--fold", "--output", path, "--result", result);
+
+        JsonElement json = JsonDocument.Parse(File.ReadAllText(result)).RootElement;
+        Assert.Equal(("inception-tiny", new FileInfo(path).Length), (json.GetProperty("model").GetString(), json.GetProperty("bytes").GetInt64()));
+        using var session = new Microsoft.ML.OnnxRuntime.InferenceSession(path);
+        Assert.Equal([-1, 3], session.OutputMetadata["probabilities"].Dimensions);
+        Assert.Equal(3, session.ModelMetadata.CustomMetadataMap["class_names"].Split(',').Length);
+    }
+
+    [Fact]
     public void Recalibrate_WritesACheckpointThatEvaluatesToWhatItPrinted()
     {
         string path = Path.Combine(fixture.Training.Folder, "population.safetensors"), result = Path.Combine(fixture.Training.Folder, "recalibrated.json");
