@@ -10,8 +10,8 @@
 #include <immintrin.h>
 #endif
 
-// What the machine can do at best: the denominators of every share that a benchmark prints. Each probe takes the best of several short runs,
-// on as many threads as the engine has.
+// What the machine can do at best: the denominators of every share that a benchmark prints. Each probe takes the best of several short
+// runs, on as many threads as the engine has.
 
 namespace hbn {
 

@@ -40,6 +40,7 @@ public sealed class ProcessTests(TrainingFixture fixture) : IClassFixture<Traini
             "train", "--backend", "reference", "--data", fixture.Data, "--model", "bn-inception", "--image-size", "96", "-b", "24", "--steps", "5", "--output", output,
         ]);
         await process.WaitForAsync("run   ", token);
+        await Task.Delay(3000, token); // the first step has begun: a signal before it would be answered at once
         process.Signal(signal);
         await process.WaitForAsync("once more to stop at once", token);
         process.Signal(signal);
