@@ -153,7 +153,11 @@ internal static class BenchCommand
                     ? config.Optimizer with { Batch = config.BatchSize, Height = config.ImageSize, Width = config.ImageSize }
                     : new InferenceOptions
                     {
-                        Batch = config.BatchSize, Height = config.ImageSize, Width = config.ImageSize, Precision = Precision, DisabledFusions = config.Optimizer.DisabledFusions,
+                        Batch = config.BatchSize,
+                        Height = config.ImageSize,
+                        Width = config.ImageSize,
+                        Precision = Precision,
+                        DisabledFusions = config.Optimizer.DisabledFusions,
                     },
             };
             if (verify && backend.Name != "reference")
