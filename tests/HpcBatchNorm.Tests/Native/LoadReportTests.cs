@@ -104,7 +104,7 @@ public sealed class LoadReportTests : IDisposable
     }
 
     [Theory]
-    [InlineData("cudnn", "not built")]
+    [InlineData("cudnn", "The backend 'cudnn' cannot be used here")]
     [InlineData("onednnn", "There is no backend 'onednnn'; there are auto, reference, onednn and cudnn.")]
     public void Create_BackendThatIsNotThere_SaysWhy(string name, string message)
     {
