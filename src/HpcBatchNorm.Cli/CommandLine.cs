@@ -55,6 +55,7 @@ internal static class CommandLine
             RecalibrateCommand.Create(),
             VerifyCommand.Create(),
             BenchCommand.Create(),
+            ExperimentCommand.Create(),
             ExportCommand.Create(),
             InspectCommand.Create(),
             DashboardCommand.Create(),

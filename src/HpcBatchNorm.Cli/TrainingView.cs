@@ -13,8 +13,7 @@ namespace HpcBatchNorm.Cli;
 /// </summary>
 internal sealed class TrainingView(TextWriter output, string? progress) : ITrainingObserver
 {
-    private readonly bool _live = progress == "always" || (progress != "never" && !Console.IsOutputRedirected && !Console.IsErrorRedirected
-        && (ReferenceEquals(output, Console.Out) || ReferenceEquals(output, Console.Error)));
+    private readonly bool _live = ProgressBar.IsWanted(output, progress);
 
     private const double SecondsBetweenFigures = 0.2, SecondsBetweenEvaluationLines = 30;
 
@@ -37,24 +36,13 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
             return train(this);
         }
 
-        // Asked for a bar, a bar it is, even into a file or a pipe.
-        bool forced = progress == "always";
-        _console = AnsiConsole.Create(new AnsiConsoleSettings
-        {
-            Out = new AnsiConsoleOutput(output),
-            Ansi = forced ? AnsiSupport.Yes : AnsiSupport.Detect,
-            Interactive = forced ? InteractionSupport.Yes : InteractionSupport.Detect,
-        });
+        _console = ProgressBar.CreateConsole(output, progress);
         TrainingResult? result = null;
-        _console.Progress()
-            .AutoClear(false)
-            .Columns(new ProgressBarColumn { Width = 10 }, new TaskDescriptionColumn { Alignment = Justify.Left })
-            .Start(context =>
-            {
-                _task = context.AddTask("starting", autoStart: true, maxValue: 1);
-                result = train(this);
-                _task.StopTask();
-            });
+        ProgressBar.Around(_console, 1, task =>
+        {
+            _task = task;
+            result = train(this);
+        });
         _task = null;
         return result!;
     }

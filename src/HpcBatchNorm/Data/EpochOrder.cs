@@ -6,19 +6,28 @@ namespace HpcBatchNorm.Data;
 /// A random order of 0 .. count - 1 for each (seed, epoch), any position of which is computed on its own in constant time and memory: a Feistel
 /// network over pairs (a, b) of base-r digits, r = ceil(sqrt(count)), whose values at or above count are walked on until they fall below it.
 /// </summary>
-internal readonly struct EpochOrder
+public readonly struct EpochOrder
 {
     private const int Rounds = 8;
 
     private readonly ulong _seed;
     private readonly uint _epoch, _count, _radix, _stream, _firstRound;
 
+    /// <summary>The order of an epoch.</summary>
+    /// <param name="seed">Key of the order.</param>
+    /// <param name="epoch">Key of the order.</param>
+    /// <param name="count">How many there are to order, at least 1.</param>
+    public EpochOrder(ulong seed, uint epoch, int count)
+        : this(seed, epoch, count, RandomStreams.Order)
+    {
+    }
+
     /// <param name="seed">Key of the order.</param>
     /// <param name="epoch">Key of the order.</param>
     /// <param name="count">How many there are to order, at least 1.</param>
     /// <param name="stream">What is ordered, one of <see cref="RandomStreams"/>.</param>
     /// <param name="part">Which part of it.</param>
-    public EpochOrder(ulong seed, uint epoch, int count, uint stream = RandomStreams.Order, uint part = 0)
+    internal EpochOrder(ulong seed, uint epoch, int count, uint stream, uint part = 0)
     {
         _seed = seed;
         _epoch = epoch;

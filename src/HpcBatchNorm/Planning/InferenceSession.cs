@@ -57,6 +57,34 @@ public sealed class InferenceSession : Session
         Read(Plan.Probabilities, probabilities);
     }
 
+    /// <summary>
+    /// The output of one layer for a batch, in logical NCHW order: runs the operations up to the one that computes it. A batch normalization that is
+    /// folded gives its output in the place of the layer before it.
+    /// </summary>
+    /// <param name="pixels">Images, as for <see cref="Forward(ReadOnlySpan{byte}, Span{float})"/>.</param>
+    /// <param name="layer">The layer's name: <c>hidden3/bn</c>.</param>
+    /// <param name="values">One value for each of the output's elements.</param>
+    /// <exception cref="ArgumentException">No operation writes that layer's output: there is no such layer, or it is computed together with the next.</exception>
+    public void Forward(ReadOnlySpan<byte> pixels, string layer, Span<float> values)
+    {
+        for (int i = 0; i < Plan.Operations.Count; i++)
+        {
+            if (Plan.Operations[i].Writes.FirstOrDefault(t => t.Name == $"{layer}.dst") is Tensor dst)
+            {
+                Write(Plan.Pixels, pixels);
+                for (int done = 0; done <= i; done++)
+                {
+                    ExecuteOperation(done, default);
+                }
+
+                Read(dst, values);
+                return;
+            }
+        }
+
+        throw new ArgumentException($"No operation of this plan writes the output of a layer '{layer}'.", nameof(layer));
+    }
+
     private void Fold(InferencePlanner.FoldedLayer layer, NetworkState state)
     {
         (float[] weights, float[] bias) = BatchNormFolding.Fold(layer.Layer, layer.BatchNorm, layer.Weights.Shape, state);

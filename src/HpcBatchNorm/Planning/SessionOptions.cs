@@ -81,6 +81,12 @@ public sealed record TrainingOptions : SessionOptions
     /// <summary>Limits of batch renormalization, in training steps.</summary>
     public BatchRenormalization Renormalization { get; init; } = new();
 
+    /// <summary>
+    /// Normalise with batch statistics, but leave their dependence on the layer's input out of the gradient, as if they were constants: the mistake section 2
+    /// of the paper warns of. For experiments; networks train worse, or not at all.
+    /// </summary>
+    public bool ConstantStatistics { get; init; }
+
     /// <summary>Normalise with running statistics, held constant, instead of batch statistics.</summary>
     public bool FrozenStatistics { get; init; }
 

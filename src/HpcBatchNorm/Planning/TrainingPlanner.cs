@@ -186,8 +186,9 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             Node input = node.Inputs[0];
             bool overwrites = OnlyConsumer(input) is not null && input.Layer is ConvolutionLayer or FullyConnectedLayer && !src.IsSlice;
             Tensor diffDst = Gradient(output);
+            BatchNormStatistics backward = _options.ConstantStatistics ? BatchNormStatistics.Running : statistics;
             Operation Backward(Tensor diffSrc) => new BatchNormBackward(
-                node.Name, spec, statistics, src, null, diffDst, scale, shift, mean ?? runningMean, variance ?? runningVariance, diffSrc, diffScale, diffShift, null, r, d);
+                node.Name, spec, backward, src, null, diffDst, scale, shift, mean ?? runningMean, variance ?? runningVariance, diffSrc, diffScale, diffShift, null, r, d);
             if (_needGradient.Contains(input))
             {
                 Contribute(input, src.Layout, Backward, overwrites ? src : null);

@@ -8,7 +8,7 @@ namespace HpcBatchNorm.Reporting;
 internal static class RunsPage
 {
     /// <summary>How many runs are compared when none is chosen: the newest, one colour each.</summary>
-    private const int ComparedAtFirst = LineChart.Styles;
+    private const int ComparedAtFirst = ChartDrawing.Styles;
 
     /// <summary>The content, HTML.</summary>
     /// <param name="runs">All runs with their names in addresses, newest first.</param>
@@ -45,7 +45,7 @@ internal static class RunsPage
     private static void AppendRow(StringBuilder html, string name, RunFolder run, int style)
     {
         RunLog log = run.Log;
-        string colour = style >= 0 ? Invariant($" style=\"accent-color:var(--s{style % LineChart.Styles})\" checked") : "";
+        string colour = style >= 0 ? Invariant($" style=\"accent-color:var(--s{style % ChartDrawing.Styles})\" checked") : "";
         html.Append(Invariant($"<tr{(style < 0 ? " class=\"off\"" : "")}><td><input type=\"checkbox\" name=\"run\" value=\"{Encode(name)}\" aria-label=\"compare {Encode(name)}\"{colour}></td>"));
         html.Append(Invariant($"<td class=\"text\"><a href=\"/run?name={Uri.EscapeDataString(name)}\">{Encode(name)}</a></td><td class=\"text\">{RunPage.Badge(run.State)}</td>"));
         if (log.Train.Count > 0)

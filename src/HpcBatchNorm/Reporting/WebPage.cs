@@ -22,7 +22,8 @@ internal static class WebPage
         .Append("</style></head>\n<body><main").Append(refreshSeconds > 0 ? FormattableString.Invariant($" data-refresh-seconds=\"{refreshSeconds}\" data-version=\"{version}\"") : "")
         .Append(">\n").Append(main).Append("</main>\n<script>\n").Append(Script.Value).Append("</script></body></html>\n").ToString();
 
-    private static string Resource(string name)
+    /// <summary>A file of the folder <c>Web</c>.</summary>
+    internal static string Resource(string name)
     {
         using Stream stream = typeof(WebPage).Assembly.GetManifestResourceStream($"HpcBatchNorm.Reporting.Web.{name}")!;
         using var reader = new StreamReader(stream);

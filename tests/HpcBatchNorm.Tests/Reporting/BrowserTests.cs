@@ -29,7 +29,7 @@ public sealed class BrowserTests(TrainingFixture fixture) : IClassFixture<Traini
             // Loss twice, accuracy twice, learning rate, throughput, data wait, memory, drift twice: each a line of several points.
             int[] lines = [.. (await browser.EvaluateAsync(Lines, token)).EnumerateArray().Select(n => n.GetInt32())];
             Assert.Equal(10, lines.Length);
-            Assert.All(lines, points => Assert.InRange(points, 2, LineChart.MostPoints));
+            Assert.All(lines, points => Assert.InRange(points, 2, ChartDrawing.MostPoints));
             Assert.True((await browser.EvaluateAsync("[...document.images].length >= 9 && [...document.images].every(i => i.complete && i.naturalWidth > 0)", token)).GetBoolean(), "a picture is missing");
             await AssertReadableAsync(browser, token);
             await AssertHoverAsync(browser, "Loss", "training", token);

@@ -13,7 +13,7 @@ public partial class LineChartTests
     [InlineData(0, 0, 0, 1, 0.2)]
     public void Axis_HasRoundBoundsAroundTheValues(double smallest, double largest, double low, double high, double step)
     {
-        (double Low, double High, double Step) axis = LineChart.Axis([largest, smallest], tight: false);
+        (double Low, double High, double Step) axis = ChartAxis.Bounds([largest, smallest], tight: false);
 
         Assert.Equal(low, axis.Low, 12);
         Assert.Equal(high, axis.High, 12);
@@ -36,7 +36,7 @@ public partial class LineChartTests
 
         string svg = LineChart.Render("T", "u", "step", [new ChartSeries("a", points)]);
 
-        Assert.Equal(LineChart.MostPoints, PathPoints(svg, "line").Length);
+        Assert.Equal(ChartDrawing.MostPoints, PathPoints(svg, "line").Length);
         Assert.Equal(10, PathPoints(svg, "range").Min(p => p.Y), 0.5);
         Assert.True(svg.Length < 60_000, $"{svg.Length} characters");
     }

@@ -20,12 +20,13 @@
         if (!plot) return;
         const chart = values(plot.parentElement), svg = plot.querySelector("svg"), frame = svg.getBoundingClientRect();
         const [left, right, top, bottom] = chart.box, scale = svg.viewBox.baseVal.width / frame.width;
-        const at = chart.x[0] + ((event.clientX - frame.left) * scale - left) / (right - left) * (chart.x[1] - chart.x[0]);
+        const scaled = chart.log ? Math.log10 : v => v, low = scaled(chart.x[0]), high = scaled(chart.x[1]);
+        const along = low + ((event.clientX - frame.left) * scale - left) / (right - left) * (high - low), at = chart.log ? 10 ** along : along;
         const off = hidden.get(key(plot.parentElement)) ?? new Set();
         const rows = chart.series.filter(s => !off.has(s.name)).map(s => { const i = nearest(s.x, at); return { name: s.name, style: s.style, x: s.x[i], y: s.y[i] }; });
         if (rows.length === 0) return;
         const x = rows.reduce((a, b) => Math.abs(a.x - at) <= Math.abs(b.x - at) ? a : b).x;
-        const px = left + (x - chart.x[0]) / (chart.x[1] - chart.x[0]) * (right - left);
+        const px = left + (scaled(x) - low) / (high - low) * (right - left);
         let line = svg.querySelector(".cursor"), tip = plot.querySelector(".tip");
         if (!line) { line = document.createElementNS("http://www.w3.org/2000/svg", "path"); line.setAttribute("class", "cursor"); svg.append(line); }
         line.setAttribute("d", `M${px} ${top}V${bottom}`);

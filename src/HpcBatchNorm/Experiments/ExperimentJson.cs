@@ -1,0 +1,11 @@
+using System.Text.Json.Serialization;
+
+namespace HpcBatchNorm.Experiments;
+
+/// <summary>What experiments keep in files. Curves may hold values that are not finite: runs that diverge are results too.</summary>
+[JsonSourceGenerationOptions(NumberHandling = JsonNumberHandling.AllowNamedFloatingPointLiterals, WriteIndented = false)]
+[JsonSerializable(typeof(ExperimentRecord))]
+[JsonSerializable(typeof(MlpRun))]
+[JsonSerializable(typeof(double))]
+[JsonSerializable(typeof(double[]))]
+internal sealed partial class ExperimentJson : JsonSerializerContext;
