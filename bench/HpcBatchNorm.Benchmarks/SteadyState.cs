@@ -1,4 +1,5 @@
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Benchmarking;
 
 namespace HpcBatchNorm.Benchmarks;
 
@@ -9,13 +10,7 @@ internal static class SteadyState
     public static void RequireNoAllocation(string name, Action action)
     {
         action();
-        long allocated = GC.GetAllocatedBytesForCurrentThread();
-        for (int i = 0; i < 3; i++)
-        {
-            action();
-        }
-
-        allocated = GC.GetAllocatedBytesForCurrentThread() - allocated;
+        long allocated = ManagedAllocation.Measure(3, action);
         if (allocated > 0)
         {
             throw new InvalidOperationException($"Not timed: {name} allocated {allocated} managed bytes in three calls; a steady state allocates none.");

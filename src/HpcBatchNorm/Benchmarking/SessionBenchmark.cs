@@ -105,15 +105,13 @@ public static class SessionBenchmark
         }
 
         double[] seconds = new double[steps];
-        long allocated = GC.GetAllocatedBytesForCurrentThread();
-        for (int i = 0; i < steps; i++)
+        int timed = 0;
+        long allocated = ManagedAllocation.Measure(steps, () =>
         {
             long start = Stopwatch.GetTimestamp();
             step();
-            seconds[i] = Stopwatch.GetElapsedTime(start).TotalSeconds;
-        }
-
-        allocated = GC.GetAllocatedBytesForCurrentThread() - allocated;
+            seconds[timed++ % steps] = Stopwatch.GetElapsedTime(start).TotalSeconds;
+        });
         (double[] operations, BenchmarkSpan[] spans, double[] beyond) = Profile(session, steps);
         double peak = ProcessMemory.PeakMb();
 

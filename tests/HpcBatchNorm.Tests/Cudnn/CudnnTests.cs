@@ -1,5 +1,6 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
+using HpcBatchNorm.Benchmarking;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Verification;
@@ -78,18 +79,14 @@ public abstract class CudnnTests
         using TrainingSession session = SmallSession(backend);
         byte[] pixels = new byte[4 * 16 * 16 * 3];
         int[] labels = new int[4];
-        for (int step = 0; step < 4; step++)
+        int step = 0;
+        void Step() => session.Step(pixels, labels, new StepContext(step++, 0.01f));
+        for (int i = 0; i < 4; i++)
         {
-            session.Step(pixels, labels, new StepContext(step, 0.01f));
+            Step();
         }
 
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        for (int step = 4; step < 8; step++)
-        {
-            session.Step(pixels, labels, new StepContext(step, 0.01f));
-        }
-
-        Assert.Equal(0, GC.GetAllocatedBytesForCurrentThread() - before);
+        Assert.Equal(0, ManagedAllocation.Measure(4, Step));
     }
 
     [Fact]

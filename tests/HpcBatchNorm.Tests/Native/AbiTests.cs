@@ -2,6 +2,7 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Text;
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Benchmarking;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Tensors;
@@ -143,16 +144,13 @@ public sealed class AbiTests
         runner.Execute();
         runner.Execute();
 
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        for (int i = 0; i < 100; i++)
+        Assert.Equal(0, ManagedAllocation.Measure(100, () =>
         {
             foreach (Kernel kernel in (Kernel[])runner.Kernels)
             {
                 kernel.Execute(default);
             }
-        }
-
-        Assert.Equal(0, GC.GetAllocatedBytesForCurrentThread() - before);
+        }));
     }
 
     private static ConvolutionForward Forward() => new("conv", Small, new("src", Small.Src, TensorRole.Activation, TensorLayout.Blocked),
