@@ -32,65 +32,38 @@ constexpr int kAccumulators = 12;
 // Each returns the floating-point operations it did; `sink` keeps the compiler from dropping them.
 using Work = double (*)(float* sink);
 
-double multiply_add_baseline(float* sink) {
-    typedef float Vector __attribute__((vector_size(16)));
-    Vector sums[kAccumulators] = {};
-    Vector a = Vector{} + 0.999f, b = Vector{} + 0.001f;
-    for (int64_t i = 0; i < kRounds; i++) {
-        asm volatile("" : "+x"(a), "+x"(b));
-        for (Vector& s : sums) {
-            s = s * a + b;
-        }
+// The compiler contracts the product and the sum where the target has a fused multiply-add. The barrier keeps it from computing the loop in
+// advance, different first values from computing all accumulators as one.
+#define HBN_MULTIPLY_ADD(NAME, LANES, ...)                                                                                                 \
+    __VA_ARGS__ double NAME(float* sink) {                                                                                                 \
+        typedef float Vector __attribute__((vector_size(4 * (LANES))));                                                                    \
+        Vector sums[kAccumulators];                                                                                                        \
+        for (int i = 0; i < kAccumulators; i++) {                                                                                          \
+            sums[i] = Vector{} + static_cast<float>(i);                                                                                    \
+        }                                                                                                                                  \
+        Vector a = Vector{} + 0.999f;                                                                                                      \
+        const Vector b = Vector{} + 0.001f;                                                                                                \
+        for (int64_t i = 0; i < kRounds; i++) {                                                                                            \
+            asm volatile("" : "+x"(a));                                                                                                    \
+            for (Vector & s : sums) {                                                                                                      \
+                s = s * a + b;                                                                                                             \
+            }                                                                                                                              \
+        }                                                                                                                                  \
+        for (const Vector& s : sums) {                                                                                                     \
+            *sink += s[0];                                                                                                                 \
+        }                                                                                                                                  \
+        return 2.0 * (LANES)*kAccumulators * kRounds;                                                                                      \
     }
-    for (const Vector& s : sums) {
-        *sink += s[0];
-    }
-    return 2.0 * 4 * kAccumulators * kRounds;
-}
 
+HBN_MULTIPLY_ADD(multiply_add_baseline, 4)
 #if defined(__x86_64__)
-__attribute__((target("avx2,fma"))) double multiply_add_avx2(float* sink) {
-    __m256 sums[kAccumulators];
-    for (__m256& s : sums) {
-        s = _mm256_setzero_ps();
-    }
-    __m256 a = _mm256_set1_ps(0.999f);
-    const __m256 b = _mm256_set1_ps(0.001f);
-    for (int64_t i = 0; i < kRounds; i++) {
-        asm volatile("" : "+x"(a));
-        for (__m256& s : sums) {
-            s = _mm256_fmadd_ps(s, a, b);
-        }
-    }
-    for (const __m256& s : sums) {
-        *sink += _mm256_cvtss_f32(s);
-    }
-    return 2.0 * 8 * kAccumulators * kRounds;
-}
-
-__attribute__((target("avx512f"))) double multiply_add_avx512(float* sink) {
-    __m512 sums[kAccumulators];
-    for (__m512& s : sums) {
-        s = _mm512_setzero_ps();
-    }
-    __m512 a = _mm512_set1_ps(0.999f);
-    const __m512 b = _mm512_set1_ps(0.001f);
-    for (int64_t i = 0; i < kRounds; i++) {
-        asm volatile("" : "+v"(a));
-        for (__m512& s : sums) {
-            s = _mm512_fmadd_ps(s, a, b);
-        }
-    }
-    for (const __m512& s : sums) {
-        *sink += _mm512_cvtss_f32(s);
-    }
-    return 2.0 * 16 * kAccumulators * kRounds;
-}
+HBN_MULTIPLY_ADD(multiply_add_avx2, 8, __attribute__((target("avx2,fma"))))
+HBN_MULTIPLY_ADD(multiply_add_avx512, 16, __attribute__((target("avx512f"))))
 
 __attribute__((target("avx512f,avx512bw,avx512bf16"))) double dot_bf16_avx512(float* sink) {
     __m512 sums[kAccumulators];
-    for (__m512& s : sums) {
-        s = _mm512_setzero_ps();
+    for (int i = 0; i < kAccumulators; i++) {
+        sums[i] = _mm512_set1_ps(static_cast<float>(i));
     }
     const __m512i ones = _mm512_set1_epi16(0x3f80);
     __m512bh a;
