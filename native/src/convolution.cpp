@@ -118,9 +118,16 @@ struct Problem {
     }
 };
 
+// Winograd's scratch grows with the batch: 245 MB for the largest layer of BN-Inception at batch 32, more than all else that classification
+// needs. Beyond this much the batch is worked on in parts, which is no slower: transforming the weights again is little on maps so large.
+// (Backward the same scratch costs nothing: what the forward pass kept is larger, and gone by then.)
+constexpr int64_t kMostScratch = int64_t{64} << 20;
+
 struct ConvForward final : PrimitivePlan {
     ConvForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc) : PrimitivePlan(std::move(e), std::move(t)) {
-        const Problem problem(desc, at(0), at(1), at(3), at(2).present());
+        const auto problem_of = [&](int32_t n) { return Problem(desc, part_of(at(0), n), at(1), part_of(at(3), n), at(2).present()); };
+        parts = parts_of_batch(problem_of);
+        const Problem problem = problem_of(parts);
         require_same_type(at(1), at(0), "src and weights of a convolution");
         ForwardPd pd = problem.choose_forward(*engine, problem.any_weights());
         if (!at(1).undecided()) {
@@ -135,11 +142,30 @@ struct ConvForward final : PrimitivePlan {
             }
         }
         decide(1, pd.weights_desc());
-        bind(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
+        bind_images(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
         bind(DNNL_ARG_WEIGHTS, 1, "weights", Flow::In, problem.given_weights(at(1)), pd.weights_desc());
         bind_values(DNNL_ARG_BIAS, 2, Flow::In);
-        bind(DNNL_ARG_DST, 3, "dst", Flow::Out, pd.dst_desc());
+        bind_images(DNNL_ARG_DST, 3, "dst", Flow::Out, pd.dst_desc());
         finish(pd);
+    }
+
+private:
+    // The fewest equal parts of the batch whose scratch is within the limit; 1 when there are none, and where it is not Winograd.
+    template <typename ProblemOf> int32_t parts_of_batch(const ProblemOf& problem_of) const {
+        const int32_t batch = at(0).desc.n;
+        for (int32_t n = 1; n <= batch; n++) {
+            if (batch % n == 0) {
+                const Problem part = problem_of(n);
+                const ForwardPd pd = part.choose_forward(*engine, part.any_weights());
+                if (std::string(pd.impl_info_str()).find("wino") == std::string::npos) {
+                    break;
+                }
+                if (static_cast<int64_t>(pd.scratchpad_desc().get_size()) <= kMostScratch) {
+                    return n;
+                }
+            }
+        }
+        return 1;
     }
 };
 

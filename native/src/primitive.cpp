@@ -42,6 +42,25 @@ void PrimitivePlan::bind(int argument, size_t index, const char* name, Flow flow
     staged.push_back(std::move(s));
 }
 
+void PrimitivePlan::bind_images(int argument, size_t index, const char* name, Flow flow, const memory::desc& wanted) {
+    if (parts == 1) {
+        bind(argument, index, name, flow, wanted);
+        return;
+    }
+    const Tensor& t = at(index);
+    require(wanted == part_of(t, parts).md(), "parts of a batch are not converted");
+    const int64_t part_bytes = t.physical_bytes() / parts;
+    memory part(wanted, engine->dnnl, nullptr);
+    if (!t.is_slice()) {
+        direct.push_back({index, part, part_bytes});
+    } else {
+        const int64_t offset = reserve(t.physical_bytes());
+        staged.push_back({index, flow, true, offset, offset, std::nullopt, memory(t.md(), engine->dnnl, nullptr), part, part_bytes});
+        conversions += (conversions.empty() ? "" : ", ") + std::string(name) + (flow == Flow::In ? " slice -> whole" : " whole -> slice");
+    }
+    arguments.emplace(argument, std::move(part));
+}
+
 void PrimitivePlan::bind_scratch(int argument, const memory::desc& md) {
     if (md.get_size() == 0) {
         return;
@@ -96,9 +115,6 @@ void PrimitivePlan::stage_out(Staged& s, void* address, char* scratch) {
 }
 
 void PrimitivePlan::execute(void* const* addresses, char* scratch, int64_t, float) {
-    for (Direct& d : direct) {
-        point(d.argument, addresses[d.index]);
-    }
     for (InScratch& s : in_scratch) {
         point(s.argument, scratch + s.offset);
     }
@@ -112,7 +128,17 @@ void PrimitivePlan::execute(void* const* addresses, char* scratch, int64_t, floa
             }
         }
     }
-    primitive.execute(engine->stream, arguments);
+    for (int32_t part = 0; part < parts; part++) {
+        for (Direct& d : direct) {
+            point(d.argument, static_cast<char*>(addresses[d.index]) + part * d.part_bytes);
+        }
+        for (Staged& s : staged) {
+            if (s.part_bytes != 0) {
+                point(s.wanted, scratch + s.wanted_offset + part * s.part_bytes);
+            }
+        }
+        primitive.execute(engine->stream, arguments);
+    }
     for (Staged& s : staged) {
         if (s.flow == Flow::Out) {
             stage_out(s, addresses[s.index], scratch);

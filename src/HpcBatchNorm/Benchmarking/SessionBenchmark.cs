@@ -125,7 +125,7 @@ public static class SessionBenchmark
             Batch = options.Batch,
             Rows = rows,
             Spans = spans,
-            OutsideShare = (rows.Length * SmallestOperationSeconds(backend) + BenchmarkResult.Median(beyond)) / median,
+            OutsideShare = Math.Min(1, (rows.Length * SmallestOperationSeconds(backend) + BenchmarkResult.Median(beyond)) / median),
             AllocatedBytesPerStep = (double)allocated / steps,
             PlannedBytes = session.Prepared.ArenaBytes + session.Prepared.StateBytes,
             PeakMemoryMb = peak,

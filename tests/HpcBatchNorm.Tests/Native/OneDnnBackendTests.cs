@@ -167,4 +167,45 @@ public sealed class OneDnnBackendTests
     }
 
     private static Tensor Blocked(string name, Shape shape) => new(name, shape, TensorRole.Activation, TensorLayout.Blocked);
+
+    /// <summary>What Winograd needs of scratch for large maps is a part's of the batch, and the numbers do not show it: slice, bias and ReLU included.</summary>
+    [Fact]
+    public void ConvolutionForward_OfLargeMaps_WorksOnTheBatchInParts()
+    {
+        using Backend backend = OneDnn.Create();
+        ConvolutionSpec spec = ConvolutionSpec.Square(new Shape(6, 16, 100, 100), 112, 3, pad: 1);
+        Tensor weights = new("weights", spec.Weights, TensorRole.Parameter, TensorLayout.Opaque);
+        Tensor bias = new("bias", new Shape(1, 112, 1, 1), TensorRole.Parameter, TensorLayout.Blocked);
+        Tensor src = new("src", spec.Src, TensorRole.Activation, TensorLayout.Blocked), image = src with { Shape = spec.Src with { N = 1 } };
+        Tensor dst = new Tensor("concat", spec.Dst with { C = 128 }, TensorRole.Activation, TensorLayout.Blocked).Slice("dst", 16, 112);
+        Tensor alone = new("dst", spec.Dst with { N = 1 }, TensorRole.Activation, TensorLayout.Blocked);
+        using var batch = new OperationRunner(backend, new ConvolutionForward("conv", spec, src, weights, bias, dst, Relu: true));
+        using var single = new OperationRunner(backend, new ConvolutionForward("conv", spec with { Src = image.Shape }, image, weights, bias, alone, Relu: true));
+        string implementation = batch.Kernels.Single().Implementation;
+        Assert.SkipUnless(implementation.Contains("wino", StringComparison.Ordinal), $"no Winograd here: {implementation}");
+        Assert.EndsWith("in 2 parts", implementation, StringComparison.Ordinal);
+
+        var random = new RandomSequence(1, 1);
+        float[] Values(long count) => [.. Enumerable.Range(0, (int)count).Select(_ => random.NextSingle() - 0.5f)];
+        float[] images = Values(src.Shape.Count), filters = Values(weights.Shape.Count), biases = Values(112);
+        float[] together = new float[dst.Shape.Count], one = new float[alone.Shape.Count];
+        batch.Write(src, images);
+        batch.Write(weights, filters);
+        batch.Write(bias, biases);
+        batch.Execute();
+        batch.Read(dst, together);
+        single.Write(weights, filters);
+        single.Write(bias, biases);
+        for (int n = 0; n < spec.Src.N; n++)
+        {
+            single.Write(image, images.AsSpan(n * (int)image.Shape.Count, (int)image.Shape.Count));
+            single.Execute();
+            single.Read(alone, one);
+            for (int i = 0; i < one.Length; i++)
+            {
+                // Sums of 144 products of at most 1/4, which Winograd may group otherwise in a batch.
+                Assert.Equal(one[i], together[(n * one.Length) + i], 1e-4f);
+            }
+        }
+    }
 }
