@@ -176,7 +176,8 @@ public sealed class OneDnnBackendTests
         ConvolutionSpec spec = ConvolutionSpec.Square(new Shape(6, 16, 100, 100), 112, 3, pad: 1);
         Tensor weights = new("weights", spec.Weights, TensorRole.Parameter, TensorLayout.Opaque);
         Tensor bias = new("bias", new Shape(1, 112, 1, 1), TensorRole.Parameter, TensorLayout.Blocked);
-        Tensor src = new("src", spec.Src, TensorRole.Activation, TensorLayout.Blocked), image = src with { Shape = spec.Src with { N = 1 } };
+        Tensor src = new("src", spec.Src, TensorRole.Activation, TensorLayout.Blocked);
+        Tensor image = new("src", spec.Src with { N = 1 }, TensorRole.Activation, TensorLayout.Blocked);
         Tensor dst = new Tensor("concat", spec.Dst with { C = 128 }, TensorRole.Activation, TensorLayout.Blocked).Slice("dst", 16, 112);
         Tensor alone = new("dst", spec.Dst with { N = 1 }, TensorRole.Activation, TensorLayout.Blocked);
         using var batch = new OperationRunner(backend, new ConvolutionForward("conv", spec, src, weights, bias, dst, Relu: true));
@@ -186,7 +187,7 @@ public sealed class OneDnnBackendTests
         Assert.EndsWith("in 2 parts", implementation, StringComparison.Ordinal);
 
         var random = new RandomSequence(1, 1);
-        float[] Values(long count) => [.. Enumerable.Range(0, (int)count).Select(_ => random.NextSingle() - 0.5f)];
+        float[] Values(long count) => [.. Enumerable.Range(0, (int)count).Select(_ => (float)random.NextDouble(-0.5, 0.5))];
         float[] images = Values(src.Shape.Count), filters = Values(weights.Shape.Count), biases = Values(112);
         float[] together = new float[dst.Shape.Count], one = new float[alone.Shape.Count];
         batch.Write(src, images);
