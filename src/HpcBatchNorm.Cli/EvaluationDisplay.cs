@@ -58,8 +58,18 @@ internal sealed class EvaluationDisplay(TextWriter output, bool realTime)
         _width = 0;
     }
 
-    /// <summary>Prints top-1 and top-5 accuracy with errors in parentheses, and their standard errors.</summary>
-    public void Accuracy(EvaluationResult found, string title = "") => Note(string.Create(CultureInfo.InvariantCulture,
+    /// <summary>Prints top-1 and top-5 accuracy with errors in parentheses, and their standard errors; of an ensemble, each member's first.</summary>
+    public void Accuracy(EvaluationResult found, string title = "")
+    {
+        for (int i = 0; i < found.Members.Count; i++)
+        {
+            AccuracyLine(found.Members[i], string.Create(CultureInfo.InvariantCulture, $"{title}member {i + 1}: "));
+        }
+
+        AccuracyLine(found, found.Members.Count > 0 ? title + "ensemble: " : title);
+    }
+
+    private void AccuracyLine(EvaluationResult found, string title) => Note(string.Create(CultureInfo.InvariantCulture,
         $" * {title}Acc@1 {100 * found.Top1:0.000} ({100 * (1 - found.Top1):0.000}) ± {100 * found.Top1StandardError:0.00}  Acc@5 {100 * found.Top5:0.000} ({100 * (1 - found.Top5):0.000}) ± {100 * found.Top5StandardError:0.00}  loss {found.Loss:0.0000}  {found.Images} images, {found.ImagesPerSecond:0.0} img/s"));
 
     /// <summary>Prints the worst and best classes and the most frequent confusions.</summary>

@@ -78,6 +78,15 @@ internal static class EvalCommand
                 json.WriteNumber("crops", request.Crops);
                 json.WriteNumber("models", request.Checkpoints.Count);
                 json.WriteString("statistics", parsed.GetValue(statistics));
+                json.WriteStartArray("members");
+                foreach (EvaluationResult member in found.Members)
+                {
+                    json.WriteStartObject();
+                    EvaluationDisplay.Write(json, member);
+                    json.WriteEndObject();
+                }
+
+                json.WriteEndArray();
                 EvaluationDisplay.WriteClasses(json, found);
             });
             return ExitCode.Done;

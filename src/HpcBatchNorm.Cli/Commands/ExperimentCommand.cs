@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using HpcBatchNorm.Experiments;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Cli.Commands;
 
@@ -20,8 +21,13 @@ internal static class ExperimentCommand
         var threads = new Option<int>("--threads") { HelpName = "N", Description = "Compute threads of each run; 0: cores divided by --jobs" };
         var jobs = new Option<int>("--jobs") { HelpName = "N", Description = "Runs side by side; 0: one per core" };
         var backend = new Option<string>("--backend") { HelpName = "NAME", Description = "auto, onednn, cudnn or reference", DefaultValueFactory = _ => "auto" };
+        var set = new Option<string[]>("--set")
+        {
+            HelpName = "NAME=VALUE",
+            Description = "A training setting over those of imagenet-variants and ensemble, e.g. epochs=4; may be given several times",
+        };
         Option<string> progress = TrainingView.CreateOption(), result = ResultFile.CreateOption();
-        var command = new Command("experiment", "The paper's claims as experiments: numbers beside the paper's, figures, one page") { name, data, seeds, quick, folder, threads, jobs, backend, progress, result };
+        var command = new Command("experiment", "The paper's claims as experiments: numbers beside the paper's, figures, one page") { name, data, seeds, quick, folder, threads, jobs, backend, set, progress, result };
         CommandLine.AddExamples(command,
             "hpcbn experiment list                              what there is",
             "hpcbn experiment mnist --data /data/mnist          section 4.1 and Figure 1",
@@ -47,6 +53,7 @@ internal static class ExperimentCommand
                 Output = Path.Combine(root, experiment.Name),
                 Threads = NotNegative(parsed, threads),
                 Jobs = NotNegative(parsed, jobs) is > 0 and var n ? n : Environment.ProcessorCount,
+                Settings = [.. (parsed.GetValue(set) ?? []).Select(Setting)],
                 BackendName = parsed.GetRequiredValue(backend),
                 Cancellation = signals.Token,
                 Progress = view,
@@ -92,6 +99,10 @@ internal static class ExperimentCommand
 
     private static int NotNegative(ParseResult parsed, Option<int> option) => parsed.GetValue(option) is >= 0 and var value
         ? value : throw new UserErrorException(FormattableString.Invariant($"{option.Name} is {parsed.GetValue(option)}; it must be 0 or more."));
+
+    private static (string Name, string Value) Setting(string text) => text.Split('=', 2) is [var name, var value] && name.Length > 0
+        ? (TrainingSettings.Find(name).Name, value)
+        : throw new UserErrorException($"--set: expected NAME=VALUE, found '{text}'.");
 
     private static void WriteList(TextWriter output)
     {

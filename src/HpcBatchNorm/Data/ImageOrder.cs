@@ -20,6 +20,7 @@ internal sealed class ImageOrder(ShuffleMode mode, ulong seed, int count, ShardT
     public int At(uint epoch, int position) => mode switch
     {
         ShuffleMode.Global => new EpochOrder(seed, epoch, count)[position],
+        ShuffleMode.Fixed => new EpochOrder(seed, epoch: 0, count)[position],
         ShuffleMode.Shard => InShards(epoch, position),
         _ => position,
     };

@@ -10,6 +10,12 @@ public enum ShuffleMode
     Global,
 
     /// <summary>
+    /// One random order of all images for the whole run, so that the same images meet in a batch in every epoch: what the paper had before it enabled
+    /// shuffling within shards (section 4.2.1, change 6).
+    /// </summary>
+    Fixed,
+
+    /// <summary>
     /// The paper's within-shard shuffling (section 4.2.1): every image belongs to one shard for good. Each epoch visits the shards one after the other in
     /// a new random order, and the images of each in a new random order, so that a batch holds images of one shard (of neighbouring ones where a shard
     /// ends within it) but never the same company. Shards are those of the data set where they are mixed

@@ -23,11 +23,14 @@ public sealed record EvaluationResult(long Images, double Top1, double Top5, dou
     /// <summary>Every pair of classes that was confused at least once, the most frequent first, then by label and prediction.</summary>
     public IReadOnlyList<Confusion> Confusions { get; init; } = [];
 
-    /// <summary>True when all figures agree, those of the classes included.</summary>
+    /// <summary>Of an ensemble, what each member found by itself on the same views, in order; empty for a single network.</summary>
+    public IReadOnlyList<EvaluationResult> Members { get; init; } = [];
+
+    /// <summary>True when all figures agree, those of the classes and members included.</summary>
     public bool Equals(EvaluationResult? other) =>
         other is not null
         && (Images, Top1, Top5, Loss, Seconds).Equals((other.Images, other.Top1, other.Top5, other.Loss, other.Seconds))
-        && Classes.SequenceEqual(other.Classes) && Confusions.SequenceEqual(other.Confusions);
+        && Classes.SequenceEqual(other.Classes) && Confusions.SequenceEqual(other.Confusions) && Members.SequenceEqual(other.Members);
 
     /// <inheritdoc/>
     public override int GetHashCode() => HashCode.Combine(Images, Top1, Top5, Loss, Seconds);

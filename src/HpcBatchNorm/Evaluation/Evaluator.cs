@@ -58,49 +58,62 @@ public sealed class Evaluator(Backend backend, ImageDataset dataset, LoaderOptio
         }
 
         var tally = new Tally(sessions.Classes);
-        double[] sums = new double[_views * sessions.Classes];
+        Tally[] own = members.Count > 1 ? [.. members.Select(_ => new Tally(sessions.Classes))] : [];
+        double[][] probabilities = [.. members.Select(_ => new double[_views * sessions.Classes])];
         for (int i = 0; i < loader.BatchesPerEpoch; i++)
         {
             using Batch batch = loader.Next(stop);
             stop.ThrowIfCancellationRequested();
             int views = batch.Count * loaderOptions.Crops;
-            Array.Clear(sums);
             if (independent || views == _views)
             {
-                sessions.Forward(batch.Pixels, views, sums);
+                sessions.Forward(batch.Pixels, views, probabilities);
             }
             else if (views > 0)
             {
                 using var rest = new SessionGroup(backend, members, sessionOptions with { Batch = views }, sessions.Arena);
-                rest.Forward(batch.Pixels, views, sums);
+                rest.Forward(batch.Pixels, views, probabilities);
             }
 
-            Count(batch, sums, members.Count, tally);
+            Count(batch, probabilities, own, tally);
             progress?.Invoke(new EvaluationProgress(
                 tally.Images, dataset.Count, (double)tally.Top1Images / tally.Images, (double)tally.Top5Images / tally.Images,
                 Stopwatch.GetElapsedTime(start).TotalSeconds));
         }
 
+        double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
         return tally.Images > 0
-            ? tally.Result(dataset, Stopwatch.GetElapsedTime(start).TotalSeconds)
+            ? tally.Result(dataset, seconds) with { Members = [.. own.Select(t => t.Result(dataset, seconds))] }
             : throw new UserErrorException($"'{dataset.Source}': none of {dataset.Count} images could be read.");
     }
 
-    private void Count(Batch batch, double[] sums, int members, Tally tally)
+    /// <summary>Averages over views, then over members; each member is counted by itself in <paramref name="own"/> too, where there are several.</summary>
+    private void Count(Batch batch, double[][] probabilities, Tally[] own, Tally tally)
     {
-        int classes = sums.Length / _views, crops = loaderOptions.Crops;
+        int classes = probabilities[0].Length / _views, crops = loaderOptions.Crops;
+        Span<double> mean = new double[classes];
         for (int image = 0; image < batch.Count; image++)
         {
-            Span<double> mean = sums.AsSpan(image * crops * classes, classes);
-            for (int c = 0; c < classes; c++)
+            mean.Clear();
+            for (int m = 0; m < probabilities.Length; m++)
             {
-                double sum = 0;
-                for (int view = 0; view < crops; view++)
+                Span<double> views = probabilities[m].AsSpan(image * crops * classes, crops * classes), first = views[..classes];
+                for (int c = 0; c < classes; c++)
                 {
-                    sum += sums[(image * crops + view) * classes + c];
+                    double sum = 0;
+                    for (int i = c; i < views.Length; i += classes)
+                    {
+                        sum += views[i];
+                    }
+
+                    first[c] = sum / crops;
+                    mean[c] += first[c] / probabilities.Length;
                 }
 
-                mean[c] = sum / (crops * members);
+                if (own.Length > 0)
+                {
+                    own[m].Add(batch.Labels[image], first);
+                }
             }
 
             tally.Add(batch.Labels[image], mean);
@@ -146,19 +159,20 @@ public sealed class Evaluator(Backend backend, ImageDataset dataset, LoaderOptio
 
         public DeviceMemory Arena => _sessions[0].Arena;
 
-        /// <summary>Adds all members' probabilities of the first <paramref name="views"/> views to <paramref name="sums"/>.</summary>
-        public void Forward(ReadOnlySpan<byte> pixels, int views, Span<double> sums)
+        /// <summary>Each member's probabilities of the first <paramref name="views"/> views.</summary>
+        public void Forward(ReadOnlySpan<byte> pixels, int views, double[][] probabilities)
         {
-            foreach (InferenceSession session in _sessions)
+            for (int m = 0; m < _sessions.Count; m++)
             {
+                InferenceSession session = _sessions[m];
                 int batch = session.Plan.Pixels.Shape.N, bytes = session.Plan.Pixels.Shape.ImageCount;
                 for (int view = 0; view < views; view += batch)
                 {
                     session.Forward(pixels.Slice(view * bytes, batch * bytes), _probabilities);
-                    Span<double> to = sums.Slice(view * Classes, Math.Min(batch, views - view) * Classes);
+                    Span<double> to = probabilities[m].AsSpan(view * Classes, Math.Min(batch, views - view) * Classes);
                     for (int i = 0; i < to.Length; i++)
                     {
-                        to[i] += _probabilities[i];
+                        to[i] = _probabilities[i];
                     }
                 }
             }

@@ -7,6 +7,9 @@ public static class ExperimentCatalog
     public static IReadOnlyList<Experiment> All { get; } =
     [
         new MnistExperiment(),
+        new ImageNetVariants(),
+        new EnsembleExperiment(),
+        new OverfitExperiment(),
     ];
 
     /// <summary>The experiment of a name.</summary>

@@ -44,6 +44,12 @@ public sealed class ExperimentContext
     /// <summary>Runs side by side, each with its own backend on its own thread.</summary>
     public int Jobs { get; init; } = 1;
 
+    /// <summary>The compute threads each run gets.</summary>
+    public int ThreadsPerRun => Threads > 0 ? Threads : Math.Max(1, Environment.ProcessorCount / Math.Max(1, Jobs));
+
+    /// <summary>Training settings over those of the experiment, by name, where it trains by recipes: <c>image-size</c>, <c>epochs</c>, ...</summary>
+    public IReadOnlyList<(string Name, string Value)> Settings { get; init; } = [];
+
     /// <summary>The backend.</summary>
     public string BackendName { get; init; } = "auto";
 
@@ -62,7 +68,7 @@ public sealed class ExperimentContext
     /// <summary>A new backend, for the calling thread.</summary>
     /// <exception cref="UserErrorException">It cannot be used here.</exception>
     public Backend CreateBackend() =>
-        Backend.Create(BackendName, new BackendOptions { Threads = Threads > 0 ? Threads : Math.Max(1, Environment.ProcessorCount / Jobs) });
+        Backend.Create(BackendName, new BackendOptions { Threads = ThreadsPerRun });
 
     /// <summary>
     /// A result, from <c>runs/KEY.json</c> in <see cref="Output"/> when an earlier call kept it there with the same settings, and computed, and kept, when

@@ -6,6 +6,9 @@ namespace HpcBatchNorm.Experiments;
 [JsonSourceGenerationOptions(NumberHandling = JsonNumberHandling.AllowNamedFloatingPointLiterals, WriteIndented = false)]
 [JsonSerializable(typeof(ExperimentRecord))]
 [JsonSerializable(typeof(MlpRun))]
+[JsonSerializable(typeof(TrainedRun))]
+[JsonSerializable(typeof(EnsembleAccuracy))]
+[JsonSerializable(typeof(OverfitRun))]
 [JsonSerializable(typeof(double))]
 [JsonSerializable(typeof(double[]))]
 internal sealed partial class ExperimentJson : JsonSerializerContext;

@@ -7,8 +7,15 @@ namespace HpcBatchNorm.Reporting;
 internal readonly record struct TrainPoint(
     double Epoch, long Step, double Loss, double LearningRate, double ImagesPerSecond, double DataWaitShare, double PeakMemoryMb, double Seconds);
 
-/// <summary>A line of type <c>eval</c>.</summary>
-internal readonly record struct EvaluationPoint(double Epoch, long Step, double TrainLoss, double Loss, double Top1, double Top5, long Images);
+/// <summary>An evaluation of a run as its metrics keep it; what is missing or not finite is NaN.</summary>
+/// <param name="Epoch">Epochs done.</param>
+/// <param name="Step">Steps done.</param>
+/// <param name="TrainLoss">Mean training loss since the evaluation before.</param>
+/// <param name="Loss">Mean cross-entropy on the validation images in nats.</param>
+/// <param name="Top1">Top-1 accuracy, a fraction.</param>
+/// <param name="Top5">Top-5 accuracy, a fraction.</param>
+/// <param name="Images">Images evaluated.</param>
+public readonly record struct EvaluationPoint(double Epoch, long Step, double TrainLoss, double Loss, double Top1, double Top5, long Images);
 
 /// <summary>A line of type <c>batch_norm</c>.</summary>
 internal sealed record DriftPoint(double Epoch, long Step, long SinceStep, IReadOnlyList<LayerDrift> Layers);

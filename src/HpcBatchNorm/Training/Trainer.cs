@@ -18,8 +18,10 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer)
     /// <exception cref="UserErrorException">Data, network, settings or checkpoint do not fit together; the message says what to change.</exception>
     public TrainingResult Run(CancellationToken stop = default)
     {
+        bool grey = NetworkCatalog.Create(_config.Model, _config.Network).InputChannels == 1;
         if (_config.Data.Length == 0)
         {
+            RefuseSample(grey);
             _config.Data = SampleData.Ensure(observer.Note);
         }
 
@@ -28,6 +30,7 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer)
         using ImageDataset train = ImageDataset.Open(_config.Data, DatasetSplit.Train, indexing);
         using ImageDataset validation = ImageDataset.Open(_config.Data, DatasetSplit.Validation, indexing);
         CheckClasses(train, validation);
+        WarnOfColours(grey, train);
         Network network = NetworkCatalog.Create(_config.Model, _config.Network with { Classes = train.ClassCount });
         long stepsPerEpoch = train.Count / _config.ImagesPerStep;
         if (stepsPerEpoch == 0)
@@ -62,6 +65,25 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer)
         Width = _config.ImageSize,
         Seed = unchecked((ulong)_config.Seed),
     };
+
+    /// <summary>The generated pictures differ in shape alone; grey or black and white they tell these networks nothing, which would stay at chance.</summary>
+    private void RefuseSample(bool grey)
+    {
+        if (grey || _config.Binarize)
+        {
+            throw new UserErrorException(
+                $"{_config.Model} {(_config.Binarize ? "on black and white images" : "on grey images")} learns nothing from the colour pictures that are generated without --data. Give the folder with MNIST's four files (train-images-idx3-ubyte.gz and so on, http://yann.lecun.com/exdb/mnist) with --data, or take another --model, such as inception-tiny.");
+        }
+    }
+
+    private void WarnOfColours(bool grey, ImageDataset train)
+    {
+        if (grey && _config.Binarize && train.GreyPixels is null)
+        {
+            observer.Note(
+                $"warning: {_config.Model} is made for MNIST's digits; '{train.Source}' ({train.Layout}) becomes grey, {_config.ImageSize} px, then black and white, which may leave little to learn. --data FOLDER with MNIST's four files is what it is for; --binarize false keeps the shades.");
+        }
+    }
 
     private void CheckClasses(ImageDataset train, ImageDataset validation)
     {

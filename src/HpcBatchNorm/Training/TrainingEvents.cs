@@ -106,6 +106,9 @@ public sealed record TrainingResult
     /// <summary>Highest top-1 accuracy, a fraction; NaN when no evaluation was made.</summary>
     public required double BestTop1 { get; init; }
 
+    /// <summary>All evaluations of the run in order, those before a resume included.</summary>
+    public required IReadOnlyList<Reporting.EvaluationPoint> Evaluations { get; init; }
+
     /// <summary>The newest checkpoint; empty when none was written.</summary>
     public required string Checkpoint { get; init; }
 

@@ -371,6 +371,7 @@ internal sealed class TrainingLoop : IDisposable
             TrainLoss = _epoch.Losses.Steps > 0 ? _epoch.MeanLoss : _lastTrainLoss,
             Validation = _lastEvaluation,
             BestTop1 = _bestTop1,
+            Evaluations = new RunLog(_run.MetricsPath).Update().Evaluations,
             Checkpoint = _lastCheckpoint,
             Report = _run.ReportPath,
             RunDirectory = _run.Path,

@@ -103,7 +103,7 @@ public static class TrainingSettings
         Whole("accumulate", Images, "Passes of batch-size images whose mean gradient makes one step", 1,
             c => c.Optimizer.Accumulate, (c, v) => c.Optimizer = c.Optimizer with { Accumulate = (int)v })
             with { Aliases = ["--grad-accum-steps", "--gradient-accumulation-steps", "--iter-size"] },
-        Choice("shuffle", Images, "Order of training images: a new one each epoch, over the whole set (global) or within shards only (shard, change 6), or by name (none)",
+        Choice("shuffle", Images, "Order of training images: a new one each epoch, over the whole set (global) or within shards only (shard, change 6); one random order for the whole run (fixed); or by name (none)",
             c => c.Shuffle, (c, v) => c.Shuffle = v),
         Whole("shard-size", Images, "Images per shard for --shuffle shard, where the data set is not packed into shards", 1,
             c => c.ShardSize, (c, v) => c.ShardSize = (int)v),

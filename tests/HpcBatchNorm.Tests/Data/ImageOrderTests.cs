@@ -120,6 +120,17 @@ public sealed class ImageOrderTests
     public void None_IsTheOrderOfTheDataSet() =>
         Assert.Equal(Enumerable.Range(0, 50), Epoch(new ImageOrder(ShuffleMode.None, 1, 50, new ShardTable(1, 50, 8)), 3, 50));
 
+    [Fact]
+    public void Fixed_IsOneRandomOrderForAllEpochs()
+    {
+        int[] first = Epoch(new ImageOrder(ShuffleMode.Fixed, 3, 1000, new ShardTable(3, 1000, 8)), 0, 1000);
+
+        Assert.Equal(Enumerable.Range(0, 1000), first.Order());
+        Assert.InRange(first.Zip(first.Skip(1)).Count(pair => pair.Second == pair.First + 1), 0, 8);
+        Assert.Equal(first, Epoch(new ImageOrder(ShuffleMode.Fixed, 3, 1000, new ShardTable(3, 1000, 8)), 7, 1000));
+        Assert.NotEqual(first, Epoch(new ImageOrder(ShuffleMode.Fixed, 4, 1000, new ShardTable(4, 1000, 8)), 0, 1000));
+    }
+
     /// <summary>Every shard's images stand together, whole and mixed, and shards and images change places between epochs.</summary>
     private static void CheckMixing(ImageOrder order, int[] home, ShardTable shards)
     {

@@ -53,6 +53,14 @@ public sealed class EvaluatorTests(EvaluationFixture fixture) : IClassFixture<Ev
         double[][] expected = [.. both.ForwardOneByOne(0).Zip(both.ForwardOneByOne(1), (a, b) => a.Zip(b, (x, y) => (x + y) / 2).ToArray())];
         Assert.NotEqual(both.ForwardOneByOne(0)[0][0], both.ForwardOneByOne(1)[0][0], 1e-3);
         AssertClose(expected, both.Predictions);
+        foreach ((EvaluationResult member, string checkpoint) in both.Result.Members.Zip([fixture.First, fixture.Second]))
+        {
+            using var alone = new Run(fixture, 4, crops: 1, checkpoint);
+            Assert.Equal(alone.Result with { Seconds = 0 }, member with { Seconds = 0 });
+            Assert.Empty(alone.Result.Members);
+        }
+
+        Assert.Equal(2, both.Result.Members.Count);
     }
 
     [Fact]

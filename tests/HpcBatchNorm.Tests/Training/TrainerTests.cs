@@ -26,6 +26,10 @@ public sealed class TrainerTests(TrainingFixture fixture) : IClassFixture<Traini
         AssertSameTensors(expected.Checkpoint, resumed.Checkpoint);
         Assert.Equal(expected.Validation! with { Seconds = 0 }, resumed.Validation! with { Seconds = 0 });
 
+        Assert.Equal(expected.Evaluations, resumed.Evaluations);
+        Assert.Equal((9L, expected.Validation!.Top1), (resumed.Evaluations[^1].Step, resumed.Evaluations[^1].Top1));
+        Assert.True(resumed.Evaluations.Count > 1);
+
         // The metrics of both halves are in one file, each step once.
         string[] steps = MetricSteps(halves, "train");
         Assert.Equal(steps.Distinct(), steps);
@@ -52,6 +56,29 @@ public sealed class TrainerTests(TrainingFixture fixture) : IClassFixture<Traini
         Assert.DoesNotContain(second.Notes, n => n.Contains("frozen from step", StringComparison.Ordinal));
         Assert.Equal(observer.Losses, [.. first.Losses, .. second.Losses]);
         AssertSameTensors(expected.Checkpoint, resumed.Checkpoint);
+    }
+
+    [Fact]
+    public void Run_NetworkForDigitsWithoutData_SaysWhatItNeeds()
+    {
+        using var observer = new RecordingObserver();
+        var request = new TrainingRequest { Flags = [("model", "mnist-mlp"), ("output", fixture.NewFolder())] };
+
+        string message = Assert.Throws<UserErrorException>(() => TrainingFixture.Run(request, observer)).Message;
+
+        Assert.Contains("MNIST", message, StringComparison.Ordinal);
+        Assert.Contains("--data", message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Run_NetworkForDigitsOnColourPictures_Warns()
+    {
+        using var observer = new RecordingObserver();
+        var request = new TrainingRequest { Recipe = "mnist", Flags = [("data", fixture.Data), ("backend", TrainingFixture.Backend), ("batch-size", "4"), ("steps", "1"), ("eval-every", "0"), ("output", fixture.NewFolder())] };
+
+        TrainingFixture.Run(request, observer);
+
+        Assert.Contains(observer.Notes, n => n.StartsWith("warning:", StringComparison.Ordinal) && n.Contains("MNIST", StringComparison.Ordinal));
     }
 
     [Fact]

@@ -1,0 +1,210 @@
+using System.Globalization;
+
+namespace HpcBatchNorm.Experiments;
+
+/// <summary>
+/// Section 4.2.2, Figures 2 and 3: the recipes of the single networks, and the two that the text says do not train, on images in one of ImageNet's layouts.
+/// Scaled down by <see cref="Scale"/>; the seven changes stay as the recipes have them.
+/// </summary>
+public sealed class ImageNetVariants : Experiment
+{
+    /// <summary>Seeds of Inception and BN-x5, which the headline compares; the others are run once.</summary>
+    private const int HeadlineSeeds = 3;
+
+    /// <summary>Steps of a quick run.</summary>
+    private const int QuickSteps = 150;
+
+    private static readonly Variant[] Variants =
+    [
+        new("inception", "Inception", "inception", "31.0 M", 31.0, "72.2 %", Headline: true),
+        new("bn-x5", "BN-x5", "bn-x5", "2.1 M", 2.1, "73.0 %", Headline: true),
+        new("bn-baseline", "BN-Baseline", "bn-baseline", "13.3 M", 13.3, "72.7 %"),
+        new("bn-x30", "BN-x30", "bn-x30", "2.7 M", 2.7, "74.8 %"),
+        new("bn-x5-sigmoid", "BN-x5-Sigmoid", "bn-x5-sigmoid", "-", null, "69.8 %"),
+        new("inception-x5", "Inception, 5x learning rate", "inception", "-", null, "diverges") { RateFactor = 5 },
+        new("inception-sigmoid", "Inception, sigmoid", "inception", "-", null, "chance (0.1 %)") { Own = [("activation", "sigmoid")] },
+    ];
+
+    private static readonly string[] Quickly = ["inception", "bn-x5", "bn-x5-sigmoid", "inception-sigmoid"];
+
+    /// <inheritdoc/>
+    public override string Name => "imagenet-variants";
+
+    /// <inheritdoc/>
+    public override string Title => "Inception with and without batch normalization";
+
+    /// <inheritdoc/>
+    public override string Claim =>
+        "Batch normalization reaches Inception's accuracy in a fraction of the steps (14 times fewer for BN-x5), ends higher, and trains with the sigmoid (section 4.2.2).";
+
+    /// <inheritdoc/>
+    public override ExperimentData Data => ExperimentData.ImageNet;
+
+    /// <inheritdoc/>
+    public override double Minutes => 60;
+
+    /// <summary>How the recipes are made small.</summary>
+    public ImageNetScale Scale { get; init; } = new();
+
+    /// <inheritdoc/>
+    public override ExperimentResult Run(ExperimentContext context)
+    {
+        string data = ImageNetTraining.DataOf(context);
+        (int images, int classes, int validation) = ImageNetTraining.SizeOf(data);
+        ImageNetScale scale = Scale with { Settings = context.Settings };
+        if (context.Quick)
+        {
+            double epochs = QuickSteps * 32.0 / images;
+            scale = scale with { ImageSize = 16, Epochs = epochs, EvalEvery = epochs / 6 };
+        }
+
+        Variant[] chosen = [.. Variants.Where(v => !context.Quick || Quickly.Contains(v.Key))];
+        List<(Variant Variant, ImageNetTraining Training)> trainings = [];
+        foreach (Variant variant in chosen)
+        {
+            foreach (ulong seed in variant.Headline ? context.SeedsOr(HeadlineSeeds) : [1])
+            {
+                trainings.Add((variant, new ImageNetTraining(
+                    FormattableString.Invariant($"{variant.Key}-{seed}"), variant.Recipe,
+                    scale.Flags(variant.Recipe, variant.RateFactor, [.. variant.Own, ("seed", Text(seed))]))));
+            }
+        }
+
+        IReadOnlyList<TrainedRun> runs = context.All([.. trainings.Select(t => t.Training.In(context, data))]);
+        Dictionary<string, Outcome> outcomes = chosen.ToDictionary(
+            v => v.Key, v => new Outcome(v, [.. runs.Where((_, i) => trainings[i].Variant == v)]), StringComparer.Ordinal);
+        return Judge(outcomes, context.Quick, classes, validation, Describe(scale, images, classes, validation));
+    }
+
+    private static ExperimentResult Judge(Dictionary<string, Outcome> outcomes, bool quick, int classes, int validation, IReadOnlyList<string> notes)
+    {
+        Outcome inception = outcomes["inception"], x5 = outcomes["bn-x5"];
+        double target = inception.Best, chance = 1.0 / classes;
+        long own = inception.StepsTo(target)!.Value;
+        List<Finding> findings = [];
+        foreach (Outcome o in outcomes.Values.Where(o => o.Variant.PaperSteps is not null && o != inception))
+        {
+            bool half = o == x5;
+            long? steps = o.StepsTo(target);
+            findings.Add(new Finding(
+                $"steps of {o.Variant.Title} to Inception's best accuracy",
+                string.Create(CultureInfo.InvariantCulture, $"{o.Variant.PaperStepsText} of 31.0 M, {31.0 / o.Variant.PaperSteps:0.0} times fewer"),
+                steps is null
+                    ? string.Create(CultureInfo.InvariantCulture, $"not reached: {Percent(o.Best)} of {Percent(target)}")
+                    : string.Create(CultureInfo.InvariantCulture, $"{steps} of {own}, {(double)own / steps:0.0} times fewer"),
+                half ? "at most half" : "fewer",
+                steps is not null && (half ? 2 * steps <= own : steps < own)));
+        }
+
+        if (outcomes.TryGetValue("bn-x30", out Outcome? x30))
+        {
+            double noise = 2 * Math.Sqrt(x30.Variance(validation) + x5.Variance(validation));
+            findings.Add(new Finding(
+                "highest accuracy, BN-x30 beside BN-x5", "74.8 % beside 73.0 %", $"{Percent(x30.Best)} beside {Percent(x5.Best)}",
+                string.Create(CultureInfo.InvariantCulture, $"higher, or lower by no more than {100 * noise:0.0} points (two standard errors)"), x30.Best >= x5.Best - noise));
+        }
+
+        int factor = quick ? 2 : 5;
+        Outcome trained = outcomes["bn-x5-sigmoid"], untrained = outcomes["inception-sigmoid"];
+        findings.Add(new Finding(
+            "highest accuracy of BN-x5-Sigmoid", "69.8 % (chance 0.1 %)", $"{Percent(trained.Best)} (chance {Percent(chance)})", $"at least {factor} times chance", trained.Best >= factor * chance));
+        findings.Add(new Finding(
+            "highest accuracy of Inception with the sigmoid", "never above chance (0.1 %)", $"{Percent(untrained.Best)} (chance {Percent(chance)})", "at most 1.5 times chance", untrained.Best <= 1.5 * chance));
+        if (outcomes.TryGetValue("inception-x5", out Outcome? fast))
+        {
+            findings.Add(new Finding(
+                "Inception at 5 times the learning rate", "parameters reach machine infinity",
+                fast.DivergedAt is long step ? string.Create(CultureInfo.InvariantCulture, $"diverges at step {step}") : $"{Percent(fast.Best)} beside {Percent(target)}",
+                "diverges, or is worse", fast.DivergedAt is not null || fast.Best < target));
+        }
+
+        return new ExperimentResult
+        {
+            Findings = findings,
+            Figures = [Figure2(outcomes, target)],
+            Tables = [Figure3(outcomes, target)],
+            Notes = notes,
+        };
+    }
+
+    private static Figure Figure2(Dictionary<string, Outcome> outcomes, double target) =>
+        new("imagenet-variants", "Validation accuracy while training (the paper's Figure 2)", "steps", "top-1 accuracy, %")
+        {
+            Series = [.. outcomes.Values.Select(o => FigureSeries.Of(
+                o.Variant.Title + (o.Seeds > 1 ? FormattableString.Invariant($" (mean of {o.Seeds})") : ""), o.Curve.Select(p => ((double)p.Step, 100 * p.Top1)), StyleOf(o.Variant)))],
+            Marks =
+            [
+                new FigureMark($"Inception's best, {Percent(target)}", Y: 100 * target),
+                .. outcomes.Values.Where(o => o.Variant.PaperSteps is not null).Select(o => (Outcome: o, Steps: o.StepsTo(target))).Where(o => o.Steps is not null)
+                    .Select(o => new FigureMark(Text(o.Steps!.Value), o.Steps, 100 * o.Outcome.Curve.First(p => p.Step == o.Steps).Top1, StyleOf(o.Outcome.Variant))),
+            ],
+        };
+
+    private static ResultTable Figure3(Dictionary<string, Outcome> outcomes, double target) => new(
+        "The paper's Figure 3: steps to Inception's highest accuracy, and highest accuracy",
+        ["model", "steps to match, paper", "ours", "highest accuracy, paper", "ours", "seeds"],
+        [.. outcomes.Values.Select(o => (IReadOnlyList<string>)
+        [
+            o.Variant.Title, o.Variant.PaperStepsText, o.StepsTo(target) is long steps ? Text(steps) : "-", o.Variant.PaperBest,
+            o.DivergedAt is long step ? FormattableString.Invariant($"diverges at step {step}") : o.BestText, Text(o.Seeds),
+        ])]);
+
+    private static string[] Describe(ImageNetScale scale, int images, int classes, int validation) =>
+    [
+        string.Create(CultureInfo.InvariantCulture,
+            $"{images} training images of {classes} classes, {validation} validation images, {scale.Model ?? "the recipes' networks"} at {scale.ImageSize} px, {scale.Epochs:0.##} epochs with {scale.EvalEvery:0.##} epochs between evaluations. Inception's learning rate is {scale.BaseLearningRate}; the others' are the recipes' multiples of it. In all runs the learning rate falls exponentially to the recipes' 8.6 %."),
+        "\"Highest accuracy\" is that of the evaluations; a step count is that of the first evaluation at or above the mark. Where there are several seeds, curves are averaged first; ± is the standard deviation over them.",
+        string.Create(CultureInfo.InvariantCulture, $"The standard error of an accuracy p is sqrt(p (1 - p) / {validation})."),
+    ];
+
+    private static int StyleOf(Variant variant) => Array.IndexOf(Variants, variant);
+
+    private static string Text(IFormattable value) => value.ToString(null, CultureInfo.InvariantCulture);
+
+    private static string Percent(double share) => (100 * share).ToString("0.0", CultureInfo.InvariantCulture) + " %";
+
+    /// <summary>A line of the paper's Figure 3, or a statement of its text.</summary>
+    private sealed record Variant(
+        string Key, string Title, string Recipe, string PaperStepsText, double? PaperSteps, string PaperBest, bool Headline = false)
+    {
+        public double RateFactor { get; init; } = 1;
+
+        public (string Name, string Value)[] Own { get; init; } = [];
+    }
+
+    /// <summary>What a variant's runs came to.</summary>
+    private sealed class Outcome(Variant variant, IReadOnlyList<TrainedRun> runs)
+    {
+        public Variant Variant => variant;
+
+        public int Seeds => runs.Count;
+
+        /// <summary>Mean over the seeds, where all of them were evaluated.</summary>
+        public IReadOnlyList<AccuracyPoint> Curve { get; } =
+        [
+            .. runs[0].Curve.Select(p => p.Step).Where(step => runs.All(r => r.Curve.Any(p => p.Step == step)))
+                .Select(step => new AccuracyPoint(step, runs.Average(r => r.Curve.First(p => p.Step == step).Top1))),
+        ];
+
+        /// <summary>The highest point of <see cref="Curve"/>.</summary>
+        public double Best => Curve.Select(p => p.Top1).DefaultIfEmpty(0).Max();
+
+        public long? DivergedAt => runs.Select(r => r.DivergedAt).FirstOrDefault(s => s is not null);
+
+        public string BestText => Percent(Best) + (Seeds > 1 ? string.Create(CultureInfo.InvariantCulture, $" ± {100 * Deviation:0.0}") : "");
+
+        public long? StepsTo(double accuracy) => Curve.Where(p => p.Top1 >= accuracy).Select(p => (long?)p.Step).FirstOrDefault();
+
+        /// <summary>Squared standard error of <see cref="Best"/> that comes from the number of validation images.</summary>
+        public double Variance(int images) => Best * (1 - Best) / images;
+
+        private double Deviation
+        {
+            get
+            {
+                double mean = runs.Average(r => r.Best);
+                return Math.Sqrt(runs.Sum(r => (r.Best - mean) * (r.Best - mean)) / (runs.Count - 1));
+            }
+        }
+    }
+}
