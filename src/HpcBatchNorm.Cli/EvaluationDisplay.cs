@@ -63,10 +63,10 @@ internal sealed class EvaluationDisplay(TextWriter output, bool realTime)
     {
         for (int i = 0; i < found.Members.Count; i++)
         {
-            AccuracyLine(found.Members[i], string.Create(CultureInfo.InvariantCulture, $"{title}member {i + 1}: "));
+            AccuracyLine(found.Members[i], string.Create(CultureInfo.InvariantCulture, $"{title}member {i + 1} "));
         }
 
-        AccuracyLine(found, found.Members.Count > 0 ? title + "ensemble: " : title);
+        AccuracyLine(found, title);
     }
 
     private void AccuracyLine(EvaluationResult found, string title) => Note(string.Create(CultureInfo.InvariantCulture,

@@ -29,6 +29,9 @@ public sealed class EvaluationCommandTests(EvaluationFixture fixture) : IClassFi
 
         Assert.Contains("9/9  Acc@1", output, StringComparison.Ordinal);
         Assert.Contains(string.Create(CultureInfo.InvariantCulture, $" * Acc@1 {100 * top1:0.000} ({100 * (1 - top1):0.000}) ± "), output, StringComparison.Ordinal);
+        Assert.Equal(2, json.GetProperty("members").GetArrayLength());
+        double second = json.GetProperty("members")[1].GetProperty("top1").GetDouble();
+        Assert.Contains(string.Create(CultureInfo.InvariantCulture, $" * member 2 Acc@1 {100 * second:0.000} "), output, StringComparison.Ordinal);
         Assert.Contains("classes, worst first", output, StringComparison.Ordinal);
         Assert.Contains("most often confused", output, StringComparison.Ordinal);
     }

@@ -45,8 +45,8 @@ public sealed class ConfigurationTests : IDisposable
 
         // BN-Baseline is Inception with batch normalization: only the network, its options and the length may differ.
         Assert.Equal(["epochs", "model", "name", "schedule-epochs", "averaging-factor"], Differences(inception, baseline), SameSet);
-        // The seven changes, each its own setting (change 6, shuffling, has one value so far).
-        Assert.Equal(["learning-rate", "dropout", "weight-decay", "decay-epochs", "lrn", "photometric", "name", "epochs", "schedule-epochs"],
+        // The seven changes, each its own setting.
+        Assert.Equal(["learning-rate", "dropout", "weight-decay", "decay-epochs", "lrn", "shuffle", "photometric", "name", "epochs", "schedule-epochs"],
             Differences(baseline, x5), SameSet);
         Assert.Equal(5, x5.LearningRate / inception.LearningRate, 1e-5);
         Assert.Equal(30, x30.LearningRate / inception.LearningRate, 1e-5);
