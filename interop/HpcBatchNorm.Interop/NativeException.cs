@@ -39,15 +39,18 @@ public sealed class NativeException : Exception
         }
     }
 
+    /// <summary>What callers handle as they handle the runtime's own: memory did run out, of the machine or of a device.</summary>
+#pragma warning disable CA2201 // It is reserved for the runtime, which could not have said it better.
+    internal static OutOfMemoryException OutOfMemory(string message) => new(message);
+#pragma warning restore CA2201
+
     internal static Exception FromHbn(int status, string operation)
     {
         string detail = LastError();
         return status switch
         {
             Hbn.Unsupported => new NotSupportedException($"{operation}: {detail}."),
-#pragma warning disable CA2201 // The machine's memory did run out, natively: callers handle it as they handle the runtime's own.
-            Hbn.OutOfMemory => new OutOfMemoryException($"{operation}: {detail}."),
-#pragma warning restore CA2201
+            Hbn.OutOfMemory => OutOfMemory($"{operation}: {detail}."),
 
             // The front end validates; what gets this far is a mistake of ours, not of the user.
             Hbn.InvalidArgument => new NativeException("libhbn", "an invalid argument (a bug of HpcBatchNorm, please report it)", operation, detail),

@@ -21,25 +21,24 @@ HBN_KERNEL(convolution_forward)
     int c_per_group = v.src_c / v.groups, k_per_group = v.dst_c / v.groups;
     u32 total = static_cast<u32>(v.images) * v.dst_h * v.dst_w * v.dst_c;
     for (u32 index = blockIdx.x * blockDim.x + threadIdx.x; index < total; index += gridDim.x * blockDim.x) {
-        u32 row = index / v.dst_c;
-        int k = index - row * v.dst_c, image = row / (v.dst_h * v.dst_w), position = row - image * (v.dst_h * v.dst_w);
-        int y = position / v.dst_w, x = position - y * v.dst_w, c0 = k / k_per_group * c_per_group;
+        Place to = place(index, v.dst_c, v.dst_h, v.dst_w);
+        int c0 = to.channel / k_per_group * c_per_group;
         float sum = 0;
         for (int r = 0; r < v.kernel_h; ++r) {
-            int sy = y * v.stride_h - v.pad_top + r * v.dilation_h;
+            int sy = to.y * v.stride_h - v.pad_top + r * v.dilation_h;
             if (sy < 0 || sy >= v.src_h)
                 continue;
             for (int s = 0; s < v.kernel_w; ++s) {
-                int sx = x * v.stride_w - v.pad_left + s * v.dilation_w;
+                int sx = to.x * v.stride_w - v.pad_left + s * v.dilation_w;
                 if (sx < 0 || sx >= v.src_w)
                     continue;
-                const elem* from = src + ((static_cast<u32>(image) * v.src_h + sy) * v.src_w + sx) * src_stride + c0;
-                const elem* w = weights + ((static_cast<u32>(k) * v.kernel_h + r) * v.kernel_w + s) * c_per_group;
+                const elem* from = src + ((static_cast<u32>(to.image) * v.src_h + sy) * v.src_w + sx) * src_stride + c0;
+                const elem* w = weights + ((static_cast<u32>(to.channel) * v.kernel_h + r) * v.kernel_w + s) * c_per_group;
                 for (int c = 0; c < c_per_group; ++c)
                     sum += widen(from[c]) * widen(w[c]);
             }
         }
-        dst[row * dst_stride + k] = narrow(sum);
+        dst[to.row * dst_stride + to.channel] = narrow(sum);
     }
 }
 
@@ -49,27 +48,27 @@ HBN_KERNEL(convolution_backward_data)
     int c_per_group = v.src_c / v.groups, k_per_group = v.dst_c / v.groups;
     u32 total = static_cast<u32>(v.images) * v.src_h * v.src_w * v.src_c;
     for (u32 index = blockIdx.x * blockDim.x + threadIdx.x; index < total; index += gridDim.x * blockDim.x) {
-        u32 row = index / v.src_c;
-        int c = index - row * v.src_c, image = row / (v.src_h * v.src_w), position = row - image * (v.src_h * v.src_w);
-        int sy = position / v.src_w, sx = position - sy * v.src_w, group = c / c_per_group;
+        Place to = place(index, v.src_c, v.src_h, v.src_w);
+        int group = to.channel / c_per_group;
         float sum = 0;
         for (int r = 0; r < v.kernel_h; ++r) {
-            int y = sy + v.pad_top - r * v.dilation_h;
+            int y = to.y + v.pad_top - r * v.dilation_h;
             if (y < 0 || y % v.stride_h != 0 || y / v.stride_h >= v.dst_h)
                 continue;
             for (int s = 0; s < v.kernel_w; ++s) {
-                int x = sx + v.pad_left - s * v.dilation_w;
+                int x = to.x + v.pad_left - s * v.dilation_w;
                 if (x < 0 || x % v.stride_w != 0 || x / v.stride_w >= v.dst_w)
                     continue;
                 const elem* from =
-                    diff_dst + ((static_cast<u32>(image) * v.dst_h + y / v.stride_h) * v.dst_w + x / v.stride_w) * diff_dst_stride;
+                    diff_dst + ((static_cast<u32>(to.image) * v.dst_h + y / v.stride_h) * v.dst_w + x / v.stride_w) * diff_dst_stride;
                 for (int k = group * k_per_group; k < (group + 1) * k_per_group; ++k) {
-                    sum += widen(from[k]) *
-                           widen(weights[((static_cast<u32>(k) * v.kernel_h + r) * v.kernel_w + s) * c_per_group + c % c_per_group]);
+                    sum +=
+                        widen(from[k]) *
+                        widen(weights[((static_cast<u32>(k) * v.kernel_h + r) * v.kernel_w + s) * c_per_group + to.channel % c_per_group]);
                 }
             }
         }
-        diff_src[row * diff_src_stride + c] = narrow(sum);
+        diff_src[to.row * diff_src_stride + to.channel] = narrow(sum);
     }
 }
 
@@ -84,13 +83,12 @@ HBN_KERNEL(convolution_backward_weights)
     u32 rows = static_cast<u32>(v.images) * v.dst_h * v.dst_w;
     float sum = 0;
     for (u32 row = threadIdx.x; row < rows; row += blockDim.x) {
-        int image = row / (v.dst_h * v.dst_w), position = row - image * (v.dst_h * v.dst_w), y = position / v.dst_w,
-            x = position - y * v.dst_w;
-        int sy = y * v.stride_h - v.pad_top + r * v.dilation_h, sx = x * v.stride_w - v.pad_left + s * v.dilation_w;
+        Place from = place(row, 1, v.dst_h, v.dst_w);
+        int sy = from.y * v.stride_h - v.pad_top + r * v.dilation_h, sx = from.x * v.stride_w - v.pad_left + s * v.dilation_w;
         if (sy < 0 || sy >= v.src_h || sx < 0 || sx >= v.src_w)
             continue;
         sum += widen(diff_dst[row * diff_dst_stride + k]) *
-               widen(src[((static_cast<u32>(image) * v.src_h + sy) * v.src_w + sx) * src_stride + channel]);
+               widen(src[((static_cast<u32>(from.image) * v.src_h + sy) * v.src_w + sx) * src_stride + channel]);
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0)

@@ -18,10 +18,9 @@ template <int V>
 HBN_DEVICE void pooling_forward(const elem* src, u32 src_stride, elem* dst, u32 dst_stride, u16* winners, const Window& w, int kind) {
     u32 per_row = w.columns / V, total = static_cast<u32>(w.images) * w.dst_h * w.dst_w * per_row;
     for (u32 index = blockIdx.x * blockDim.x + threadIdx.x; index < total; index += gridDim.x * blockDim.x) {
-        u32 row = index / per_row, column = (index - row * per_row) * V;
-        int image = row / (w.dst_h * w.dst_w), position = row - image * (w.dst_h * w.dst_w), y = position / w.dst_w,
-            x = position - y * w.dst_w;
-        int top = y * w.stride_h - w.pad_top, left = x * w.stride_w - w.pad_left;
+        Place to = place(index, per_row, w.dst_h, w.dst_w);
+        u32 column = to.channel * V;
+        int top = to.y * w.stride_h - w.pad_top, left = to.x * w.stride_w - w.pad_left;
         float result[V] = {};
         u16 winner[V] = {};
         bool first = true;
@@ -34,12 +33,12 @@ HBN_DEVICE void pooling_forward(const elem* src, u32 src_stride, elem* dst, u32 
                 if (sx < 0 || sx >= w.src_w)
                     continue;
                 float value[V];
-                load(value, src + ((static_cast<u32>(image) * w.src_h + sy) * w.src_w + sx) * src_stride + column);
+                load(value, src + ((static_cast<u32>(to.image) * w.src_h + sy) * w.src_w + sx) * src_stride + column);
 #pragma unroll
                 for (int i = 0; i < V; ++i) {
                     if (kind != 0) {
                         result[i] += value[i];
-                    } else if (first || value[i] > result[i]) {
+                    } else if (first || value[i] > result[i] || value[i] != value[i]) { // a NaN wins, so that divergence shows
                         result[i] = value[i];
                         winner[i] = static_cast<u16>(ky * w.kernel_w + kx);
                     }
@@ -48,16 +47,16 @@ HBN_DEVICE void pooling_forward(const elem* src, u32 src_stride, elem* dst, u32 
             }
         }
         if (kind != 0) {
-            float by = divisor(w, kind, y, x);
+            float by = divisor(w, kind, to.y, to.x);
 #pragma unroll
             for (int i = 0; i < V; ++i)
                 result[i] /= by;
         } else if (winners) {
 #pragma unroll
             for (int i = 0; i < V; ++i)
-                winners[row * w.columns + column + i] = winner[i];
+                winners[to.row * w.columns + column + i] = winner[i];
         }
-        store(dst + row * dst_stride + column, result);
+        store(dst + to.row * dst_stride + column, result);
     }
 }
 
@@ -67,17 +66,16 @@ HBN_DEVICE void pooling_backward(const elem* diff_dst, u32 diff_dst_stride, cons
                                  const Window& w, int kind) {
     u32 per_row = w.columns / V, total = static_cast<u32>(w.images) * w.src_h * w.src_w * per_row;
     for (u32 index = blockIdx.x * blockDim.x + threadIdx.x; index < total; index += gridDim.x * blockDim.x) {
-        u32 row = index / per_row, column = (index - row * per_row) * V;
-        int image = row / (w.src_h * w.src_w), position = row - image * (w.src_h * w.src_w), sy = position / w.src_w,
-            sx = position - sy * w.src_w;
-        int y = sy + w.pad_top, x = sx + w.pad_left;
+        Place to = place(index, per_row, w.src_h, w.src_w);
+        u32 column = to.channel * V;
+        int y = to.y + w.pad_top, x = to.x + w.pad_left;
         int y_from = y < w.kernel_h ? 0 : (y - w.kernel_h) / w.stride_h + 1,
             x_from = x < w.kernel_w ? 0 : (x - w.kernel_w) / w.stride_w + 1;
         int y_to = y / w.stride_h < w.dst_h ? y / w.stride_h : w.dst_h - 1, x_to = x / w.stride_w < w.dst_w ? x / w.stride_w : w.dst_w - 1;
         float sum[V] = {};
         for (int dy = y_from; dy <= y_to; ++dy) {
             for (int dx = x_from; dx <= x_to; ++dx) {
-                u32 from = (static_cast<u32>(image) * w.dst_h + dy) * w.dst_w + dx;
+                u32 from = (static_cast<u32>(to.image) * w.dst_h + dy) * w.dst_w + dx;
                 float g[V];
                 load(g, diff_dst + from * diff_dst_stride + column);
                 float by = kind == 0 ? 1.0f : divisor(w, kind, dy, dx);
@@ -92,7 +90,7 @@ HBN_DEVICE void pooling_backward(const elem* diff_dst, u32 diff_dst_stride, cons
                 }
             }
         }
-        store(diff_src + row * diff_src_stride + column, sum);
+        store(diff_src + to.row * diff_src_stride + column, sum);
     }
 }
 

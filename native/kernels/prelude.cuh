@@ -99,6 +99,23 @@ template <int V> HBN_DEVICE void load_parameters(float (&out)[V], const float* f
         out[i] = from[i];
 }
 
+// Which element of an NHWC tensor an index is; `channel` counts packs where a pack of channels has one index.
+struct Place {
+    u32 row;
+    int channel, image, y, x;
+};
+
+HBN_DEVICE Place place(u32 index, int channels, int height, int width) {
+    Place p;
+    p.row = index / channels;
+    p.channel = index - p.row * channels;
+    p.image = p.row / (height * width);
+    int position = p.row - p.image * (height * width);
+    p.y = position / width;
+    p.x = position - p.y * width;
+    return p;
+}
+
 // What changes from step to step, in device memory, so that a recorded step can be replayed.
 struct StepState {
     u32 step_low, step_high;

@@ -4,7 +4,7 @@
 // classes.
 HBN_KERNEL(softmax_cross_entropy)
 (const float* logits, const int* labels, float* probabilities, float* losses, float* loss, elem* diff_logits, int images, int classes,
- float smoothing, float weight, u32* counter) {
+ float smoothing, float weight, const float* loss_scale, u32* counter) {
     const float* z = logits + static_cast<u32>(blockIdx.x) * classes;
     float* p = probabilities + static_cast<u32>(blockIdx.x) * classes;
     int label = labels[blockIdx.x];
@@ -21,6 +21,7 @@ HBN_KERNEL(softmax_cross_entropy)
     exponentials = block_sum(exponentials);
     distances = block_sum(distances);
     float rest = smoothing / static_cast<float>(classes), scale = weight / static_cast<float>(images);
+    scale *= loss_scale ? loss_scale[0] : 1.0f;
     float of_label = label >= 0 && label < classes ? z[label] - largest : 0.0f;
     __syncthreads();
     for (int k = threadIdx.x; k < classes; k += blockDim.x) {
@@ -65,8 +66,12 @@ struct Piece {
     u64 count;
 };
 
-// v = mu * v - e * g, with g = scale * gradient + decay * parameter; parameter += v, or with Nesterov mu * v - e * g.
-HBN_KERNEL(sgd)(const Piece* pieces, const StepState* state, const float* gradient_scale, float mu, int nesterov, float decay) {
+// v = mu * v - e * g, with g = scale * gradient + decay * parameter; parameter += v, or with Nesterov mu * v - e * g. Nothing where the
+// loss scale says that the gradients overflowed.
+HBN_KERNEL(sgd)
+(const Piece* pieces, const StepState* state, const float* gradient_scale, const float* loss_scale, float mu, int nesterov, float decay) {
+    if (loss_scale && loss_scale[2] != 0)
+        return;
     Piece piece = pieces[blockIdx.x];
     float rate = state->learning_rate, scale = gradient_scale ? gradient_scale[0] : 1.0f;
     for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x) {
@@ -101,12 +106,15 @@ HBN_KERNEL(convert)(const Piece* pieces) {
         to[i] = narrow(piece.a[i]);
 }
 
-// norm[0] = sqrt of the sum of squares of all a; scale[0] = min(1, maximum / norm).
-HBN_KERNEL(clip)(const Piece* pieces, float* partials, u32* counter, float* scale, float* norm, float maximum) {
+// norm[0] = sqrt of the sum of squares of all a, times `unscale` if given; scale[0] = min(1, maximum / norm), times `unscale` (which may be
+// scale itself).
+HBN_KERNEL(clip)(const Piece* pieces, float* partials, u32* counter, float* scale, float* norm, float maximum, const float* unscale) {
     Piece piece = pieces[blockIdx.x];
-    float squares = 0;
-    for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x)
-        squares += piece.a[i] * piece.a[i];
+    float factor = unscale ? unscale[0] : 1.0f, squares = 0;
+    for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x) {
+        float g = factor * piece.a[i];
+        squares += g * g;
+    }
     squares = block_sum(squares);
     if (threadIdx.x == 0)
         partials[blockIdx.x] = squares;
@@ -119,6 +127,39 @@ HBN_KERNEL(clip)(const Piece* pieces, float* partials, u32* counter, float* scal
     if (threadIdx.x == 0) {
         float n = sqrtf(squares);
         norm[0] = n;
-        scale[0] = n == 0 ? 1.0f : fminf(1.0f, maximum / n);
+        scale[0] = factor * (n == 0 ? 1.0f : fminf(1.0f, maximum / n));
+    }
+}
+
+// loss_scale: the scale, good steps in a row, 1 where this step's gradients overflowed, steps whose gradients did. gradient_scale[0] = 1 / the scale they carry. The
+// scale halves after an overflow, down to 1, and doubles after `growth` good steps (0: never), up to `most`.
+HBN_KERNEL(update_loss_scale)
+(const Piece* pieces, float* partials, u32* counter, float* loss_scale, float* gradient_scale, float growth, float most) {
+    Piece piece = pieces[blockIdx.x];
+    float overflow = 0;
+    for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x)
+        overflow = fabsf(piece.a[i]) <= 3.402823466e38f ? overflow : 1.0f;
+    overflow = block_max(overflow);
+    if (threadIdx.x == 0)
+        partials[blockIdx.x] = overflow;
+    if (!is_last_block(counter, gridDim.x))
+        return;
+    overflow = 0;
+    for (u32 i = threadIdx.x; i < gridDim.x; i += blockDim.x)
+        overflow = fmaxf(overflow, partials[i]);
+    overflow = block_max(overflow);
+    if (threadIdx.x == 0) {
+        float scale = loss_scale[0], good = overflow != 0 ? 0.0f : loss_scale[1] + 1;
+        gradient_scale[0] = 1.0f / scale;
+        if (overflow != 0) {
+            scale = fmaxf(1.0f, scale / 2);
+        } else if (growth > 0 && good >= growth) {
+            scale = fminf(most, scale * 2);
+            good = 0;
+        }
+        loss_scale[0] = scale;
+        loss_scale[1] = good;
+        loss_scale[2] = overflow;
+        loss_scale[3] += overflow;
     }
 }

@@ -120,10 +120,8 @@ internal sealed unsafe class CudaDevice : IDisposable
         {
             nuint free = 0, total = 0;
             _ = _api.cuMemGetInfo(&free, &total);
-#pragma warning disable CA2201 // The machine's memory did run out, natively: callers handle it as they handle the runtime's own.
-            throw new OutOfMemoryException(string.Create(CultureInfo.InvariantCulture,
+            throw NativeException.OutOfMemory(string.Create(CultureInfo.InvariantCulture,
                 $"The device {Name} has no {bytes / 1e6:F0} MB left: {free / 1e6:F0} of {total / 1e6:F0} MB are free. Use a smaller batch."));
-#pragma warning restore CA2201
         }
 
         Check(status, "allocating device memory");

@@ -148,14 +148,12 @@ internal sealed unsafe class CudnnHandle : IDisposable
             Device.CheckContextAlive(operation);
         }
 
-#pragma warning disable CA2201 // The machine's memory did run out, natively.
         throw status switch
         {
             >= 3000 and < 4000 => new NotSupportedException($"{operation}: cuDNN {Version} does not support it: {name}: {detail}."),
-            4003 or 4004 => new OutOfMemoryException($"{operation}: cuDNN: {name}: {detail}. Use a smaller batch."),
+            4003 or 4004 => NativeException.OutOfMemory($"{operation}: cuDNN: {name}: {detail}. Use a smaller batch."),
             _ => new NativeException($"cuDNN {Version}", name, operation, detail),
         };
-#pragma warning restore CA2201
     }
 
     private static string Meaning(int status) => status switch

@@ -12,6 +12,7 @@ namespace {
 #include "../../kernels/convolution.cu"
 #include "../../kernels/elementwise.cu"
 #include "../../kernels/pooling.cu"
+#include "../../kernels/probe.cu"
 #include "../../kernels/training.cu"
 
 struct Entry {
@@ -34,6 +35,9 @@ const Entry entries[] = {
     ENTRIES(column_sums),
     ENTRY(variance_from_inverse),
     ENTRY(inverse_from_variance),
+    ENTRY(batch_renormalize),
+    ENTRY(batch_norm_correct),
+    ENTRY(batch_norm_combine),
     ENTRIES(activation_forward),
     ENTRIES(activation_backward),
     ENTRIES(sum),
@@ -60,6 +64,12 @@ const Entry entries[] = {
     ENTRY(average),
     ENTRY(convert),
     ENTRY(clip),
+    ENTRY(update_loss_scale),
+    ENTRY(probe_multiply_add),
+    ENTRY(probe_copy),
+#if HBN_ELEMENT != 0
+    ENTRY(probe_tensor_core),
+#endif
 };
 
 } // namespace

@@ -4,8 +4,9 @@
 //
 // It is written from NVIDIA's documentation, independently of the C# declarations, and it is strict: every argument is checked for what it
 // must be (a handle of the right kind, an enum's value, an address inside an allocation with so many bytes behind it). What is wrong is
-// kept as a problem, in words. Work on a stream is done at the latest possible moment (when something waits for it), memory of the "device"
-// cannot be touched from outside, and algorithm searches destroy their outputs: what a program may not rely on does not work here.
+// kept as a problem, in words. Work on a stream is done at the latest possible moment (when something waits for it) and no further than
+// that something asks, memory of the "device" cannot be touched from outside, and algorithm searches destroy their outputs: what a program
+// may not rely on does not work here.
 #pragma once
 
 #include <cstddef>
@@ -46,6 +47,25 @@ struct Access {
     Access();
     ~Access();
 };
+
+// What a handle points to begins with a number that tells its kind, 0 once it is destroyed.
+struct Object {
+    uint32_t magic;
+};
+
+template <class T> T* as(void* handle, uint32_t magic) {
+    return handle && static_cast<Object*>(handle)->magic == magic ? static_cast<T*>(handle) : nullptr;
+}
+
+// False when the handle is of another kind or already destroyed.
+template <class T> bool destroy(void* handle, uint32_t magic) {
+    T* object = as<T>(handle, magic);
+    if (!object)
+        return false;
+    object->magic = 0;
+    delete object;
+    return true;
+}
 
 } // namespace stub
 #pragma GCC visibility pop

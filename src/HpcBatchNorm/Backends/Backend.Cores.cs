@@ -75,6 +75,9 @@ public abstract partial class Backend
     /// <summary>Creates the kernel of weight averaging.</summary>
     protected abstract Kernel CreateCore(UpdateAverage operation, BufferMap buffers);
 
+    /// <summary>Creates the kernel of the loss scale's update; asked for only where the traits say that the loss can be scaled.</summary>
+    protected virtual Kernel CreateCore(UpdateLossScale operation, BufferMap buffers) => throw new NotSupportedException($"Backend {Name} does not scale the loss.");
+
     /// <summary>Creates the kernel of the parameters' rounding to 16 bits.</summary>
     protected abstract Kernel CreateCore(ConvertParameters operation, BufferMap buffers);
 

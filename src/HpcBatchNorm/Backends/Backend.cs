@@ -6,7 +6,8 @@ namespace HpcBatchNorm.Backends;
 /// <param name="ChannelBlock">Channels per block of the <see cref="TensorLayout.Blocked"/> layout; a slice starts and ends at a multiple of it.</param>
 /// <param name="BatchNormTakesSlices">Batch normalization reads and writes concatenation slices directly; otherwise the planner adds copies.</param>
 /// <param name="BatchNormVariants">Batch normalization takes ghost batches and batch renormalization.</param>
-public sealed record BackendTraits(int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false);
+/// <param name="LossScaling">The loss can be scaled (<see cref="UpdateLossScale"/>), which training in half precision needs.</param>
+public sealed record BackendTraits(int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false);
 
 /// <summary>
 /// A place where operations run. Public methods validate once, for all backends alike, and hand on to <c>...Core</c> methods.
@@ -76,6 +77,12 @@ public abstract partial class Backend : IDisposable
             throw new NotSupportedException($"{operation.Kind} '{operation.Name}': ghost batches and batch renormalization are not there on backend {Name} yet.");
         }
 
+        if (!Traits.LossScaling
+            && operation is UpdateLossScale or SoftmaxCrossEntropy { LossScale: not null } or SgdUpdate { LossScale: not null } or ClipGradients { Unscale: not null })
+        {
+            throw new NotSupportedException($"{operation.Kind} '{operation.Name}': backend {Name} does not scale the loss.");
+        }
+
         return operation switch
         {
             ConvolutionForward o => CreateCore(o, buffers),
@@ -102,6 +109,7 @@ public abstract partial class Backend : IDisposable
             ClipGradients o => CreateCore(o, buffers),
             AccumulateGradients o => CreateCore(o, buffers),
             UpdateAverage o => CreateCore(o, buffers),
+            UpdateLossScale o => CreateCore(o, buffers),
             ConvertParameters o => CreateCore(o, buffers),
             _ => throw new NotSupportedException($"No backend knows the operation '{operation.Kind}'."),
         };

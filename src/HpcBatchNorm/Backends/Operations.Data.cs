@@ -82,15 +82,17 @@ public sealed record PrepareInput(string Name, Tensor Src, Tensor Dst, IReadOnly
 /// probabilities = softmax(logits) over channels; loss[0] = Weight * mean over the batch of the cross-entropy against the smoothed target
 /// t = (1-LabelSmoothing)*onehot(label) + LabelSmoothing/classes; diffLogits = Weight * (probabilities - t) / N.
 /// Logits, probabilities and diffLogits are plain N x classes matrices; logits, probabilities and loss are Float32, diffLogits of any floating-point type.
+/// With <paramref name="LossScale"/> (<see cref="UpdateLossScale"/>) diffLogits, and with it every later gradient, is multiplied by its first element.
 /// </summary>
 public sealed record SoftmaxCrossEntropy(
-    string Name, Tensor Logits, Tensor Labels, Tensor Probabilities, Tensor Loss, Tensor? DiffLogits, float LabelSmoothing, float Weight) : Operation(Name)
+    string Name, Tensor Logits, Tensor Labels, Tensor Probabilities, Tensor Loss, Tensor? DiffLogits, float LabelSmoothing, float Weight,
+    Tensor? LossScale = null) : Operation(Name)
 {
     /// <inheritdoc/>
     public override string Kind => "softmax cross-entropy";
 
     /// <inheritdoc/>
-    public override IEnumerable<Tensor> Reads => Some(Logits, Labels);
+    public override IEnumerable<Tensor> Reads => Some(Logits, Labels, LossScale);
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Writes => Some(Probabilities, Loss, DiffLogits);
@@ -102,6 +104,7 @@ public sealed record SoftmaxCrossEntropy(
         Check(DiffLogits, "diffLogits", Logits.Shape);
         Check(Labels, "labels", Shape.Matrix(Logits.Shape.N, 1));
         Check(Loss, "loss", Shape.Vector(1));
+        Check(LossScale, "loss scale", UpdateLossScale.State);
         if (Logits.Shape.Area != 1)
         {
             throw new ArgumentException($"{Kind} '{Name}': logits are {Logits.Shape}; expected an N x classes matrix.");
@@ -128,33 +131,42 @@ public sealed record Softmax(string Name, Tensor Src, Tensor Dst) : Operation(Na
 /// <summary>
 /// Stochastic gradient descent with momentum over a group of parameters (Sutskever et al. 2013), g = GradientScale*gradient + WeightDecay*parameter,
 /// e = StepContext.LearningRate: momentum = Mu*momentum - e*g; parameter += momentum, or, with Nesterov, parameter += Mu*momentum - e*g (the new momentum).
-/// GradientScale is one element, 1 when null.
+/// GradientScale is one element, 1 when null. With <paramref name="LossScale"/> nothing changes where it says that the gradients overflowed.
 /// </summary>
 public sealed record SgdUpdate(
     string Name, IReadOnlyList<Tensor> Parameters, IReadOnlyList<Tensor> Gradients, IReadOnlyList<Tensor> Momenta, Tensor? GradientScale,
-    float Mu, bool Nesterov, float WeightDecay) : Operation(Name)
+    float Mu, bool Nesterov, float WeightDecay, Tensor? LossScale = null) : Operation(Name)
 {
     /// <inheritdoc/>
     public override string Kind => "sgd update";
 
     /// <inheritdoc/>
-    public override IEnumerable<Tensor> Reads => Parameters.Concat(Gradients).Concat(Momenta).Concat(Some(GradientScale));
+    public override IEnumerable<Tensor> Reads => Parameters.Concat(Gradients).Concat(Momenta).Concat(Some(GradientScale, LossScale));
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Writes => Parameters.Concat(Momenta);
 
     /// <inheritdoc/>
-    public override void Validate() => TensorGroups.CheckSame(this, Parameters, Gradients, Momenta);
+    public override void Validate()
+    {
+        TensorGroups.CheckSame(this, Parameters, Gradients, Momenta);
+        Check(GradientScale, "gradient scale", Shape.Vector(1));
+        Check(LossScale, "loss scale", UpdateLossScale.State);
+    }
 }
 
-/// <summary>gradientScale[0] = min(1, MaximumNorm / sqrt(sum of squares of all gradients)); 1 when the norm is 0. The norm goes to norm[0].</summary>
-public sealed record ClipGradients(string Name, IReadOnlyList<Tensor> Gradients, Tensor GradientScale, Tensor Norm, float MaximumNorm) : Operation(Name)
+/// <summary>
+/// gradientScale[0] = min(1, MaximumNorm / sqrt(sum of squares of all gradients)); 1 when the norm is 0. The norm goes to norm[0].
+/// With <paramref name="Unscale"/>, one element, it is the norm of the gradients times that, and gradientScale[0] is multiplied by it.
+/// </summary>
+public sealed record ClipGradients(
+    string Name, IReadOnlyList<Tensor> Gradients, Tensor GradientScale, Tensor Norm, float MaximumNorm, Tensor? Unscale = null) : Operation(Name)
 {
     /// <inheritdoc/>
     public override string Kind => "clip gradients";
 
     /// <inheritdoc/>
-    public override IEnumerable<Tensor> Reads => Gradients;
+    public override IEnumerable<Tensor> Reads => Gradients.Concat(Some(Unscale));
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Writes => Some(GradientScale, Norm);
@@ -164,6 +176,47 @@ public sealed record ClipGradients(string Name, IReadOnlyList<Tensor> Gradients,
     {
         Check(GradientScale, "gradient scale", Shape.Vector(1));
         Check(Norm, "norm", Shape.Vector(1));
+        Check(Unscale, "unscale", Shape.Vector(1));
+    }
+}
+
+/// <summary>
+/// Dynamic loss scaling (Micikevicius et al. 2018, 1710.03740): keeps gradients in the range of half precision. Unscale[0] = 1 / LossScale[0], the scale that
+/// the gradients carry. When one of them is not finite, LossScale[2] becomes 1, so that <see cref="SgdUpdate"/> changes nothing, LossScale[3] counts one more,
+/// and the scale halves, down to 1. Otherwise LossScale[2] becomes 0, and after <paramref name="GrowthSteps"/> such steps in a row the scale doubles, up to
+/// <see cref="MostScale"/>; 0: it never does.
+/// </summary>
+/// <param name="Name">A name.</param>
+/// <param name="Gradients">All gradients, scaled.</param>
+/// <param name="LossScale">The state: scale, steps in a row without an overflow, whether this step overflowed, and steps that have.</param>
+/// <param name="Unscale">What the gradients are to be multiplied by.</param>
+/// <param name="GrowthSteps">Steps without an overflow after which the scale doubles.</param>
+public sealed record UpdateLossScale(string Name, IReadOnlyList<Tensor> Gradients, Tensor LossScale, Tensor Unscale, int GrowthSteps) : Operation(Name)
+{
+    /// <summary>The largest scale that growth reaches.</summary>
+    public const float MostScale = 1 << 24;
+
+    /// <summary>Shape of the state.</summary>
+    public static Shape State => Shape.Vector(4);
+
+    /// <inheritdoc/>
+    public override string Kind => "update loss scale";
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Reads => Gradients.Concat(Some(LossScale));
+
+    /// <inheritdoc/>
+    public override IEnumerable<Tensor> Writes => Some(LossScale, Unscale);
+
+    /// <inheritdoc/>
+    public override void Validate()
+    {
+        Check(LossScale, "loss scale", State);
+        Check(Unscale, "unscale", Shape.Vector(1));
+        if (GrowthSteps < 0)
+        {
+            throw new ArgumentException(FormattableString.Invariant($"{Kind} '{Name}': the scale grows after {GrowthSteps} steps; expected 0 or more."));
+        }
     }
 }
 

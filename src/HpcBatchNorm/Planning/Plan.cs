@@ -17,7 +17,8 @@ public sealed class Plan
 {
     internal Plan(
         Network network, NetworkShapes shapes, SessionOptions options, BackendTraits traits, IReadOnlyList<Operation> operations,
-        IReadOnlyList<StateTensor> state, IReadOnlyDictionary<string, int> fusions, int updateStart, Tensor pixels, Tensor? labels, Tensor? loss, Tensor probabilities)
+        IReadOnlyList<StateTensor> state, IReadOnlyDictionary<string, int> fusions, int updateStart, Tensor pixels, Tensor? labels, Tensor? loss, Tensor probabilities,
+        Tensor? lossScale)
     {
         Network = network;
         Shapes = shapes;
@@ -31,6 +32,7 @@ public sealed class Plan
         Labels = labels;
         Loss = loss;
         Probabilities = probabilities;
+        LossScale = lossScale;
         Lifetimes = FindLifetimes(operations);
     }
 
@@ -68,6 +70,9 @@ public sealed class Plan
 
     /// <summary>The main loss, one element; null at inference.</summary>
     public Tensor? Loss { get; }
+
+    /// <summary>State of the loss scale (<see cref="UpdateLossScale"/>), which training in fp16 has; null otherwise.</summary>
+    public Tensor? LossScale { get; }
 
     /// <summary>Class probabilities of the main head, N x classes.</summary>
     public Tensor Probabilities { get; }

@@ -237,8 +237,8 @@ internal abstract class PlanBuilder
         }
     }
 
-    protected Plan Finish(int updateStart, Tensor pixels, Tensor? labels, Tensor? loss, Tensor probabilities) =>
-        new(Network, Shapes, _options, Traits, Operations, State, _fusions, updateStart, pixels, labels, loss, probabilities);
+    protected Plan Finish(int updateStart, Tensor pixels, Tensor? labels, Tensor? loss, Tensor probabilities, Tensor? lossScale = null) =>
+        new(Network, Shapes, _options, Traits, Operations, State, _fusions, updateStart, pixels, labels, loss, probabilities, lossScale);
 
     private Tensor ConcatValue(Node concat)
     {

@@ -52,6 +52,12 @@ public sealed record TrainingOptions : SessionOptions
     /// <summary>Gradients are scaled down to this global norm when they exceed it; 0 means no clipping.</summary>
     public float ClipNorm { get; init; }
 
+    /// <summary>In fp16: what the loss's gradient is multiplied by at the start. It halves whenever a gradient overflows; that step updates nothing.</summary>
+    public float LossScale { get; init; } = 65536;
+
+    /// <summary>In fp16: steps in a row without an overflow after which the scale doubles; 0 for never.</summary>
+    public int LossScaleGrowth { get; init; } = 2000;
+
     /// <summary>
     /// Micro-batches of <see cref="SessionOptions.Batch"/> images whose mean gradient makes one update. Batch normalization sees one micro-batch at a time.
     /// </summary>

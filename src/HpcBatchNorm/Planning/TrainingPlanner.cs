@@ -12,6 +12,7 @@ namespace HpcBatchNorm.Planning;
 internal sealed partial class TrainingPlanner : PlanBuilder
 {
     private readonly TrainingOptions _options;
+    private readonly Tensor? _lossScale;
     private readonly Dictionary<Node, Action> _backward = [];
     private readonly List<(Tensor Parameter, Tensor Gradient, ParameterKind Kind, bool Frozen)> _learned = [];
     private readonly List<(Tensor Parameter, Tensor Copy)> _copies = [];
@@ -26,6 +27,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(options.Accumulate, 1);
         _options = options;
+        _lossScale = options.Precision == Precision.Fp16 ? new Tensor("loss_scale", UpdateLossScale.State, TensorRole.LossScale) : null;
         FindGradientNeeds();
         FindParallelConvolutions();
     }
@@ -73,7 +75,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             Operations.Insert(0, new ConvertParameters("weights", [.. _copies.Select(c => c.Parameter)], [.. _copies.Select(c => c.Copy)]));
         }
 
-        return Finish(updateStart, pixels!, _labels, _loss, _probabilities!);
+        return Finish(updateStart, pixels!, _labels, _loss, _probabilities!, _lossScale);
     }
 
     private void EmitForward(Node node)
@@ -270,7 +272,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
 
         Contribute(
             node.Inputs[0], TensorLayout.Plain,
-            diffLogits => new SoftmaxCrossEntropy(node.Name, logits, _labels, probabilities, loss, diffLogits, _options.LabelSmoothing, layer.Weight));
+            diffLogits => new SoftmaxCrossEntropy(node.Name, logits, _labels, probabilities, loss, diffLogits, _options.LabelSmoothing, layer.Weight, _lossScale));
     }
 
     private Tensor Learn(Node node, string name, TensorLayout layout, out Tensor gradient)
@@ -327,11 +329,19 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     private void EmitUpdate()
     {
         Tensor? gradientScale = null;
+        Tensor[] gradients = [.. _learned.Where(l => !l.Frozen).Select(l => l.Gradient)];
+        if (_lossScale is not null)
+        {
+            gradientScale = new Tensor("gradient_unscale", Shape.Vector(1), TensorRole.Result);
+            Emit(new UpdateLossScale("loss_scale", gradients, _lossScale, gradientScale, _options.LossScaleGrowth));
+        }
+
         if (_options.ClipNorm > 0)
         {
+            Tensor? unscale = gradientScale;
             gradientScale = new Tensor("gradient_scale", Shape.Vector(1), TensorRole.Result);
             var norm = new Tensor("gradient_norm", Shape.Vector(1), TensorRole.Result);
-            Emit(new ClipGradients("clip", [.. _learned.Where(l => !l.Frozen).Select(l => l.Gradient)], gradientScale, norm, _options.ClipNorm));
+            Emit(new ClipGradients("clip", gradients, gradientScale, norm, _options.ClipNorm, unscale));
         }
 
         StateTensor[] persistent = [.. State];
@@ -363,7 +373,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             float decay = kind == ParameterKind.Weights || _options.DecayScaleAndShift ? _options.WeightDecay : 0;
             Emit(new SgdUpdate(
                 kind == ParameterKind.Weights ? "sgd/weights" : "sgd/scale_shift_bias", [.. group.Select(g => g.Parameter)], [.. group.Select(g => g.Gradient)],
-                momenta, gradientScale, _options.Mu, _options.Nesterov, decay));
+                momenta, gradientScale, _options.Mu, _options.Nesterov, decay, _lossScale));
         }
 
         if (_options.AverageDecay > 0)

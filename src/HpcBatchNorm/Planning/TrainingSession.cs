@@ -8,6 +8,7 @@ namespace HpcBatchNorm.Planning;
 public sealed class TrainingSession : Session
 {
     private readonly float[] _loss = new float[1];
+    private readonly float[] _scaleState = new float[4];
     private readonly int _forwardOperations;
     private StepContext _last;
 
@@ -34,11 +35,39 @@ public sealed class TrainingSession : Session
     public IReadOnlyList<StateTensor> State => Plan.State;
 
     /// <summary>
+    /// Where loss scaling stands; null where the loss is not scaled (in all precisions but fp16), and then it cannot be set. Reading it waits for the device.
+    /// </summary>
+    public LossScale? LossScale
+    {
+        get
+        {
+            if (Plan.LossScale is null)
+            {
+                return null;
+            }
+
+            Read(Plan.LossScale, _scaleState);
+            return new LossScale(_scaleState[0], (int)_scaleState[1], (long)_scaleState[3]);
+        }
+
+        set
+        {
+            if (Plan.LossScale is null || value is not { } state)
+            {
+                throw new InvalidOperationException("The loss is scaled in fp16, and nowhere else.");
+            }
+
+            Write(Plan.LossScale, (ReadOnlySpan<float>)[state.Scale, state.GoodSteps, 0, state.SkippedSteps]);
+        }
+    }
+
+    /// <summary>
     /// Ends this session and returns another with other options and the same state, bit for bit. The options may differ in anything that leaves the
     /// persistent tensors as they are: not in <see cref="TrainingOptions.AverageDecay"/> between 0 and more.
     /// </summary>
     public TrainingSession Continue(TrainingOptions options)
     {
+        LossScale? scale = LossScale;
         float[][] values = [.. State.Select(s => new float[s.Tensor.Shape.Count])];
         for (int i = 0; i < values.Length; i++)
         {
@@ -51,6 +80,11 @@ public sealed class TrainingSession : Session
         for (int i = 0; i < values.Length; i++)
         {
             next.Write(next.State[i].Tensor, values[i]);
+        }
+
+        if (scale is not null && next.LossScale is not null)
+        {
+            next.LossScale = scale;
         }
 
         return next;
@@ -141,6 +175,11 @@ public sealed class TrainingSession : Session
             }
 
             Write(entry.Tensor, values);
+        }
+
+        if (Plan.LossScale is not null)
+        {
+            LossScale = new LossScale(Options.LossScale, 0, 0);
         }
     }
 }

@@ -60,6 +60,9 @@ public enum TensorRole
 
     /// <summary>Loss, probabilities, gradient scale: small results read by the caller or by other operations.</summary>
     Result,
+
+    /// <summary>What the loss's gradient is multiplied by, and how that came to be (loss scaling). Persistent; a checkpoint keeps it in its metadata.</summary>
+    LossScale,
 }
 
 /// <summary>

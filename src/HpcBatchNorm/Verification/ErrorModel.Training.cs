@@ -45,8 +45,9 @@ internal static partial class ErrorModel
         if (o.DiffLogits is not null)
         {
             Tolerance tolerance = Tolerances.Of(o.Kind, "diffLogits");
+            double factor = weight / images * (o.LossScale is null ? 1 : values.Inputs[o.LossScale][0]);
             bounds.Add(new OutputBound("diffLogits", o.DiffLogits, Map(p,
-                (v, i) => weight / images * probabilities.Bound[i] + tolerance.Bound(values.Kind, weight / images * (v + Target(i)), 0, 1))));
+                (v, i) => factor * probabilities.Bound[i] + tolerance.Bound(values.Kind, factor * (v + Target(i)), 0, 1))));
         }
 
         return bounds;
@@ -57,15 +58,27 @@ internal static partial class ErrorModel
         Tolerance ofMomentum = Tolerances.Of(o.Kind, "momentum"), ofParameter = Tolerances.Of(o.Kind, "parameter"), ofStep = Tolerances.Of(o.Kind, "parameter step");
         double gradientScale = o.GradientScale is null ? 1 : Math.Abs(values.Inputs[o.GradientScale][0]);
         double rate = values.Context.LearningRate;
-        for (int k = 0; k < o.Parameters.Count; k++)
+        if (o.LossScale is not null && values.Inputs[o.LossScale][2] != 0)
         {
-            double[] w = values.Inputs[o.Parameters[k]], g = values.Inputs[o.Gradients[k]], v = values.Inputs[o.Momenta[k]];
-            double Step(int i) => rate * (gradientScale * Math.Abs(g[i]) + Math.Abs(o.WeightDecay * w[i]));
-            double NewMomentum(int i) => Math.Abs(o.Mu * v[i]) + Step(i);
-            yield return new OutputBound("momentum", o.Momenta[k], Map(v, (_, i) => ofMomentum.Bound(values.Kind, NewMomentum(i), 0, 1)));
-            yield return new OutputBound("parameter", o.Parameters[k], Map(w,
-                (p, i) => ofParameter.Bound(values.Kind, Math.Abs(p), 0, 1)
-                    + ofStep.Bound(values.Kind, o.Nesterov ? Math.Abs(o.Mu) * NewMomentum(i) + Step(i) : NewMomentum(i), 0, 1)));
+            // Nothing changes, bit for bit.
+            return o.Parameters.Select(p => new OutputBound("parameter", p, new double[p.Shape.Count]))
+                .Concat(o.Momenta.Select(m => new OutputBound("momentum", m, new double[m.Shape.Count])));
+        }
+
+        return Updated();
+
+        IEnumerable<OutputBound> Updated()
+        {
+            for (int k = 0; k < o.Parameters.Count; k++)
+            {
+                double[] w = values.Inputs[o.Parameters[k]], g = values.Inputs[o.Gradients[k]], v = values.Inputs[o.Momenta[k]];
+                double Step(int i) => rate * (gradientScale * Math.Abs(g[i]) + Math.Abs(o.WeightDecay * w[i]));
+                double NewMomentum(int i) => Math.Abs(o.Mu * v[i]) + Step(i);
+                yield return new OutputBound("momentum", o.Momenta[k], Map(v, (_, i) => ofMomentum.Bound(values.Kind, NewMomentum(i), 0, 1)));
+                yield return new OutputBound("parameter", o.Parameters[k], Map(w,
+                    (p, i) => ofParameter.Bound(values.Kind, Math.Abs(p), 0, 1)
+                        + ofStep.Bound(values.Kind, o.Nesterov ? Math.Abs(o.Mu) * NewMomentum(i) + Step(i) : NewMomentum(i), 0, 1)));
+            }
         }
     }
 
@@ -92,6 +105,13 @@ internal static partial class ErrorModel
                 (g, i) => tolerance.Bound(values.Kind, (first ? 0 : Math.Abs(sum[i])) + Math.Abs(g) / o.Count, 0, 1)));
         }
     }
+
+    /// <summary>Powers of two and counts: exact, but for the reciprocal of a scale that is none.</summary>
+    private static IEnumerable<OutputBound> Scaled(UpdateLossScale o, OperationValues values) =>
+    [
+        new OutputBound("lossScale", o.LossScale, new double[o.LossScale.Shape.Count]),
+        new OutputBound("unscale", o.Unscale, [Tolerances.Of(o.Kind, "unscale").Bound(values.Kind, values.Expected[o.Unscale][0], 0, 1)]),
+    ];
 
     private static IEnumerable<OutputBound> Average(UpdateAverage o, OperationValues values)
     {

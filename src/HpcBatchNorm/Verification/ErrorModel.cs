@@ -111,6 +111,7 @@ internal static partial class ErrorModel
             Softmax o => [Probabilities(o, o.Src, o.Dst, values)],
             SgdUpdate o => Sgd(o, values),
             ClipGradients o => Clip(o, values),
+            UpdateLossScale o => Scaled(o, values),
             AccumulateGradients o => Accumulated(o, values),
             UpdateAverage o => Average(o, values),
             ConvertParameters o => o.Copies.Select(c => Selected(o, "copy", "copy", c)),

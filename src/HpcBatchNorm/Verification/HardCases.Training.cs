@@ -106,6 +106,52 @@ public static partial class HardCases
         }
     }
 
+    /// <summary>Scaled losses: every way that the scale can go, and what the update makes of it.</summary>
+    private static IEnumerable<VerificationCase> LossScaling(Precision precision)
+    {
+        CaseBuilder loss = Case(precision, "softmax-cross-entropy/loss-scale", InputKind.Random);
+        Shape logits = Shape.Matrix(6, 33);
+        loss.Add(new SoftmaxCrossEntropy(
+            "loss", loss.Input("logits", logits, Fills.Uniform(-3, 3), layout: TensorLayout.Plain, type: DataType.Float32),
+            loss.Input("labels", Shape.Matrix(6, 1), Fills.Integers(0, 32), TensorRole.Label, TensorLayout.Plain, DataType.Int32),
+            loss.Output("probabilities", logits, TensorRole.Result, TensorLayout.Plain), loss.Output("loss", One, TensorRole.Result, TensorLayout.Plain),
+            loss.Output("diffLogits", logits, TensorRole.Gradient, TensorLayout.Plain), 0.1f, 0.3f, LossScale(loss, 4096, 7, 0)));
+        yield return loss.Build();
+
+        foreach ((string name, double scale, double good, double odd, int growth) in new[]
+        {
+            ("good", 1024.0, 5.0, 1.0, 2000), ("growth", 1024, 9, 1, 10), ("largest", UpdateLossScale.MostScale, 9, 1, 10), ("never-grows", 8, 99, 1, 0),
+            ("infinity", 1024, 9, double.PositiveInfinity, 10), ("not-a-number", 1024, 9, double.NaN, 10), ("smallest", 1, 0, double.NegativeInfinity, 10),
+            ("odd-scale", 1000, 0, 1, 10),
+        })
+        {
+            CaseBuilder builder = Case(precision, $"update-loss-scale/{name}", InputKind.Random);
+            TensorFill last = (_, _, values) => (values[0], values[^1]) = (1, odd);
+            builder.Add(new UpdateLossScale("loss_scale",
+            [
+                builder.Input("gradient0", new(32, 33, 3, 3), role: TensorRole.ParameterGradient, layout: TensorLayout.Plain),
+                builder.Input("gradient1", Shape.Vector(17), last, TensorRole.ParameterGradient, TensorLayout.Plain),
+            ], LossScale(builder, scale, good, 0), builder.Output("unscale", One, TensorRole.Result, TensorLayout.Plain), growth));
+            yield return builder.Build();
+        }
+
+        foreach ((string name, double overflow) in new[] { ("scaled", 0.0), ("overflow", 1.0) })
+        {
+            CaseBuilder builder = Case(precision, $"sgd/loss-{name}", InputKind.Random);
+            Tensor parameter = builder.Input("parameter", new(16, 17, 3, 3), role: TensorRole.Parameter, layout: TensorLayout.Plain);
+            Tensor gradient = builder.Input("gradient", new(16, 17, 3, 3), Fills.Uniform(-1024, 1024), TensorRole.ParameterGradient, TensorLayout.Plain);
+            Tensor momentum = builder.Input("momentum", new(16, 17, 3, 3), role: TensorRole.Momentum, layout: TensorLayout.Plain);
+            Tensor unscale = builder.Input("unscale", One, Fills.Constant(1.0 / 1024), TensorRole.Result, TensorLayout.Plain);
+            Tensor scale = builder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain);
+            builder.Add(new ClipGradients("clip", [gradient], scale, builder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), 1f, unscale));
+            builder.Add(new SgdUpdate("sgd", [parameter], [gradient], [momentum], scale, 0.9f, false, 1e-2f, LossScale(builder, 1024, 3, overflow)));
+            yield return builder.Build(context: new StepContext(3, 0.045f));
+        }
+    }
+
+    private static Tensor LossScale(CaseBuilder builder, double scale, double good, double overflow) => builder.Input(
+        "lossScale", UpdateLossScale.State, (_, _, values) => (values[0], values[1], values[2], values[3]) = (scale, good, overflow, 2), TensorRole.LossScale, TensorLayout.Plain);
+
     /// <summary>The optimizer, accumulation, clipping and averaging on weights in the layout a convolution chose: padding must not leak into norm or update.</summary>
     private static VerificationCase ConvolutionStep(Precision precision)
     {

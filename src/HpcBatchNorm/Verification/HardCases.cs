@@ -24,6 +24,7 @@ public static partial class HardCases
         .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision), .. LocalResponses(precision),
         .. Dropouts(precision), .. InnerProducts(precision), .. Copies(precision, traits), .. Sums(precision, traits), .. Inputs(precision), .. Losses(precision),
         .. precision.ActivationType().IsNarrow() ? Conversions(precision) : Optimizers(precision),
+        .. traits.LossScaling ? LossScaling(precision) : [],
     ];
 
     private static CaseBuilder Case(Precision precision, string name, InputKind kind) => new($"{name}/{(kind == InputKind.Exact ? "exact" : "random")}", kind, precision);

@@ -24,6 +24,12 @@ public static class NetworkVerifier
             inputs[plan.Labels] = Fills.Integers(0, plan.Probabilities.Shape.C - 1);
         }
 
+        if (plan.LossScale is not null)
+        {
+            float scale = ((TrainingOptions)plan.Options).LossScale;
+            inputs[plan.LossScale] = (_, _, values) => (values[0], values[1], values[2], values[3]) = (scale, 0, 0, 0);
+        }
+
         foreach (IGrouping<Tensor, StateTensor> entries in plan.State.GroupBy(s => s.Tensor.Root))
         {
             inputs[entries.Key] = entries.Key.Role == TensorRole.Momentum ? Fills.Uniform(-1e-3, 1e-3) : (_, _, values) =>
@@ -113,6 +119,11 @@ public static class NetworkVerifier
                 double[] values = step.InputValues(tensor);
                 session.Write(tensor, (ReadOnlySpan<double>)values);
                 alone.Write(tensor, (ReadOnlySpan<double>)values);
+            }
+
+            if (plan.LossScale is not null)
+            {
+                alone.Write(plan.LossScale, (ReadOnlySpan<double>)step.InputValues(plan.LossScale));
             }
 
             session.Step(pixels, labels, step.Context);

@@ -192,8 +192,12 @@ public static class Tolerances
         ("sgd update", "parameter") => new(2, 0, 2),
 
         // sqrt halves the relative error of the sum of squares; scale = maximum/norm adds the quotient.
+        // A factor for the gradients adds a product to each.
         ("clip gradients", "norm") => new(3, 1, 3),
         ("clip gradients", "gradientScale") => new(4, 1, 4),
+
+        // One division.
+        ("update loss scale", "unscale") => new(1, 0, 1),
 
         // rounded = |sum| + |gradient|/count: 1/count, the product, the sum.
         ("accumulate gradients", "sum") => new(3, 0, 3),

@@ -14,7 +14,7 @@ namespace HpcBatchNorm.Backends.Cudnn;
 /// </summary>
 internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler, string? cacheFolder) : IDisposable
 {
-    private static readonly string[] Files = ["prelude.cuh", "batch_norm.cu", "elementwise.cu", "pooling.cu", "convolution.cu", "training.cu"];
+    private static readonly string[] Files = ["prelude.cuh", "batch_norm.cu", "elementwise.cu", "pooling.cu", "convolution.cu", "training.cu", "probe.cu"];
 
     private readonly Dictionary<DataType, nint> _modules = [];
     private readonly Dictionary<(DataType, string), nint> _functions = [];

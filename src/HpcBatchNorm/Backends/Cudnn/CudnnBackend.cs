@@ -78,7 +78,8 @@ internal sealed partial class CudnnBackend : Backend
             $"cuDNN {_cudnn!.Version}, {_device.Name}, compute capability {_device.Major}.{_device.Minor}, driver for CUDA {CudaLibraries.CudaVersionText(_device.DriverVersion)}");
 
     /// <inheritdoc/>
-    public override BackendTraits Traits => new(ChannelBlock: 8, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native);
+    public override BackendTraits Traits => new(
+        ChannelBlock: 8, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, LossScaling: true);
 
     /// <summary>The device; null when planning only.</summary>
     internal CudaDevice? Device => _device;

@@ -6,84 +6,178 @@ namespace HpcBatchNorm.Backends.Cudnn;
 
 /// <content>
 /// Batch normalization: our own kernels (a reducing and an applying launch in each direction), or cuDNN's where it fits
-/// (<see cref="BatchNormAlgorithm.Library"/>: batch statistics, no residual, dense tensors).
+/// (<see cref="BatchNormAlgorithm.Library"/>: batch statistics, no residual, dense tensors). Ghost batches are the same launches once per group of images;
+/// batch renormalization is the same launches on corrected scale and shift.
 /// </content>
 internal sealed partial class CudnnBackend
 {
     /// <inheritdoc/>
     protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers)
     {
-        CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst), scale = Buffer(buffers, operation.Scale);
-        CudnnBuffer shift = Buffer(buffers, operation.Shift);
+        CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst);
         CudnnBuffer? residual = Optional(buffers, operation.Residual);
         CheckTypes(operation, src, dst);
         bool batch = operation.Statistics == BatchNormStatistics.Batch;
-        if (_options.BatchNormAlgorithm == BatchNormAlgorithm.Library && batch && residual is null && src.IsDense && dst.IsDense)
+        BatchNormSpec spec = operation.Spec;
+        if (_options.BatchNormAlgorithm == BatchNormAlgorithm.Library && batch && residual is null && spec.Groups == 1 && operation.R is null && src.IsDense && dst.IsDense)
         {
             return LibraryForward(operation, buffers, src, dst);
         }
 
         string name = CudnnKernel.Describe(operation);
-        BatchNormSpec spec = operation.Spec;
+        DataType type = src.Tensor.DataType;
+        CudnnBuffer scale = Buffer(buffers, operation.Scale), shift = Buffer(buffers, operation.Shift);
         CudnnBuffer mean = Buffer(buffers, (batch ? operation.Mean : operation.RunningMean)!), variance = Buffer(buffers, (batch ? operation.Variance : operation.RunningVariance)!);
+        CudnnBuffer? runningMean = batch ? Optional(buffers, operation.RunningMean) : null, runningVariance = batch ? Optional(buffers, operation.RunningVariance) : null;
+        CudnnBuffer? r = Optional(buffers, operation.R), d = Optional(buffers, operation.D);
         (int positions, int rows) = Population(spec);
+        int count = (int)spec.Parameters.Count;
         bool wide = IsWide(src, dst, residual);
-        int width = Width(src.Tensor.DataType, wide);
+        int width = Width(type, wide);
+        LaunchShape reduce = Columns(src.Columns, rows, width, positions, blocksPerMultiprocessor: 4, sharedFloatsPerThread: 2 * width);
+        LaunchShape apply = Columns(src.Columns, rows, width, positions, 8, 0);
+        ScratchLayout scratch = new();
+        long partials = batch ? scratch.Floats((long)reduce.GridZ * reduce.GridY * 2 * src.Columns) : 0;
+        long? corrected = r is null ? null : scratch.Floats(2 * count);
         List<CudnnStep> steps = [];
-        long scratch = 0, elements = spec.Src.Count;
-        if (batch)
+        for (int group = 0; group < spec.Groups; group++)
         {
-            LaunchShape reduce = Columns(src.Columns, rows, width, positions, blocksPerMultiprocessor: 4, sharedFloatsPerThread: 2 * width);
-            scratch = (long)reduce.GridZ * reduce.GridY * 2 * src.Columns * sizeof(float);
-            steps.Add(Launch(Form("batch_norm_statistics", wide), src.Tensor.DataType, reduce, name)
-                .Matrix(src).Number(src.Columns).Number(positions).Number(rows).Scratch().Number(_counters).Address(mean).Address(variance)
-                .Address(Optional(buffers, operation.RunningMean)).Address(Optional(buffers, operation.RunningVariance))
-                .Number(operation.AveragingFactor).Number((float)spec.UnbiasedFactor));
+            long row = group * ((long)positions * rows), statistic = (long)group * count;
+            if (batch)
+            {
+                // Batch renormalization reads the running statistics as they were, and updates them itself.
+                bool update = operation.Renormalization is null;
+                steps.Add(Launch(Form("batch_norm_statistics", wide), type, reduce, name)
+                    .Matrix(src, row).Number(src.Columns).Number(positions).Number(rows).Scratch(partials).Number(_counters)
+                    .Address(mean, statistic).Address(variance, statistic).Address(update ? runningMean : null).Address(update ? runningVariance : null)
+                    .Number(operation.AveragingFactor).Number((float)spec.UnbiasedFactor));
+            }
+
+            if (operation.Renormalization is { } limits)
+            {
+                steps.Add(Launch("batch_renormalize", type, PerStatistic(count), name)
+                    .Address(mean, statistic).Address(variance, statistic).Address(runningMean).Address(runningVariance).Address(r, statistic).Address(d, statistic)
+                    .Number(count).Number(spec.Epsilon).Number(operation.AveragingFactor).Number((float)spec.UnbiasedFactor).Number(_stepState)
+                    .Number(limits.MaximumR).Number(limits.MaximumD).Number(limits.Start).Number(limits.EndR).Number(limits.EndD));
+            }
+
+            AddCorrection(steps, corrected, scale, shift, r, d, statistic, count, type, name);
+            steps.Add(Parameters(
+                Launch(Form("batch_norm_apply", wide), type, apply, name)
+                    .Matrix(src, row).Matrix(residual, row).Matrix(dst, row).Number(src.Columns).Number(positions).Number(rows)
+                    .Address(mean, statistic).Address(variance, statistic), corrected, scale, shift, count)
+                .Number(spec.Epsilon).Flag(spec.Relu));
         }
 
-        steps.Add(Launch(Form("batch_norm_apply", wide), src.Tensor.DataType, Columns(src.Columns, rows, width, positions, 8, 0), name)
-            .Matrix(src).Matrix(residual).Matrix(dst).Number(src.Columns).Number(positions).Number(rows)
-            .Address(mean).Address(variance).Address(scale).Address(shift).Number(spec.Epsilon).Flag(spec.Relu));
         long passes = (batch ? 3 : 2) + (residual is null ? 0 : 1);
-        return new CudnnKernel(this, operation, "native", scratch, passes * elements * src.ElementBytes, [.. steps]);
+        return new CudnnKernel(this, operation, Variant(spec, r), scratch.Bytes, passes * spec.Src.Count * src.ElementBytes, [.. steps]);
     }
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers)
     {
         CudnnBuffer src = Buffer(buffers, operation.Src), diffDst = Buffer(buffers, operation.DiffDst), diffSrc = Buffer(buffers, operation.DiffSrc);
-        CudnnBuffer? dst = operation.Spec.Relu ? Optional(buffers, operation.Dst) : null, diffResidual = Optional(buffers, operation.DiffResidual);
+        BatchNormSpec spec = operation.Spec;
+        CudnnBuffer? dst = spec.Relu ? Optional(buffers, operation.Dst) : null, diffResidual = Optional(buffers, operation.DiffResidual);
         CheckTypes(operation, src, diffDst, diffSrc);
         bool batch = operation.Statistics == BatchNormStatistics.Batch;
-        if (_options.BatchNormAlgorithm == BatchNormAlgorithm.Library && batch && diffResidual is null && src.IsDense && diffDst.IsDense && diffSrc.IsDense)
+        if (_options.BatchNormAlgorithm == BatchNormAlgorithm.Library && batch && diffResidual is null && spec.Groups == 1 && operation.R is null
+            && src.IsDense && diffDst.IsDense && diffSrc.IsDense)
         {
             return LibraryBackward(operation, buffers, src, diffDst, diffSrc);
         }
 
         string name = CudnnKernel.Describe(operation);
-        BatchNormSpec spec = operation.Spec;
-        (int positions, int rows) = Population(spec);
-        bool wide = IsWide(src, dst, diffDst, diffSrc, diffResidual);
-        int width = Width(src.Tensor.DataType, wide);
-        LaunchShape reduce = Columns(src.Columns, rows, width, positions, blocksPerMultiprocessor: 4, sharedFloatsPerThread: 2 * width);
-        long scratch = (long)reduce.GridZ * reduce.GridY * 2 * src.Columns * sizeof(float);
+        DataType type = src.Tensor.DataType;
         CudnnBuffer mean = Buffer(buffers, operation.Mean), variance = Buffer(buffers, operation.Variance);
         CudnnBuffer scale = Buffer(buffers, operation.Scale), shift = Buffer(buffers, operation.Shift);
         CudnnBuffer diffScale = Buffer(buffers, operation.DiffScale), diffShift = Buffer(buffers, operation.DiffShift);
-        CudnnLaunch sums = Launch(Form("batch_norm_gradient_sums", wide), src.Tensor.DataType, reduce, name)
-            .Matrix(src).Matrix(dst).Matrix(diffDst).Number(src.Columns).Number(positions).Number(rows)
-            .Address(mean).Address(variance).Address(scale).Address(shift).Number(spec.Epsilon).Flag(spec.Relu)
-            .Scratch().Number(_counters).Address(diffScale).Address(diffShift);
-        CudnnLaunch apply = Launch(Form("batch_norm_gradient", wide), src.Tensor.DataType, Columns(src.Columns, rows, width, positions, 8, 0), name)
-            .Matrix(src).Matrix(dst).Matrix(diffDst).Matrix(diffSrc).Matrix(diffResidual).Number(src.Columns).Number(positions).Number(rows)
-            .Address(mean).Address(variance).Address(scale).Address(shift).Number(spec.Epsilon).Flag(spec.Relu).Flag(batch).Address(diffScale).Address(diffShift);
+        CudnnBuffer? r = Optional(buffers, operation.R), d = Optional(buffers, operation.D);
+        (int positions, int rows) = Population(spec);
+        int count = (int)spec.Parameters.Count;
+        bool wide = IsWide(src, dst, diffDst, diffSrc, diffResidual), parted = spec.Groups > 1 || r is not null;
+        int width = Width(type, wide);
+        LaunchShape reduce = Columns(src.Columns, rows, width, positions, blocksPerMultiprocessor: 4, sharedFloatsPerThread: 2 * width);
+        LaunchShape apply = Columns(src.Columns, rows, width, positions, 8, 0);
+        ScratchLayout scratch = new();
+        long partials = scratch.Floats((long)reduce.GridZ * reduce.GridY * 2 * src.Columns);
+        long? corrected = r is null ? null : scratch.Floats(2 * count);
+        long parts = parted ? scratch.Floats(2L * spec.Groups * count) : 0;
+        List<CudnnStep> steps = [];
+        for (int group = 0; group < spec.Groups; group++)
+        {
+            // Where the gradients of this group's scale and shift go: to those of all, or to parts of them.
+            CudnnLaunch Gradients(CudnnLaunch launch) => parted
+                ? launch.Scratch(parts + 2L * group * count * sizeof(float)).Scratch(parts + (2L * group + 1) * count * sizeof(float))
+                : launch.Address(diffScale).Address(diffShift);
+
+            long row = group * ((long)positions * rows), statistic = (long)group * count;
+            AddCorrection(steps, corrected, scale, shift, r, d, statistic, count, type, name);
+            steps.Add(Gradients(Parameters(
+                Launch(Form("batch_norm_gradient_sums", wide), type, reduce, name)
+                    .Matrix(src, row).Matrix(dst, row).Matrix(diffDst, row).Number(src.Columns).Number(positions).Number(rows)
+                    .Address(mean, statistic).Address(variance, statistic), corrected, scale, shift, count)
+                .Number(spec.Epsilon).Flag(spec.Relu).Scratch(partials).Number(_counters)));
+            steps.Add(Gradients(Parameters(
+                Launch(Form("batch_norm_gradient", wide), type, apply, name)
+                    .Matrix(src, row).Matrix(dst, row).Matrix(diffDst, row).Matrix(diffSrc, row).Matrix(diffResidual, row)
+                    .Number(src.Columns).Number(positions).Number(rows).Address(mean, statistic).Address(variance, statistic), corrected, scale, shift, count)
+                .Number(spec.Epsilon).Flag(spec.Relu).Flag(batch)));
+        }
+
+        if (parted)
+        {
+            steps.Add(Launch("batch_norm_combine", type, PerStatistic(count), name)
+                .Scratch(parts).Address(r).Address(d).Number(spec.Groups).Number(count).Address(diffScale).Address(diffShift));
+        }
+
         long passes = 5 + (dst is null ? 0 : 2) + (diffResidual is null ? 0 : 1);
-        return new CudnnKernel(this, operation, "native", scratch, passes * spec.Src.Count * src.ElementBytes, sums, apply);
+        return new CudnnKernel(this, operation, Variant(spec, r), scratch.Bytes, passes * spec.Src.Count * src.ElementBytes, [.. steps]);
     }
 
-    /// <summary>Statistics per channel: one position, all (n, h, w) as rows. Per activation: each position by itself, the images as rows.</summary>
-    private static (int Positions, int Rows) Population(in BatchNormSpec spec) =>
-        spec.PerActivation ? (spec.Src.Area, spec.Src.N) : (1, spec.Src.N * spec.Src.Area);
+    private static string Variant(in BatchNormSpec spec, CudnnBuffer? r) =>
+        "native" + (spec.Groups > 1 ? FormattableString.Invariant($", {spec.Groups} groups of {spec.GhostBatch}") : "") + (r is null ? "" : ", renormalized");
+
+    /// <summary>
+    /// What one statistic belongs to, in each group of images. Per channel: one position, all (n, h, w) as rows. Per activation: each position by itself,
+    /// the images as rows.
+    /// </summary>
+    private static (int Positions, int Rows) Population(in BatchNormSpec spec)
+    {
+        int images = spec.Src.N / spec.Groups;
+        return spec.PerActivation ? (spec.Src.Area, images) : (1, images * spec.Src.Area);
+    }
+
+    private static LaunchShape PerStatistic(int count) => new((count + 255) / 256, 1, 1, 256, 1, 0);
+
+    /// <summary>With r and d: the launch that writes the corrected scale and shift to scratch memory.</summary>
+    private void AddCorrection(
+        List<CudnnStep> steps, long? corrected, CudnnBuffer scale, CudnnBuffer shift, CudnnBuffer? r, CudnnBuffer? d, long statistic, int count, DataType type, string name)
+    {
+        if (corrected is long at)
+        {
+            steps.Add(Launch("batch_norm_correct", type, PerStatistic(count), name)
+                .Address(scale).Address(shift).Address(r, statistic).Address(d, statistic).Scratch(at).Scratch(at + count * sizeof(float)).Number(count));
+        }
+    }
+
+    /// <summary>Scale and shift, or the corrected ones in scratch memory.</summary>
+    private static CudnnLaunch Parameters(CudnnLaunch launch, long? corrected, CudnnBuffer scale, CudnnBuffer shift, int count) => corrected is long at
+        ? launch.Scratch(at).Scratch(at + count * sizeof(float))
+        : launch.Address(scale).Address(shift);
+
+    /// <summary>Gives out scratch memory, each piece at a multiple of 256 bytes.</summary>
+    private sealed class ScratchLayout
+    {
+        public long Bytes { get; private set; }
+
+        public long Floats(long count)
+        {
+            long at = Bytes;
+            Bytes += (count * sizeof(float) + 255) & ~255L;
+            return at;
+        }
+    }
 
     private CudnnKernel LibraryForward(BatchNormForward operation, BufferMap buffers, CudnnBuffer src, CudnnBuffer dst)
     {
@@ -100,7 +194,7 @@ internal sealed partial class CudnnBackend
                 scratch => library!.ForwardTraining(
                     src.Address, dst.Address, scale.Address, shift.Address, operation.AveragingFactor, runningMean?.Address ?? 0, runningVariance?.Address ?? 0,
                     mean.Address, scratch), library),
-            Launch("variance_from_inverse", src.Tensor.DataType, new LaunchShape((statistics + 255) / 256, 1, 1, 256, 1, 0), name)
+            Launch("variance_from_inverse", src.Tensor.DataType, PerStatistic(statistics), name)
                 .Scratch().Address(variance).Number(statistics).Number(spec.Epsilon),
         ];
         if (spec.Relu)
@@ -125,7 +219,7 @@ internal sealed partial class CudnnBackend
         long masked = (statistics * sizeof(float) + 255) & ~255L;
         List<CudnnStep> steps =
         [
-            Launch("inverse_from_variance", type, new LaunchShape((statistics + 255) / 256, 1, 1, 256, 1, 0), name)
+            Launch("inverse_from_variance", type, PerStatistic(statistics), name)
                 .Address(variance).Scratch().Number(statistics).Number(spec.Epsilon),
         ];
         if (spec.Relu)

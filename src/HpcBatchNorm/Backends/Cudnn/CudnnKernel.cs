@@ -93,26 +93,27 @@ internal sealed class CudnnKernel : Kernel
 internal sealed class CudnnLaunch(CudaDevice? device, nint function, LaunchShape shape, string operation) : CudnnStep
 {
     private readonly List<Action<CudaLaunch, int>> _constants = [];
-    private readonly List<(int Index, CudnnBuffer Buffer)> _buffers = [];
+    private readonly List<(int Index, CudnnBuffer Buffer, long Offset)> _buffers = [];
     private readonly List<(int Index, long Offset)> _scratch = [];
     private readonly List<(int Index, PieceTable Table)> _tables = [];
     private readonly List<IDisposable> _owned = [];
     private CudaLaunch? _launch;
 
-    /// <summary>The address of a tensor, 0 for null.</summary>
-    public CudnnLaunch Address(CudnnBuffer? buffer)
+    /// <summary>The address of a tensor, or <paramref name="offset"/> elements into it; 0 for null.</summary>
+    public CudnnLaunch Address(CudnnBuffer? buffer, long offset = 0)
     {
         if (buffer is null)
         {
             return Number((nint)0);
         }
 
-        _buffers.Add((_constants.Count, buffer));
+        _buffers.Add((_constants.Count, buffer, offset * buffer.ElementBytes));
         return Later();
     }
 
-    /// <summary>The address of an activation and the distance of its rows; 0 for null.</summary>
-    public CudnnLaunch Matrix(CudnnBuffer? buffer) => Address(buffer).Number((uint)(buffer?.RowStride ?? 0));
+    /// <summary>The address of an activation, from row <paramref name="firstRow"/> on, and the distance of its rows; 0 for null.</summary>
+    public CudnnLaunch Matrix(CudnnBuffer? buffer, long firstRow = 0) =>
+        Address(buffer, firstRow * (buffer?.RowStride ?? 0)).Number((uint)(buffer?.RowStride ?? 0));
 
     /// <summary>An address within the kernel's scratch memory.</summary>
     public CudnnLaunch Scratch(long offset = 0)
@@ -131,6 +132,8 @@ internal sealed class CudnnLaunch(CudaDevice? device, nint function, LaunchShape
     public CudnnLaunch Number(int value) => Constant((l, i) => l.Set(i, value));
 
     public CudnnLaunch Number(uint value) => Constant((l, i) => l.Set(i, value));
+
+    public CudnnLaunch Number(long value) => Constant((l, i) => l.Set(i, (ulong)value));
 
     public CudnnLaunch Number(float value) => Constant((l, i) => l.Set(i, value));
 
@@ -164,9 +167,9 @@ internal sealed class CudnnLaunch(CudaDevice? device, nint function, LaunchShape
     public override void Enqueue(nint scratch)
     {
         CudaLaunch launch = _launch ??= Build();
-        foreach ((int index, CudnnBuffer buffer) in _buffers)
+        foreach ((int index, CudnnBuffer buffer, long offset) in _buffers)
         {
-            launch.Set(index, buffer.Address);
+            launch.Set(index, buffer.Address + (nint)offset);
         }
 
         foreach ((int index, long offset) in _scratch)

@@ -18,7 +18,7 @@ internal sealed partial class CudnnBackend
         CudnnLaunch launch = Launch("softmax_cross_entropy", type, PerRow(images), CudnnKernel.Describe(operation))
             .Address(logits).Address(Buffer(buffers, operation.Labels)).Address(Buffer(buffers, operation.Probabilities)).Scratch()
             .Address(Buffer(buffers, operation.Loss)).Address(diffLogits).Number(images).Number(classes).Number(operation.LabelSmoothing)
-            .Number(operation.Weight).Number(_counters);
+            .Number(operation.Weight).Address(Optional(buffers, operation.LossScale)).Number(_counters);
         return new CudnnKernel(this, operation, "native", images * sizeof(float), 3 * operation.Logits.Shape.Count * sizeof(float), launch);
     }
 
@@ -35,7 +35,8 @@ internal sealed partial class CudnnBackend
     {
         PieceTable table = new(_device, buffers, operation.Parameters, operation.Gradients, operation.Momenta);
         CudnnLaunch launch = Launch("sgd", buffers.Precision.ActivationType(), PerPiece(table), CudnnKernel.Describe(operation))
-            .Table(table).Number(_stepState).Address(Optional(buffers, operation.GradientScale)).Number(operation.Mu).Flag(operation.Nesterov).Number(operation.WeightDecay);
+            .Table(table).Number(_stepState).Address(Optional(buffers, operation.GradientScale)).Address(Optional(buffers, operation.LossScale))
+            .Number(operation.Mu).Flag(operation.Nesterov).Number(operation.WeightDecay);
         return Native(operation, 5 * table.Elements * sizeof(float), launch.Owns(table));
     }
 
@@ -45,7 +46,19 @@ internal sealed partial class CudnnBackend
         PieceTable table = new(_device, buffers, operation.Gradients, null, null);
         LaunchShape shape = PerPiece(table) with { SharedBytes = 256 * sizeof(float) };
         CudnnLaunch launch = Launch("clip", buffers.Precision.ActivationType(), shape, CudnnKernel.Describe(operation))
-            .Table(table).Scratch().Number(_counters).Address(Buffer(buffers, operation.GradientScale)).Address(Buffer(buffers, operation.Norm)).Number(operation.MaximumNorm);
+            .Table(table).Scratch().Number(_counters).Address(Buffer(buffers, operation.GradientScale)).Address(Buffer(buffers, operation.Norm)).Number(operation.MaximumNorm)
+            .Address(Optional(buffers, operation.Unscale));
+        return new CudnnKernel(this, operation, "native", table.Pieces * sizeof(float), table.Elements * sizeof(float), launch.Owns(table));
+    }
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(UpdateLossScale operation, BufferMap buffers)
+    {
+        PieceTable table = new(_device, buffers, operation.Gradients, null, null);
+        LaunchShape shape = PerPiece(table) with { SharedBytes = 256 * sizeof(float) };
+        CudnnLaunch launch = Launch("update_loss_scale", buffers.Precision.ActivationType(), shape, CudnnKernel.Describe(operation))
+            .Table(table).Scratch().Number(_counters).Address(Buffer(buffers, operation.LossScale)).Address(Buffer(buffers, operation.Unscale))
+            .Number((float)operation.GrowthSteps).Number(UpdateLossScale.MostScale);
         return new CudnnKernel(this, operation, "native", table.Pieces * sizeof(float), table.Elements * sizeof(float), launch.Owns(table));
     }
 

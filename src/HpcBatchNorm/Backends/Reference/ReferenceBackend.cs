@@ -35,7 +35,7 @@ public sealed partial class ReferenceBackend : Backend
     public override string Description => $"pure C# in double precision, {_parallel.MaxDegreeOfParallelism} threads";
 
     /// <inheritdoc/>
-    public override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true, BatchNormVariants: true);
+    public override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true, BatchNormVariants: true, LossScaling: true);
 
     /// <summary>All: 16-bit tensors are rounded, and what <see cref="Precision.Tf32"/> may round is computed exactly.</summary>
     public override bool Supports(Precision precision, out string reason)
@@ -146,6 +146,10 @@ public sealed partial class ReferenceBackend : Backend
     /// <inheritdoc/>
     protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers) =>
         new ReferenceUpdateAverage(operation, buffers, _parallel);
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(UpdateLossScale operation, BufferMap buffers) =>
+        new ReferenceUpdateLossScale(operation, buffers, _parallel);
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers) =>

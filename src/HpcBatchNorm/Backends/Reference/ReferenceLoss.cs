@@ -52,11 +52,12 @@ internal sealed class ReferenceSoftmaxCrossEntropy(SoftmaxCrossEntropy operation
     private readonly ReferenceBuffer _probabilities = Buffer(buffers, operation.Probabilities);
     private readonly ReferenceBuffer _loss = Buffer(buffers, operation.Loss);
     private readonly ReferenceBuffer? _diffLogits = Optional(buffers, operation.DiffLogits);
+    private readonly ReferenceBuffer? _lossScale = Optional(buffers, operation.LossScale);
 
     protected override void Run(in StepContext context)
     {
         int images = operation.Logits.Shape.N, classes = operation.Logits.Shape.C;
-        double smoothing = operation.LabelSmoothing, weight = operation.Weight;
+        double smoothing = operation.LabelSmoothing, weight = operation.Weight, lossScale = _lossScale is null ? 1 : _lossScale.Vector[0];
         double total = 0;
         for (int n = 0; n < images; n++)
         {
@@ -74,7 +75,7 @@ internal sealed class ReferenceSoftmaxCrossEntropy(SoftmaxCrossEntropy operation
 
                 if (_diffLogits is not null)
                 {
-                    diffLogits[k] = weight * (probabilities[k] - target) / images;
+                    diffLogits[k] = lossScale * weight * (probabilities[k] - target) / images;
                 }
             }
         }

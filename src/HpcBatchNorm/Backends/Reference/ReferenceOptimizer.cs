@@ -8,9 +8,15 @@ internal sealed class ReferenceSgdUpdate(SgdUpdate operation, BufferMap buffers,
     private readonly ReferenceBuffer[] _gradients = Buffers(buffers, operation.Gradients);
     private readonly ReferenceBuffer[] _momenta = Buffers(buffers, operation.Momenta);
     private readonly ReferenceBuffer? _gradientScale = Optional(buffers, operation.GradientScale);
+    private readonly ReferenceBuffer? _lossScale = Optional(buffers, operation.LossScale);
 
     protected override void Run(in StepContext context)
     {
+        if (_lossScale is not null && _lossScale.Vector[2] != 0)
+        {
+            return;
+        }
+
         double gradientScale = _gradientScale is null ? 1 : _gradientScale.Vector[0];
         for (int t = 0; t < _parameters.Length; t++)
         {
@@ -41,6 +47,7 @@ internal sealed class ReferenceClipGradients(ClipGradients operation, BufferMap 
     private readonly ReferenceBuffer[] _gradients = Buffers(buffers, operation.Gradients);
     private readonly ReferenceBuffer _gradientScale = Buffer(buffers, operation.GradientScale);
     private readonly ReferenceBuffer _norm = Buffer(buffers, operation.Norm);
+    private readonly ReferenceBuffer? _unscale = Optional(buffers, operation.Unscale);
 
     protected override void Run(in StepContext context)
     {
@@ -53,9 +60,56 @@ internal sealed class ReferenceClipGradients(ClipGradients operation, BufferMap 
             }
         }
 
-        double norm = Math.Sqrt(squares);
+        double unscale = _unscale is null ? 1 : _unscale.Vector[0], norm = Math.Sqrt(squares) * unscale;
         _norm.Vector[0] = norm;
-        _gradientScale.Vector[0] = norm == 0 ? 1 : Math.Min(1, operation.MaximumNorm / norm);
+        _gradientScale.Vector[0] = unscale * (norm == 0 ? 1 : Math.Min(1, operation.MaximumNorm / norm));
+    }
+}
+
+/// <summary>Halves the loss scale when a gradient is not finite, doubles it when none was for long.</summary>
+internal sealed class ReferenceUpdateLossScale(UpdateLossScale operation, BufferMap buffers, ParallelOptions parallel)
+    : ReferenceKernel(operation, buffers, parallel)
+{
+    private readonly ReferenceBuffer[] _gradients = Buffers(buffers, operation.Gradients);
+    private readonly ReferenceBuffer _lossScale = Buffer(buffers, operation.LossScale);
+    private readonly ReferenceBuffer _unscale = Buffer(buffers, operation.Unscale);
+
+    protected override void Run(in StepContext context)
+    {
+        Span<double> state = _lossScale.Vector;
+        _unscale.Vector[0] = 1 / state[0];
+        if (AreFinite())
+        {
+            (state[1], state[2]) = (state[1] + 1, 0);
+            if (operation.GrowthSteps > 0 && state[1] >= operation.GrowthSteps)
+            {
+                (state[0], state[1]) = (Math.Min(UpdateLossScale.MostScale, state[0] * 2), 0);
+            }
+        }
+        else
+        {
+            (state[0], state[1], state[2]) = (Math.Max(1, state[0] / 2), 0, 1);
+            state[3]++;
+        }
+    }
+
+    private bool AreFinite()
+    {
+        foreach (ReferenceBuffer gradient in _gradients)
+        {
+            for (int n = 0; n < gradient.Tensor.Shape.N; n++)
+            {
+                foreach (double value in gradient.Image(n))
+                {
+                    if (!double.IsFinite(value))
+                    {
+                        return false;
+                    }
+                }
+            }
+        }
+
+        return true;
     }
 }
 

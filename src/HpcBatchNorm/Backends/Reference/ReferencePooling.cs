@@ -69,7 +69,7 @@ internal sealed class ReferencePoolingForward : ReferenceKernel
         }
     }
 
-    /// <summary>Index of the largest value, the first one in row-major order where several are equal.</summary>
+    /// <summary>Index of the largest value, the first one in row-major order where several are equal; a NaN is larger than all.</summary>
     private int Winner(ReadOnlySpan<double> src, in PoolingWindow window)
     {
         int winner = window.Top * _spec.Src.W + window.Left;
@@ -78,7 +78,7 @@ internal sealed class ReferencePoolingForward : ReferenceKernel
             for (int x = window.Left; x < window.Right; x++)
             {
                 int index = y * _spec.Src.W + x;
-                if (src[index] > src[winner])
+                if (src[index] > src[winner] || double.IsNaN(src[index]))
                 {
                     winner = index;
                 }

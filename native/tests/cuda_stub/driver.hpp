@@ -1,0 +1,70 @@
+// What the parts of libcuda.so.1 share: statuses, the kinds of handles, and the one device's state.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <vector>
+
+#include "emulator.hpp"
+#include "stub.hpp"
+
+namespace driver {
+
+enum {
+    kSuccess = 0,
+    kInvalidValue = 1,
+    kOutOfMemory = 2,
+    kNotInitialized = 3,
+    kInvalidDevice = 101,
+    kInvalidImage = 200,
+    kInvalidContext = 201,
+    kInvalidHandle = 400,
+    kNotFound = 500,
+    kNotReady = 600,
+    kCaptureUnsupported = 900
+};
+
+constexpr uint32_t kContext = 0xC0DE0001, kStream = 0xC0DE0002, kEvent = 0xC0DE0003, kModule = 0xC0DE0004, kFunction = 0xC0DE0005,
+                   kGraph = 0xC0DE0006, kExec = 0xC0DE0007;
+
+using stub::as;
+using stub::Object;
+using Work = std::function<void()>;
+
+struct Event;
+
+// Work, or a wait for the `recording`-th recording of an event.
+struct Item {
+    Work work;
+    Event* event;
+    long long recording;
+};
+
+struct Stream : Object {
+    std::deque<Item> queue;
+    std::vector<Work>* capture = nullptr;
+};
+
+struct Event : Object {
+    bool timing;
+    Stream* stream; // that it was last recorded on
+    long long recorded, reached;
+    double seconds; // when it was last reached
+};
+
+// The first error after which the context is dead; 0 while it lives.
+extern int sticky;
+
+// Bytes in use on the device.
+extern size_t allocated;
+
+// True when this thread has made the retained context its own.
+bool live_context();
+
+// Makes all device memory accessible, or not.
+void protect(int protection);
+
+// Does the work of one stream until `done` holds or it is empty; of others only what it waits for.
+void advance(Stream* stream, const std::function<bool()>& done);
+
+} // namespace driver
