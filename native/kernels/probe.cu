@@ -32,10 +32,11 @@ HBN_KERNEL(probe_copy)(const Quad* src, Quad* dst, u32 count) {
 
 #if HBN_ELEMENT != 0
 // The tensor cores: 16x8x16 products of 16-bit numbers into fp32, eight independent ones per warp and iteration; 2 * 8 * 2048 operations
-// per warp and iteration. The host has no such instruction.
+// per warp and iteration. Compute capability 8.0; on less, and on the host, it does
+// nothing.
 HBN_KERNEL(probe_tensor_core)(float* out, int iterations, u32 bits) {
     float sum[8][4] = {};
-#ifndef HBN_HOST
+#if !defined(HBN_HOST) && __CUDA_ARCH__ >= 800
     u32 a = bits ^ threadIdx.x, b = bits + threadIdx.x;
     for (int i = 0; i < iterations; ++i) {
 #pragma unroll

@@ -171,7 +171,7 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
     {
         (long epoch, double epochs, long step) = Position(r);
         return string.Create(CultureInfo.InvariantCulture,
-            $"epoch {epoch}/{epochs:0}  step {step}/{r.StepsPerEpoch}  loss {r.Loss:0.0000} ({r.MeanLoss:0.0000})  lr {r.LearningRate:G4}  {r.ImagesPerSecond:0.0} img/s  data {100 * r.DataWaitShare:0.0} %  eta {Clock(r.Remaining)}  mem {ProcessMemory.PeakMb():0} MB");
+            $"epoch {epoch}/{epochs:0}  step {step}/{r.StepsPerEpoch}  loss {r.Loss:0.0000} ({r.MeanLoss:0.0000})  lr {r.LearningRate:G4}  {r.ImagesPerSecond:0.0} img/s  data {100 * r.DataWaitShare:0.0} %  eta {Clock(r.Remaining)}  mem {ProcessMemory.PeakMb():0} MB{(r.LossScale is { } s ? $"  scale {s.Scale:0} skipped {s.SkippedSteps}" : "")}");
     }
 
     /// <summary>The same for one line of 80 columns, bar included.</summary>

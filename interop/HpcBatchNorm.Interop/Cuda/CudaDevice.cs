@@ -26,6 +26,7 @@ internal sealed unsafe class CudaDevice : IDisposable
         Major = Attribute(api, ordinal, CudaDriverApi.AttributeMajor);
         Minor = Attribute(api, ordinal, CudaDriverApi.AttributeMinor);
         Multiprocessors = Attribute(api, ordinal, CudaDriverApi.AttributeMultiprocessors);
+        L2Bytes = Attribute(api, ordinal, CudaDriverApi.AttributeL2Bytes);
         int version = 0;
         Check(_api.cuDriverGetVersion(&version), "asking the driver's version");
         DriverVersion = version;
@@ -41,6 +42,8 @@ internal sealed unsafe class CudaDevice : IDisposable
     public int Minor { get; }
 
     public int Multiprocessors { get; }
+
+    public int L2Bytes { get; }
 
     /// <summary>The CUDA version the driver is for: 13000 is 13.0.</summary>
     public int DriverVersion { get; }
@@ -171,8 +174,34 @@ internal sealed unsafe class CudaDevice : IDisposable
     }
 
     /// <summary>Enqueues a copy from pinned memory, which must stay as it is until the copy is done.</summary>
-    public void UploadPinned(nint destination, nint source, long bytes) =>
-        Check(_api.cuMemcpyHtoDAsync(destination, (void*)source, (nuint)bytes, Stream), "copying to the device");
+    public void UploadPinned(nint destination, nint source, long bytes) => UploadPinned(destination, source, bytes, Stream);
+
+    /// <summary>Enqueues a copy from one place of the device to another.</summary>
+    public void CopyOnDevice(nint destination, nint source, long bytes) =>
+        Check(_api.cuMemcpyDtoDAsync(destination, source, (nuint)bytes, Stream), "copying on the device");
+
+    /// <summary>A stream beside the one for computing.</summary>
+    public CudaStream CreateStream()
+    {
+        Enter();
+        nint handle = 0;
+        Check(_api.cuStreamCreate(&handle, CudaDriverApi.StreamNonBlocking), "creating a stream");
+        return new CudaStream(this, handle);
+    }
+
+    internal void UploadPinned(nint destination, nint source, long bytes, nint stream) =>
+        Check(_api.cuMemcpyHtoDAsync(destination, (void*)source, (nuint)bytes, stream), "copying to the device");
+
+    internal void Wait(nint stream, nint handle) => Check(_api.cuStreamWaitEvent(stream, handle, 0), "waiting for an event");
+
+    internal void DestroyStream(nint handle)
+    {
+        if (_fault is null && !_disposed)
+        {
+            Enter();
+            Check(_api.cuStreamDestroy(handle), "freeing a stream");
+        }
+    }
 
     /// <summary>Copies from the device and waits.</summary>
     public void Download(Span<byte> destination, nint source)
@@ -291,7 +320,7 @@ internal sealed unsafe class CudaDevice : IDisposable
         return new CudaEvent(this, handle);
     }
 
-    internal void Record(nint handle) => Check(_api.cuEventRecord(handle, Stream), "recording an event");
+    internal void Record(nint handle, nint stream) => Check(_api.cuEventRecord(handle, stream), "recording an event");
 
     internal void WaitOnHost(nint handle) => Check(_api.cuEventSynchronize(handle), "waiting for an event");
 

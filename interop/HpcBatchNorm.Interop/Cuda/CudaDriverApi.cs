@@ -30,6 +30,7 @@ internal sealed unsafe class CudaDriverApi
     public readonly delegate* unmanaged<nint*, uint, int> cuStreamCreate;
     public readonly delegate* unmanaged<nint, int> cuStreamDestroy;
     public readonly delegate* unmanaged<nint, int> cuStreamSynchronize;
+    public readonly delegate* unmanaged<nint, nint, uint, int> cuStreamWaitEvent;
     public readonly delegate* unmanaged<nint, int, int> cuStreamBeginCapture;
     public readonly delegate* unmanaged<nint, nint*, int> cuStreamEndCapture;
     public readonly delegate* unmanaged<nint*, uint, int> cuEventCreate;
@@ -44,6 +45,7 @@ internal sealed unsafe class CudaDriverApi
     public readonly delegate* unmanaged<void*, int> cuMemFreeHost;
     public readonly delegate* unmanaged<nint, void*, nuint, nint, int> cuMemcpyHtoDAsync;
     public readonly delegate* unmanaged<void*, nint, nuint, nint, int> cuMemcpyDtoHAsync;
+    public readonly delegate* unmanaged<nint, nint, nuint, nint, int> cuMemcpyDtoDAsync;
     public readonly delegate* unmanaged<nint, byte, nuint, nint, int> cuMemsetD8Async;
     public readonly delegate* unmanaged<nint*, void*, int> cuModuleLoadData;
     public readonly delegate* unmanaged<nint, int> cuModuleUnload;
@@ -75,6 +77,7 @@ internal sealed unsafe class CudaDriverApi
         cuStreamCreate = (delegate* unmanaged<nint*, uint, int>)exports.Get(nameof(cuStreamCreate));
         cuStreamDestroy = (delegate* unmanaged<nint, int>)exports.Get("cuStreamDestroy_v2");
         cuStreamSynchronize = (delegate* unmanaged<nint, int>)exports.Get(nameof(cuStreamSynchronize));
+        cuStreamWaitEvent = (delegate* unmanaged<nint, nint, uint, int>)exports.Get(nameof(cuStreamWaitEvent));
         cuStreamBeginCapture = (delegate* unmanaged<nint, int, int>)exports.Get("cuStreamBeginCapture_v2");
         cuStreamEndCapture = (delegate* unmanaged<nint, nint*, int>)exports.Get(nameof(cuStreamEndCapture));
         cuEventCreate = (delegate* unmanaged<nint*, uint, int>)exports.Get(nameof(cuEventCreate));
@@ -89,6 +92,7 @@ internal sealed unsafe class CudaDriverApi
         cuMemFreeHost = (delegate* unmanaged<void*, int>)exports.Get(nameof(cuMemFreeHost));
         cuMemcpyHtoDAsync = (delegate* unmanaged<nint, void*, nuint, nint, int>)exports.Get("cuMemcpyHtoDAsync_v2");
         cuMemcpyDtoHAsync = (delegate* unmanaged<void*, nint, nuint, nint, int>)exports.Get("cuMemcpyDtoHAsync_v2");
+        cuMemcpyDtoDAsync = (delegate* unmanaged<nint, nint, nuint, nint, int>)exports.Get("cuMemcpyDtoDAsync_v2");
         cuMemsetD8Async = (delegate* unmanaged<nint, byte, nuint, nint, int>)exports.Get(nameof(cuMemsetD8Async));
         cuModuleLoadData = (delegate* unmanaged<nint*, void*, int>)exports.Get(nameof(cuModuleLoadData));
         cuModuleUnload = (delegate* unmanaged<nint, int>)exports.Get(nameof(cuModuleUnload));

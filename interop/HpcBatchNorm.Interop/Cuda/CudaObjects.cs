@@ -28,8 +28,13 @@ internal sealed class CudaEvent(CudaDevice device, nint handle) : IDisposable
 {
     private nint _handle = handle;
 
-    /// <summary>Marks the stream's present end.</summary>
-    public void Record() => device.Record(_handle);
+    internal nint Handle => _handle;
+
+    /// <summary>Marks the present end of the stream for computing.</summary>
+    public void Record() => device.Record(_handle, device.Stream);
+
+    /// <summary>Work enqueued for computing from now on waits until the stream it was recorded on has come here.</summary>
+    public void WaitOnDevice() => device.Wait(device.Stream, _handle);
 
     /// <summary>Waits until the device has come here.</summary>
     public void WaitOnHost() => device.WaitOnHost(_handle);
@@ -42,6 +47,30 @@ internal sealed class CudaEvent(CudaDevice device, nint handle) : IDisposable
         if (_handle != 0)
         {
             device.DestroyEvent(_handle);
+            _handle = 0;
+        }
+    }
+}
+
+/// <summary>A stream beside the one for computing: what is enqueued on both runs at the same time, except where one waits for an event of the other.</summary>
+internal sealed class CudaStream(CudaDevice device, nint handle) : IDisposable
+{
+    private nint _handle = handle;
+
+    /// <summary>Enqueues a copy from pinned memory.</summary>
+    public void UploadPinned(nint destination, nint source, long bytes) => device.UploadPinned(destination, source, bytes, _handle);
+
+    /// <summary>What is enqueued here from now on waits for an event.</summary>
+    public void Wait(CudaEvent recorded) => device.Wait(_handle, recorded.Handle);
+
+    /// <summary>Marks the stream's present end.</summary>
+    public void Record(CudaEvent at) => device.Record(at.Handle, _handle);
+
+    public void Dispose()
+    {
+        if (_handle != 0)
+        {
+            device.DestroyStream(_handle);
             _handle = 0;
         }
     }

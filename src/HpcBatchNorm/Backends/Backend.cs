@@ -126,6 +126,9 @@ public abstract partial class Backend : IDisposable
     /// </summary>
     public virtual RecordedKernels? Record(IReadOnlyList<Kernel> kernels) => null;
 
+    /// <summary>A place for images that are brought to the device while it computes; null where there is no such device.</summary>
+    public virtual StagingBuffer? CreateStaging(long bytes) => null;
+
     /// <summary>
     /// Waits until everything executed so far is done. On the host it is when executing returns; a device takes work and returns at once, so that clocks
     /// must be read after this. Reading a tensor waits by itself.

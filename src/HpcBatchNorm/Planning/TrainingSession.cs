@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Tensors;
@@ -10,7 +11,9 @@ public sealed class TrainingSession : Session
     private readonly float[] _loss = new float[1];
     private readonly float[] _scaleState = new float[4];
     private readonly int _forwardOperations;
+    private readonly StagingBuffer? _staging;
     private StepContext _last;
+    private bool _staged;
 
     /// <summary>Plans the network for training on the backend and sets the initial parameters from the seed.</summary>
     /// <exception cref="ArgumentException">Batch and image size do not fit the network; the message says what would.</exception>
@@ -25,6 +28,7 @@ public sealed class TrainingSession : Session
     {
         _forwardOperations = 1 + plan.Operations.Select((operation, i) => operation.Writes.Contains(plan.Loss) ? i : -1).Max();
         Options = plan.Options as TrainingOptions ?? throw new ArgumentException("The plan is not a training plan.", nameof(plan));
+        _staging = backend.CreateStaging(LabelsOffset + plan.Labels!.Bytes * Options.Accumulate);
         Initialize();
     }
 
@@ -102,31 +106,77 @@ public sealed class TrainingSession : Session
     /// </summary>
     public float Step(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels, in StepContext context)
     {
-        int count = Options.Accumulate;
-        if (pixels.Length % count != 0 || labels.Length % count != 0)
+        if (_staging is not null)
         {
-            throw new ArgumentException($"{pixels.Length} bytes and {labels.Length} labels are not {count} micro-batches of equal length.");
+            Stage(pixels, labels);
+            return StepStaged(context);
         }
 
-        int bytes = pixels.Length / count, images = labels.Length / count;
+        CheckLengths(pixels, labels);
+        int bytes = pixels.Length / Options.Accumulate, images = labels.Length / Options.Accumulate;
         double loss = 0;
-        for (int k = 0; k < count; k++)
+        for (int k = 0; k < Options.Accumulate; k++)
         {
             Write(Plan.Pixels, pixels.Slice(k * bytes, bytes));
             Write(Plan.Labels!, labels.Slice(k * images, images));
-            _last = context with { Step = context.Step * count + k };
-            Execute(0, Plan.UpdateStart, _last);
-            Read(Plan.Loss!, _loss);
-            if (!float.IsFinite(_loss[0]))
+            Execute(k, context);
+            if (!AddLoss(ref loss))
             {
                 return _loss[0];
             }
-
-            loss += _loss[0];
         }
 
-        Execute(Plan.UpdateStart, Plan.Operations.Count, context);
-        return (float)(loss / count);
+        return Update(loss, context);
+    }
+
+    /// <summary>True where <see cref="Stage"/> and <see cref="StepStaged"/> work: the backend's device takes images while it computes.</summary>
+    public bool CanStage => _staging is not null;
+
+    /// <summary>
+    /// Brings the images and labels of the next <see cref="StepStaged"/> to the device, as <see cref="Step"/> takes them, and returns before they are there.
+    /// During a step (see there) their way costs no time.
+    /// </summary>
+    public void Stage(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels)
+    {
+        CheckLengths(pixels, labels);
+        Span<byte> host = (_staging ?? throw NoStaging()).Host;
+        pixels.CopyTo(host);
+        MemoryMarshal.AsBytes(labels).CopyTo(host[LabelsOffset..]);
+        _staging.Upload();
+        _staged = true;
+    }
+
+    /// <summary>
+    /// <see cref="Step"/> on the images that were staged. <paramref name="meanwhile"/> is called once while the device computes, unless a loss was not finite
+    /// before: the moment to load and <see cref="Stage"/> the next ones.
+    /// </summary>
+    public float StepStaged(in StepContext context, Action? meanwhile = null)
+    {
+        if (!_staged)
+        {
+            throw _staging is null ? NoStaging() : new InvalidOperationException("No images are staged for this step.");
+        }
+
+        _staged = false;
+        DeviceBuffer pixels = Prepared[Plan.Pixels], labels = Prepared[Plan.Labels!];
+        double loss = 0;
+        for (int k = 0; k < Options.Accumulate; k++)
+        {
+            _staging!.CopyTo(pixels, k * pixels.Bytes);
+            _staging.CopyTo(labels, LabelsOffset + k * labels.Bytes);
+            Execute(k, context);
+            if (k == Options.Accumulate - 1)
+            {
+                meanwhile?.Invoke();
+            }
+
+            if (!AddLoss(ref loss))
+            {
+                return _loss[0];
+            }
+        }
+
+        return Update(loss, context);
     }
 
     /// <summary>
@@ -162,6 +212,53 @@ public sealed class TrainingSession : Session
         }
 
         return state;
+    }
+
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            _staging?.Dispose();
+        }
+
+        base.Dispose(disposing);
+    }
+
+    /// <summary>Where the labels begin among the staged bytes: after all pixels.</summary>
+    private int LabelsOffset => checked((int)((Plan.Pixels.Bytes * Options.Accumulate + 15) & ~15L));
+
+    private static InvalidOperationException NoStaging() => new("This backend takes images between steps only; call Step.");
+
+    private void CheckLengths(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels)
+    {
+        long bytes = Plan.Pixels.Shape.Count * Options.Accumulate, images = Plan.Labels!.Shape.Count * Options.Accumulate;
+        if (pixels.Length != bytes || labels.Length != images)
+        {
+            throw new ArgumentException(FormattableString.Invariant(
+                $"{pixels.Length} bytes and {labels.Length} labels were given for a step; expected {bytes} and {images} ({Options.Accumulate} micro-batches of {Plan.Pixels.Shape})."));
+        }
+    }
+
+    /// <summary>Forward and backward pass of a micro-batch.</summary>
+    private void Execute(int microBatch, in StepContext context)
+    {
+        _last = context with { Step = context.Step * Options.Accumulate + microBatch };
+        Execute(0, Plan.UpdateStart, _last);
+    }
+
+    /// <summary>Waits for the loss of the pass that was executed last; false when it is not finite.</summary>
+    private bool AddLoss(ref double loss)
+    {
+        Read(Plan.Loss!, _loss);
+        loss += _loss[0];
+        return float.IsFinite(_loss[0]);
+    }
+
+    private float Update(double loss, in StepContext context)
+    {
+        Execute(Plan.UpdateStart, Plan.Operations.Count, context);
+        return (float)(loss / Options.Accumulate);
     }
 
     private void Initialize()

@@ -52,6 +52,12 @@ internal sealed class RunRecorder : IDisposable
         _events.Add("time/data_wait_share", report.DataWaitShare);
         _events.Add("memory/peak_mb", ProcessMemory.PeakMb());
         _events.Add("epoch", report.Epoch);
+        if (report.LossScale is { } scale)
+        {
+            _events.Add("loss_scale", scale.Scale);
+            _events.Add("skipped_steps", scale.SkippedSteps);
+        }
+
         _events.Write(report.Step);
     }
 

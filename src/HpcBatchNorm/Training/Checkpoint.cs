@@ -43,6 +43,9 @@ public sealed record CheckpointInfo
     /// <summary>Losses since the last evaluation.</summary>
     public LossSum SinceEvaluation { get; init; }
 
+    /// <summary>Where loss scaling stood; null where the loss was not scaled.</summary>
+    public LossScale? LossScale { get; init; }
+
     /// <summary>Version of the library that wrote the file.</summary>
     public string LibraryVersion { get; init; } = typeof(CheckpointInfo).Assembly.GetName().Version?.ToString(3) ?? "";
 
@@ -250,6 +253,9 @@ public sealed class Checkpoint : IDisposable
         new("evaluated_step", Invariant(info.EvaluatedStep)),
         new("loss_since_log", Invariant(info.SinceLog)),
         new("loss_since_evaluation", Invariant(info.SinceEvaluation)),
+        .. info.LossScale is { } scale
+            ? [new KeyValuePair<string, string>("loss_scale", string.Create(CultureInfo.InvariantCulture, $"{scale.Scale:R} after {scale.GoodSteps} steps, {scale.SkippedSteps} skipped"))]
+            : Array.Empty<KeyValuePair<string, string>>(),
         new("class_names", string.Join(',', info.ClassNames)),
         new("config_hash", info.ConfigHash),
         new("config", info.Config),
@@ -274,6 +280,7 @@ public sealed class Checkpoint : IDisposable
             EvaluatedStep = long.Parse(Text("evaluated_step"), CultureInfo.InvariantCulture),
             SinceLog = ReadLosses(file, "loss_since_log"),
             SinceEvaluation = ReadLosses(file, "loss_since_evaluation"),
+            LossScale = ReadLossScale(file),
             LibraryVersion = Text("library_version"),
         };
     }
@@ -284,6 +291,11 @@ public sealed class Checkpoint : IDisposable
     private static LossSum ReadLosses(SafetensorsFile file, string key) => file.Metadata.TryGetValue(key, out string? text) && text.Split(' ') is [var sum, _, var steps, _]
         ? new LossSum(double.Parse(sum, CultureInfo.InvariantCulture), long.Parse(steps, CultureInfo.InvariantCulture))
         : default;
+
+    private static LossScale? ReadLossScale(SafetensorsFile file) =>
+        file.Metadata.TryGetValue("loss_scale", out string? text) && text.Split(' ') is [var scale, _, var good, _, var skipped, _]
+            ? new LossScale(float.Parse(scale, CultureInfo.InvariantCulture), int.Parse(good, CultureInfo.InvariantCulture), long.Parse(skipped, CultureInfo.InvariantCulture))
+            : null;
 
     private static string Invariant<T>(T value)
         where T : IFormattable => value.ToString(null, CultureInfo.InvariantCulture);

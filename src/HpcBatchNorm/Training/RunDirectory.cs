@@ -127,6 +127,12 @@ internal sealed class RunDirectory : IDisposable
         _json.WriteNumber("images_per_second", Math.Round(report.ImagesPerSecond, 3));
         _json.WriteNumber("data_wait_share", Math.Round(report.DataWaitShare, 5));
         _json.WriteNumber("peak_memory_mb", Math.Round(ProcessMemory.PeakMb(), 1));
+        if (report.LossScale is { } scale)
+        {
+            _json.WriteNumber("loss_scale", scale.Scale);
+            _json.WriteNumber("skipped_steps", scale.SkippedSteps);
+        }
+
         End(elapsedSeconds);
     }
 
@@ -230,6 +236,8 @@ internal sealed class RunDirectory : IDisposable
         _json.WriteString("images_per_second", "images / elapsed seconds; training lines without evaluation and checkpoints");
         _json.WriteString("data_wait_share", "share of training time spent waiting for images, 0 to 1");
         _json.WriteString("peak_memory_mb", "peak resident memory, 10^6 bytes");
+        _json.WriteString("loss_scale", "what the loss's gradient is multiplied by, in fp16");
+        _json.WriteString("skipped_steps", "steps of the run that updated nothing because a gradient overflowed, in fp16");
         _json.WriteString("train_loss", "nats per image, mean since the last evaluation");
         _json.WriteString("val_loss", "nats per image, mean");
         _json.WriteString("val_top1", "fraction of images, centre crop");

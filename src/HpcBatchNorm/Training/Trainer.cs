@@ -48,6 +48,10 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer)
         if (run.Checkpoint is Checkpoint checkpoint)
         {
             checkpoint.Restore(_config.Model, [.. session.State.Select(s => s.Tensor)], session.Write);
+            if (session.LossScale is not null && checkpoint.Info.LossScale is not null)
+            {
+                session.LossScale = checkpoint.Info.LossScale;
+            }
         }
         else if (_config.InitialCheckpoint.Length > 0)
         {

@@ -35,7 +35,10 @@ internal sealed class TrainingLoop : IDisposable
     private readonly long _stepsPerEpoch, _firstStep, _totalSteps;
     private readonly long _start = Stopwatch.GetTimestamp();
 
+    private readonly Action _stageNext;
     private TrainingSession _session;
+    private double? _staged;
+    private CancellationToken _stop;
     private long _step, _evaluatedStep, _bestStep;
     private double _bestTop1;
     private EvaluationResult? _lastEvaluation;
@@ -53,6 +56,7 @@ internal sealed class TrainingLoop : IDisposable
     {
         (_config, _observer, _network, _session, _validation) = (config, observer, network, session, validation);
         (_stepsPerEpoch, _totalSteps) = (stepsPerEpoch, totalSteps);
+        _stageNext = StageNext;
         _firstStep = _step = resumed?.Info.Step ?? 0;
         _evaluatedStep = resumed?.Info.EvaluatedStep ?? 0;
         (_bestTop1, _bestStep) = resumed is null ? (double.NaN, -1) : (resumed.Info.BestTop1, resumed.Info.BestStep);
@@ -165,12 +169,10 @@ internal sealed class TrainingLoop : IDisposable
         }
 
         long start = Stopwatch.GetTimestamp();
-        Batch batch = _loader.Next(stop);
         float learningRate = _schedule.At(_step);
-        float loss = _session.Step(batch.Pixels, batch.Labels, new StepContext(_step, learningRate));
+        float loss = Train(new StepContext(_step, learningRate), stop, out double waited);
         _step++;
         double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
-        double waited = batch.WaitSeconds;
         _log.Add(loss, seconds, waited);
         _epoch.Add(loss, seconds, waited);
         _all.Add(loss, seconds, waited);
@@ -178,7 +180,8 @@ internal sealed class TrainingLoop : IDisposable
         bool log = _step % _config.LogEvery == 0 || _step == _totalSteps || !float.IsFinite(loss);
         var remaining = TimeSpan.FromSeconds(_all.Seconds / _all.Steps * (_totalSteps - _step));
         var report = new StepReport(
-            _step, _totalSteps, _stepsPerEpoch, loss, _log.MeanLoss, learningRate, _log.ImagesPerSecond(_config.ImagesPerStep), _log.WaitShare, remaining, log);
+            _step, _totalSteps, _stepsPerEpoch, loss, _log.MeanLoss, learningRate, _log.ImagesPerSecond(_config.ImagesPerStep), _log.WaitShare, remaining, log,
+            log ? _session.LossScale : null);
         _observer.Stepped(report);
         if (log)
         {
@@ -187,6 +190,41 @@ internal sealed class TrainingLoop : IDisposable
         }
 
         return loss;
+    }
+
+    /// <summary>The step itself. Where the device takes images while it computes, those of the next step are loaded and brought to it meanwhile.</summary>
+    private float Train(in StepContext context, CancellationToken stop, out double waited)
+    {
+        if (!_session.CanStage)
+        {
+            Batch batch = _loader.Next(stop);
+            waited = batch.WaitSeconds;
+            return _session.Step(batch.Pixels, batch.Labels, context);
+        }
+
+        (waited, _staged, _stop) = (_staged ?? Stage(stop), null, stop);
+        bool goesOn = _step + 1 < _totalSteps && !_freezing.BeginsAt(_step + 1);
+        return _session.StepStaged(context, goesOn ? _stageNext : null);
+    }
+
+    private double Stage(CancellationToken stop)
+    {
+        Batch batch = _loader.Next(stop);
+        _session.Stage(batch.Pixels, batch.Labels);
+        return batch.WaitSeconds;
+    }
+
+    /// <summary>What stops or hinders the loader must not stop the step that runs: the next one meets it again.</summary>
+    private void StageNext()
+    {
+        try
+        {
+            _staged = Stage(_stop);
+        }
+        catch (Exception error) when (error is OperationCanceledException or UserErrorException)
+        {
+            _staged = null;
+        }
     }
 
     /// <summary>Does what is due after the current step; always true, so that it can stand in the loop's condition.</summary>
@@ -279,6 +317,7 @@ internal sealed class TrainingLoop : IDisposable
             BestStep = _bestStep,
             SinceLog = _log.Losses,
             SinceEvaluation = _epoch.Losses,
+            LossScale = _session.LossScale,
         });
         _store.Prune(_bestStep);
         _lastCheckpoint = path;

@@ -1,3 +1,4 @@
+using HpcBatchNorm.Backends;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Planning;
 using static HpcBatchNorm.Training.Setting;
@@ -123,6 +124,10 @@ public static class TrainingSettings
         Choice("backend", Machine, "Where it runs", ["auto", "onednn", "cudnn", "reference"], c => c.Backend, (c, v) => c.Backend = v),
         Choice("precision", Machine, "Element type of activations, their gradients and the weights that are multiplied; sums, statistics and the weights that are kept stay in fp32",
             c => c.Optimizer.Precision, (c, v) => c.Optimizer = c.Optimizer with { Precision = v }),
+        Real("loss-scale", Machine, "precision fp16: what the loss's gradient is multiplied by at the start; halves when a gradient overflows", 1, UpdateLossScale.MostScale,
+            c => c.Optimizer.LossScale, (c, v) => c.Optimizer = c.Optimizer with { LossScale = v }) with { Aliases = ["--initial-loss-scale"] },
+        Whole("loss-scale-growth", Machine, "precision fp16: steps in a row without an overflow after which the loss scale doubles; 0 for never", 0,
+            c => c.Optimizer.LossScaleGrowth, (c, v) => c.Optimizer = c.Optimizer with { LossScaleGrowth = (int)v }) with { Aliases = ["--loss-scale-window"] },
         Whole("threads", Machine, "Compute threads; 0 for one per core", 0, c => c.BackendOptions.Threads, (c, v) => c.BackendOptions = c.BackendOptions with { Threads = (int)v }),
         Whole("workers", Machine, "Threads that decode images", 1, c => c.Workers, (c, v) => c.Workers = (int)v) with { Aliases = ["-j"] },
         Real64("loader-timeout", Machine, "Seconds without a finished image after which loading fails, saying what hangs; 0 for never", 0, 1e6,

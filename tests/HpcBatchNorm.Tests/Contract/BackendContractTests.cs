@@ -47,6 +47,20 @@ public sealed class BackendContractTests
         Assert.True(result.Passed, result.Describe());
     }
 
+    [Theory]
+    [MemberData(nameof(KnownBackends))]
+    public void NotANumber_ReachesTheOutput(string name)
+    {
+        Assert.SkipUnless(Backend.Probe().Single(p => p.Name == name).Available, $"{name} is not here");
+
+        // oneDNN's own primitives for these take the maximum with 0, or of a window, as IEEE 754 has it: a number, if there is one.
+        string[] excepted = name == "onednn" ? ["relu", "Max", "convolution and relu"] : [];
+        foreach (Precision precision in new[] { Precision.Fp32, Precision.Bf16 }.Where(p => Get(name).Supports(p, out _)))
+        {
+            NotANumberCases.AssertAllPass(Get(name), precision, excepted);
+        }
+    }
+
     /// <summary>An absent backend has no rows above, which nobody would see; here it is skipped with its reason, or fails where HBN_REQUIRE names it.</summary>
     [Theory]
     [MemberData(nameof(KnownBackends))]

@@ -3,6 +3,8 @@ using HpcBatchNorm.Backends.Reference;
 using HpcBatchNorm.Benchmarking;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Tensors;
+using HpcBatchNorm.Tests.Contract;
 using HpcBatchNorm.Verification;
 
 namespace HpcBatchNorm.Tests.Cudnn;
@@ -27,6 +29,17 @@ public abstract class CudnnTests
         AssertAllPass(backend, HardCases.For(backend.Traits, precision).Where(c => precision != Precision.Tf32 || IsProduct(c)));
     }
 
+    [Theory]
+    [InlineData(Precision.Fp32)]
+    [InlineData(Precision.Bf16)]
+    [InlineData(Precision.Fp16)]
+    public void NotANumber_ReachesTheOutput(Precision precision)
+    {
+        using Backend backend = Create();
+        NotANumberCases.AssertAllPass(backend, precision);
+        AssertClean();
+    }
+
     [Fact]
     public void BatchNorm_OfTheLibrary_MatchesTheReference()
     {
@@ -37,11 +50,12 @@ public abstract class CudnnTests
     [Theory]
     [InlineData(Precision.Fp32)]
     [InlineData(Precision.Bf16)]
+    [InlineData(Precision.Fp16)]
     [Trait("Category", "Slow")]
     public void TrainingStep_EveryBuffer_AgreesWithTheReference(Precision precision)
     {
         using Backend backend = Create();
-        var training = new TrainingOptions { Batch = 2, Height = 32, Width = 32, WeightDecay = 1e-4f, LabelSmoothing = 0.1f, AverageDecay = 0.9f, Precision = precision };
+        var training = new TrainingOptions { Batch = 2, Height = 32, Width = 32, WeightDecay = 1e-4f, LabelSmoothing = 0.1f, AverageDecay = 0.9f, LossScale = 256, Precision = precision };
         Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 20, Dropout = 0.1f, PerActivationLast = true });
 
         CaseResult result = NetworkVerifier.Step(backend, Reference, network, training, "--network inception-tiny --image-size 32");
@@ -62,13 +76,122 @@ public abstract class CudnnTests
     }
 
     [Fact]
-    public void Steps_AsOneRecording_GiveTheBitsOfKernelByKernel()
+    [Trait("Category", "Slow")]
+    public void TrainingStep_WithGhostBatchesAndRenormalization_AgreesWithTheReference()
     {
-        float[] recorded = Losses(new BackendOptions(), out string description);
-        float[] plain = Losses(new BackendOptions { RecordSteps = false }, out _);
+        using Backend backend = Create();
+        var training = new TrainingOptions
+        {
+            Batch = 4, Height = 32, Width = 32, GhostBatch = 2, BatchRenormalize = true, Renormalization = new(MaximumR: 2, MaximumD: 1, Start: 0, EndR: 0, EndD: 0),
+        };
+        CaseResult result = NetworkVerifier.Step(
+            backend, Reference, NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 10, PerActivationLast = true }), training, "--network inception-tiny");
+        Assert.True(result.Passed, result.Describe());
+        AssertClean();
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Steps_AsOneRecording_GiveTheBitsOfKernelByKernel(bool renormalize)
+    {
+        // The limits of r and d rise with every step.
+        TrainingOptions training = Small with { BatchRenormalize = renormalize, Renormalization = new(MaximumR: 2, MaximumD: 1, Start: 0, EndR: 6, EndD: 6) };
+        float[] recorded = Losses(new BackendOptions(), training, out string description);
+        float[] plain = Losses(new BackendOptions { RecordSteps = false }, training, out _);
         Assert.Equal(plain, recorded);
         Assert.Equal(plain.Length, plain.Distinct().Count());
         Assert.Contains("one CUDA graph", description, StringComparison.Ordinal);
+        AssertClean();
+    }
+
+    [Fact]
+    public void Steps_OnStagedImages_GiveTheBitsOfPlainSteps()
+    {
+        foreach (int accumulate in new[] { 1, 3 })
+        {
+            TrainingOptions training = Small with { Accumulate = accumulate };
+            using Backend backend = Create();
+            using TrainingSession plain = SmallSession(backend, training), staged = SmallSession(backend, training);
+            (byte[] Pixels, int[] Labels)[] batches = [.. Enumerable.Range(0, 6).Select(i => Images(i, accumulate))];
+            float[] expected = [.. batches.Select((b, i) => plain.Step(b.Pixels, b.Labels, new StepContext(i, 0.02f)))];
+
+            int next = 0, calls = 0;
+            void StageNext()
+            {
+                calls++;
+                (byte[] pixels, int[] labels) = batches[next++];
+                staged.Stage(pixels, labels);
+
+                // The loader fills its buffers anew; a transfer that read them later would bring zeros.
+                pixels.AsSpan().Clear();
+            }
+
+            StageNext();
+            float[] actual = [.. Enumerable.Range(0, 6).Select(i => staged.StepStaged(new StepContext(i, 0.02f), i < 5 ? StageNext : null))];
+            Assert.Equal(expected, actual);
+            Assert.Equal(6, calls);
+            Assert.Throws<InvalidOperationException>(() => staged.StepStaged(default));
+            AssertClean();
+        }
+    }
+
+    [Fact]
+    public void LossScale_ThatOverflows_HalvesUntilStepsUpdateAgain()
+    {
+        using Backend backend = Create();
+        Assert.SkipUnless(backend.Supports(Precision.Fp16, out string reason), reason);
+        using TrainingSession session = SmallSession(backend, Small with { Precision = Precision.Fp16, LossScale = UpdateLossScale.MostScale, LossScaleGrowth = 4 });
+        StateTensor weights = session.State.First(s => s.Tensor.Role == TensorRole.Parameter);
+        float[] before = new float[weights.Tensor.Shape.Count], after = new float[before.Length];
+        session.Read(weights.Tensor, before);
+
+        (byte[] pixels, int[] labels) = Images(0, 1);
+        float first = session.Step(pixels, labels, new StepContext(0, 0.05f));
+        session.Read(weights.Tensor, after);
+        Assert.True(float.IsFinite(first));
+        Assert.Equal(before, after);
+        Assert.Equal(new LossScale(UpdateLossScale.MostScale / 2, 0, 1), session.LossScale);
+
+        float last = first;
+        for (int step = 1; step < 24; step++)
+        {
+            last = session.Step(pixels, labels, new StepContext(step, 0.05f));
+        }
+
+        session.Read(weights.Tensor, after);
+        Assert.NotEqual(before, after);
+        Assert.True(last < first, $"the loss went from {first} to {last}");
+        Assert.InRange(session.LossScale!.Value.SkippedSteps, 2, 20);
+        Assert.InRange(session.LossScale.Value.Scale, 1, UpdateLossScale.MostScale / 4);
+        AssertClean();
+    }
+
+    [Fact]
+    public void LossScale_TakenAlong_ContinuesBitForBit()
+    {
+        using Backend backend = Create();
+        Assert.SkipUnless(backend.Supports(Precision.Fp16, out string reason), reason);
+        TrainingOptions training = Small with { Precision = Precision.Fp16, LossScale = 1 << 15, LossScaleGrowth = 3 };
+        float[] Run(TrainingSession session, int from, int to) =>
+            [.. Enumerable.Range(from, to - from).Select(i => session.Step(Images(i, 1).Pixels, Images(i, 1).Labels, new StepContext(i, 0.05f)))];
+        using TrainingSession whole = SmallSession(backend, training), start = SmallSession(backend, training);
+        float[] expected = Run(whole, 0, 8);
+        float[] actual = Run(start, 0, 4);
+        using TrainingSession end = start.Continue(start.Options);
+        actual = [.. actual, .. Run(end, 4, 8)];
+        Assert.Equal(expected, actual);
+        Assert.Equal(whole.LossScale, end.LossScale);
+        AssertClean();
+    }
+
+    [Fact]
+    public void Limits_OfTheDevice_AreMeasured()
+    {
+        using Backend backend = Create();
+        MachineLimits limits = backend.MeasureLimits()!;
+        Assert.True(limits.Fp32Gflops > 0.01 && limits.TriadGbs > 0.001, limits.ToString());
+        Assert.Equal(backend.Supports(Precision.Bf16, out _), limits.Bf16Gflops > 0);
         AssertClean();
     }
 
@@ -134,14 +257,23 @@ public abstract class CudnnTests
         AssertClean();
     }
 
-    private protected static TrainingSession SmallSession(Backend backend) => new(
-        backend, NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 10, Dropout = 0.1f }),
-        new TrainingOptions { Batch = 4, Height = 16, Width = 16, ClipNorm = 1, AverageDecay = 0.9f });
+    private protected static TrainingOptions Small { get; } = new() { Batch = 4, Height = 16, Width = 16, ClipNorm = 1, AverageDecay = 0.9f };
 
-    private float[] Losses(BackendOptions options, out string description)
+    private protected static TrainingSession SmallSession(Backend backend, TrainingOptions? training = null) =>
+        new(backend, NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 10, Dropout = 0.1f }), training ?? Small);
+
+    /// <summary>Images and labels of a step of <see cref="Small"/>.</summary>
+    private protected static (byte[] Pixels, int[] Labels) Images(int seed, int accumulate)
+    {
+        byte[] pixels = new byte[accumulate * 4 * 16 * 16 * 3];
+        new Random(seed).NextBytes(pixels);
+        return (pixels, [.. Enumerable.Range(0, 4 * accumulate).Select(i => (i + seed) % 10)]);
+    }
+
+    private float[] Losses(BackendOptions options, TrainingOptions training, out string description)
     {
         using Backend backend = Create(options);
-        using TrainingSession session = SmallSession(backend);
+        using TrainingSession session = SmallSession(backend, training);
         byte[] pixels = new byte[4 * 16 * 16 * 3];
         float[] losses = new float[6];
         for (int step = 0; step < losses.Length; step++)

@@ -18,7 +18,7 @@ public sealed class DeviceTests : CudnnTests
     public void TrainingStepOfTheLargeNetworks_EveryBuffer_AgreesWithTheReference(string name, Precision precision)
     {
         using Backend backend = Create();
-        var training = new TrainingOptions { Batch = 2, Height = 64, Width = 64, WeightDecay = 1e-4f, Precision = precision };
+        var training = new TrainingOptions { Batch = 2, Height = 64, Width = 64, WeightDecay = 1e-4f, LossScale = 256, Precision = precision };
         CaseResult result = NetworkVerifier.Step(
             backend, Reference, NetworkCatalog.Create(name, new NetworkOptions { Classes = 20 }), training, $"--network {name} --image-size 64 --precision {precision}");
         Assert.True(result.Passed, result.Describe());

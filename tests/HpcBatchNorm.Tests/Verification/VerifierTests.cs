@@ -35,14 +35,14 @@ public sealed class VerifierTests
 
     [Fact]
     public void HardCases_Names_AreUnique() =>
-        Assert.Empty(HardCases.For(new BackendTraits(16, true)).GroupBy(c => c.Name).Where(g => g.Count() > 1).Select(g => g.Key));
+        Assert.Empty(HardCases.For(new BackendTraits(16, true, true, true)).GroupBy(c => c.Name).Where(g => g.Count() > 1).Select(g => g.Key));
 
     /// <summary>A new operation without a hard case would not be verified, and nobody would see.</summary>
     [Fact]
     public void HardCases_Operations_AreAllThere()
     {
         IEnumerable<Type> known = typeof(Operation).Assembly.GetTypes().Where(t => t.IsSubclassOf(typeof(Operation)) && !t.IsAbstract);
-        IEnumerable<Type> used = new[] { Precision.Fp32, Precision.Bf16 }.SelectMany(p => HardCases.For(new BackendTraits(16, true), p)).SelectMany(c => c.Operations).Select(o => o.GetType()).Distinct();
+        IEnumerable<Type> used = new[] { Precision.Fp32, Precision.Bf16 }.SelectMany(p => HardCases.For(new BackendTraits(16, true, true, true), p)).SelectMany(c => c.Operations).Select(o => o.GetType()).Distinct();
         Assert.Equal(known.Select(t => t.Name).Order(), used.Select(t => t.Name).Order());
     }
 }

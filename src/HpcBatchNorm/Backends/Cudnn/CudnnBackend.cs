@@ -117,6 +117,12 @@ internal sealed partial class CudnnBackend : Backend
     public override RecordedKernels? Record(IReadOnlyList<Kernel> kernels) =>
         _device is null || !_options.RecordSteps ? null : new CudnnRecordedKernels(this, [.. kernels.Cast<CudnnKernel>()]);
 
+    /// <inheritdoc/>
+    public override MachineLimits? MeasureLimits() => _device is null ? null : new CudnnLimits(_device, _modules!).Measure();
+
+    /// <inheritdoc/>
+    public override StagingBuffer? CreateStaging(long bytes) => _device is null ? null : new CudnnStaging(_device, bytes);
+
     /// <summary>Enters the device and makes a step's numbers known to it. Before anything is enqueued.</summary>
     internal void Begin(in StepContext context)
     {
