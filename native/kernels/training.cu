@@ -131,8 +131,8 @@ HBN_KERNEL(clip)(const Piece* pieces, float* partials, u32* counter, float* scal
     }
 }
 
-// loss_scale: the scale, good steps in a row, 1 where this step's gradients overflowed, steps whose gradients did. gradient_scale[0] = 1 / the scale they carry. The
-// scale halves after an overflow, down to 1, and doubles after `growth` good steps (0: never), up to `most`.
+// loss_scale: the scale, good steps in a row, 1 where this step's gradients overflowed, steps whose gradients did. gradient_scale[0] = 1 /
+// the scale they carry. The scale halves after an overflow, down to 1, and doubles after `growth` good steps (0: never), up to `most`.
 HBN_KERNEL(update_loss_scale)
 (const Piece* pieces, float* partials, u32* counter, float* loss_scale, float* gradient_scale, float growth, float most) {
     Piece piece = pieces[blockIdx.x];

@@ -118,7 +118,9 @@ internal static class VerifyCommand
         size = size > 0 ? size : name switch { "mnist-mlp" => 28, "inception-tiny" => 32, _ => 224 };
         batch = batch > 0 ? batch : 2;
         Network network = NetworkCatalog.Create(name, new NetworkOptions { Classes = 10 });
-        TrainingOptions training = settings with { Batch = batch, Height = size, Width = size, WeightDecay = 1e-3f, ClipNorm = 1, AverageDecay = 0.9f };
+
+        // The loss scale that a training ends up with, not the one its search begins with: gradients that overflow cannot be compared.
+        TrainingOptions training = settings with { Batch = batch, Height = size, Width = size, WeightDecay = 1e-3f, ClipNorm = 1, AverageDecay = 0.9f, LossScale = 256 };
         string options = FormattableString.Invariant($"--network {name} -b {batch} --image-size {size}{repeat}");
         (string, Func<CaseResult>) step = ("training-step", () => NetworkVerifier.Step(backend, reference, network, training, options));
         (string, Func<CaseResult>) replay = ("loss-replay", () => NetworkVerifier.Replay(backend, reference, network, training, options));

@@ -1,19 +1,27 @@
+using System.Collections.Concurrent;
+using System.Globalization;
 using System.Text.RegularExpressions;
 using HpcBatchNorm.Backends.Cudnn;
 using HpcBatchNorm.Interop.Cuda;
 using HpcBatchNorm.Tensors;
+using HpcBatchNorm.Tests.Support;
 
 namespace HpcBatchNorm.Tests.Cudnn;
 
 /// <summary>The CUDA kernels through NVIDIA's own compiler, where NVRTC is installed; it needs no GPU.</summary>
-public sealed class CompilationTests
+public sealed partial class CompilationTests
 {
+    private static readonly DataType[] Types = [DataType.Float32, DataType.BFloat16, DataType.Float16];
+
+    // Each takes some seconds; the tests of a class run one after the other.
+    private static readonly ConcurrentDictionary<(DataType Type, int Architecture), string> Logs = [];
+
     public static TheoryData<DataType, int> Targets
     {
         get
         {
             TheoryData<DataType, int> rows = [];
-            foreach (DataType type in new[] { DataType.Float32, DataType.BFloat16, DataType.Float16 })
+            foreach (DataType type in Types)
             {
                 foreach (int architecture in new[] { 80, 90, 100 })
                 {
@@ -30,20 +38,54 @@ public sealed class CompilationTests
     [Trait("Category", "Slow")]
     public void Kernels_Compile_WithoutWarningsOrSpills(DataType type, int architecture)
     {
-        CudaLibraries libraries = CudaLibraries.Shared;
-        Assert.SkipUnless(libraries.Nvrtc.Usable, libraries.Nvrtc.ToString());
-        var compiler = new NvrtcCompiler(libraries.NvrtcApi!);
-        Assert.SkipUnless(compiler.Architectures.Contains(architecture), $"NVRTC {compiler.Version} does not know compute capability {architecture / 10}.{architecture % 10}");
-
-        byte[] image = compiler.Compile(CudaModules.Source, "hpcbatchnorm.cu", [.. CudaModules.Options(type, architecture), "--ptxas-options=-v"], out string log);
-
-        Assert.True(image.Length > 10_000, $"the image has {image.Length} bytes");
+        string log = Compile(type, architecture);
         Assert.DoesNotContain("warning", log, StringComparison.OrdinalIgnoreCase);
         string[] spills = [.. Regex.Matches(log, @"(\d+) bytes spill stores").Select(m => m.Groups[1].Value)];
         Assert.NotEmpty(spills);
         Assert.All(spills, s => Assert.Equal("0", s));
 
         // 65536 registers serve 256 threads of at least three blocks.
-        Assert.All(Regex.Matches(log, @"Used (\d+) registers").Select(m => int.Parse(m.Groups[1].Value, System.Globalization.CultureInfo.InvariantCulture)), r => Assert.InRange(r, 1, 80));
+        Assert.All(Resources(log).Values, r => Assert.InRange(r.Registers, 1, 80));
     }
+
+    /// <summary>The table of docs/gpu.md says what NVRTC 11.8 makes of every kernel. When it does not, here is the new one.</summary>
+    [Fact]
+    [Trait("Category", "Slow")]
+    public void Kernels_Resources_AreThoseOfTheDocumentation()
+    {
+        Assert.SkipUnless(CudaLibraries.Shared.Nvrtc.Usable, CudaLibraries.Shared.Nvrtc.ToString());
+        string version = new NvrtcCompiler(CudaLibraries.Shared.NvrtcApi!).Version.ToString();
+        Assert.SkipUnless(version == "11.8", $"the table is NVRTC 11.8's, this is {version}");
+        Dictionary<string, (int Registers, int Shared)>[][] all = [.. new[] { 80, 90 }.Select(a => Types.Select(t => Resources(Compile(t, a))).ToArray())];
+        string[] names = [.. all.SelectMany(a => a).SelectMany(r => r.Keys).Distinct().Order(StringComparer.Ordinal)];
+        string Registers(int architecture, string name) => string.Join(" / ", all[architecture].Select(r => r.TryGetValue(name, out var found) ? found.Registers.ToString(CultureInfo.InvariantCulture) : "-"));
+        string table = string.Join('\n', names.Select(n => FormattableString.Invariant(
+            $"| `{n}` | {all.SelectMany(a => a).Where(r => r.ContainsKey(n)).Max(r => r[n].Shared)} | {Registers(0, n)} | {Registers(1, n)} |")));
+        string text = File.ReadAllText(RepoPaths.InRepo("docs", "gpu.md"));
+        Assert.True(text.Contains(table, StringComparison.Ordinal), $"docs/gpu.md should say:\n{table}");
+    }
+
+    private static string Compile(DataType type, int architecture) => Logs.GetOrAdd((type, architecture), _ =>
+    {
+        CudaLibraries libraries = CudaLibraries.Shared;
+        Assert.SkipUnless(libraries.Nvrtc.Usable, libraries.Nvrtc.ToString());
+        var compiler = new NvrtcCompiler(libraries.NvrtcApi!);
+        Assert.SkipUnless(compiler.Architectures.Contains(architecture), $"NVRTC {compiler.Version} does not know compute capability {architecture / 10}.{architecture % 10}");
+        byte[] image = compiler.Compile(CudaModules.Source, "hpcbatchnorm.cu", [.. CudaModules.Options(type, architecture), "--ptxas-options=-v"], out string log);
+        Assert.True(image.Length > 10_000, $"the image has {image.Length} bytes");
+        return log;
+    });
+
+    /// <summary>Registers per thread and static shared memory of every kernel, as ptxas reports them.</summary>
+    private static Dictionary<string, (int Registers, int Shared)> Resources(string log)
+    {
+        Dictionary<string, (int Registers, int Shared)> resources = Entry().Matches(log).ToDictionary(
+            m => m.Groups[1].Value,
+            m => (int.Parse(m.Groups[2].Value, CultureInfo.InvariantCulture), m.Groups[3].Success ? int.Parse(m.Groups[3].Value, CultureInfo.InvariantCulture) : 0));
+        Assert.True(resources.Count > 40, log);
+        return resources;
+    }
+
+    [GeneratedRegex(@"Compiling entry function '(\w+)' for[^@]*?Used (\d+) registers(?:, (\d+) bytes smem)?")]
+    private static partial Regex Entry();
 }
