@@ -82,7 +82,12 @@ public abstract class CudnnTests
         using Backend backend = Create();
         var training = new TrainingOptions
         {
-            Batch = 4, Height = 16, Width = 16, GhostBatch = 2, BatchRenormalize = true, Renormalization = new(MaximumR: 2, MaximumD: 1, Start: 0, EndR: 0, EndD: 0),
+            Batch = 4,
+            Height = 16,
+            Width = 16,
+            GhostBatch = 2,
+            BatchRenormalize = true,
+            Renormalization = new(MaximumR: 2, MaximumD: 1, Start: 0, EndR: 0, EndD: 0),
         };
         CaseResult result = NetworkVerifier.Step(
             backend, Reference, NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 10, PerActivationLast = true }), training, "--network inception-tiny");
