@@ -1,5 +1,6 @@
 using System.Globalization;
 using HpcBatchNorm.Evaluation;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Experiments;
 
@@ -24,7 +25,7 @@ public readonly record struct TopAccuracy(double Top1, double Top5);
 /// </summary>
 public sealed class EnsembleExperiment : Experiment
 {
-    private const int Recipes = 6, UsualMembers = 3, QuickMembers = 2, QuickSteps = 150, ViewsTogether = 72;
+    private const int Recipes = 6, UsualMembers = 3, QuickMembers = 2, ViewsTogether = 72;
 
     /// <inheritdoc/>
     public override string Name => "ensemble";
@@ -50,11 +51,10 @@ public sealed class EnsembleExperiment : Experiment
     {
         string data = ImageNetTraining.DataOf(context);
         (int images, int classes, int validation) = ImageNetTraining.SizeOf(data);
-        ImageNetScale scale = Scale with { Settings = context.Settings };
+        ImageNetScale scale = Scale.For(context, images);
         if (context.Quick)
         {
-            double epochs = QuickSteps * 32.0 / images;
-            scale = scale with { ImageSize = 16, Epochs = epochs, EvalEvery = epochs };
+            scale = scale with { BaseLearningRate = scale.BaseLearningRate / 5 }; // thirty times the rate takes longer than a quick run to pay
         }
 
         int members = context.Seeds > 0 ? context.Seeds : context.Quick ? QuickMembers : UsualMembers;
@@ -76,8 +76,9 @@ public sealed class EnsembleExperiment : Experiment
         ExperimentRun<EnsembleAccuracy> Evaluation(int crops) => new(
             FormattableString.Invariant($"crops-{crops}"), string.Join(", ", trainings.Select(t => t.Key)), progress => Evaluate(context, checkpoints, crops, progress));
         IReadOnlyList<EnsembleAccuracy> found = context.All([Evaluation(1), Evaluation(144)]);
-        return Judge(found[0], found[1], scale, string.Create(CultureInfo.InvariantCulture,
-            $"{members} networks, bn-x30-e1 to bn-x30-e{members}, each {scale.Epochs:0.##} epochs on {images} images of {classes} classes, {scale.Model ?? "the recipes' network"} at {scale.ImageSize} px; {validation} validation images, one central crop of a short side of {scale.ImageSize / scale.CropFraction:0.#} px, or 144 crops at the four scales of section 7 of GoogLeNet times {scale.ImageSize}/224."));
+        TrainingConfig config = trainings[0].Config;
+        return Judge(found[0], found[1], config.ImageSize, string.Create(CultureInfo.InvariantCulture,
+            $"{members} networks, bn-x30-e1 to bn-x30-e{members}: {trainings[0].Description} on {images} images of {classes} classes. {validation} validation images, seen as one central crop of a short side of {config.ImageSize / config.CropFraction:0.#} px, or as 144 crops at the four scales of GoogLeNet's section 7, times {config.ImageSize}/224."));
     }
 
     private static EnsembleAccuracy Evaluate(ExperimentContext context, IReadOnlyList<string> checkpoints, int crops, IProgress<double> progress)
@@ -98,7 +99,7 @@ public sealed class EnsembleExperiment : Experiment
         static TopAccuracy Of(EvaluationResult r) => new(r.Top1, r.Top5);
     }
 
-    private static ExperimentResult Judge(EnsembleAccuracy single, EnsembleAccuracy multi, ImageNetScale scale, string setup)
+    private static ExperimentResult Judge(EnsembleAccuracy single, EnsembleAccuracy multi, int resolution, string setup)
     {
         int count = single.Members.Count;
         double meanSingle = single.Members.Average(m => m.Top1), meanMulti = multi.Members.Average(m => m.Top1);
@@ -111,10 +112,9 @@ public sealed class EnsembleExperiment : Experiment
             new("top-1 error of the ensemble, 144 crops, beside the best single network, single crop", "20.1 % beside 25.2 %",
                 $"{Error(multi.Averaged.Top1)} beside {Error(single.Best.Top1)}", "lower", multi.Averaged.Top1 > single.Best.Top1),
         ];
-        string[] Row(string model, object resolution, string crops, object models, string top1, string top5) =>
-            [model, $"{resolution}", crops, $"{models}", top1, top5];
-        string[] Paper(string model, string resolution, string crops, string models, string top1, string top5) => Row(model + " (paper)", resolution, crops, models, top1, top5);
-        string[] Ours(string model, string crops, object models, TopAccuracy a) => Row(model, scale.ImageSize, crops, models, Error(a.Top1), Error(a.Top5));
+        static string[] Paper(string model, string resolution, string crops, string models, string top1, string top5) => [model + " (paper)", resolution, crops, models, top1, top5];
+        string[] Ours(string model, string crops, int models, TopAccuracy a) =>
+            [model, ImageNetTraining.Text(resolution), crops, ImageNetTraining.Text(models), Error(a.Top1), Error(a.Top5)];
         IReadOnlyList<string>[] rows =
         [
             Paper("GoogLeNet ensemble", "224", "144", "7", "-", "6.67 %"),

@@ -66,6 +66,15 @@ public sealed record ImageNetScale
     /// <summary>Settings over all others, by name.</summary>
     public IReadOnlyList<(string Name, string Value)> Settings { get; init; } = [];
 
+    /// <summary>This scale as an experiment is to be run: with the settings that were given, and in quick mode for a hundred and fifty steps at 16 px.</summary>
+    internal ImageNetScale For(ExperimentContext context, int trainingImages)
+    {
+        const int QuickSteps = 150, Batch = 32;
+        ImageNetScale scale = this with { Settings = [.. Settings, .. context.Settings] };
+        double epochs = (double)QuickSteps * Batch / trainingImages;
+        return context.Quick ? scale with { ImageSize = 16, Epochs = epochs, EvalEvery = EvalEvery < Epochs ? epochs / 6 : epochs } : scale;
+    }
+
     /// <summary>The settings that make a recipe small, with a variant's own last but those of <see cref="Settings"/>.</summary>
     /// <param name="recipe">Name of the recipe.</param>
     /// <param name="rateFactor">Factor on the learning rate beyond the recipe's.</param>
@@ -108,6 +117,32 @@ internal sealed record ImageNetTraining(string Name, string Recipe, IReadOnlyLis
     /// <summary>Folder of the run and name of its result.</summary>
     public string Key { get; } = string.Create(CultureInfo.InvariantCulture,
         $"{Name}-{(uint)XxHash64.HashToUInt64(Encoding.UTF8.GetBytes(string.Join('\n', Flags.Select(f => $"{f.Name}: {f.Value}").Prepend(Recipe)))):x8}");
+
+    /// <summary>The settings in effect.</summary>
+    public TrainingConfig Config
+    {
+        get
+        {
+            TrainingConfigBuilder builder = new TrainingConfigBuilder().AddRecipe(Recipe);
+            foreach ((string name, string value) in Flags)
+            {
+                builder.Set(name, value);
+            }
+
+            return builder.Config;
+        }
+    }
+
+    /// <summary>What is trained and for how long, in words.</summary>
+    public string Description
+    {
+        get
+        {
+            TrainingConfig config = Config;
+            return string.Create(CultureInfo.InvariantCulture,
+                $"{config.Model} at {config.ImageSize} px, {(config.Steps > 0 ? $"{config.Steps} steps" : string.Create(CultureInfo.InvariantCulture, $"{config.Epochs:0.##} epochs"))} of batches of {config.BatchSize}");
+        }
+    }
 
     /// <summary>The run as part of an experiment.</summary>
     public ExperimentRun<TrainedRun> In(ExperimentContext context, string data) =>

@@ -11,9 +11,6 @@ public sealed class ImageNetVariants : Experiment
     /// <summary>Seeds of Inception and BN-x5, which the headline compares; the others are run once.</summary>
     private const int HeadlineSeeds = 3;
 
-    /// <summary>Steps of a quick run.</summary>
-    private const int QuickSteps = 150;
-
     private static readonly Variant[] Variants =
     [
         new("inception", "Inception", "inception", "31.0 M", 31.0, "72.2 %", Headline: true),
@@ -51,13 +48,7 @@ public sealed class ImageNetVariants : Experiment
     {
         string data = ImageNetTraining.DataOf(context);
         (int images, int classes, int validation) = ImageNetTraining.SizeOf(data);
-        ImageNetScale scale = Scale with { Settings = context.Settings };
-        if (context.Quick)
-        {
-            double epochs = QuickSteps * 32.0 / images;
-            scale = scale with { ImageSize = 16, Epochs = epochs, EvalEvery = epochs / 6 };
-        }
-
+        ImageNetScale scale = Scale.For(context, images);
         Variant[] chosen = [.. Variants.Where(v => !context.Quick || Quickly.Contains(v.Key))];
         List<(Variant Variant, ImageNetTraining Training)> trainings = [];
         foreach (Variant variant in chosen)
@@ -73,7 +64,7 @@ public sealed class ImageNetVariants : Experiment
         IReadOnlyList<TrainedRun> runs = context.All([.. trainings.Select(t => t.Training.In(context, data))]);
         Dictionary<string, Outcome> outcomes = chosen.ToDictionary(
             v => v.Key, v => new Outcome(v, [.. runs.Where((_, i) => trainings[i].Variant == v)]), StringComparer.Ordinal);
-        return Judge(outcomes, context.Quick, classes, validation, Describe(scale, images, classes, validation));
+        return Judge(outcomes, context.Quick, classes, validation, Describe(trainings[0].Training, images, classes, validation));
     }
 
     private static ExperimentResult Judge(Dictionary<string, Outcome> outcomes, bool quick, int classes, int validation, IReadOnlyList<string> notes)
@@ -84,7 +75,7 @@ public sealed class ImageNetVariants : Experiment
         List<Finding> findings = [];
         foreach (Outcome o in outcomes.Values.Where(o => o.Variant.PaperSteps is not null && o != inception))
         {
-            bool half = o == x5;
+            bool half = o == x5 && !quick;
             long? steps = o.StepsTo(target);
             findings.Add(new Finding(
                 $"steps of {o.Variant.Title} to Inception's best accuracy",
@@ -149,10 +140,10 @@ public sealed class ImageNetVariants : Experiment
             o.DivergedAt is long step ? FormattableString.Invariant($"diverges at step {step}") : o.BestText, Text(o.Seeds),
         ])]);
 
-    private static string[] Describe(ImageNetScale scale, int images, int classes, int validation) =>
+    private static string[] Describe(ImageNetTraining inception, int images, int classes, int validation) =>
     [
         string.Create(CultureInfo.InvariantCulture,
-            $"{images} training images of {classes} classes, {validation} validation images, {scale.Model ?? "the recipes' networks"} at {scale.ImageSize} px, {scale.Epochs:0.##} epochs with {scale.EvalEvery:0.##} epochs between evaluations. Inception's learning rate is {scale.BaseLearningRate}; the others' are the recipes' multiples of it. In all runs the learning rate falls exponentially to the recipes' 8.6 %."),
+            $"{images} training images of {classes} classes, {validation} validation images; {inception.Description}. Inception's learning rate is {inception.Config.LearningRate}; the others' are the recipes' multiples of it. In all runs the learning rate falls exponentially to {100 * inception.Config.FinalLearningRateFraction:0.#} % of its start."),
         "\"Highest accuracy\" is that of the evaluations; a step count is that of the first evaluation at or above the mark. Where there are several seeds, curves are averaged first; ± is the standard deviation over them.",
         string.Create(CultureInfo.InvariantCulture, $"The standard error of an accuracy p is sqrt(p (1 - p) / {validation})."),
     ];
