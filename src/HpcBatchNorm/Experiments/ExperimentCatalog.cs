@@ -7,6 +7,14 @@ public static class ExperimentCatalog
     public static IReadOnlyList<Experiment> All { get; } =
     [
         new MnistExperiment(),
+        new LearningRateExperiment(),
+        new InitializationExperiment(),
+        new DeepSigmoidExperiment(),
+        new DropoutExperiment(),
+        new ShufflingExperiment(),
+        new PopulationExperiment(),
+        new GradientExperiment(),
+        new ScaleExperiment(),
         new ImageNetVariants(),
         new EnsembleExperiment(),
         new OverfitExperiment(),

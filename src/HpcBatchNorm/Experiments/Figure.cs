@@ -38,6 +38,9 @@ public sealed record Figure(string Name, string Title, string XLabel, string YLa
     /// <summary>The paper's values, and other things to compare with.</summary>
     public IReadOnlyList<FigureMark> Marks { get; init; } = [];
 
+    /// <summary>Values the vertical axis shows whatever the lines do: what makes two figures comparable.</summary>
+    public IReadOnlyList<double> Including { get; init; } = [];
+
     /// <summary>Equal distances across are equal factors.</summary>
     public bool LogarithmicX { get; init; }
 
@@ -50,6 +53,7 @@ public sealed record Figure(string Name, string Title, string XLabel, string YLa
     internal ChartContent Content => new(Title, YLabel, XLabel, [.. Series.Select(s => new ChartSeries(s.Name, [.. s.X.Zip(s.Y)], s.Style, s.Dashed))])
     {
         Marks = [.. Marks.Select(m => new ChartMark(m.Label, m.X, m.Y, m.Style))],
+        Including = Including,
         LogarithmicX = LogarithmicX,
         LogarithmicY = LogarithmicY,
     };

@@ -68,7 +68,7 @@ internal sealed class MnistExperiment : Experiment
         return new ExperimentResult
         {
             Findings = findings,
-            Figures = [Accuracy(done), Early(done), Percentiles("mnist-inputs-without", "without batch normalization (Figure 1b)", plain), Percentiles("mnist-inputs-with", "with batch normalization (Figure 1c)", norm)],
+            Figures = [Accuracy(done), Early(done), Percentiles("mnist-inputs-without", "without batch normalization (Figure 1b)", plain, norm), Percentiles("mnist-inputs-with", "with batch normalization (Figure 1c)", norm, plain)],
             Tables =
             [
                 new ResultTable("Test accuracy, %", ["learning rate", "batch normalization", "step 300", "step 1000", "last", "best"],
@@ -103,7 +103,7 @@ internal sealed class MnistExperiment : Experiment
         ],
     };
 
-    private static Figure Early(IReadOnlyList<MlpRun> runs) => new("mnist-accuracy-early", "The same, all steps alike from 100 on", "training step (logarithmic)", "% of the test images")
+    private static Figure Early(IReadOnlyList<MlpRun> runs) => new("mnist-accuracy-early", "Test accuracy on MNIST, the first steps", "training step (logarithmic)", "% of the test images")
     {
         Series = [.. Curves(runs)],
         LogarithmicX = true,
@@ -112,11 +112,12 @@ internal sealed class MnistExperiment : Experiment
     private static IEnumerable<FigureSeries> Curves(IReadOnlyList<MlpRun> runs) =>
         runs.Select((r, i) => r.Curve($"{(i % 2 == 0 ? "without" : "with")} BN, learning rate {Rates[i / 2].Key}", (i % 2 == 0 ? 1 : 0) + i / 2 * 3, dashed: i % 2 == 0));
 
-    private static Figure Percentiles(string name, string title, MlpRun run)
+    private static Figure Percentiles(string name, string title, MlpRun run, MlpRun other)
     {
         const int Unit = 0;
-        return new Figure(name, $"Input of a last hidden unit's sigmoid, {title}", "training step", "input (percentiles over 1000 test images)")
+        return new Figure(name, $"Input of a sigmoid {title}", "training step", "last hidden layer, unit 0, 1000 test images")
         {
+            Including = [.. other.Percentiles.SelectMany(p => p.Take(3))],
             Series =
             [
                 .. new[] { (2, "85th percentile"), (1, "50th percentile"), (0, "15th percentile") }.Select((p, i) => FigureSeries.Of(

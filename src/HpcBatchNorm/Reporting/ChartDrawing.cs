@@ -19,6 +19,8 @@ internal sealed record ChartContent(string Title, string Unit, string XLabel, IR
 {
     public IReadOnlyList<ChartMark> Marks { get; init; } = [];
 
+    public IReadOnlyList<double> Including { get; init; } = [];
+
     public bool LogarithmicX { get; init; }
 
     public bool LogarithmicY { get; init; }
@@ -61,12 +63,11 @@ internal sealed class ChartDrawing
             return;
         }
 
-        // A mark lies within the axes, except for a vertical line far off, which would squeeze everything else.
         X = ChartAxis.Around(
             Lines.SelectMany(d => d.Points).Select(p => p.X).Concat(Shown(content.Marks.Select(m => m.X), content.LogarithmicX)), tight: true, content.LogarithmicX);
         Y = ChartAxis.Around(
             Lines.SelectMany(d => d.Points.Select(p => p.Y).Concat(d.Range.SelectMany(r => new[] { r.Low, r.High })))
-                .Concat(Shown(content.Marks.Select(m => m.Y), content.LogarithmicY)),
+                .Concat(Shown(content.Marks.Select(m => m.Y), content.LogarithmicY)).Concat(content.Including),
             tight: false, content.LogarithmicY);
     }
 
