@@ -6,6 +6,7 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Native;
+using HpcBatchNorm.Verification;
 
 namespace HpcBatchNorm.Tests.Planning;
 
@@ -145,6 +146,61 @@ public sealed class TrainingFeatureTests
         (byte[] pixels, int[] labels) = Images(1, 2 * Batch, 1);
 
         Assert.Contains("3 micro-batches", Assert.Throws<ArgumentException>(() => session.Step(pixels, labels, default)).Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("reference")]
+    [InlineData("onednn")]
+    public void ConstantStatistics_SameForwardPass_AnotherGradient(string name)
+    {
+        using Backend backend = Create(name);
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = Classes });
+        using TrainingSession full = new(backend, network, Options()), constant = new(backend, network, Options() with { ConstantStatistics = true });
+        (byte[] pixels, int[] labels) = Images(1, Batch);
+
+        Assert.Equal(full.Step(pixels, labels, new StepContext(0, 0.05f)), constant.Step(pixels, labels, new StepContext(0, 0.05f)));
+        Assert.NotEqual(full.Step(pixels, labels, new StepContext(1, 0.05f)), constant.Step(pixels, labels, new StepContext(1, 0.05f)));
+        Assert.All(constant.Plan.Operations.OfType<BatchNormBackward>(), o => Assert.Equal(BatchNormStatistics.Running, o.Statistics));
+        Assert.All(constant.Plan.Operations.OfType<BatchNormForward>(), o => Assert.Equal(BatchNormStatistics.Batch, o.Statistics));
+    }
+
+    [Fact]
+    public void ConstantStatistics_Step_IsThatOfTheReference()
+    {
+        using Backend backend = Create("onednn"), reference = Create("reference");
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = Classes });
+        CaseResult result = NetworkVerifier.Step(backend, reference, network, Options() with { ConstantStatistics = true }, "--network inception-tiny");
+        Assert.True(result.Passed, result.Describe());
+    }
+
+    [Theory]
+    [InlineData("reference")]
+    [InlineData("onednn")]
+    public void Forward_OfOneLayer_GivesWhatTheNextReads(string name)
+    {
+        using Backend backend = Create(name);
+        Network network = NetworkCatalog.Create("mnist-mlp", new NetworkOptions { Classes = 10, BatchNorm = false, HiddenUnits = 16 });
+        var options = new InferenceOptions { Batch = 2, Height = 28, Width = 28 };
+        NetworkState state = NetworkState.Initial(network.Infer(2, 28, 28), 1);
+        using var session = new InferenceSession(backend, network, options, state);
+        byte[] pixels = [.. Enumerable.Range(0, 2 * 28 * 28).Select(i => (byte)(i * 37))];
+        float[] hidden = new float[2 * 16], logits = new float[2 * 10], probabilities = new float[2 * 10];
+
+        session.Forward(pixels, "hidden3/fc", hidden);
+        session.Forward(pixels, "fc", logits);
+        session.Forward(pixels, probabilities);
+
+        double[] odds = [.. logits[..10].Select(l => Math.Exp(l))];
+        Assert.Equal(odds.Select(o => o / odds.Sum()), probabilities[..10].Select(p => (double)p), (a, b) => Math.Abs(a - b) < 1e-5);
+        ReadOnlySpan<float> weights = state.Get("fc.weights", Shape.Matrix(10, 16));
+        double first = 0;
+        for (int i = 0; i < 16; i++)
+        {
+            first += weights[i] / (1 + Math.Exp(-hidden[i]));
+        }
+
+        Assert.Equal(first, logits[0], 1e-5);
+        Assert.Throws<ArgumentException>(() => session.Forward(pixels, "hidden4/fc", hidden));
     }
 
     [Theory]
