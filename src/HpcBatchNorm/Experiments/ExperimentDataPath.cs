@@ -9,7 +9,7 @@ internal static class ExperimentDataPath
     /// <summary>In the place of a path: a generated set.</summary>
     public const string Sample = "sample";
 
-    private const string MnistHome = "yann.lecun.com/exdb/mnist";
+    private const string DigitFolder = "sample-digits", MnistHome = "yann.lecun.com/exdb/mnist";
 
     /// <summary>The path for an experiment; null when it needs none.</summary>
     /// <param name="data">What it needs.</param>
@@ -27,8 +27,8 @@ internal static class ExperimentDataPath
         {
             case ExperimentData.Mnist:
                 string? idx = paths.Where(p => p != Sample).SelectMany(p => new[] { p, Path.Combine(p, "mnist") }).FirstOrDefault(p => Directory.Exists(p) && IdxFiles.AreIn(p));
-                return idx ?? (paths.Contains(Sample) ? throw new UserErrorException("There is no generated digit set yet.") : throw new UserErrorException(
-                    $"This experiment trains on MNIST. Name the folder of its four IDX files (train-images-idx3-ubyte.gz and the others, from {MnistHome}) with --data."));
+                return idx ?? (paths.Contains(Sample) ? DigitGenerator.Ensure(Path.Combine(ArchiveIndex.DefaultCacheDirectory ?? ".", DigitFolder), note) : throw new UserErrorException(
+                    $"This experiment trains on MNIST. Name the folder of its four IDX files (train-images-idx3-ubyte.gz and the others, from {MnistHome}) with --data, or '--data {Sample}' for drawn digits."));
             case ExperimentData.ImageNet:
                 string? images = paths.FirstOrDefault(p => p != Sample && !(Directory.Exists(p) && IdxFiles.AreIn(p)));
                 return images ?? (paths.Contains(Sample) ? SampleData.Ensure(note) : throw new UserErrorException(

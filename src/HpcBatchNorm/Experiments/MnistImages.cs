@@ -33,7 +33,7 @@ internal sealed class MnistImages
     private static MnistImages Load(string path, DatasetSplit split, CancellationToken cancellation)
     {
         const int Chunk = 500;
-        using ImageDataset dataset = ImageDataset.Open(path, split, cacheDirectory: null);
+        using ImageDataset dataset = ImageDataset.Open(path, split);
         if (dataset.ClassCount != Classes)
         {
             throw new UserErrorException($"'{path}' has {dataset.ClassCount} classes; the experiments of section 4.1 need the ten digits of MNIST.");

@@ -71,7 +71,7 @@ internal sealed class ChartAxis
         return tight ? (low, high, step) : (Math.Floor(low / step + 1e-9) * step, Math.Ceiling(high / step - 1e-9) * step, step);
     }
 
-    /// <summary>Powers of ten; with less than three of them 1, 2 and 5 times each.</summary>
+    /// <summary>Powers of ten; where less than three of them lie within, 1, 2 and 5 times each.</summary>
     private static ChartAxis Decades(IEnumerable<double> values, bool tight)
     {
         const int MostLabels = 8;
@@ -82,7 +82,8 @@ internal sealed class ChartAxis
         }
 
         int first = (int)Math.Floor(Math.Log10(low) + 1e-9), last = (int)Math.Ceiling(Math.Log10(high) - 1e-9);
-        double[] digits = last - first < 3 ? [1, 2, 5] : [1];
+        int within = (int)Math.Floor(Math.Log10(high) + 1e-9) - (int)Math.Ceiling(Math.Log10(low) - 1e-9) + 1;
+        double[] digits = within < 3 ? [1, 2, 5] : [1];
         double[] rounds = [.. Enumerable.Range(first, last - first + 1).SelectMany(power => digits.Select(d => d * Math.Pow(10, power)))];
         if (!tight)
         {

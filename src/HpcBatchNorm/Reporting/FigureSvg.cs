@@ -10,7 +10,7 @@ namespace HpcBatchNorm.Reporting;
 /// </summary>
 internal static class FigureSvg
 {
-    private const int Width = 720, PlotHeight = 330, Left = 70, Right = 20, Top = 46, BelowPlot = 50, LegendRow = 21, LegendLine = 30;
+    private const int Width = 720, PlotHeight = 330, Left = 70, Right = 32, Top = 46, BelowPlot = 50, LegendRow = 21, LegendLine = 30;
 
     // About the mean advance of a sans-serif letter at the legend's size.
     private const double LetterWidth = 7.6;
@@ -59,7 +59,7 @@ internal static class FigureSvg
         foreach (ChartSeries entry in series)
         {
             double width = LegendLine + entry.Name.Length * LetterWidth + 18;
-            if (x > Left && x + width > Width - Right + 18)
+            if (x > Left && x + width > Width - Right + 30)
             {
                 (x, row) = (Left, row + 1);
             }

@@ -109,6 +109,13 @@ internal sealed class SvgPainter
             canvas.RotateDegrees(turn[0], turn[1], turn[2]);
         }
 
+        if (style.TryGetValue("stroke", out string? halo))
+        {
+            // paint-order: stroke. The text stands out from lines behind it.
+            using var around = new SKPaint { IsAntialias = true, IsStroke = true, Color = SKColor.Parse(halo), StrokeWidth = Parse(style["stroke-width"]), StrokeJoin = SKStrokeJoin.Round };
+            canvas.DrawText(element.Value, Number(element, "x"), Number(element, "y"), align, font, around);
+        }
+
         canvas.DrawText(element.Value, Number(element, "x"), Number(element, "y"), align, font, paint);
         canvas.Restore();
     }

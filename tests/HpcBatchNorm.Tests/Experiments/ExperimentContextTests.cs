@@ -1,3 +1,4 @@
+using HpcBatchNorm.Data;
 using HpcBatchNorm.Experiments;
 
 namespace HpcBatchNorm.Tests.Experiments;
@@ -121,6 +122,20 @@ public sealed class ExperimentContextTests : IDisposable
         Assert.Contains("train-images-idx3-ubyte", error.Message, StringComparison.Ordinal);
         Assert.Contains("--data", error.Message, StringComparison.Ordinal);
         Assert.Null(ExperimentDataPath.Find(ExperimentData.None, [], _ => { }));
+    }
+
+    [Fact]
+    public void DrawnDigits_AreIdxFilesOfTenClasses_TheSameEachTime()
+    {
+        string first = DigitGenerator.Ensure(Path.Combine(_folder, "a"), _ => { }, train: 600, test: 100), second = DigitGenerator.Ensure(Path.Combine(_folder, "b"), _ => { }, 600, 100);
+
+        (MnistImages train, MnistImages test) = MnistImages.Load(first, TestContext.Current.CancellationToken);
+
+        Assert.Equal((600, 100), (train.Count, test.Count));
+        Assert.Equal(10, train.Labels.Distinct().Count());
+        Assert.InRange(train.Images.Count(v => v == 255) / (600.0 * 784), 0.05, 0.3);
+        Assert.All(Directory.GetFiles(first), f => Assert.Equal(File.ReadAllBytes(f), File.ReadAllBytes(Path.Combine(second, Path.GetFileName(f)))));
+        Assert.Equal(first, ExperimentDataPath.Find(ExperimentData.Mnist, [first], _ => { }));
     }
 
     private ExperimentContext Context(bool quick = false, int jobs = 1) => new() { Output = _folder, Quick = quick, Jobs = jobs };
