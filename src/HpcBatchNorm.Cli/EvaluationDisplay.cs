@@ -15,7 +15,7 @@ internal sealed class EvaluationDisplay(TextWriter output, bool realTime)
     private const double SecondsBetweenRewrites = 0.2, SecondsBetweenLines = 5;
     private const int Rows = 5, JsonConfusions = 100;
 
-    private readonly bool _live = !Console.IsOutputRedirected && !Console.IsErrorRedirected && (ReferenceEquals(output, Console.Out) || ReferenceEquals(output, Console.Error));
+    private readonly bool _live = ProgressBar.IsWanted(output, progress: null);
     private long _last = Stopwatch.GetTimestamp();
     private int _width;
 
