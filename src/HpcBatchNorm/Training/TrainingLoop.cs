@@ -35,10 +35,8 @@ internal sealed class TrainingLoop : IDisposable
     private readonly long _stepsPerEpoch, _firstStep, _totalSteps;
     private readonly long _start = Stopwatch.GetTimestamp();
 
-    private readonly Action _stageNext;
+    private readonly StepFeeder _feeder;
     private TrainingSession _session;
-    private double? _staged;
-    private CancellationToken _stop;
     private long _step, _evaluatedStep, _bestStep;
     private double _bestTop1;
     private EvaluationResult? _lastEvaluation;
@@ -56,7 +54,6 @@ internal sealed class TrainingLoop : IDisposable
     {
         (_config, _observer, _network, _session, _validation) = (config, observer, network, session, validation);
         (_stepsPerEpoch, _totalSteps) = (stepsPerEpoch, totalSteps);
-        _stageNext = StageNext;
         _firstStep = _step = resumed?.Info.Step ?? 0;
         _evaluatedStep = resumed?.Info.EvaluatedStep ?? 0;
         (_bestTop1, _bestStep) = resumed is null ? (double.NaN, -1) : (resumed.Info.BestTop1, resumed.Info.BestStep);
@@ -83,6 +80,7 @@ internal sealed class TrainingLoop : IDisposable
             _yaml = TrainingConfigBuilder.ToYaml(config, "Effective configuration; run it again with: hpcbn train --config FILE");
             _run.WriteConfig(_yaml);
             _loader = new BatchLoader(train, TrainingLoading(), _firstStep);
+            _feeder = new StepFeeder(_loader);
             _recorder = new RunRecorder(_run, config, session, validation, EvaluationLoading(), _firstStep, _evaluatedStep, () => Elapsed);
             _evaluator = new Evaluator(session.Backend, validation, EvaluationLoading(), EvaluationSession()) { OnPrediction = _recorder.Predictions.Add };
         }
@@ -170,7 +168,8 @@ internal sealed class TrainingLoop : IDisposable
 
         long start = Stopwatch.GetTimestamp();
         float learningRate = _schedule.At(_step);
-        float loss = Train(new StepContext(_step, learningRate), stop, out double waited);
+        bool goesOn = _step + 1 < _totalSteps && !_freezing.BeginsAt(_step + 1); // another session follows where statistics freeze
+        float loss = _feeder.Step(_session, new StepContext(_step, learningRate), goesOn, stop, out double waited);
         _step++;
         double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
         _log.Add(loss, seconds, waited);
@@ -190,41 +189,6 @@ internal sealed class TrainingLoop : IDisposable
         }
 
         return loss;
-    }
-
-    /// <summary>The step itself. Where the device takes images while it computes, those of the next step are loaded and brought to it meanwhile.</summary>
-    private float Train(in StepContext context, CancellationToken stop, out double waited)
-    {
-        if (!_session.CanStage)
-        {
-            Batch batch = _loader.Next(stop);
-            waited = batch.WaitSeconds;
-            return _session.Step(batch.Pixels, batch.Labels, context);
-        }
-
-        (waited, _staged, _stop) = (_staged ?? Stage(stop), null, stop);
-        bool goesOn = _step + 1 < _totalSteps && !_freezing.BeginsAt(_step + 1);
-        return _session.StepStaged(context, goesOn ? _stageNext : null);
-    }
-
-    private double Stage(CancellationToken stop)
-    {
-        Batch batch = _loader.Next(stop);
-        _session.Stage(batch.Pixels, batch.Labels);
-        return batch.WaitSeconds;
-    }
-
-    /// <summary>What stops or hinders the loader must not stop the step that runs: the next one meets it again.</summary>
-    private void StageNext()
-    {
-        try
-        {
-            _staged = Stage(_stop);
-        }
-        catch (Exception error) when (error is OperationCanceledException or UserErrorException)
-        {
-            _staged = null;
-        }
     }
 
     /// <summary>Does what is due after the current step; always true, so that it can stand in the loop's condition.</summary>
