@@ -9,11 +9,11 @@ namespace HpcBatchNorm.Cli.Commands;
 /// <summary><c>hpcbn experiment</c>.</summary>
 internal static class ExperimentCommand
 {
-    private const string All = "all", List = "list", DefaultOutput = "experiments", QuickOutput = "experiments-quick";
+    private const string All = "all", List = "list", Page = "page", DefaultOutput = "experiments", QuickOutput = "experiments-quick";
 
     public static Command Create()
     {
-        var name = new Argument<string>("NAME") { Description = $"{List}, {All}, or an experiment: {string.Join(", ", ExperimentCatalog.All.Select(e => e.Name))}" };
+        var name = new Argument<string>("NAME") { Description = $"{List}, {All}, {Page} (of the results there are), or an experiment: {string.Join(", ", ExperimentCatalog.All.Select(e => e.Name))}" };
         var data = new Option<string[]>("--data") { HelpName = "PATH", Description = $"Data set, or a folder of some; may be given several times: each experiment takes the first that fits. '{ExperimentDataPath.Sample}': generated images" };
         var seeds = new Option<int>("--seeds") { HelpName = "N", Description = "Seeds of what is repeated [as many as the experiment takes]" };
         var quick = new Option<bool>("--quick") { Description = "Short form, minutes for all: a direction, not the paper's numbers" };
@@ -43,6 +43,12 @@ internal static class ExperimentCommand
             }
 
             string root = parsed.GetValue(folder) ?? (parsed.GetValue(quick) ? QuickOutput : DefaultOutput);
+            if (wanted == Page)
+            {
+                output.WriteLine($"page {ExperimentPage.Write(root)}");
+                return ExitCode.Done;
+            }
+
             string[] paths = parsed.GetValue(data) ?? [];
             using var signals = new StopSignals(output);
             ExperimentContext Context(Experiment experiment, string? path, ExperimentView view) => new()

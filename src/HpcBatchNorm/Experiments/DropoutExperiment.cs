@@ -38,12 +38,12 @@ internal sealed class DropoutExperiment : MlpExperiment
         {
             Findings =
             [
-                Finding.AtLeast(Invariant($"with BN and no dropout, over without BN and dropout 0.4: mean test accuracy of {seeds.Count} seeds"), "higher without dropout", Final(true, 0) - Final(false, 0.4f), -margin, Points),
-                Finding.AtMost(Invariant($"dropout 0.4 on top of BN: gain, mean of {seeds.Count} seeds"), "dropout removed: no more overfitting", Final(true, 0.4f) - Final(true, 0), margin, Points),
+                Finding.AtLeast(Invariant($"with BN and no dropout, over without BN and dropout 0.4: mean test accuracy of {Count(seeds)}"), "higher without dropout", Final(true, 0) - Final(false, 0.4f), -margin, Points),
+                Finding.AtMost(Invariant($"dropout 0.4 on top of BN: gain, mean of {Count(seeds)}"), "dropout removed: no more overfitting", Final(true, 0.4f) - Final(true, 0), margin, Points),
             ],
             Figures =
             [
-                new Figure(Name, Invariant($"Test accuracy, 3000 training images, mean of {seeds.Count} seeds"), "training step", "% of the test images")
+                new Figure(Name, Invariant($"Test accuracy, 3000 training images, mean of {Count(seeds)}"), "training step", "% of the test images")
                 {
                     Series = [.. cases.Select((c, i) => Late(Mean(Invariant($"{(c.Item1 ? "with" : "without")} BN, dropout {c.Item2}"), Of(c.Item1, c.Item2), i, dashed: !c.Item1)))],
                 },

@@ -43,12 +43,12 @@ internal sealed class LearningRateExperiment : MlpExperiment
         double best = plain.Y.Max();
         double Steps(FigureSeries curve) => curve.X.Zip(curve.Y).Where(p => p.Second >= best).Select(p => p.First).FirstOrDefault(double.NaN);
         MlpRun[] lost = Of(false, 30);
-        string of = Invariant($"mean of {seeds.Count} seed(s)");
+        string of = Invariant($"mean of {Count(seeds)}");
         List<Finding> findings =
         [
             context.Quick
                 ? Finding.AtMost("without, x30: best test accuracy", "parameters reached machine infinity (already at x5, 4.2.2)", lost.Max(r => r.BestAccuracy), 50, "0.0 '%'")
-                : Finding.AtMost(Invariant($"without, x30: test accuracy at the end (loss not finite at step {string.Join(", ", lost.Select(r => r.DivergedAt is > 0 and int at ? Invariant($"{at}") : "never"))}), largest of {seeds.Count} seed(s)"),
+                : Finding.AtMost(Invariant($"without, x30: test accuracy at the end (loss not finite at step {string.Join(", ", lost.Select(r => r.DivergedAt is > 0 and int at ? Invariant($"{at}") : "never"))}), largest of {Count(seeds)}"),
                     "parameters reached machine infinity (already at x5, 4.2.2)", lost.Max(r => r.FinalAccuracy), 15, "0.0 '%'"),
             Finding.AtMost(Invariant($"with, x5: steps to the best accuracy without, of those that took ({Steps(plain)}), {of}"), "14 times fewer (4.2.2)", 100 * Steps(Curve(true, 5)) / Steps(plain), 50, "0 '%'"),
         ];

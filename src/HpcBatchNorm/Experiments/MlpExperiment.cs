@@ -29,6 +29,9 @@ internal abstract class MlpExperiment : Experiment
         return all.Zip(done).ToDictionary(p => p.First.Key, p => p.Second, StringComparer.Ordinal);
     }
 
+    /// <summary>"3 seeds".</summary>
+    protected static string Count(IReadOnlyList<ulong> seeds) => seeds.Count == 1 ? "1 seed" : Invariant($"{seeds.Count} seeds");
+
     /// <summary>An accuracy for a table.</summary>
     protected static string Percent(double value) => Invariant($"{value:0.00}");
 

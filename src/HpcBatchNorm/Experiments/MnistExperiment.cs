@@ -99,7 +99,7 @@ internal sealed class MnistExperiment : Experiment
         Marks =
         [
             .. runs[3].FirstStepAt(runs[2].BestAccuracy) is int step
-                ? new[] { new FigureMark(Invariant($"the other's best ({runs[2].BestAccuracy:0.00} %)"), step, runs[2].BestAccuracy, 3) } : [],
+                ? new[] { new FigureMark(Invariant($"with BN at {Rates[1].Key}: the best without, {runs[2].BestAccuracy:0.00} %"), step, runs[2].BestAccuracy, 3) } : [],
         ],
     };
 

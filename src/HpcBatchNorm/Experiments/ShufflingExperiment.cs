@@ -37,7 +37,7 @@ internal sealed class ShufflingExperiment : MlpExperiment
         }))));
         MlpRun[] Of((bool, bool) c) => [.. seeds.Select(s => runs[Key(c, s)])];
         double Gain(bool batchNorm) => Of((batchNorm, false)).Average(r => r.FinalAccuracy) - Of((batchNorm, true)).Average(r => r.FinalAccuracy);
-        List<Finding> findings = [Finding.AtLeast(Invariant($"with BN, batches drawn anew each epoch: gain, mean of {seeds.Count} seed(s)"), "about +1 %", Gain(true), context.Quick ? 0.2 : 0.6, Points)];
+        List<Finding> findings = [Finding.AtLeast(Invariant($"with BN, batches drawn anew each epoch: gain, mean of {Count(seeds)}"), "about +1 %", Gain(true), context.Quick ? 0.2 : 0.6, Points)];
         if (!context.Quick)
         {
             findings.Add(new Finding("the same without BN", "(not said)", Invariant($"{Gain(false):0.00} points"), "a third of the gain with BN, or less", 3 * Gain(false) <= Gain(true)));
@@ -48,7 +48,7 @@ internal sealed class ShufflingExperiment : MlpExperiment
             Findings = findings,
             Figures =
             [
-                new Figure(Name, Invariant($"Test accuracy by the company of images, mean of {seeds.Count} seed(s)"), "training step", "% of the test images")
+                new Figure(Name, Invariant($"Test accuracy by the company of images, mean of {Count(seeds)}"), "training step", "% of the test images")
                 {
                     Series = [.. cases.Select((c, i) => Late(Mean(Label(c), Of(c), i / 2 * 2 + (c.Fixed ? 1 : 0), dashed: c.Fixed)))],
                 },

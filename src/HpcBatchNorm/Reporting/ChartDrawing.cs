@@ -132,25 +132,33 @@ internal sealed class ChartDrawing
             (double x, double y) = (Across(mark.X!.Value), Up(mark.Y!.Value));
             string style = mark.Style is int s ? FormattableString.Invariant($"s{s % Styles}") : "ink";
             svg.Append(CultureInfo.InvariantCulture, $"<path class=\"point {style}\" d=\"M{x:0.#} {y - 6:0.#}l6 6l-6 6l-6 -6Z\"/>");
-            bool left = x > _box.Width * 0.7;
-            svg.Append(CultureInfo.InvariantCulture, $"<text class=\"marked\" text-anchor=\"{(left ? "end" : "start")}\" x=\"{x + (left ? -9 : 9):0.#}\" y=\"{y + 14:0.#}\">{WebUtility.HtmlEncode(mark.Label)}</text>\n");
+        }
+
+        foreach (ChartMark mark in _content.Marks)
+        {
+            AppendLabel(svg, mark);
         }
     }
 
     private void AppendReference(StringBuilder svg, ChartMark mark)
     {
-        string label = WebUtility.HtmlEncode(mark.Label);
         if (mark.Y is double level)
         {
-            svg.Append(CultureInfo.InvariantCulture, $"<path class=\"mark\" d=\"M{_box.Left} {Up(level):0.#}H{_box.Width - _box.Right}\"/>");
-            svg.Append(CultureInfo.InvariantCulture, $"<text class=\"marked\" text-anchor=\"end\" x=\"{_box.Width - _box.Right - 4}\" y=\"{Up(level) - 5:0.#}\">{label}</text>\n");
+            svg.Append(CultureInfo.InvariantCulture, $"<path class=\"mark\" d=\"M{_box.Left} {Up(level):0.#}H{_box.Width - _box.Right}\"/>\n");
         }
         else if (mark.X is double place)
         {
-            bool left = Across(place) > _box.Width * 0.7;
-            svg.Append(CultureInfo.InvariantCulture, $"<path class=\"mark\" d=\"M{Across(place):0.#} {_box.Top}V{_box.Height - _box.Bottom}\"/>");
-            svg.Append(CultureInfo.InvariantCulture, $"<text class=\"marked\" text-anchor=\"{(left ? "end" : "start")}\" x=\"{Across(place) + (left ? -5 : 5):0.#}\" y=\"{_box.Top + 12}\">{label}</text>\n");
+            svg.Append(CultureInfo.InvariantCulture, $"<path class=\"mark\" d=\"M{Across(place):0.#} {_box.Top}V{_box.Height - _box.Bottom}\"/>\n");
         }
+    }
+
+    /// <summary>After the lines, so that none crosses it.</summary>
+    private void AppendLabel(StringBuilder svg, ChartMark mark)
+    {
+        double x = mark.X is double place ? Across(place) : _box.Width - _box.Right, y = mark.Y is double level ? Up(level) : _box.Top;
+        bool left = x > _box.Width * 0.7;
+        (int aside, int below) = mark switch { { X: null } => (4, -5), { Y: null } => (5, 12), _ => (9, 14) };
+        svg.Append(CultureInfo.InvariantCulture, $"<text class=\"marked\" text-anchor=\"{(left ? "end" : "start")}\" x=\"{x + (left ? -aside : aside):0.#}\" y=\"{y + below:0.#}\">{WebUtility.HtmlEncode(mark.Label)}</text>\n");
     }
 
     private static IEnumerable<double> Shown(IEnumerable<double?> values, bool logarithmic) =>
