@@ -49,8 +49,8 @@ public sealed record ImageNetScale
     public double EvalEvery { get; init; } = 0.16;
 
     /// <summary>
-    /// Learning rate of the recipe 'inception'; the others keep their ratio to it. About what suits that network best: with less, "5 times the learning rate"
-    /// would be no test.
+    /// Learning rate of the recipe 'inception'; the others keep their ratio to it. A compromise: with less that network hardly begins to learn in a short run,
+    /// with more BN-x30 has too much.
     /// </summary>
     public double BaseLearningRate { get; init; } = 0.01;
 
