@@ -29,7 +29,12 @@ internal static class Sweep
     {
         Directory.CreateDirectory(folder);
         Point[] batches = [.. from precision in Precisions from batch in Batches select Measure(hpcbn, precision, batch, 224)];
-        Point[] sizes = [.. from precision in Precisions from size in Sizes select Measure(hpcbn, precision, 32, size)];
+        Point[] sizes =
+        [
+            .. from precision in Precisions
+               from size in Sizes
+               select batches.FirstOrDefault(p => p.Precision == precision && p.Batch == 32 && p.Size == size) ?? Measure(hpcbn, precision, 32, size),
+        ];
         Draw(folder, "sweep-batch", "Training BN-Inception at 224 pixels", "images per step", "images/s", batches, p => p.Batch, p => p.ImagesPerSecond);
         Draw(folder, "sweep-batch-memory", "Memory of a training step at 224 pixels", "images per step", "planned MB", batches, p => p.Batch, p => p.PlannedMb);
         Draw(folder, "sweep-size", "Training BN-Inception in batches of 32", "image side in pixels", "images/s x (side / 224)^2", sizes, p => p.Size, p => p.FullSizeImagesPerSecond);
