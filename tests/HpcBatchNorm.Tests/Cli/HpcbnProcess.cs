@@ -67,8 +67,18 @@ internal sealed class HpcbnProcess : IDisposable
     /// <summary>Sends a signal by name: <c>INT</c>, <c>TERM</c>, <c>KILL</c>.</summary>
     public void Signal(string name)
     {
+        Assert.SkipWhen(
+            name == "INT" && IgnoresInterrupts(),
+            "these tests were started with SIGINT ignored, as shells do for what they put into the background, and their children inherit that");
         using Process kill = Process.Start("kill", ["-s", name, _process.Id.ToString(CultureInfo.InvariantCulture)]);
         kill.WaitForExit();
+    }
+
+    private bool IgnoresInterrupts()
+    {
+        const int Interrupt = 2;
+        string mask = File.ReadLines($"/proc/{_process.Id}/status").Single(line => line.StartsWith("SigIgn:", StringComparison.Ordinal))["SigIgn:".Length..];
+        return (ulong.Parse(mask, NumberStyles.HexNumber | NumberStyles.AllowLeadingWhite, CultureInfo.InvariantCulture) >> (Interrupt - 1) & 1) != 0;
     }
 
     public void Dispose()
