@@ -1,6 +1,9 @@
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Verification;
 
 namespace HpcBatchNorm.Benchmarks;

@@ -1,5 +1,5 @@
 using BenchmarkDotNet.Attributes;
-using HpcBatchNorm.Backends;
+using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Benchmarks;
 

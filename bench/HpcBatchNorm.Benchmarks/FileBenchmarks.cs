@@ -1,9 +1,11 @@
 using BenchmarkDotNet.Attributes;
 using HpcBatchNorm.Data;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
-using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Checkpoints;
 
 namespace HpcBatchNorm.Benchmarks;
 

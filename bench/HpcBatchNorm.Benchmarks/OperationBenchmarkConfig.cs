@@ -6,6 +6,7 @@ using BenchmarkDotNet.Reports;
 using BenchmarkDotNet.Running;
 using BenchmarkDotNet.Toolchains.InProcess.Emit;
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Operations;
 using Perfolizer.Horology;
 
 namespace HpcBatchNorm.Benchmarks;

@@ -1,5 +1,6 @@
 using BenchmarkDotNet.Attributes;
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Verification;
 

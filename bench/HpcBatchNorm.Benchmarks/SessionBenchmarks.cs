@@ -1,8 +1,11 @@
 using BenchmarkDotNet.Attributes;
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Benchmarking;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Verification.Benchmarking;
 
 namespace HpcBatchNorm.Benchmarks;
 
@@ -53,14 +56,14 @@ public class SessionBenchmarks : IDisposable
     internal static double Flops(string method, int batch)
     {
         Network network = NetworkCatalog.Create("bn-inception", new NetworkOptions());
-        SessionOptions options = method == nameof(Train) ? new TrainingOptions { Batch = batch } : new InferenceOptions { Batch = batch };
+        PlanOptions options = method == nameof(Train) ? new TrainingOptions { Batch = batch } : new InferenceOptions { Batch = batch };
         Plan plan = options is TrainingOptions training
             ? TrainingSession.PlanFor(BnInceptionLayers.AnyTraits, network, training)
-            : InferenceSession.PlanFor(BnInceptionLayers.AnyTraits, network, (InferenceOptions)options);
+            : ForwardSession.PlanFor(BnInceptionLayers.AnyTraits, network, (InferenceOptions)options);
         return plan.Operations.Sum(o => (double)o.Flops);
     }
 
-    private void Prepare(SessionOptions options)
+    private void Prepare(PlanOptions options)
     {
         _backend = Backend.Create(BackendName);
         MeasuredLimits.Of(_backend);

@@ -1,5 +1,5 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Benchmarking;
+using HpcBatchNorm.Verification.Benchmarking;
 
 namespace HpcBatchNorm.Benchmarks;
 

@@ -4,7 +4,7 @@ using BenchmarkDotNet.Engines;
 using BenchmarkDotNet.Jobs;
 using BenchmarkDotNet.Running;
 using BenchmarkDotNet.Toolchains.InProcess.Emit;
-using HpcBatchNorm.Backends;
+using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Benchmarks;
 

@@ -2,7 +2,7 @@ using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
-using HpcBatchNorm.Evaluation;
+using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Cli;
 

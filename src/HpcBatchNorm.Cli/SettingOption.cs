@@ -1,5 +1,5 @@
 using System.CommandLine;
-using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Cli;
 

@@ -1,8 +1,11 @@
 using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
-using HpcBatchNorm.Evaluation;
-using HpcBatchNorm.Training;
+using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Evaluation;
+using HpcBatchNorm.Training.Runs;
 using Spectre.Console;
 
 namespace HpcBatchNorm.Cli;

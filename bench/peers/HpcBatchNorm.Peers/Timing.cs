@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using System.Text.Json;
-using HpcBatchNorm.Training;
+using HpcBatchNorm.Sessions;
 
 namespace HpcBatchNorm.Peers;
 

@@ -1,7 +1,10 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Layers;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using TorchSharp;
 using TorchSharp.Modules;
 using F = TorchSharp.torch.nn.functional;
@@ -82,7 +85,7 @@ internal sealed class TorchPeer : IDisposable
         new Random(1).NextBytes(pixels);
         float[] expected = new float[VerificationBatch * Classes];
         using (Backend reference = Backend.Create("reference"))
-        using (var session = new InferenceSession(
+        using (var session = new ForwardSession(
             reference, _network, new InferenceOptions { Batch = VerificationBatch, Height = VerificationSize, Width = VerificationSize }, _state))
         {
             session.Forward(pixels, expected);

@@ -2,10 +2,11 @@ using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Benchmarking;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
-using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Verification;
+using HpcBatchNorm.Verification.Benchmarking;
 
 namespace HpcBatchNorm.Cli.Commands;
 

@@ -1,7 +1,7 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
 using HpcBatchNorm.Reporting;
-using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Cli.Commands;
 

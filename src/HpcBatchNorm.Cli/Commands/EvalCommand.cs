@@ -1,6 +1,6 @@
 using System.CommandLine;
-using HpcBatchNorm.Backends;
-using HpcBatchNorm.Evaluation;
+using HpcBatchNorm.Operations;
+using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Cli.Commands;
 

@@ -2,7 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using HpcBatchNorm.Experiments;
-using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Cli.Commands;
 

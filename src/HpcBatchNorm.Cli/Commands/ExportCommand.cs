@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using HpcBatchNorm.Interchange;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Cli.Commands;
 

@@ -3,10 +3,15 @@ using System.Globalization;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Layers;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Cli.Commands;
 
@@ -98,7 +103,7 @@ internal static class InspectCommand
         using Backend backend = Backend.CreateForPlanning(config.Backend, config.BackendOptions);
         TrainingOptions options = config.Optimizer with { Batch = config.BatchSize, Height = config.ImageSize, Width = config.ImageSize };
         Plan plan = inference
-            ? InferenceSession.PlanFor(backend.Traits, network, Evaluation.EvaluationSetup.Session(config))
+            ? ForwardSession.PlanFor(backend.Traits, network, Evaluation.EvaluationSetup.Session(config))
             : TrainingSession.PlanFor(backend.Traits, network, options);
         using var prepared = new PreparedPlan(backend, plan);
         var table = new TextTable("#", "operation", "layer", "dst", "implementation", "MFLOP", "notes");

@@ -1,7 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
-using HpcBatchNorm.Evaluation;
+using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Cli.Commands;
 

@@ -1,6 +1,9 @@
 using System.CommandLine;
 using System.Text.Json;
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Cli.Commands;
 

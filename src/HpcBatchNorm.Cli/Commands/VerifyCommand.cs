@@ -2,9 +2,12 @@ using System.CommandLine;
 using System.Globalization;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
-using HpcBatchNorm.Training;
+using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Verification;
 
 namespace HpcBatchNorm.Cli.Commands;

@@ -1,3 +1,5 @@
+using HpcBatchNorm.Operations;
+
 namespace HpcBatchNorm.Backends;
 
 /// <content>What a backend implements: one kernel per operation, and transfers. Arguments are already validated.</content>

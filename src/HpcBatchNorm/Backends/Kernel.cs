@@ -1,3 +1,5 @@
+using HpcBatchNorm.Operations;
+
 namespace HpcBatchNorm.Backends;
 
 /// <summary>What changes from step to step; everything else is fixed when a kernel is created.</summary>

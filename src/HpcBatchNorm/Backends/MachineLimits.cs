@@ -1,3 +1,5 @@
+using HpcBatchNorm.Operations;
+
 namespace HpcBatchNorm.Backends;
 
 /// <summary>What a machine can do at best, as measured by <see cref="Backend.MeasureLimits"/>.</summary>

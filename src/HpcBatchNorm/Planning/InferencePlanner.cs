@@ -1,6 +1,7 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Planning;

@@ -1,5 +1,7 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Planning;
@@ -16,7 +18,7 @@ public sealed record StateTensor(Tensor Tensor, NetworkParameter Source);
 public sealed class Plan
 {
     internal Plan(
-        Network network, NetworkShapes shapes, SessionOptions options, BackendTraits traits, IReadOnlyList<Operation> operations,
+        Network network, NetworkShapes shapes, PlanOptions options, BackendTraits traits, IReadOnlyList<Operation> operations,
         IReadOnlyList<StateTensor> state, IReadOnlyDictionary<string, int> fusions, int updateStart, Tensor pixels, Tensor? labels, Tensor? loss, Tensor probabilities,
         Tensor? lossScale)
     {
@@ -43,7 +45,7 @@ public sealed class Plan
     public NetworkShapes Shapes { get; }
 
     /// <summary>What it was planned for.</summary>
-    public SessionOptions Options { get; }
+    public PlanOptions Options { get; }
 
     /// <summary>The backend traits it was planned for.</summary>
     public BackendTraits Traits { get; }

@@ -1,6 +1,7 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Planning;
@@ -16,9 +17,9 @@ internal abstract class PlanBuilder
     private readonly Dictionary<Node, (Node Concat, int Offset)> _placements = [];
     private readonly Dictionary<string, int> _fusions = [];
     private readonly Dictionary<(Tensor, TensorLayout), Tensor> _converted = [];
-    private readonly SessionOptions _options;
+    private readonly PlanOptions _options;
 
-    protected PlanBuilder(Network network, SessionOptions options, BackendTraits traits, IReadOnlyList<Node> nodes)
+    protected PlanBuilder(Network network, PlanOptions options, BackendTraits traits, IReadOnlyList<Node> nodes)
     {
         Fusion.Validate(options.DisabledFusions);
         Network = network;

@@ -1,5 +1,7 @@
 using System.Globalization;
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Operations;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Planning;
@@ -21,7 +23,7 @@ public static class PlanPrinter
     public static IReadOnlyList<string> Summary(PreparedPlan prepared)
     {
         Plan plan = prepared.Plan;
-        SessionOptions options = plan.Options;
+        PlanOptions options = plan.Options;
         string[] reorders = [.. prepared.Kernels.Where(k => k.Operation is Copy { Kind: "reorder" }).Select(k => k.Operation.Name)];
         string[] slow = [.. prepared.Kernels.Where(k => k.Implementation.Contains("ref:", StringComparison.Ordinal)).Select(k => $"{k.Operation.Name} ({k.Implementation})")];
         int converting = prepared.Kernels.Count(k => k.Conversions.Length > 0);

@@ -1,5 +1,5 @@
-using HpcBatchNorm.Backends;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Planning;

@@ -1,6 +1,6 @@
-using HpcBatchNorm.Backends;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Planning;

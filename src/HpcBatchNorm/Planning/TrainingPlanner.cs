@@ -1,6 +1,8 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Planning;

@@ -1,13 +1,15 @@
 using System.Text.Json;
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Benchmarking;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Native;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Verification;
+using HpcBatchNorm.Verification.Benchmarking;
 
 namespace HpcBatchNorm.Tests.Benchmarking;
 

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text.Json;
 using HpcBatchNorm.Cli;
+using HpcBatchNorm.Cli.Commands;
 using HpcBatchNorm.Tests.Evaluation;
 
 namespace HpcBatchNorm.Tests.Cli;

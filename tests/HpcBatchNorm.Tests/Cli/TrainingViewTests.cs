@@ -1,6 +1,6 @@
 using HpcBatchNorm.Cli;
-using HpcBatchNorm.Evaluation;
-using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Evaluation;
+using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Cli;
 

@@ -1,5 +1,6 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Verification;
 
 namespace HpcBatchNorm.Tests.Contract;

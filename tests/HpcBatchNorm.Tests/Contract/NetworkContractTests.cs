@@ -1,13 +1,16 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
-using HpcBatchNorm.Benchmarking;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Layers;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tests.Native;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Verification;
+using HpcBatchNorm.Verification.Benchmarking;
 
 namespace HpcBatchNorm.Tests.Contract;
 
@@ -139,8 +142,8 @@ public sealed class NetworkContractTests
         }
 
         NetworkState state = training.ReadNetworkState();
-        using var fast = new InferenceSession(backend, network, options, state, training.Arena);
-        using var exact = new InferenceSession(reference, network, options, state);
+        using var fast = new ForwardSession(backend, network, options, state, training.Arena);
+        using var exact = new ForwardSession(reference, network, options, state);
         float[] actual = new float[40], expected = new float[40];
         fast.Forward(pixels, actual);
         exact.Forward(pixels, expected);

@@ -1,13 +1,16 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
-using HpcBatchNorm.Benchmarking;
 using HpcBatchNorm.Data;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tests.Cli;
 using HpcBatchNorm.Tests.Native;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Verification;
+using HpcBatchNorm.Verification.Benchmarking;
 
 namespace HpcBatchNorm.Tests.Contract;
 
@@ -44,7 +47,7 @@ public sealed class PrecisionContractTests
         foreach (Plan plan in new[]
         {
             TrainingSession.PlanFor(backend.Traits, network, new TrainingOptions { Batch = 2, Precision = Precision.Bf16 }),
-            InferenceSession.PlanFor(backend.Traits, network, new InferenceOptions { Batch = 2, Precision = Precision.Bf16 }),
+            ForwardSession.PlanFor(backend.Traits, network, new InferenceOptions { Batch = 2, Precision = Precision.Bf16 }),
         })
         {
             using var prepared = new PreparedPlan(backend, plan);
@@ -84,8 +87,8 @@ public sealed class PrecisionContractTests
         }
 
         NetworkState state = training.ReadNetworkState();
-        using var fast = new InferenceSession(backend, network, options with { Precision = Precision.Bf16 }, state);
-        using var exact = new InferenceSession(reference, network, options, state);
+        using var fast = new ForwardSession(backend, network, options with { Precision = Precision.Bf16 }, state);
+        using var exact = new ForwardSession(reference, network, options, state);
         float[] actual = new float[40], expected = new float[40];
         fast.Forward(pixels, actual);
         exact.Forward(pixels, expected);

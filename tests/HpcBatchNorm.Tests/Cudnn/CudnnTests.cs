@@ -1,11 +1,14 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
-using HpcBatchNorm.Benchmarking;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Contract;
 using HpcBatchNorm.Verification;
+using HpcBatchNorm.Verification.Benchmarking;
 
 namespace HpcBatchNorm.Tests.Cudnn;
 

@@ -1,6 +1,8 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Networks;
+using HpcBatchNorm.Models;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Verification;
 
 namespace HpcBatchNorm.Tests.Cudnn;

@@ -1,9 +1,9 @@
 using System.Text.Json;
 using HpcBatchNorm.Interop.Cuda;
-using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tests.Cli;
 using HpcBatchNorm.Tests.Training;
-using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Checkpoints;
 
 namespace HpcBatchNorm.Tests.Cudnn;
 

@@ -2,8 +2,8 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Cudnn;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Interop.Cuda;
-using HpcBatchNorm.Layers;
-using HpcBatchNorm.Planning;
+using HpcBatchNorm.Operations;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Verification;
 

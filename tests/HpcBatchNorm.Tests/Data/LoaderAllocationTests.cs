@@ -1,6 +1,6 @@
-using HpcBatchNorm.Benchmarking;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Tests.Support;
+using HpcBatchNorm.Verification.Benchmarking;
 
 namespace HpcBatchNorm.Tests.Data;
 

@@ -1,6 +1,6 @@
 using System.Reflection;
 using System.Runtime.InteropServices;
-using HpcBatchNorm.Interop;
+using HpcBatchNorm.Interop.Skia;
 using SkiaSharp;
 
 namespace HpcBatchNorm.Tests.Data;

@@ -1,6 +1,7 @@
 using System.Globalization;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Tests.Docs;
 

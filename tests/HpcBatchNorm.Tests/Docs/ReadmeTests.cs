@@ -1,7 +1,9 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Support;
 

@@ -1,5 +1,7 @@
+using HpcBatchNorm.Cli.Commands;
 using HpcBatchNorm.Tests.Training;
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Checkpoints;
 
 namespace HpcBatchNorm.Tests.Evaluation;
 

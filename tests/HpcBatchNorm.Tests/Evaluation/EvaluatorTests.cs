@@ -1,9 +1,14 @@
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Cli.Commands;
 using HpcBatchNorm.Data;
-using HpcBatchNorm.Evaluation;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Reporting;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tests.Training;
-using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Tests.Evaluation;
 
@@ -173,7 +178,7 @@ public sealed class EvaluatorTests(EvaluationFixture fixture) : IClassFixture<Ev
         /// <summary>Every view of every image alone, averaged per image.</summary>
         public List<double[]> ForwardOneByOne(int member)
         {
-            using var session = new InferenceSession(
+            using var session = new ForwardSession(
                 _backend, _members[member].Network, new InferenceOptions { Batch = 1, Height = Size, Width = Size }, _members[member].State);
             List<double[]> means = [];
             float[] probabilities = new float[Classes];
@@ -201,7 +206,7 @@ public sealed class EvaluatorTests(EvaluationFixture fixture) : IClassFixture<Ev
         public List<double[]> ForwardBatch(int[] images)
         {
             var options = new InferenceOptions { Batch = images.Length, Height = Size, Width = Size, Statistics = BatchNormStatistics.Batch };
-            using var session = new InferenceSession(_backend, _members[0].Network, options, _members[0].State);
+            using var session = new ForwardSession(_backend, _members[0].Network, options, _members[0].State);
             float[] probabilities = new float[images.Length * Classes];
             session.Forward(images.SelectMany(Pixels).ToArray(), probabilities);
             return [.. probabilities.Chunk(Classes).Select(row => Array.ConvertAll(row, p => (double)p))];

@@ -1,12 +1,15 @@
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Cli.Commands;
 using HpcBatchNorm.Data;
-using HpcBatchNorm.Evaluation;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Tests.Training;
+using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Tests.Evaluation;
 
@@ -69,7 +72,7 @@ public sealed class MnistPopulationTests
     {
         using var loader = new BatchLoader(test, Loading(batch));
         Batch images = loader.Next(TestContext.Current.CancellationToken);
-        using InferenceSession together = new(backend, Mlp, Options(batch), state), alone = new(backend, Mlp, Options(1), state);
+        using ForwardSession together = new(backend, Mlp, Options(batch), state), alone = new(backend, Mlp, Options(1), state);
         float[] all = new float[batch * 10], others = new float[batch * 10], one = new float[10];
         together.Forward(images.Pixels, all);
         byte[] shuffled = [.. images.Pixels];

@@ -1,12 +1,16 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
+using HpcBatchNorm.Cli.Commands;
 using HpcBatchNorm.Data;
-using HpcBatchNorm.Evaluation;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Training;
-using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Tests.Evaluation;
 

@@ -1,6 +1,6 @@
 using HpcBatchNorm.Data;
-using HpcBatchNorm.Evaluation;
 using HpcBatchNorm.Tests.Data;
+using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Tests.Evaluation;
 

@@ -1,6 +1,8 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Interchange;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Verification;
 using Microsoft.ML.OnnxRuntime;

@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Text;
 using HpcBatchNorm.Interchange;
+using HpcBatchNorm.Interop;
 
 namespace HpcBatchNorm.Tests.Interchange;
 

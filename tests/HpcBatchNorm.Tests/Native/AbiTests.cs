@@ -2,10 +2,10 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Text;
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Benchmarking;
 using HpcBatchNorm.Interop;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
+using HpcBatchNorm.Verification.Benchmarking;
 
 namespace HpcBatchNorm.Tests.Native;
 

@@ -1,7 +1,8 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Layers;
-using HpcBatchNorm.Networks;
+using HpcBatchNorm.Models;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Tests.Native;

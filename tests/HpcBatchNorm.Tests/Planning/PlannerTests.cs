@@ -1,7 +1,10 @@
 using CsCheck;
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Tests.Planning;
@@ -65,14 +68,14 @@ public class PlannerTests
         Network network = NetworkCatalog.Create(name, Channels(name, new NetworkOptions { PerActivationLast = true, AuxiliaryHeads = true }));
         foreach (string disabled in Fusion.All.Select(f => f.Name))
         {
-            AssertDataFlow(InferenceSession.PlanFor(Blocks, network, new InferenceOptions { Batch = 2, Height = 64, Width = 64, DisabledFusions = [disabled] }));
+            AssertDataFlow(ForwardSession.PlanFor(Blocks, network, new InferenceOptions { Batch = 2, Height = 64, Width = 64, DisabledFusions = [disabled] }));
         }
     }
 
     [Fact]
     public void InferencePlan_BnInception_IsConvolutionsPoolingsAndCopies()
     {
-        Plan plan = InferenceSession.PlanFor(Blocks, NetworkCatalog.Create("bn-inception", new NetworkOptions()), new InferenceOptions { Batch = 1 });
+        Plan plan = ForwardSession.PlanFor(Blocks, NetworkCatalog.Create("bn-inception", new NetworkOptions()), new InferenceOptions { Batch = 1 });
 
         Assert.DoesNotContain(plan.Operations, o => o is BatchNormForward or ActivationForward);
         Assert.All(plan.Operations.OfType<ConvolutionForward>(), c => Assert.True(c.Relu && c.Bias is not null));

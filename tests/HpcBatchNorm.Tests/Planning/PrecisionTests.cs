@@ -1,7 +1,10 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Tests.Planning;
@@ -93,7 +96,7 @@ public class PrecisionTests
     public void InferencePlan_In16Bits_HoldsItsWeightsInThemAndBiasesInSingle()
     {
         Network network = NetworkCatalog.Create("bn-inception", new NetworkOptions());
-        Plan plan = InferenceSession.PlanFor(Blocks, network, new InferenceOptions { Batch = 1, Precision = Precision.Bf16 });
+        Plan plan = ForwardSession.PlanFor(Blocks, network, new InferenceOptions { Batch = 1, Precision = Precision.Bf16 });
 
         Assert.DoesNotContain(plan.Operations, o => o is ConvertParameters);
         Assert.All(plan.State, s => Assert.Equal(s.Tensor.Layout == TensorLayout.Opaque ? DataType.BFloat16 : DataType.Float32, s.Tensor.DataType));

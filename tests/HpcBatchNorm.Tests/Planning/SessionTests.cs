@@ -1,8 +1,11 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
 using HpcBatchNorm.Layers;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Tests.Planning;
@@ -124,9 +127,9 @@ public class SessionTests
 
         NetworkState state = training.ReadNetworkState();
         var options = new InferenceOptions { Batch = Batch, Height = Size, Width = Size };
-        using var folded = new InferenceSession(backend, network, options, state, training.Arena);
-        using var unfolded = new InferenceSession(backend, network, options with { DisabledFusions = [Fusion.FoldBatchNorm] }, state);
-        using var single = new InferenceSession(backend, network, options with { Batch = 1 }, state);
+        using var folded = new ForwardSession(backend, network, options, state, training.Arena);
+        using var unfolded = new ForwardSession(backend, network, options with { DisabledFusions = [Fusion.FoldBatchNorm] }, state);
+        using var single = new ForwardSession(backend, network, options with { Batch = 1 }, state);
         (byte[] pixels, _) = Images(9, channels);
         float[] a = new float[Batch * 5], b = new float[Batch * 5], c = new float[5];
         folded.Forward(pixels, a);

@@ -1,12 +1,15 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
-using HpcBatchNorm.Benchmarking;
 using HpcBatchNorm.Layers;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Native;
 using HpcBatchNorm.Verification;
+using HpcBatchNorm.Verification.Benchmarking;
 
 namespace HpcBatchNorm.Tests.Planning;
 
@@ -182,7 +185,7 @@ public sealed class TrainingFeatureTests
         Network network = NetworkCatalog.Create("mnist-mlp", new NetworkOptions { Classes = 10, BatchNorm = false, HiddenUnits = 16 });
         var options = new InferenceOptions { Batch = 2, Height = 28, Width = 28 };
         NetworkState state = NetworkState.Initial(network.Infer(2, 28, 28), 1);
-        using var session = new InferenceSession(backend, network, options, state);
+        using var session = new ForwardSession(backend, network, options, state);
         byte[] pixels = [.. Enumerable.Range(0, 2 * 28 * 28).Select(i => (byte)(i * 37))];
         float[] hidden = new float[2 * 16], logits = new float[2 * 10], probabilities = new float[2 * 10];
 

@@ -1,5 +1,5 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 using static HpcBatchNorm.Tests.Reference.ReferenceRun;
 

@@ -1,5 +1,4 @@
-using HpcBatchNorm.Backends;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 using static HpcBatchNorm.Tests.Reference.ReferenceRun;
 

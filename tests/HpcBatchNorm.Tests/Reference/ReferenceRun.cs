@@ -1,5 +1,6 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Tests.Reference;

@@ -1,4 +1,5 @@
 using HpcBatchNorm.Reporting;
+using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Reporting;
 

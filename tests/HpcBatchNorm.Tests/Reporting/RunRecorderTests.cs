@@ -1,9 +1,10 @@
 using System.Text.Json;
-using HpcBatchNorm.Evaluation;
-using HpcBatchNorm.Interchange;
+using HpcBatchNorm.Interop;
 using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Tests.Training;
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Evaluation;
+using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Reporting;
 

@@ -1,6 +1,7 @@
 using System.Globalization;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Tests.Training;
 

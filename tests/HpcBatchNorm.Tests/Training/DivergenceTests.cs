@@ -1,8 +1,11 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Networks;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 

@@ -2,6 +2,8 @@ using System.Text.Json;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 

@@ -1,4 +1,5 @@
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Tests.Training;
 

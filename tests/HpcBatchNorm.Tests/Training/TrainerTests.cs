@@ -1,6 +1,9 @@
 using System.Text.Json;
-using HpcBatchNorm.Evaluation;
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Evaluation;
+using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 

@@ -1,7 +1,8 @@
 using HpcBatchNorm.Data;
-using HpcBatchNorm.Evaluation;
 using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Evaluation;
+using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 

@@ -1,7 +1,10 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Verification;
 

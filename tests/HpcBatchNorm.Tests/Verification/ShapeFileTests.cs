@@ -1,4 +1,4 @@
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Verification;
 

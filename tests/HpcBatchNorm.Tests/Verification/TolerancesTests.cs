@@ -1,6 +1,6 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Verification;

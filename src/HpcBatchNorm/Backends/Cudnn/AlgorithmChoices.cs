@@ -1,6 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
-using HpcBatchNorm.Interchange;
+using HpcBatchNorm.Interop;
 using HpcBatchNorm.Interop.Cuda;
 
 namespace HpcBatchNorm.Backends.Cudnn;

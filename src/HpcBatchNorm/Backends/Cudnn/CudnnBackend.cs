@@ -1,5 +1,6 @@
 using System.Globalization;
 using HpcBatchNorm.Interop.Cuda;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends.Cudnn;

@@ -1,6 +1,6 @@
 using System.Globalization;
 using HpcBatchNorm.Interop.Cuda;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends.Cudnn;

@@ -1,4 +1,5 @@
 using HpcBatchNorm.Interop.Cuda;
+using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Backends.Cudnn;
 

@@ -1,5 +1,5 @@
 using HpcBatchNorm.Interop.Cuda;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Backends.Cudnn;
 

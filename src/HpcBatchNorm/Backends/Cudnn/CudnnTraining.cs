@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using HpcBatchNorm.Interop.Cuda;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends.Cudnn;

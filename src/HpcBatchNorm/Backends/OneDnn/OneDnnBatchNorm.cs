@@ -1,6 +1,6 @@
 using System.Runtime.CompilerServices;
 using HpcBatchNorm.Interop;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Backends.OneDnn;
 

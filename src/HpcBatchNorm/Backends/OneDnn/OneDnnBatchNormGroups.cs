@@ -1,5 +1,5 @@
 using HpcBatchNorm.Interop;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends.OneDnn;

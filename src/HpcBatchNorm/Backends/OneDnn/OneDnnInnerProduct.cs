@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using HpcBatchNorm.Interop;
+using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Backends.OneDnn;
 

@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Text;
 using HpcBatchNorm.Interop;
+using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Backends.OneDnn;
 

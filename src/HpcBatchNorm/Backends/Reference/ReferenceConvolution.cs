@@ -1,6 +1,6 @@
 using System.Buffers;
 using System.Numerics.Tensors;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Backends.Reference;
 

@@ -1,5 +1,5 @@
 using System.Numerics.Tensors;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends.Reference;

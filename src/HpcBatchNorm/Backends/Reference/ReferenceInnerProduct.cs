@@ -1,5 +1,5 @@
 using System.Numerics.Tensors;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Backends.Reference;
 

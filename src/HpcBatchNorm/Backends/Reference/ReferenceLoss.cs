@@ -1,3 +1,5 @@
+using HpcBatchNorm.Operations;
+
 namespace HpcBatchNorm.Backends.Reference;
 
 /// <summary>dst = softmax(src), row by row.</summary>

@@ -1,5 +1,5 @@
 using System.Buffers;
-using HpcBatchNorm.Layers;
+using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Backends.Reference;
 

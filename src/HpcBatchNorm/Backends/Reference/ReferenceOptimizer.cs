@@ -1,3 +1,5 @@
+using HpcBatchNorm.Operations;
+
 namespace HpcBatchNorm.Backends.Reference;
 
 /// <summary>Momentum in the form of Sutskever et al. (2013): v = mu*v - e*g; w += v, or w += mu*v - e*g with Nesterov.</summary>

@@ -1,0 +1,239 @@
+using System.Runtime.InteropServices;
+using HpcBatchNorm.Interop;
+using HpcBatchNorm.Interop.Skia;
+
+namespace HpcBatchNorm.Data;
+
+/// <summary>What became of an image.</summary>
+public enum ImageStatus
+{
+    /// <summary>It was decoded.</summary>
+    Ok,
+
+    /// <summary>The file has no bytes.</summary>
+    Empty,
+
+    /// <summary>The bytes are of no known image format.</summary>
+    NotAnImage,
+
+    /// <summary>The file ends before the image does.</summary>
+    Truncated,
+
+    /// <summary>The image data contradict themselves.</summary>
+    Corrupt,
+
+    /// <summary>More than 100 million pixels.</summary>
+    TooLarge,
+}
+
+/// <summary>
+/// Decodes a part of a JPEG, PNG, WebP or BMP image to RGBA bytes, by content, not by name; grey, palette and CMYK images (Adobe's inverted CMYK
+/// included) come out as RGB, transparency is ignored. EXIF orientation and embedded colour profiles are ignored, as in every published ImageNet
+/// training. The only class that knows the codec. Keeps its buffers; one per thread.
+/// </summary>
+/// <remarks>
+/// Of a JPEG only the rows and columns asked for are reconstructed, at the smallest size of 1/8 to 8/8 that still has enough pixels: the inverse
+/// transform of fewer coefficients is the cheapest antialiasing filter there is. A file without an end marker is decoded whole, to find out whether it
+/// is complete.
+/// </remarks>
+internal sealed class ImageDecoder : IDisposable
+{
+    /// <summary>
+    /// What a header may claim before any memory is taken: 400 MB of pixels. A file of a hundred bytes can claim a thousand times as much.
+    /// </summary>
+    private const long MostPixels = 100_000_000;
+
+    /// <summary>A buffer that one huge image has made larger than this is given back with it.</summary>
+    private const long MostKeptBytes = 64 << 20;
+
+    private const long LeastBytes = 1 << 20;
+    private const int Eighths = 8;
+
+    private readonly SkiaCodec _codec = new();
+    private AlignedMemory _pixels = new(LeastBytes);
+    private GCHandle _pin;
+    private bool _open, _hasEndMarker;
+    private int _windowOffset;
+    private byte[]? _grey;
+
+    private static ReadOnlySpan<byte> StartMarker => [0xFF, 0xD8];
+
+    private static ReadOnlySpan<byte> EndMarker => [0xFF, 0xD9];
+
+    /// <summary>Width of the opened image in pixels.</summary>
+    public int Width { get; private set; }
+
+    /// <summary>Height of the opened image in pixels.</summary>
+    public int Height { get; private set; }
+
+    /// <summary>Memory kept for pixels.</summary>
+    public long BufferBytes => _pixels.Bytes;
+
+    /// <summary>The pixels of the last <see cref="Decode"/>.</summary>
+    public DecodedWindow Window { get; private set; }
+
+    /// <summary>
+    /// Rows of <see cref="Window"/>: RGBA bytes, <see cref="DecodedWindow.Stride"/> apart, each readable up to a multiple of
+    /// <see cref="Resampler.RowAlignment"/>.
+    /// </summary>
+    public ReadOnlySpan<byte> Pixels =>
+        AlignedMemory.AsSpan<byte>(_pixels.Address + _windowOffset, (Window.Height - 1) * Window.Stride + Stride(Window.Width));
+
+    /// <summary>Reads the header. The buffer must stay unchanged until <see cref="Close"/>.</summary>
+    public ImageStatus Open(byte[] encoded, int length)
+    {
+        Close();
+        if (length == 0)
+        {
+            return ImageStatus.Empty;
+        }
+
+        _pin = GCHandle.Alloc(encoded, GCHandleType.Pinned);
+        _open = _codec.Open(_pin.AddrOfPinnedObject(), length);
+        // Some files carry padding after the marker.
+        int tail = Math.Min(length, 64);
+        _hasEndMarker = encoded.AsSpan(length - tail, tail).LastIndexOf(EndMarker) >= 0;
+        if (!_open)
+        {
+            return !encoded.AsSpan(0, length).StartsWith(StartMarker) ? ImageStatus.NotAnImage
+                : _hasEndMarker ? ImageStatus.Corrupt : ImageStatus.Truncated;
+        }
+
+        (Width, Height) = (_codec.Width, _codec.Height);
+        // The second condition is for images of a few columns, whose rows are padded.
+        return (long)Width * Height <= MostPixels && (long)Stride(Width) * Height <= 4 * MostPixels ? ImageStatus.Ok : ImageStatus.TooLarge;
+    }
+
+    /// <summary>Takes bare grey pixels, a byte each, row by row. The buffer must stay unchanged until <see cref="Close"/>.</summary>
+    public ImageStatus OpenGrey(byte[] pixels, int width, int height)
+    {
+        Close();
+        (_grey, Width, Height) = (pixels, width, height);
+        return ImageStatus.Ok;
+    }
+
+    /// <summary>
+    /// Decodes the pixels inside [left, right) x [top, bottom) to <see cref="Window"/>, reduced by the codec to no less than
+    /// <paramref name="smallestScale"/> of the full size.
+    /// </summary>
+    public ImageStatus Decode(int left, int top, int right, int bottom, double smallestScale)
+    {
+        if (_grey is not null)
+        {
+            ExpandGrey(_grey);
+            return ImageStatus.Ok;
+        }
+
+        if (!_open)
+        {
+            throw new InvalidOperationException("No image is open.");
+        }
+
+        int eighths = Eighths;
+        (int width, int height) = (Width, Height);
+        bool isJpeg = _codec.Format == SkiaFormat.Jpeg;
+        if (isJpeg && smallestScale < 1)
+        {
+            eighths = Math.Max(1, (int)Math.Ceiling(smallestScale * Eighths));
+            (int Width, int Height) scaled = _codec.ScaledSize(eighths / (float)Eighths);
+            if (scaled == (Scaled(Width, eighths), Scaled(Height, eighths)))
+            {
+                (width, height) = scaled;
+            }
+            else
+            {
+                eighths = Eighths;
+            }
+        }
+
+        double scale = eighths / (double)Eighths;
+        int x = left * eighths / Eighths, y = top * eighths / Eighths;
+        int columns = Math.Min(Scaled(right, eighths), width) - x, rows = Math.Min(Scaled(bottom, eighths), height) - y;
+        if (isJpeg && _hasEndMarker)
+        {
+            int stride = Stride(columns);
+            Reserve((long)stride * rows);
+            _windowOffset = 0;
+            if (_codec.StartRows(width, height, x, x + columns) && (y == 0 || _codec.SkipRows(y)))
+            {
+                Window = new DecodedWindow(x, y, columns, rows, stride, scale);
+                return _codec.ReadRows(_pixels.Address, rows, stride) == rows ? ImageStatus.Ok : ImageStatus.Truncated;
+            }
+        }
+
+        int fullStride = Stride(width);
+        Reserve((long)fullStride * height + Resampler.RowAlignment);
+        _windowOffset = y * fullStride + x * 4;
+        Window = new DecodedWindow(x, y, columns, rows, fullStride, scale);
+        return _codec.ReadAll(_pixels.Address, width, height, fullStride) switch
+        {
+            SkiaResult.Success => ImageStatus.Ok,
+            SkiaResult.IncompleteInput => ImageStatus.Truncated,
+            _ => ImageStatus.Corrupt,
+        };
+    }
+
+    /// <summary>Lets go of the encoded bytes.</summary>
+    public void Close()
+    {
+        _grey = null;
+        _codec.Close();
+        _open = false;
+        if (_pin.IsAllocated)
+        {
+            _pin.Free();
+        }
+
+        if (_pixels.Bytes > MostKeptBytes)
+        {
+            _pixels.Dispose();
+            _pixels = new AlignedMemory(LeastBytes);
+        }
+    }
+
+    public void Dispose()
+    {
+        Close();
+        _codec.Dispose();
+        _pixels.Dispose();
+    }
+
+    private void ExpandGrey(ReadOnlySpan<byte> grey)
+    {
+        const uint Replicate = 0x00010101, Opaque = 0xFF000000;
+        int stride = Stride(Width);
+        Reserve((long)stride * Height);
+        Window = new DecodedWindow(0, 0, Width, Height, stride, 1);
+        _windowOffset = 0;
+        Span<uint> rows = AlignedMemory.AsSpan<uint>(_pixels.Address, stride / 4 * Height);
+        for (int y = 0; y < Height; y++)
+        {
+            for (int x = 0; x < Width; x++)
+            {
+                rows[y * (stride / 4) + x] = grey[y * Width + x] * Replicate | Opaque;
+            }
+        }
+    }
+
+    private static int Scaled(int extent, int eighths) => (int)(((long)extent * eighths + Eighths - 1) / Eighths);
+
+    private static int Stride(int width) => (width * 4 + Resampler.RowAlignment - 1) & -Resampler.RowAlignment;
+
+    private void Reserve(long bytes)
+    {
+        if (_pixels.Bytes < bytes)
+        {
+            _pixels.Dispose();
+            _pixels = new AlignedMemory(bytes + bytes / 4);
+        }
+    }
+}
+
+/// <summary>
+/// Decoded pixels: the rectangle at (X, Y) of Width x Height pixels of the image reduced by the codec to <paramref name="Scale"/> of its size.
+/// </summary>
+internal readonly record struct DecodedWindow(int X, int Y, int Width, int Height, int Stride, double Scale)
+{
+    /// <summary>A rectangle of the full-size image, in pixels of the window.</summary>
+    public ImageCrop ToWindow(ImageCrop crop) => new(crop.X * Scale - X, crop.Y * Scale - Y, crop.Width * Scale, crop.Height * Scale, crop.Mirror);
+}

@@ -1,0 +1,58 @@
+using HpcBatchNorm.Operations;
+
+namespace HpcBatchNorm.Models;
+
+/// <summary>What the paper's variants differ in. Not every network looks at every option; each says where it applies.</summary>
+public sealed record NetworkOptions
+{
+    /// <summary>Number of classes.</summary>
+    public int Classes { get; init; } = 1000;
+
+    /// <summary>
+    /// Output channels of modules 4c and 4d of the Inception networks: 608 adds up the branch widths printed in the paper's Figure 5,
+    /// 576 is the output size printed there (pool projections of 96 instead of 128).
+    /// </summary>
+    public int Width { get; init; } = 608;
+
+    /// <summary>First convolution as in the paper's footnote, separable with depth multiplier 8 (7x7 depthwise, then 1x1), instead of a plain 7x7.</summary>
+    public bool SeparableFirstConvolution { get; init; }
+
+    /// <summary>The nonlinearity; null means the network's own (ReLU; sigmoid for <c>mnist-mlp</c>).</summary>
+    public ActivationKind? Activation { get; init; }
+
+    /// <summary>Batch normalization before every nonlinearity; null means the network's own choice.</summary>
+    public bool? BatchNorm { get; init; }
+
+    /// <summary>Batch normalization's epsilon; the paper gives no value.</summary>
+    public float Epsilon { get; init; } = 1e-5f;
+
+    /// <summary>Weight of the new batch in running statistics.</summary>
+    public float AveragingFactor { get; init; } = 0.1f;
+
+    /// <summary>Per-activation (non-convolutional) batch normalization in the last module, as some ensemble members have (section 4.2.3).</summary>
+    public bool PerActivationLast { get; init; }
+
+    /// <summary>Local response normalization after the first max pooling and after the second convolution (GoogLeNet); null means where there is no batch normalization.</summary>
+    public bool? Lrn { get; init; }
+
+    /// <summary>Dropout before the classifier; null means the network's own (0.4 for <c>inception</c>, 0 otherwise).</summary>
+    public float? Dropout { get; init; }
+
+    /// <summary>Auxiliary classifiers after modules 4a and 4d, weight 0.3 each (GoogLeNet); whether the paper's network had them is not known.</summary>
+    public bool AuxiliaryHeads { get; init; }
+
+    /// <summary>Initial weights are this times their usual deviation (larger initial weights are one of the ensemble's changes, section 4.2.3).</summary>
+    public double InitialWeightScale { get; init; } = 1;
+
+    /// <summary>Average pooling inside modules counts padding as zeros (Caffe) instead of leaving it out of the mean (TensorFlow).</summary>
+    public bool AverageIncludesPadding { get; init; } = true;
+
+    /// <summary>Hidden layers of <c>mnist-mlp</c>.</summary>
+    public int HiddenLayers { get; init; } = 3;
+
+    /// <summary>Units of each hidden layer of <c>mnist-mlp</c>.</summary>
+    public int HiddenUnits { get; init; } = 100;
+
+    /// <summary>Deviation of the initial weights of <c>mnist-mlp</c>; 0 means He's.</summary>
+    public double InitialDeviation { get; init; } = 0.1;
+}

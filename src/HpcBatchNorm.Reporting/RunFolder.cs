@@ -1,0 +1,74 @@
+using System.Diagnostics;
+using HpcBatchNorm.Training.Runs;
+
+namespace HpcBatchNorm.Reporting;
+
+/// <summary>What a run's folder says of it, read again on demand.</summary>
+internal sealed class RunFolder(string path)
+{
+    /// <summary>Without news for so long, a run on another machine is taken for dead.</summary>
+    private static readonly TimeSpan Patience = TimeSpan.FromMinutes(15);
+
+    /// <summary>The folder, as it was named.</summary>
+    public string Path => path;
+
+    /// <summary>The last part of <see cref="Path"/>.</summary>
+    public string Name { get; } = System.IO.Path.GetFileName(System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(path)));
+
+    /// <summary>Its metrics.</summary>
+    public RunLog Log { get; } = new(MetricsOf(path));
+
+    /// <summary>When the metrics were last written, local time.</summary>
+    public DateTime Changed => File.GetLastWriteTime(MetricsOf(path));
+
+    /// <summary>The effective configuration, or nothing.</summary>
+    public string Config => ReadText("config.yaml");
+
+    /// <summary>What <see cref="PredictionLog"/> wrote, or nothing.</summary>
+    public string Predictions => ReadText(RunRecorder.PredictionsName);
+
+    /// <summary>
+    /// <c>running</c>; how the last process ended (<c>completed</c>, <c>interrupted</c>, <c>loss_not_finite</c>); <c>killed</c> when it ended without
+    /// saying so.
+    /// </summary>
+    public string State => Log.Outcome ?? (IsAlive ? "running" : "killed");
+
+    /// <summary>True when the folder holds a run.</summary>
+    public static bool IsRun(string folder) => File.Exists(MetricsOf(folder));
+
+    /// <summary>The newest checkpoint, or null.</summary>
+    public string? NewestCheckpoint()
+    {
+        string folder = RunDirectory.CheckpointFolder(path);
+        return Directory.Exists(folder) ? Directory.GetFiles(folder, "*.safetensors").Order(StringComparer.Ordinal).LastOrDefault() : null;
+    }
+
+    private bool IsAlive
+    {
+        get
+        {
+            if (Log.Start is not { } start || start.Machine != Environment.MachineName)
+            {
+                return DateTime.Now - Changed < Patience;
+            }
+
+            try
+            {
+                using Process process = Process.GetProcessById(start.Process);
+                return !process.HasExited;
+            }
+            catch (ArgumentException)
+            {
+                return false;
+            }
+        }
+    }
+
+    private static string MetricsOf(string folder) => System.IO.Path.Combine(folder, "metrics.jsonl");
+
+    private string ReadText(string name)
+    {
+        string file = System.IO.Path.Combine(path, name);
+        return File.Exists(file) ? File.ReadAllText(file) : "";
+    }
+}

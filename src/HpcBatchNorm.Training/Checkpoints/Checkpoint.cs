@@ -1,0 +1,304 @@
+using System.Globalization;
+using System.Runtime.InteropServices;
+using HpcBatchNorm.Interchange;
+using HpcBatchNorm.Interop;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Tensors;
+using HpcBatchNorm.Training.Configuration;
+
+namespace HpcBatchNorm.Training.Checkpoints;
+
+/// <summary>What a checkpoint knows besides its tensors.</summary>
+public sealed record CheckpointInfo
+{
+    /// <summary>Steps done; the next step has this number.</summary>
+    public required long Step { get; init; }
+
+    /// <summary>Steps of one epoch, which with <see cref="Step"/> gives the position in the data.</summary>
+    public required long StepsPerEpoch { get; init; }
+
+    /// <summary>Name of the network.</summary>
+    public required string Model { get; init; }
+
+    /// <summary>The effective configuration, YAML.</summary>
+    public required string Config { get; init; }
+
+    /// <summary><see cref="TrainingSettings.Hash"/> of the configuration.</summary>
+    public required string ConfigHash { get; init; }
+
+    /// <summary>Names of the classes, in the order of the network's outputs.</summary>
+    public required IReadOnlyList<string> ClassNames { get; init; }
+
+    /// <summary>Best top-1 accuracy on the validation images so far, a fraction; NaN before the first evaluation.</summary>
+    public double BestTop1 { get; init; } = double.NaN;
+
+    /// <summary>Step after which <see cref="BestTop1"/> was measured; -1 before the first evaluation.</summary>
+    public long BestStep { get; init; } = -1;
+
+    /// <summary>Step after which the validation images were last evaluated; 0 before the first evaluation.</summary>
+    public long EvaluatedStep { get; init; }
+
+    /// <summary>Losses since the last line of <c>metrics.jsonl</c>, so that the next line's mean is the same whether the run was stopped or not.</summary>
+    public LossSum SinceLog { get; init; }
+
+    /// <summary>Losses since the last evaluation.</summary>
+    public LossSum SinceEvaluation { get; init; }
+
+    /// <summary>Where loss scaling stood; null where the loss was not scaled.</summary>
+    public LossScale? LossScale { get; init; }
+
+    /// <summary>Version of the library that wrote the file.</summary>
+    public string LibraryVersion { get; init; } = typeof(CheckpointInfo).Assembly.GetName().Version?.ToString(3) ?? "";
+
+    /// <summary>Epochs done, with their fraction.</summary>
+    public double Epoch => (double)Step / StepsPerEpoch;
+}
+
+/// <summary>Losses of some steps.</summary>
+/// <param name="Sum">Their sum.</param>
+/// <param name="Steps">How many they are.</param>
+public readonly record struct LossSum(double Sum, long Steps)
+{
+    /// <summary>Their mean; NaN when there are none.</summary>
+    public double Mean => Steps > 0 ? Sum / Steps : double.NaN;
+
+    /// <summary>With one more.</summary>
+    public LossSum Add(float loss) => new(Sum + loss, Steps + 1);
+}
+
+/// <summary>Copies the values of a persistent tensor, in logical order.</summary>
+public delegate void StateReader(Tensor tensor, Span<float> values);
+
+/// <summary>Sets the values of a persistent tensor, in logical order.</summary>
+public delegate void StateWriter(Tensor tensor, ReadOnlySpan<float> values);
+
+/// <summary>
+/// The whole state of a training run in one safetensors file: every persistent tensor in single precision and logical order, and
+/// <see cref="CheckpointInfo"/> in the metadata. Per-channel vectors are stored with one extent, everything else with four (O, I, H, W).
+/// Opening verifies the checksum over the whole file.
+/// </summary>
+public sealed class Checkpoint : IDisposable
+{
+    private const string Format = "hpcbn-checkpoint";
+    private const int Version = 1;
+
+    // The planner's suffix for the moving average of a parameter or statistic.
+    private const string AverageSuffix = ".average";
+
+    private readonly SafetensorsFile _file;
+
+    private Checkpoint(SafetensorsFile file, CheckpointInfo info) => (_file, Info) = (file, info);
+
+    /// <summary>The file.</summary>
+    public string Path => _file.Path;
+
+    /// <summary>What the checkpoint knows besides its tensors.</summary>
+    public CheckpointInfo Info { get; }
+
+    /// <summary>The tensors in the file.</summary>
+    public IReadOnlyList<SafetensorsTensor> Tensors => _file.Tensors;
+
+    /// <summary>The metadata as written.</summary>
+    public IReadOnlyDictionary<string, string> Metadata => _file.Metadata;
+
+    /// <summary>Writes a checkpoint so that the file is either complete and on the disk, or not there.</summary>
+    /// <param name="path">The file; its folder must exist.</param>
+    /// <param name="state">The persistent tensors.</param>
+    /// <param name="read">Copies a tensor's values.</param>
+    /// <param name="info">What else to remember.</param>
+    public static void Save(string path, IReadOnlyList<Tensor> state, StateReader read, CheckpointInfo info)
+    {
+        SafetensorsTensor[] tensors = [.. state.Select(t => new SafetensorsTensor(t.Name, "F32", Extents(t.Shape)))];
+        AtomicFile.Replace(path, temporary =>
+            SafetensorsFile.Write(temporary, tensors, WriteInfo(info), (i, bytes) => read(state[i], MemoryMarshal.Cast<byte, float>(bytes))));
+    }
+
+    /// <summary>Opens a checkpoint and verifies it.</summary>
+    /// <exception cref="UserErrorException">The file is missing, damaged, or not a checkpoint; the message says which.</exception>
+    public static Checkpoint Open(string path)
+    {
+        SafetensorsFile file = SafetensorsFile.Open(path);
+        try
+        {
+            if (file.Metadata.GetValueOrDefault("format") != Format)
+            {
+                throw new UserErrorException($"'{path}' is a safetensors file but not a checkpoint of hpcbn.");
+            }
+
+            if (file.Metadata.GetValueOrDefault("format_version") is string version && version != Version.ToString(CultureInfo.InvariantCulture))
+            {
+                throw new UserErrorException($"'{path}' has checkpoint version {version}; this hpcbn reads version {Version}.");
+            }
+
+            if (!file.VerifyChecksum())
+            {
+                throw new UserErrorException($"'{path}' has no checksum; it was not written by hpcbn.");
+            }
+
+            return new Checkpoint(file, ReadInfo(file));
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Copies the checkpoint's values into a session's state.</summary>
+    /// <exception cref="UserErrorException">The checkpoint belongs to another network: a tensor is missing, has another shape, or is too many.</exception>
+    public void Restore(string model, IReadOnlyList<Tensor> state, StateWriter write)
+    {
+        float[] values = new float[state.Count == 0 ? 0 : state.Max(t => t.Shape.Count)];
+        foreach (Tensor tensor in state)
+        {
+            Span<float> span = values.AsSpan(0, (int)tensor.Shape.Count);
+            Read(model, tensor, span);
+            write(tensor, span);
+        }
+
+        if (_file.Tensors.Count > state.Count)
+        {
+            HashSet<string> known = [.. state.Select(t => t.Name)];
+            throw OtherNetwork(model, $"it also holds '{_file.Tensors.First(t => !known.Contains(t.Name)).Name}'");
+        }
+    }
+
+    /// <summary>Copies one tensor's values out of the checkpoint.</summary>
+    /// <exception cref="UserErrorException">The checkpoint belongs to another network.</exception>
+    public void Read(string model, Tensor tensor, Span<float> values)
+    {
+        if (!_file.Contains(tensor.Name))
+        {
+            throw OtherNetwork(model, $"it has no '{tensor.Name}'");
+        }
+
+        long[] expected = Extents(tensor.Shape);
+        if (!_file[tensor.Name].Extents.SequenceEqual(expected))
+        {
+            throw OtherNetwork(model,
+                FormattableString.Invariant($"its '{tensor.Name}' is {_file[tensor.Name]}, expected F32 [{string.Join(", ", expected)}]"));
+        }
+
+        _file.Read(tensor.Name, values);
+    }
+
+    /// <summary>The parameters and running statistics that evaluation uses: their moving averages where the run kept them.</summary>
+    /// <exception cref="UserErrorException">The checkpoint belongs to another network.</exception>
+    public NetworkState ReadNetworkState(NetworkShapes shapes, string model)
+    {
+        var state = new NetworkState();
+        foreach (NetworkParameter parameter in shapes.Parameters)
+        {
+            float[] values = new float[parameter.Spec.Shape.Count];
+            ReadEvaluated(model, parameter, values);
+            state.Set(parameter.Name, parameter.Spec.Shape, values);
+        }
+
+        return state;
+    }
+
+    /// <summary>
+    /// Writes a copy of this checkpoint for which <see cref="ReadNetworkState"/> gives what is in <paramref name="state"/>: that replaces the moving averages
+    /// where the run keeps them, the values themselves elsewhere. All else, the optimizer's state included, is copied.
+    /// </summary>
+    public void SaveCopy(string path, NetworkState state)
+    {
+        Tensor[] tensors = [.. _file.Tensors.Select(t => new Tensor(t.Name, ShapeOf(t.Extents), TensorRole.Parameter))];
+        Save(path, tensors, (tensor, values) =>
+        {
+            bool isAverage = tensor.Name.EndsWith(AverageSuffix, StringComparison.Ordinal);
+            string parameter = isAverage ? tensor.Name[..^AverageSuffix.Length] : tensor.Name;
+            if (state.Names.Contains(parameter) && (isAverage || !_file.Contains(tensor.Name + AverageSuffix)))
+            {
+                state.Get(parameter, tensor.Shape).CopyTo(values);
+            }
+            else
+            {
+                _file.Read(tensor.Name, values);
+            }
+        }, Info);
+    }
+
+    /// <summary>The values of one parameter or running statistic that evaluation uses: its moving average where the run kept one.</summary>
+    /// <exception cref="UserErrorException">The checkpoint belongs to another network.</exception>
+    internal void ReadEvaluated(string model, NetworkParameter parameter, Span<float> values)
+    {
+        string name = _file.Contains(parameter.Name + AverageSuffix) ? parameter.Name + AverageSuffix : parameter.Name;
+        Read(model, new Tensor(name, parameter.Spec.Shape, TensorRole.Parameter), values);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _file.Dispose();
+
+    private UserErrorException OtherNetwork(string model, string difference) =>
+        new($"'{Path}' is a checkpoint of another network ({Info.Model}) than {model}: {difference}. Use the model and options it was trained with.");
+
+    private static long[] Extents(Shape shape) =>
+        shape is { N: 1, H: 1, W: 1 } ? [shape.C] : [shape.N, shape.C, shape.H, shape.W];
+
+    private static Shape ShapeOf(IReadOnlyList<long> extents) => extents.Count == 1
+        ? Shape.Vector((int)extents[0])
+        : new Shape((int)extents[0], (int)extents[1], (int)extents[2], (int)extents[3]);
+
+    private static KeyValuePair<string, string>[] WriteInfo(CheckpointInfo info) =>
+    [
+        new("format", Format),
+        new("format_version", Invariant(Version)),
+        new("library_version", info.LibraryVersion),
+        new("model", info.Model),
+        new("step", Invariant(info.Step)),
+        new("steps_per_epoch", Invariant(info.StepsPerEpoch)),
+        new("epoch", Invariant(info.Epoch)),
+        new("best_top1", Invariant(info.BestTop1)),
+        new("best_step", Invariant(info.BestStep)),
+        new("evaluated_step", Invariant(info.EvaluatedStep)),
+        new("loss_since_log", Invariant(info.SinceLog)),
+        new("loss_since_evaluation", Invariant(info.SinceEvaluation)),
+        .. info.LossScale is { } scale
+            ? [new KeyValuePair<string, string>("loss_scale", string.Create(CultureInfo.InvariantCulture, $"{scale.Scale:R} after {scale.GoodSteps} steps, {scale.SkippedSteps} skipped"))]
+            : Array.Empty<KeyValuePair<string, string>>(),
+        new("class_names", string.Join(',', info.ClassNames)),
+        new("config_hash", info.ConfigHash),
+        new("config", info.Config),
+    ];
+
+    private static CheckpointInfo ReadInfo(SafetensorsFile file)
+    {
+        string Text(string key) => file.Metadata.TryGetValue(key, out string? value)
+            ? value
+            : throw new UserErrorException($"'{file.Path}' lacks '{key}' in its metadata; it was not written by this hpcbn.");
+
+        return new CheckpointInfo
+        {
+            Step = long.Parse(Text("step"), CultureInfo.InvariantCulture),
+            StepsPerEpoch = long.Parse(Text("steps_per_epoch"), CultureInfo.InvariantCulture),
+            Model = Text("model"),
+            Config = Text("config"),
+            ConfigHash = Text("config_hash"),
+            ClassNames = Text("class_names").Split(',', StringSplitOptions.RemoveEmptyEntries),
+            BestTop1 = double.Parse(Text("best_top1"), CultureInfo.InvariantCulture),
+            BestStep = long.Parse(Text("best_step"), CultureInfo.InvariantCulture),
+            EvaluatedStep = long.Parse(Text("evaluated_step"), CultureInfo.InvariantCulture),
+            SinceLog = ReadLosses(file, "loss_since_log"),
+            SinceEvaluation = ReadLosses(file, "loss_since_evaluation"),
+            LossScale = ReadLossScale(file),
+            LibraryVersion = Text("library_version"),
+        };
+    }
+
+    private static string Invariant(LossSum losses) => string.Create(CultureInfo.InvariantCulture, $"{losses.Sum} of {losses.Steps} steps");
+
+    /// <summary>Absent in the first checkpoints of version 1.</summary>
+    private static LossSum ReadLosses(SafetensorsFile file, string key) => file.Metadata.TryGetValue(key, out string? text) && text.Split(' ') is [var sum, _, var steps, _]
+        ? new LossSum(double.Parse(sum, CultureInfo.InvariantCulture), long.Parse(steps, CultureInfo.InvariantCulture))
+        : default;
+
+    private static LossScale? ReadLossScale(SafetensorsFile file) =>
+        file.Metadata.TryGetValue("loss_scale", out string? text) && text.Split(' ') is [var scale, _, var good, _, var skipped, _]
+            ? new LossScale(float.Parse(scale, CultureInfo.InvariantCulture), int.Parse(good, CultureInfo.InvariantCulture), long.Parse(skipped, CultureInfo.InvariantCulture))
+            : null;
+
+    private static string Invariant<T>(T value)
+        where T : IFormattable => value.ToString(null, CultureInfo.InvariantCulture);
+}

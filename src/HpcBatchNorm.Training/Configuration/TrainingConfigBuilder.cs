@@ -1,0 +1,80 @@
+namespace HpcBatchNorm.Training.Configuration;
+
+/// <summary>
+/// Lays configuration in layers, later ones winning: defaults, recipe, file, flags. Remembers for every setting which layer it came from.
+/// </summary>
+public sealed class TrainingConfigBuilder
+{
+    private const string RecipeKey = "recipe";
+
+    private readonly Dictionary<string, string> _origins = new(StringComparer.Ordinal);
+
+    /// <summary>The configuration so far.</summary>
+    public TrainingConfig Config { get; } = new();
+
+    /// <summary>Where a setting's value came from: <c>default</c>, <c>recipe bn-x5</c>, <c>my.yaml:3</c>, <c>flag</c>.</summary>
+    public string Origin(string name) => _origins.GetValueOrDefault(name, "default");
+
+    /// <summary>True when some layer has set it.</summary>
+    public bool IsSet(string name) => _origins.ContainsKey(name);
+
+    /// <summary>Lays a recipe over what is there: a name of <see cref="RecipeCatalog"/>, or a YAML file.</summary>
+    public TrainingConfigBuilder AddRecipe(string nameOrFile)
+    {
+        string origin = $"recipe {nameOrFile}";
+        Add(RecipeCatalog.Read(nameOrFile), origin);
+        return Set("name", Path.GetFileNameWithoutExtension(nameOrFile), origin);
+    }
+
+    /// <summary>
+    /// Lays a configuration file over what is there. Its key <c>recipe</c>, if any, is laid first, unless <paramref name="withItsRecipe"/> is false
+    /// because another recipe was asked for.
+    /// </summary>
+    public TrainingConfigBuilder AddFile(string path, bool withItsRecipe = true)
+    {
+        Add([.. ConfigFile.Read(path).Where(e => withItsRecipe || e.Name != RecipeKey)], origin: null);
+        return this;
+    }
+
+    /// <summary>Lays configuration text (what <see cref="ToYaml"/> wrote) over what is there.</summary>
+    public TrainingConfigBuilder AddYaml(string yaml, string source)
+    {
+        using var reader = new StringReader(yaml);
+        Add(ConfigFile.Parse(reader, source), source);
+        return this;
+    }
+
+    /// <summary>Sets one setting by name, as a flag does.</summary>
+    public TrainingConfigBuilder Set(string name, string value, string origin = "flag")
+    {
+        Setting setting = TrainingSettings.Find(name);
+        setting.Set(Config, value);
+        _origins[setting.Name] = origin;
+        return this;
+    }
+
+    /// <summary>The effective configuration as YAML that <c>--config</c> takes.</summary>
+    public static string ToYaml(TrainingConfig config, params IEnumerable<string> head) => ConfigFile.Write(config, head);
+
+    private void Add(IReadOnlyList<ConfigEntry> entries, string? origin)
+    {
+        foreach (ConfigEntry entry in entries.OrderBy(e => e.Name == RecipeKey ? 0 : 1))
+        {
+            try
+            {
+                if (entry.Name == RecipeKey)
+                {
+                    AddRecipe(entry.Value);
+                }
+                else
+                {
+                    Set(entry.Name, entry.Value, origin ?? entry.Where);
+                }
+            }
+            catch (UserErrorException error)
+            {
+                throw new UserErrorException($"{entry.Where}: {error.Message}", error);
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Operations;
+using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Training.Checkpoints;
+using static HpcBatchNorm.Training.Setting;
+using static HpcBatchNorm.Training.SettingGroup;
+
+namespace HpcBatchNorm.Training.Configuration;
+
+/// <summary>Every setting of a run: the one list that recipes, configuration files, flags and their help are made of.</summary>
+public static class TrainingSettings
+{
+    private const string Auto = Setting.Automatic;
+    private const double Unbounded = double.PositiveInfinity;
+
+    /// <summary>All settings, in the order they are printed.</summary>
+    public static IReadOnlyList<Setting> All { get; } =
+    [
+        Text("model", Network, "Network: bn-inception, inception, inception-tiny, mnist-mlp, ... (hpcbn inspect lists them)",
+            c => c.Model, (c, v) => c.Model = v) with { Aliases = ["-a", "--arch"] },
+        Choice("width", Network, "Channels of modules 4c and 4d: 608 adds up the branches of Figure 5, 576 is the size it prints", ["576", "608"],
+            c => c.Network.Width == 608 ? "608" : "576", (c, v) => c.Network = c.Network with { Width = v == "608" ? 608 : 576 }),
+        Switch("separable-first-convolution", Network, "First convolution separable with depth multiplier 8, as in Figure 5's footnote",
+            c => c.Network.SeparableFirstConvolution, (c, v) => c.Network = c.Network with { SeparableFirstConvolution = v }),
+        Choice("activation", Network, "Nonlinearity; auto: the network's own", [Auto, "relu", "sigmoid", "tanh"],
+            c => c.Network.Activation?.ToString().ToLowerInvariant() ?? Auto,
+            (c, v) => c.Network = c.Network with { Activation = v == Auto ? null : Enum.Parse<ActivationKind>(v, ignoreCase: true) }),
+        OptionalSwitch("batch-norm", Network, "Batch normalization before every nonlinearity; auto: the network's own choice",
+            c => c.Network.BatchNorm, (c, v) => c.Network = c.Network with { BatchNorm = v }),
+        OptionalSwitch("lrn", Network, "Local response normalization (change 5 removes it); auto: where there is no batch normalization",
+            c => c.Network.Lrn, (c, v) => c.Network = c.Network with { Lrn = v }),
+        OptionalReal("dropout", Network, "Probability of dropout before the classifier (change 2 removes it); auto: the network's own", 0, 0.99,
+            c => c.Network.Dropout, (c, v) => c.Network = c.Network with { Dropout = v }),
+        Real("epsilon", Network, "Epsilon of batch normalization", 0, 1, c => c.Network.Epsilon, (c, v) => c.Network = c.Network with { Epsilon = v })
+            with { Aliases = ["--bn-eps"] },
+        Real("averaging-factor", Network, "Weight of the new batch in running statistics (PyTorch's BN momentum; 1 minus Keras's and Caffe's)", 0, 1,
+            c => c.Network.AveragingFactor, (c, v) => c.Network = c.Network with { AveragingFactor = v }),
+        Real64("initial-weight-scale", Network, "Factor on the deviation of the initial weights", 0, Unbounded,
+            c => c.Network.InitialWeightScale, (c, v) => c.Network = c.Network with { InitialWeightScale = v }),
+        Switch("per-activation-norm", Network, "Per-activation instead of per-map normalization in the last module",
+            c => c.Network.PerActivationLast, (c, v) => c.Network = c.Network with { PerActivationLast = v }),
+        Switch("auxiliary-heads", Network, "Train GoogLeNet's two auxiliary classifiers too",
+            c => c.Network.AuxiliaryHeads, (c, v) => c.Network = c.Network with { AuxiliaryHeads = v }),
+        Switch("average-includes-padding", Network, "Average pooling inside modules counts padding as zeros",
+            c => c.Network.AverageIncludesPadding, (c, v) => c.Network = c.Network with { AverageIncludesPadding = v }),
+        Text("initial-checkpoint", Network, "Checkpoint whose weights and statistics a new run begins with; step, schedule and momentum begin anew",
+            c => c.InitialCheckpoint, (c, v) => c.InitialCheckpoint = v.Length == 0 ? "" : Path.GetFullPath(v)) with { Aliases = ["--pretrained"] },
+        Switch("reset-classifier", Network, "Leave out the classifier of initial-checkpoint, for a data set with other classes",
+            c => c.ResetClassifier, (c, v) => c.ResetClassifier = v),
+
+        Real("learning-rate", Optimizer, "Learning rate that the schedule starts from (change 1 raises it)", 0, Unbounded,
+            c => c.LearningRate, (c, v) => c.LearningRate = v) with { Aliases = ["--lr"] },
+        Choice("schedule", Optimizer, "How the learning rate falls: by decay-rate and decay-epochs (exponential), exponentially to final-learning-rate-fraction at the end (span), "
+            + "by gamma at milestones (step), to minimum-learning-rate at the end (cosine, linear), not at all (constant); "
+            + "auto: exponential for runs of schedule-epochs or more, span for shorter ones", c => c.Schedule, (c, v) => c.Schedule = v)
+            with { Aliases = ["--sched", "--lr-schedule", "--lr-scheduler"] },
+        Real64("decay-rate", Optimizer, "Schedule exponential: factor of one decay", 1e-6, 1, c => c.DecayRate, (c, v) => c.DecayRate = v),
+        Real64("decay-epochs", Optimizer, "Schedule exponential: epochs between decays (change 4 makes it six times smaller)", 1e-6, Unbounded,
+            c => c.DecayEpochs, (c, v) => c.DecayEpochs = v),
+        Real64("schedule-epochs", Optimizer, "Length of the run that the decay constants were made for", 0, Unbounded,
+            c => c.ScheduleEpochs, (c, v) => c.ScheduleEpochs = v),
+        Real64("final-learning-rate-fraction", Optimizer, "Schedule span: share of the first learning rate it ends at", 1e-9, 1,
+            c => c.FinalLearningRateFraction, (c, v) => c.FinalLearningRateFraction = v),
+        Reals("milestones", Optimizer, "Schedule step: epochs after which the learning rate is multiplied by gamma, e.g. 30,60,80",
+            c => c.Milestones, (c, v) => c.Milestones = v) with { Aliases = ["--decay-milestones", "--lr-milestones"] },
+        Real64("gamma", Optimizer, "Schedule step: factor at every milestone", 1e-6, 1, c => c.Gamma, (c, v) => c.Gamma = v) with { Aliases = ["--lr-gamma"] },
+        Real64("minimum-learning-rate", Optimizer, "Schedule cosine or linear: learning rate at the end", 0, Unbounded,
+            c => c.MinimumLearningRate, (c, v) => c.MinimumLearningRate = v) with { Aliases = ["--min-lr"] },
+        Real64("warmup-epochs", Optimizer, "Epochs in which the learning rate first rises in a straight line; any schedule", 0, Unbounded,
+            c => c.WarmupEpochs, (c, v) => c.WarmupEpochs = v) with { Aliases = ["--lr-warmup-epochs"] },
+        Real64("warmup-learning-rate", Optimizer, "Learning rate that the warm-up rises from", 0, Unbounded,
+            c => c.WarmupLearningRate, (c, v) => c.WarmupLearningRate = v) with { Aliases = ["--warmup-lr"] },
+        Real("momentum", Optimizer, "Momentum's coefficient", 0, 0.9999, c => c.Optimizer.Mu, (c, v) => c.Optimizer = c.Optimizer with { Mu = v }),
+        Switch("nesterov", Optimizer, "Nesterov's momentum", c => c.Optimizer.Nesterov, (c, v) => c.Optimizer = c.Optimizer with { Nesterov = v }),
+        Real("weight-decay", Optimizer, "L2 weight (change 3 divides it by five)", 0, Unbounded, c => c.Optimizer.WeightDecay, (c, v) => c.Optimizer = c.Optimizer with { WeightDecay = v })
+            with { Aliases = ["--wd"] },
+        Switch("decay-scale-and-shift", Optimizer, "L2 on batch normalization's scale and shift too", c => c.Optimizer.DecayScaleAndShift, (c, v) => c.Optimizer = c.Optimizer with { DecayScaleAndShift = v }),
+        Real("label-smoothing", Optimizer, "Share of the target spread over all classes", 0, 0.99, c => c.Optimizer.LabelSmoothing, (c, v) => c.Optimizer = c.Optimizer with { LabelSmoothing = v })
+            with { Aliases = ["--smoothing"] },
+        Real("clip-norm", Optimizer, "Largest norm of all gradients together; 0 for no clipping", 0, Unbounded, c => c.Optimizer.ClipNorm, (c, v) => c.Optimizer = c.Optimizer with { ClipNorm = v })
+            with { Aliases = ["--clip-grad"] },
+        Switch("freeze-bn", Optimizer, "Normalise with the running statistics, held constant (Frozen BN): for fine-tuning and last epochs",
+            c => c.Optimizer.FrozenStatistics, (c, v) => c.Optimizer = c.Optimizer with { FrozenStatistics = v }),
+        Real64("freeze-bn-after", Optimizer, "Epochs after which freeze-bn begins; 0 for never", 0, Unbounded, c => c.FreezeBatchNormAfter, (c, v) => c.FreezeBatchNormAfter = v),
+        Switch("freeze-scale-and-shift", Optimizer, "Where batch normalization is frozen, its scale and shift are too",
+            c => c.Optimizer.FrozenScaleAndShift, (c, v) => c.Optimizer = c.Optimizer with { FrozenScaleAndShift = v }),
+        Whole("ghost-batch", Optimizer, "Images of each group with batch statistics of its own (ghost or virtual batches); 0: all of batch-size together", 0,
+            c => c.Optimizer.GhostBatch, (c, v) => c.Optimizer = c.Optimizer with { GhostBatch = (int)v }) with { Aliases = ["--ghost-batch-size", "--virtual-batch-size"] },
+        Switch("batch-renorm", Optimizer, "Batch renormalization: corrects batch statistics towards the running ones; for small batches",
+            c => c.Optimizer.BatchRenormalize, (c, v) => c.Optimizer = c.Optimizer with { BatchRenormalize = v }) with { Aliases = ["--renorm"] },
+        Renorm("renorm-r-max", "Batch renormalization: largest correction r of the deviation", l => l.MaximumR, (l, v) => l with { MaximumR = v }, 1) with { Aliases = ["--r-max"] },
+        Renorm("renorm-d-max", "Batch renormalization: largest correction d of the mean, in deviations", l => l.MaximumD, (l, v) => l with { MaximumD = v }, 0) with { Aliases = ["--d-max"] },
+        RenormStep("renorm-start", "Batch renormalization: steps of plain batch normalization first", l => l.Start, (l, v) => l with { Start = v }),
+        RenormStep("renorm-r-steps", "Batch renormalization: step at which the limit of r reaches renorm-r-max", l => l.EndR, (l, v) => l with { EndR = v }),
+        RenormStep("renorm-d-steps", "Batch renormalization: step at which the limit of d reaches renorm-d-max", l => l.EndD, (l, v) => l with { EndD = v }),
+        Real("average-decay", Optimizer, "Decay of the moving average of the weights that is evaluated; 0 for none", 0, 0.999999,
+            c => c.Optimizer.AverageDecay, (c, v) => c.Optimizer = c.Optimizer with { AverageDecay = v }) with { Aliases = ["--model-ema-decay"] },
+
+        Text("data", Images, "Data set: folder with the official ImageNet archives, class folders, a tar of them, MNIST's IDX files; empty: the generated sample",
+            c => c.Data, (c, v) => c.Data = v) with { Aliases = ["--data-dir"] },
+        Whole("image-size", Images, "Height and width of the network's input in pixels", 1, c => c.ImageSize, (c, v) => c.ImageSize = (int)v)
+            with { Aliases = ["--img-size"] },
+        Whole("batch-size", Images, "Images per forward and backward pass, which batch normalization sees together", 1,
+            c => c.BatchSize, (c, v) => c.BatchSize = (int)v) with { Aliases = ["-b"] },
+        Whole("accumulate", Images, "Passes of batch-size images whose mean gradient makes one step", 1,
+            c => c.Optimizer.Accumulate, (c, v) => c.Optimizer = c.Optimizer with { Accumulate = (int)v })
+            with { Aliases = ["--grad-accum-steps", "--gradient-accumulation-steps", "--iter-size"] },
+        Choice("shuffle", Images, "Order of training images: a new one each epoch, over the whole set (global) or within shards only (shard, change 6); one random order for the whole run (fixed); or by name (none)",
+            c => c.Shuffle, (c, v) => c.Shuffle = v),
+        Whole("shard-size", Images, "Images per shard for --shuffle shard, where the data set is not packed into shards", 1,
+            c => c.ShardSize, (c, v) => c.ShardSize = (int)v),
+        Real64("min-area", Images, "Smallest share of the image's area that a training crop takes", 0.001, 1,
+            c => c.Augmentation.MinArea, (c, v) => c.Augmentation = c.Augmentation with { MinArea = v }),
+        Real64("photometric", Images, "Strength of photometric distortion, 0 to 1 (change 7 lowers it)", 0, 1,
+            c => c.Augmentation.PhotometricStrength, (c, v) => c.Augmentation = c.Augmentation with { PhotometricStrength = v }),
+        Switch("lighting-noise", Images, "AlexNet's lighting noise after photometric distortion, in proportion to it",
+            c => c.Augmentation.LightingNoise, (c, v) => c.Augmentation = c.Augmentation with { LightingNoise = v }),
+        Switch("mirror", Images, "Mirror half of the training crops", c => c.Augmentation.Mirror, (c, v) => c.Augmentation = c.Augmentation with { Mirror = v }),
+        Switch("binarize", Images, "Make pixels black or white, at 128 (section 4.1's binary images)", c => c.Binarize, (c, v) => c.Binarize = v),
+        Real64("crop-fraction", Images, "Evaluation: image size divided by the short side before the central crop; 1 for images of about image-size", 0.01, 1,
+            c => c.CropFraction, (c, v) => c.CropFraction = v) with { Aliases = ["--crop-pct"] },
+        Choice("on-bad-image", Images, "What an unreadable image does", c => c.OnBadImage, (c, v) => c.OnBadImage = v),
+        Whole("seed", Images, "Root of every random number", long.MinValue, c => c.Seed, (c, v) => c.Seed = v),
+
+        Choice("backend", Machine, "Where it runs", ["auto", "onednn", "cudnn", "reference"], c => c.Backend, (c, v) => c.Backend = v),
+        Choice("precision", Machine, "Element type of activations, their gradients and the weights that are multiplied; sums, statistics and the weights that are kept stay in fp32",
+            c => c.Optimizer.Precision, (c, v) => c.Optimizer = c.Optimizer with { Precision = v }),
+        Real("loss-scale", Machine, "precision fp16: what the loss's gradient is multiplied by at the start; halves when a gradient overflows", 1, UpdateLossScale.MostScale,
+            c => c.Optimizer.LossScale, (c, v) => c.Optimizer = c.Optimizer with { LossScale = v }) with { Aliases = ["--initial-loss-scale"] },
+        Whole("loss-scale-growth", Machine, "precision fp16: steps in a row without an overflow after which the loss scale doubles; 0 for never", 0,
+            c => c.Optimizer.LossScaleGrowth, (c, v) => c.Optimizer = c.Optimizer with { LossScaleGrowth = (int)v }) with { Aliases = ["--loss-scale-window"] },
+        Whole("threads", Machine, "Compute threads; 0 for one per core", 0, c => c.BackendOptions.Threads, (c, v) => c.BackendOptions = c.BackendOptions with { Threads = (int)v }),
+        Whole("workers", Machine, "Threads that decode images", 1, c => c.Workers, (c, v) => c.Workers = (int)v) with { Aliases = ["-j"] },
+        Real64("loader-timeout", Machine, "Seconds without a finished image after which loading fails, saying what hangs; 0 for never", 0, 1e6,
+            c => c.LoaderTimeout, (c, v) => c.LoaderTimeout = v),
+        Choice("conv-algorithm", Machine, "Convolution algorithms the backend may choose from",
+            c => c.BackendOptions.ConvolutionAlgorithm, (c, v) => c.BackendOptions = c.BackendOptions with { ConvolutionAlgorithm = v }),
+        Choice("bn-algorithm", Machine, "Batch normalization by our fused kernels (native) or by the library's primitive",
+            c => c.BackendOptions.BatchNormAlgorithm, (c, v) => c.BackendOptions = c.BackendOptions with { BatchNormAlgorithm = v }),
+        Choice("recompute", Machine, "What the backward pass computes again instead of keeping it: nothing, or batch normalization's outputs (bn)", ["none", "bn"],
+            c => c.Optimizer.RecomputeBatchNorm ? "bn" : "none", (c, v) => c.Optimizer = c.Optimizer with { RecomputeBatchNorm = v == "bn" }),
+        Text("no-fuse", Machine, "Fusions to leave out, separated by commas (hpcbn inspect --plan shows them)",
+            c => string.Join(',', c.Optimizer.DisabledFusions), (c, v) => c.Optimizer = c.Optimizer with { DisabledFusions = SplitFusions(v) }),
+
+        Text("name", Run, "What the run is called in folder names and reports; the recipe's name unless set", c => c.Name, (c, v) => c.Name = v),
+        Real64("epochs", Run, "Length of the run in epochs", 0, Unbounded, c => c.Epochs, (c, v) => c.Epochs = v),
+        Whole("steps", Run, "Length of the run in steps; 0: epochs decide", 0, c => c.Steps, (c, v) => c.Steps = v),
+        Real64("eval-every", Run, "Epochs between evaluations, besides the one at the end; 0 for none at all", 0, Unbounded, c => c.EvalEvery, (c, v) => c.EvalEvery = v),
+        Whole("checkpoint-every", Run, "Steps between checkpoints; 0 for one per evaluation", 0, c => c.CheckpointEvery, (c, v) => c.CheckpointEvery = v),
+        Whole("keep", Run, "Checkpoints kept besides the best", 1, c => c.Keep, (c, v) => c.Keep = (int)v) with { Aliases = ["--checkpoint-hist"] },
+        Whole("log-every", Run, "Steps between lines of metrics and of plain progress", 1, c => c.LogEvery, (c, v) => c.LogEvery = (int)v)
+            with { Aliases = ["--log-interval"] },
+        Text("output", Run, "Folder of the run; empty: runs/<date>-<model>-<recipe>", c => c.Output, (c, v) => c.Output = v) with { Aliases = ["-o"] },
+    ];
+
+    private static readonly Dictionary<string, Setting> ByName = All
+        .SelectMany(s => s.Aliases.Where(a => a.StartsWith("--", StringComparison.Ordinal)).Select(a => a[2..]).Prepend(s.Name), (s, name) => (s, name))
+        .ToDictionary(pair => pair.name, pair => pair.s, StringComparer.Ordinal);
+
+    /// <summary>The setting of a name, or of one of its long aliases without the dashes.</summary>
+    /// <exception cref="UserErrorException">There is none; the message suggests the nearest.</exception>
+    public static Setting Find(string name) => ByName.TryGetValue(name, out Setting? setting)
+        ? setting
+        : throw new UserErrorException($"unknown setting '{name}'{NearestName.Hint(name, ByName.Keys)}");
+
+    private static Setting Renorm(
+        string name, string help, Func<BatchRenormalization, float> get, Func<BatchRenormalization, float, BatchRenormalization> set, double minimum) =>
+        Real(name, Optimizer, help, minimum, Unbounded, c => get(c.Optimizer.Renormalization),
+            (c, v) => c.Optimizer = c.Optimizer with { Renormalization = set(c.Optimizer.Renormalization, v) });
+
+    private static Setting RenormStep(string name, string help, Func<BatchRenormalization, long> get, Func<BatchRenormalization, long, BatchRenormalization> set) =>
+        Whole(name, Optimizer, help, 0, c => get(c.Optimizer.Renormalization),
+            (c, v) => c.Optimizer = c.Optimizer with { Renormalization = set(c.Optimizer.Renormalization, v) });
+
+    private static string[] SplitFusions(string text)
+    {
+        string[] names = text.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
+        Fusion.Validate(names);
+        return names;
+    }
+
+    /// <summary>Throws when settings contradict each other.</summary>
+    /// <exception cref="UserErrorException">Names the settings and the fix.</exception>
+    public static void Validate(TrainingConfig config)
+    {
+        if (config.Steps == 0 && config.Epochs == 0)
+        {
+            throw new UserErrorException("epochs and steps are both 0; set one of them.");
+        }
+
+        if (config.Schedule == ScheduleKind.Step && config.Milestones.Count == 0)
+        {
+            throw new UserErrorException("schedule: step needs milestones, the epochs after which the learning rate falls; for example 30,60,80.");
+        }
+
+        if (config.Optimizer.FrozenScaleAndShift && !config.Optimizer.FrozenStatistics && config.FreezeBatchNormAfter == 0)
+        {
+            throw new UserErrorException("freeze-scale-and-shift applies where batch normalization is frozen; set freeze-bn or freeze-bn-after too.");
+        }
+
+        if (config.Optimizer.GhostBatch > 0 && config.BatchSize % config.Optimizer.GhostBatch != 0)
+        {
+            throw new UserErrorException(FormattableString.Invariant(
+                $"ghost-batch is {config.Optimizer.GhostBatch}, but a batch-size of {config.BatchSize} does not divide into such groups."));
+        }
+
+        if (config.Optimizer.FrozenStatistics && (config.Optimizer.GhostBatch > 0 || config.Optimizer.BatchRenormalize))
+        {
+            throw new UserErrorException("freeze-bn uses no batch statistics: ghost-batch and batch-renorm have no meaning with it.");
+        }
+
+        if (config.Schedule is ScheduleKind.Cosine or ScheduleKind.Linear && config.MinimumLearningRate > config.LearningRate)
+        {
+            throw new UserErrorException(FormattableString.Invariant(
+                $"minimum-learning-rate is {config.MinimumLearningRate}, more than the learning-rate of {config.LearningRate} that the schedule starts from."));
+        }
+
+        if (config.ResetClassifier && config.InitialCheckpoint.Length == 0)
+        {
+            throw new UserErrorException("reset-classifier needs initial-checkpoint: without one every weight is new.");
+        }
+    }
+
+    /// <summary>
+    /// Hash of the settings that decide a run's numbers (network, optimizer, images and their order, length); two runs with the same hash continue
+    /// each other. Paths, machine and logging are left out.
+    /// </summary>
+    public static string Hash(TrainingConfig config)
+    {
+        IEnumerable<string> lines = All
+            .Where(s => s.Group is Network or Optimizer or Images || s.Name is "epochs" or "steps")
+            .Where(s => s.Name is not ("data" or "on-bad-image"))
+            .Select(s => $"{s.Name}: {s.Get(config)}");
+        byte[] text = System.Text.Encoding.UTF8.GetBytes(string.Join('\n', lines));
+        return Convert.ToHexStringLower(System.IO.Hashing.XxHash64.Hash(text));
+    }
+}

@@ -1,0 +1,22 @@
+using HpcBatchNorm.Data;
+using HpcBatchNorm.Networks;
+
+namespace HpcBatchNorm.Training.Configuration;
+
+/// <summary>How a configuration's images are loaded for training: the same for a run and for what is measured on its mini-batches afterwards.</summary>
+public static class TrainingSetup
+{
+    /// <summary>The run's mini-batches, from its first step on without end.</summary>
+    public static LoaderOptions Loading(TrainingConfig config, Network network) =>
+        LoaderOptions.ForTraining(config.BatchSize, config.ImageSize, unchecked((ulong)config.Seed)) with
+        {
+            Channels = network.InputChannels,
+            Binarize = config.Binarize,
+            Augmentation = config.Augmentation,
+            Shuffle = config.Shuffle,
+            ShardSize = config.ShardSize,
+            Workers = config.Workers,
+            StallSeconds = config.LoaderTimeout,
+            OnBadImage = config.OnBadImage,
+        };
+}

@@ -1,0 +1,45 @@
+using HpcBatchNorm.Data;
+using HpcBatchNorm.Models;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Configuration;
+
+namespace HpcBatchNorm.Training.Evaluation;
+
+/// <summary>A network with its parameters and statistics. Several form an ensemble.</summary>
+public sealed record EnsembleMember(Network Network, NetworkState State)
+{
+    /// <summary>Mean of each channel's pixel values this network was trained with; null means that of the evaluation.</summary>
+    public IReadOnlyList<float>? PixelMean { get; init; }
+
+    /// <summary>Deviation of each channel's pixel values this network was trained with; null means that of the evaluation.</summary>
+    public IReadOnlyList<float>? PixelDeviation { get; init; }
+
+    /// <summary>
+    /// The network a checkpoint was trained with, for images of <paramref name="imageSize"/> pixels, which need not be those of the training; with the
+    /// moving averages of its parameters where the run kept them.
+    /// </summary>
+    /// <exception cref="UserErrorException">The checkpoint knows other classes than the data set, or its tensors do not fit its own configuration.</exception>
+    public static EnsembleMember Read(Checkpoint checkpoint, ImageDataset dataset, int imageSize)
+    {
+        CheckClasses(checkpoint, dataset);
+        TrainingConfig config = EvaluationSetup.Configure(checkpoint, []);
+        Network network = NetworkCatalog.Create(config.Model, config.Network with { Classes = dataset.ClassCount });
+        NetworkState state = checkpoint.ReadNetworkState(network.Infer(1, imageSize, imageSize), config.Model);
+        return new EnsembleMember(network, state) { PixelMean = config.Optimizer.PixelMean, PixelDeviation = config.Optimizer.PixelDeviation };
+    }
+
+    private static void CheckClasses(Checkpoint checkpoint, ImageDataset dataset)
+    {
+        IReadOnlyList<string> own = checkpoint.Info.ClassNames, wanted = dataset.ClassNames;
+        if (own.SequenceEqual(wanted))
+        {
+            return;
+        }
+
+        int first = own.Zip(wanted).TakeWhile(pair => pair.First == pair.Second).Count();
+        string Name(IReadOnlyList<string> names) => first < names.Count ? $"'{names[first]}'" : "nothing";
+        throw new UserErrorException(FormattableString.Invariant(
+            $"'{checkpoint.Path}' was trained on {own.Count} other classes than the {wanted.Count} of '{dataset.Source}': class {first} is {Name(own)} in the checkpoint, {Name(wanted)} in the data. Give the data set of its training with --data; the members of an ensemble must all know the same classes."));
+    }
+}

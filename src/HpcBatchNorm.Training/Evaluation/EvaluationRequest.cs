@@ -1,0 +1,67 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Data;
+using HpcBatchNorm.Operations;
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Configuration;
+
+namespace HpcBatchNorm.Training.Evaluation;
+
+/// <summary>
+/// An evaluation of checkpoints on the validation images of a data set. Everything not said is taken from the first checkpoint's configuration, so
+/// that a checkpoint of a run evaluates to the accuracy the run printed.
+/// </summary>
+public sealed record EvaluationRequest
+{
+    /// <summary>Checkpoints; several form an ensemble, whose class probabilities are averaged. They may be of different networks for the same classes.</summary>
+    public required IReadOnlyList<string> Checkpoints { get; init; }
+
+    /// <summary>Settings that replace the checkpoint's, by name: <c>data</c>, <c>batch-size</c>, <c>backend</c>, ...</summary>
+    public IReadOnlyList<(string Name, string Value)> Flags { get; init; } = [];
+
+    /// <summary>Views per image: 1, 10 or 144.</summary>
+    public int Crops { get; init; } = 1;
+
+    /// <summary>
+    /// What batch normalization uses: the running (or population) statistics, as it should, or those of each batch, which only serves to show the difference
+    /// and takes one view.
+    /// </summary>
+    public BatchNormStatistics Statistics { get; init; } = BatchNormStatistics.Running;
+
+    /// <summary>Evaluates.</summary>
+    /// <param name="note">Told what is used.</param>
+    /// <param name="progress">Told after every batch; may be null.</param>
+    /// <param name="stop">Cancels between batches.</param>
+    /// <exception cref="UserErrorException">A checkpoint or the data set cannot be used, or they do not fit together.</exception>
+    public EvaluationResult Run(Action<string> note, Action<EvaluationProgress>? progress = null, CancellationToken stop = default)
+    {
+        if (Statistics == BatchNormStatistics.Batch && Crops > 1)
+        {
+            throw new UserErrorException("Batch statistics go with one crop: the views of one image are no random batch.");
+        }
+
+        List<Checkpoint> checkpoints = [];
+        try
+        {
+            checkpoints.AddRange(Checkpoints.Select(Checkpoint.Open));
+            TrainingConfig config = EvaluationSetup.Configure(checkpoints[0], Flags);
+            using ImageDataset dataset = EvaluationSetup.Open(config, DatasetSplit.Validation, note);
+            EnsembleMember[] members = [.. checkpoints.Select(c => EnsembleMember.Read(c, dataset, config.ImageSize))];
+            if (Array.Find(members, m => m.Network.InputChannels != members[0].Network.InputChannels) is { } other)
+            {
+                throw new UserErrorException(FormattableString.Invariant(
+                    $"{members[0].Network.Name} takes images of {members[0].Network.InputChannels} channels, {other.Network.Name} of {other.Network.InputChannels}; they cannot form an ensemble."));
+            }
+
+            using Backend backend = Backend.Create(config.Backend, config.BackendOptions);
+            note(FormattableString.Invariant(
+                $"{dataset.Source}: {dataset.Count} images, {dataset.ClassCount} classes; {Crops} view(s) of {config.ImageSize} px, batch {config.BatchSize}, {backend.Name}: {backend.Description}"));
+            var evaluator = new Evaluator(
+                backend, dataset, EvaluationSetup.Loading(config, members[0].Network, Crops), EvaluationSetup.Session(config, Crops) with { Statistics = Statistics });
+            return evaluator.Run(members, sharedArena: null, progress, stop);
+        }
+        finally
+        {
+            checkpoints.ForEach(c => c.Dispose());
+        }
+    }
+}

@@ -1,0 +1,185 @@
+using System.Diagnostics;
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Data;
+using HpcBatchNorm.Operations;
+using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
+
+namespace HpcBatchNorm.Training.Evaluation;
+
+/// <summary>Told each image's class probabilities, averaged over its views and the members of an ensemble.</summary>
+/// <param name="image">Index of the image in the data set.</param>
+/// <param name="label">Its class.</param>
+/// <param name="probabilities">One value per class; valid during the call.</param>
+public delegate void PredictionHandler(int image, int label, ReadOnlySpan<double> probabilities);
+
+/// <summary>
+/// Accuracy over every image of a data set exactly once, the last partial batch included. Class probabilities are averaged over the views of an image
+/// and over the members of an ensemble (section 4.2.3). With running statistics, the default, batch normalization is folded (Algorithm 2) and an image's
+/// result depends on it alone. With batch statistics it depends on its neighbours: on the batch size and the order of the images; the last partial
+/// batch is normalised by its own images.
+/// </summary>
+/// <param name="backend">Where the networks run.</param>
+/// <param name="dataset">The images.</param>
+/// <param name="loaderOptions">Images per batch, and their views.</param>
+/// <param name="sessionOptions">
+/// Views per forward pass, a divisor of the views of a batch, and how they are normalised; <see cref="EvaluationSetup"/> makes both from a configuration.
+/// </param>
+/// <exception cref="ArgumentException">The batches do not fit, or batch statistics are asked for with several views.</exception>
+public sealed class Evaluator(Backend backend, ImageDataset dataset, LoaderOptions loaderOptions, InferenceOptions sessionOptions)
+{
+    private readonly int _views = loaderOptions.BatchSize * loaderOptions.Crops % sessionOptions.Batch == 0
+        ? loaderOptions.BatchSize * loaderOptions.Crops
+        : throw new ArgumentException(FormattableString.Invariant(
+            $"The session's batch of {sessionOptions.Batch} does not divide the {loaderOptions.BatchSize} x {loaderOptions.Crops} views of a loaded batch."));
+
+    /// <summary>Told every image's probabilities; may be null.</summary>
+    public PredictionHandler? OnPrediction { get; init; }
+
+    /// <summary>Evaluates one network or an ensemble.</summary>
+    /// <param name="members">Networks for the same classes.</param>
+    /// <param name="sharedArena">Memory of a session that is idle meanwhile, or null.</param>
+    /// <param name="progress">Told after every batch; may be null.</param>
+    /// <param name="stop">Cancels between batches.</param>
+    /// <exception cref="UserErrorException">No image could be read, or an image could not and the policy is to fail.</exception>
+    public EvaluationResult Run(
+        IReadOnlyList<EnsembleMember> members, DeviceMemory? sharedArena = null, Action<EvaluationProgress>? progress = null, CancellationToken stop = default)
+    {
+        bool independent = sessionOptions.Statistics == BatchNormStatistics.Running;
+        if (!independent && _views != sessionOptions.Batch)
+        {
+            throw new ArgumentException("With batch statistics the views that are normalised together must be those of one loaded batch.");
+        }
+
+        long start = Stopwatch.GetTimestamp();
+        using var loader = new BatchLoader(dataset, loaderOptions);
+        using var sessions = new SessionGroup(backend, members, sessionOptions, sharedArena);
+        if (sessions.Classes != dataset.ClassCount)
+        {
+            throw new ArgumentException($"The networks know {sessions.Classes} classes, '{dataset.Source}' has {dataset.ClassCount}.", nameof(members));
+        }
+
+        var tally = new Tally(sessions.Classes);
+        Tally[] own = members.Count > 1 ? [.. members.Select(_ => new Tally(sessions.Classes))] : [];
+        double[][] probabilities = [.. members.Select(_ => new double[_views * sessions.Classes])];
+        for (int i = 0; i < loader.BatchesPerEpoch; i++)
+        {
+            using Batch batch = loader.Next(stop);
+            stop.ThrowIfCancellationRequested();
+            int views = batch.Count * loaderOptions.Crops;
+            if (independent || views == _views)
+            {
+                sessions.Forward(batch.Pixels, views, probabilities);
+            }
+            else if (views > 0)
+            {
+                using var rest = new SessionGroup(backend, members, sessionOptions with { Batch = views }, sessions.Arena);
+                rest.Forward(batch.Pixels, views, probabilities);
+            }
+
+            Count(batch, probabilities, own, tally);
+            progress?.Invoke(new EvaluationProgress(
+                tally.Images, dataset.Count, (double)tally.Top1Images / tally.Images, (double)tally.Top5Images / tally.Images,
+                Stopwatch.GetElapsedTime(start).TotalSeconds));
+        }
+
+        double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
+        return tally.Images > 0
+            ? tally.Result(dataset, seconds) with { Members = [.. own.Select(t => t.Result(dataset, seconds))] }
+            : throw new UserErrorException($"'{dataset.Source}': none of {dataset.Count} images could be read.");
+    }
+
+    /// <summary>Averages over views, then over members; each member is counted by itself in <paramref name="own"/> too, where there are several.</summary>
+    private void Count(Batch batch, double[][] probabilities, Tally[] own, Tally tally)
+    {
+        int classes = probabilities[0].Length / _views, crops = loaderOptions.Crops;
+        Span<double> mean = new double[classes];
+        for (int image = 0; image < batch.Count; image++)
+        {
+            mean.Clear();
+            for (int m = 0; m < probabilities.Length; m++)
+            {
+                Span<double> views = probabilities[m].AsSpan(image * crops * classes, crops * classes), first = views[..classes];
+                for (int c = 0; c < classes; c++)
+                {
+                    double sum = 0;
+                    for (int i = c; i < views.Length; i += classes)
+                    {
+                        sum += views[i];
+                    }
+
+                    first[c] = sum / crops;
+                    mean[c] += first[c] / probabilities.Length;
+                }
+
+                if (own.Length > 0)
+                {
+                    own[m].Add(batch.Labels[image], first);
+                }
+            }
+
+            tally.Add(batch.Labels[image], mean);
+            OnPrediction?.Invoke(batch.Indices[image], batch.Labels[image], mean);
+        }
+    }
+
+    /// <summary>The members' sessions. They run one after the other, so all use the first one's memory where it is large enough.</summary>
+    private sealed class SessionGroup : IDisposable
+    {
+        private readonly List<ForwardSession> _sessions = [];
+        private readonly float[] _probabilities;
+
+        public SessionGroup(Backend backend, IReadOnlyList<EnsembleMember> members, InferenceOptions options, DeviceMemory? sharedArena)
+        {
+            try
+            {
+                foreach (EnsembleMember member in members)
+                {
+                    InferenceOptions own = options with
+                    {
+                        PixelMean = member.PixelMean ?? options.PixelMean,
+                        PixelDeviation = member.PixelDeviation ?? options.PixelDeviation,
+                    };
+                    _sessions.Add(new ForwardSession(backend, member.Network, own, member.State, _sessions.Count == 0 ? sharedArena : Arena));
+                }
+            }
+            catch
+            {
+                Dispose();
+                throw;
+            }
+
+            _probabilities = new float[_sessions[0].Plan.Probabilities.Shape.Count];
+            if (_sessions.Exists(session => session.Plan.Probabilities.Shape.C != Classes))
+            {
+                Dispose();
+                throw new ArgumentException("The members of an ensemble know different numbers of classes.", nameof(members));
+            }
+        }
+
+        public int Classes => _sessions[0].Plan.Probabilities.Shape.C;
+
+        public DeviceMemory Arena => _sessions[0].Arena;
+
+        /// <summary>Each member's probabilities of the first <paramref name="views"/> views.</summary>
+        public void Forward(ReadOnlySpan<byte> pixels, int views, double[][] probabilities)
+        {
+            for (int m = 0; m < _sessions.Count; m++)
+            {
+                ForwardSession session = _sessions[m];
+                int batch = session.Plan.Pixels.Shape.N, bytes = session.Plan.Pixels.Shape.ImageCount;
+                for (int view = 0; view < views; view += batch)
+                {
+                    session.Forward(pixels.Slice(view * bytes, batch * bytes), _probabilities);
+                    Span<double> to = probabilities[m].AsSpan(view * Classes, Math.Min(batch, views - view) * Classes);
+                    for (int i = 0; i < to.Length; i++)
+                    {
+                        to[i] = _probabilities[i];
+                    }
+                }
+            }
+        }
+
+        public void Dispose() => _sessions.ForEach(session => session.Dispose());
+    }
+}

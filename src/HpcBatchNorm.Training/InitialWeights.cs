@@ -1,0 +1,48 @@
+using HpcBatchNorm.Layers;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Tensors;
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Configuration;
+
+namespace HpcBatchNorm.Training;
+
+/// <summary>Begins a new run with another run's weights: <c>--initial-checkpoint</c>.</summary>
+internal static class InitialWeights
+{
+    /// <summary>
+    /// Sets parameters, running statistics and their averages to what evaluation of the checkpoint would use; momenta stay zero. The classifiers keep
+    /// their fresh weights when the configuration says so.
+    /// </summary>
+    /// <exception cref="UserErrorException">The checkpoint is of another network, or of other classes and its classifier was not left out.</exception>
+    public static void Load(TrainingSession session, TrainingConfig config, IReadOnlyList<string> classNames, Action<string> note)
+    {
+        using Checkpoint checkpoint = Checkpoint.Open(config.InitialCheckpoint);
+        IReadOnlyList<string> before = checkpoint.Info.ClassNames;
+        if (!config.ResetClassifier && before.Count != classNames.Count)
+        {
+            throw new UserErrorException(FormattableString.Invariant(
+                $"'{checkpoint.Path}' tells {before.Count} classes apart, the data set has {classNames.Count}. Add --reset-classifier to begin with a new classifier."));
+        }
+
+        if (!config.ResetClassifier && !before.SequenceEqual(classNames))
+        {
+            note($"warning: the classes of '{checkpoint.Path}' have other names than those of the data set; --reset-classifier begins with a new classifier.");
+        }
+
+        HashSet<Node> classifiers = config.ResetClassifier ? [.. session.Plan.Network.Losses.SelectMany(l => l.Inputs).Where(n => n.Layer is FullyConnectedLayer)] : [];
+        foreach (StateTensor entry in session.State)
+        {
+            if (entry.Tensor.Role != TensorRole.Momentum && !classifiers.Contains(entry.Source.Node))
+            {
+                float[] values = new float[entry.Tensor.Shape.Count];
+                checkpoint.ReadEvaluated(config.Model, entry.Source, values);
+                session.Write(entry.Tensor, values);
+            }
+        }
+
+        note(FormattableString.Invariant(
+            $"Begins with the weights of '{checkpoint.Path}' ({checkpoint.Info.Model}, step {checkpoint.Info.Step}){(config.ResetClassifier ? " but for the classifier" : "")}."));
+    }
+}

@@ -1,0 +1,326 @@
+using System.Buffers;
+using System.Globalization;
+using System.Text;
+using System.Text.Json;
+using HpcBatchNorm.Interchange;
+using HpcBatchNorm.Interop;
+using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Evaluation;
+
+namespace HpcBatchNorm.Training.Runs;
+
+/// <summary>
+/// The files of a run: <c>config.yaml</c>, <c>metrics.jsonl</c> (one object per line; docs/metrics.md has every field), <c>summary.csv</c> (one line per
+/// evaluation), <c>report.html</c>, <c>checkpoints/</c>. Numbers are written in the invariant culture. Opening it at a step drops the lines of
+/// later steps, which a resumed run writes again.
+/// </summary>
+internal sealed class RunDirectory : IDisposable
+{
+    /// <summary>Where runs are made when no folder is named.</summary>
+    public const string Root = "runs";
+
+    public const string CheckpointFolderName = "checkpoints";
+
+    private const string LockName = "lock";
+
+    private const string SummaryHead =
+        "epoch,step,train_loss,val_loss,val_top1,val_top5,learning_rate,images_per_second,data_wait_share,seconds";
+
+    private readonly FileStream _lock, _metrics, _summary;
+    private readonly ArrayBufferWriter<byte> _buffer = new(512);
+    private readonly Utf8JsonWriter _json;
+
+    public RunDirectory(string path, long firstStep, long evaluatedStep)
+    {
+        Path = path;
+        try
+        {
+            Directory.CreateDirectory(path);
+            _lock = Lock(path);
+            AtomicFile.Sweep(path);
+            KeepLines(MetricsPath, line => StepOfMetric(line, out bool evaluation) <= (evaluation ? evaluatedStep : firstStep));
+            KeepLines(SummaryPath, line => StepOfSummary(line) <= evaluatedStep);
+            _json = new Utf8JsonWriter(_buffer);
+            _metrics = OpenForLines(MetricsPath);
+            _summary = OpenForLines(SummaryPath);
+            if (_metrics.Length == 0)
+            {
+                WriteUnits();
+            }
+
+            if (_summary.Length == 0)
+            {
+                AppendLine(_summary, SummaryHead);
+            }
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            Dispose();
+            throw new UserErrorException($"The run's folder '{path}' cannot be written: {error.Message} Put that right, or choose another --output.", error);
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    public string Path { get; }
+
+    public string ConfigPath => System.IO.Path.Combine(Path, "config.yaml");
+
+    public string MetricsPath => System.IO.Path.Combine(Path, "metrics.jsonl");
+
+    public string SummaryPath => System.IO.Path.Combine(Path, "summary.csv");
+
+    public string ReportPath => System.IO.Path.Combine(Path, "report.html");
+
+    public static string CheckpointFolder(string run) => System.IO.Path.Combine(run, CheckpointFolderName);
+
+    /// <summary>A folder that does not exist yet: <c>runs/20260131-235959-bn-inception-bn-x5</c>.</summary>
+    public static string NewPath(TrainingConfig config, DateTime now)
+    {
+        string name = string.Create(CultureInfo.InvariantCulture, $"{now:yyyyMMdd-HHmmss}-{config.Model}-{config.Name}");
+        string path = System.IO.Path.Combine(Root, name);
+        for (int i = 2; Directory.Exists(path); i++)
+        {
+            path = System.IO.Path.Combine(Root, string.Create(CultureInfo.InvariantCulture, $"{name}-{i}"));
+        }
+
+        return path;
+    }
+
+    public void WriteConfig(string yaml) => AtomicFile.ReplaceText(ConfigPath, yaml);
+
+    /// <summary>A process begins to work on the run.</summary>
+    public void WriteStart(
+        string title, IReadOnlyList<(string Name, string Value)> facts, long firstStep, long totalSteps, long stepsPerEpoch, double elapsedSeconds)
+    {
+        Begin("start", firstStep, (double)firstStep / stepsPerEpoch);
+        _json.WriteString("title", title);
+        _json.WriteNumber("total_steps", totalSteps);
+        _json.WriteNumber("steps_per_epoch", stepsPerEpoch);
+        _json.WriteString("machine", Environment.MachineName);
+        _json.WriteNumber("process", Environment.ProcessId);
+        _json.WriteStartObject("facts");
+        foreach ((string name, string value) in facts)
+        {
+            _json.WriteString(name, value);
+        }
+
+        _json.WriteEndObject();
+        End(elapsedSeconds);
+    }
+
+    /// <summary>The process ends, as far as it can say so itself.</summary>
+    public void WriteEnd(TrainingOutcome outcome, long step, double epoch, double elapsedSeconds)
+    {
+        Begin("end", step, epoch);
+        _json.WriteString("outcome", JsonNamingPolicy.SnakeCaseLower.ConvertName(outcome.ToString()));
+        End(elapsedSeconds);
+    }
+
+    public void WriteStep(in StepReport report, double elapsedSeconds)
+    {
+        Begin("train", report.Step, report.Epoch);
+        WriteFinite("loss", report.MeanLoss);
+        _json.WriteNumber("learning_rate", report.LearningRate);
+        _json.WriteNumber("images_per_second", Math.Round(report.ImagesPerSecond, 3));
+        _json.WriteNumber("data_wait_share", Math.Round(report.DataWaitShare, 5));
+        _json.WriteNumber("peak_memory_mb", Math.Round(ProcessMemory.PeakMb(), 1));
+        if (report.LossScale is { } scale)
+        {
+            _json.WriteNumber("loss_scale", scale.Scale);
+            _json.WriteNumber("skipped_steps", scale.SkippedSteps);
+        }
+
+        End(elapsedSeconds);
+    }
+
+    public void WriteEvaluation(in EvaluationReport report, float learningRate, double imagesPerSecond, double dataWaitShare, double elapsedSeconds)
+    {
+        EvaluationResult validation = report.Validation;
+        Begin("eval", report.Step, report.Epoch);
+        WriteFinite("train_loss", report.TrainLoss);
+        WriteFinite("val_loss", validation.Loss);
+        _json.WriteNumber("val_top1", validation.Top1);
+        _json.WriteNumber("val_top5", validation.Top5);
+        _json.WriteNumber("images", validation.Images);
+        _json.WriteNumber("images_per_second", Math.Round(validation.ImagesPerSecond, 3));
+        _json.WriteBoolean("best", report.IsBest);
+        End(elapsedSeconds);
+        AppendLine(_summary, string.Create(CultureInfo.InvariantCulture,
+            $"{report.Epoch:0.####},{report.Step},{report.TrainLoss:0.######},{validation.Loss:0.######},{validation.Top1:0.######},{validation.Top5:0.######},{learningRate},{imagesPerSecond:0.###},{dataWaitShare:0.#####},{elapsedSeconds:0.###}"));
+    }
+
+    /// <summary>Makes everything written so far survive a power cut; for a checkpoint that says these lines exist.</summary>
+    public void FlushToDisk()
+    {
+        _metrics.Flush(flushToDisk: true);
+        _summary.Flush(flushToDisk: true);
+    }
+
+    /// <summary>How the statistics of batch normalization moved since an earlier evaluation.</summary>
+    public void WriteDrift(long step, double epoch, long sinceStep, IReadOnlyList<LayerDrift> layers, double elapsedSeconds)
+    {
+        Begin("batch_norm", step, epoch);
+        _json.WriteNumber("since_step", sinceStep);
+        _json.WriteStartArray("layers");
+        foreach (LayerDrift layer in layers)
+        {
+            _json.WriteStartObject();
+            _json.WriteString("name", layer.Layer);
+            _json.WriteNumber("channels", layer.Channels);
+            WriteFinite("shift", Math.Round(layer.Shift, 6));
+            WriteFinite("largest_shift", Math.Round(layer.LargestShift, 6));
+            WriteFinite("deviation", layer.Deviation);
+            _json.WriteNumber("quiet_channels", layer.QuietChannels);
+            _json.WriteEndObject();
+        }
+
+        _json.WriteEndArray();
+        End(elapsedSeconds);
+    }
+
+    public void Dispose()
+    {
+        _json?.Dispose();
+        _metrics?.Dispose();
+        _summary?.Dispose();
+        _lock?.Dispose();
+    }
+
+    /// <summary>
+    /// Held while a process writes to the run. The system releases it when the process ends, however it ends; what a killed one leaves is an empty file.
+    /// </summary>
+    private static FileStream Lock(string path)
+    {
+        string file = System.IO.Path.Combine(path, LockName);
+        try
+        {
+            return new FileStream(file, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None, bufferSize: 0, FileOptions.DeleteOnClose);
+        }
+        catch (IOException error) when (File.Exists(file) && error is not FileNotFoundException)
+        {
+            throw new UserErrorException($"'{path}' is in use by another hpcbn. Wait until it has ended, or choose another --output.", error);
+        }
+    }
+
+    /// <summary>Unbuffered: what could not be written must not be tried again when the file is closed.</summary>
+    private static FileStream OpenForLines(string path) => new(path, FileMode.Append, FileAccess.Write, FileShare.Read, bufferSize: 0);
+
+    private static void AppendLine(FileStream file, string line) => Append(file, Encoding.UTF8.GetBytes(line + "\n"));
+
+    /// <summary>Appends a line wholly or, when the disk is full, not at all.</summary>
+    private static void Append(FileStream file, ReadOnlySpan<byte> line)
+    {
+        long length = file.Length;
+        try
+        {
+            file.Write(line);
+        }
+        catch (IOException)
+        {
+            file.SetLength(length);
+            throw;
+        }
+    }
+
+    private void WriteUnits()
+    {
+        _json.WriteStartObject();
+        _json.WriteString("type", "units");
+        _json.WriteString("step", "steps done");
+        _json.WriteString("epoch", "epochs done");
+        _json.WriteString("loss", "nats per image, mean since the last line");
+        _json.WriteString("learning_rate", "per step");
+        _json.WriteString("images_per_second", "images / elapsed seconds; training lines without evaluation and checkpoints");
+        _json.WriteString("data_wait_share", "share of training time spent waiting for images, 0 to 1");
+        _json.WriteString("peak_memory_mb", "peak resident memory, 10^6 bytes");
+        _json.WriteString("loss_scale", "what the loss's gradient is multiplied by, in fp16");
+        _json.WriteString("skipped_steps", "steps of the run that updated nothing because a gradient overflowed, in fp16");
+        _json.WriteString("train_loss", "nats per image, mean since the last evaluation");
+        _json.WriteString("val_loss", "nats per image, mean");
+        _json.WriteString("val_top1", "fraction of images, centre crop");
+        _json.WriteString("val_top5", "fraction of images, centre crop");
+        _json.WriteString("images", "images evaluated");
+        _json.WriteString("shift", "standard deviations of the channel since since_step, median over the channels");
+        _json.WriteString("largest_shift", "the same, largest over the channels");
+        _json.WriteString("deviation", "root of the mean running variance");
+        _json.WriteString("time", "UTC");
+        _json.WriteString("seconds", "since this process began to train");
+        EndLine();
+    }
+
+    private void Begin(string type, long step, double epoch)
+    {
+        _json.WriteStartObject();
+        _json.WriteString("type", type);
+        _json.WriteNumber("step", step);
+        _json.WriteNumber("epoch", Math.Round(epoch, 6));
+        _json.WriteString("time", DateTime.UtcNow.ToString("yyyy-MM-dd'T'HH:mm:ss.fff'Z'", CultureInfo.InvariantCulture));
+    }
+
+    private void End(double elapsedSeconds)
+    {
+        _json.WriteNumber("seconds", Math.Round(elapsedSeconds, 3));
+        EndLine();
+    }
+
+    private void EndLine()
+    {
+        _json.WriteEndObject();
+        _json.Flush();
+        _buffer.GetSpan(1)[0] = (byte)'\n';
+        _buffer.Advance(1);
+        Append(_metrics, _buffer.WrittenSpan);
+        _buffer.ResetWrittenCount();
+        _json.Reset();
+    }
+
+    // JSON has no infinity and no NaN.
+    private void WriteFinite(string name, double value)
+    {
+        if (double.IsFinite(value))
+        {
+            _json.WriteNumber(name, value);
+        }
+        else
+        {
+            _json.WriteNull(name);
+        }
+    }
+
+    private static void KeepLines(string path, Func<string, bool> keep)
+    {
+        if (File.Exists(path))
+        {
+            AtomicFile.ReplaceText(path, string.Concat(File.ReadLines(path).Where(keep).Select(line => line + "\n")));
+        }
+    }
+
+    /// <summary>0 for lines without a step; a line cut short by a killed process counts as later than everything.</summary>
+    private static long StepOfMetric(string line, out bool evaluation)
+    {
+        evaluation = false;
+        try
+        {
+            using JsonDocument document = JsonDocument.Parse(line);
+            evaluation = document.RootElement.TryGetProperty("type", out JsonElement type) && type.GetString() is "eval" or "batch_norm";
+            return document.RootElement.TryGetProperty("step", out JsonElement step) && step.ValueKind == JsonValueKind.Number ? step.GetInt64() : 0;
+        }
+        catch (JsonException)
+        {
+            return long.MaxValue;
+        }
+    }
+
+    private static long StepOfSummary(string line)
+    {
+        string[] cells = line.Split(',');
+        return line == SummaryHead ? 0
+            : cells.Length == SummaryHead.Count(c => c == ',') + 1 && long.TryParse(cells[1], NumberStyles.None, CultureInfo.InvariantCulture, out long step) ? step
+            : long.MaxValue;
+    }
+}

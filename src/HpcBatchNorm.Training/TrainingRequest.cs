@@ -1,0 +1,203 @@
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Runs;
+
+namespace HpcBatchNorm.Training;
+
+/// <summary>
+/// What somebody asked for: names of layers of configuration, in the order they are laid (defaults, the resumed checkpoint's, recipe, file, flags),
+/// and what to resume.
+/// </summary>
+public sealed record TrainingRequest
+{
+    /// <summary>Value of <see cref="Resume"/> that means: the newest good checkpoint of the output folder, or of the newest run with this configuration, if any.</summary>
+    public const string Auto = "auto";
+
+    /// <summary>A recipe's name or file; null means the one that goes with the network.</summary>
+    public string? Recipe { get; init; }
+
+    /// <summary>A configuration file, or null.</summary>
+    public string? ConfigFile { get; init; }
+
+    /// <summary>Settings given one by one, by name.</summary>
+    public IReadOnlyList<(string Name, string Value)> Flags { get; init; } = [];
+
+    /// <summary>Null, <see cref="Auto"/>, a checkpoint, or the folder of a run.</summary>
+    public string? Resume { get; init; }
+
+    /// <summary>Resolves the request into a configuration and, when something is to be resumed, an open checkpoint.</summary>
+    /// <param name="note">Told what was found and passed over.</param>
+    /// <exception cref="UserErrorException">A name is unknown, a value is wrong, a file is missing, or there is nothing good to resume.</exception>
+    public PreparedRun Prepare(Action<string> note)
+    {
+        Checkpoint? checkpoint = OpenNamed(note);
+        try
+        {
+            TrainingConfigBuilder builder = Build(checkpoint);
+            if (checkpoint is null && Resume == Auto)
+            {
+                checkpoint = FindSameRun(builder.Config, note);
+            }
+
+            if (checkpoint is not null)
+            {
+                string run = RunOf(checkpoint.Path);
+                if (builder.Config.Output.Length == 0)
+                {
+                    builder.Set("output", run, "resumed run");
+                }
+
+                RefuseNewWeights(checkpoint, builder.Config);
+                NoteChanges(checkpoint, builder.Config, note);
+            }
+
+            TrainingSettings.Validate(builder.Config);
+            return new PreparedRun(builder, checkpoint);
+        }
+        catch
+        {
+            checkpoint?.Dispose();
+            throw;
+        }
+    }
+
+    private TrainingConfigBuilder Build(Checkpoint? checkpoint)
+    {
+        var builder = new TrainingConfigBuilder();
+        string? Flag(string name) => Flags.LastOrDefault(f => f.Name == name).Value;
+        if (checkpoint is not null)
+        {
+            builder.AddYaml(checkpoint.Info.Config, $"checkpoint {Path.GetFileName(checkpoint.Path)}");
+            builder.Set("output", "", "default");
+        }
+
+        if (Recipe is not null)
+        {
+            builder.AddRecipe(Recipe);
+        }
+        else if (checkpoint is null && ConfigFile is null)
+        {
+            builder.AddRecipe(Flag("model") is string model ? RecipeCatalog.DefaultFor(model) : Flag("data") is not null ? "bn-x5" : "quick");
+        }
+
+        if (ConfigFile is not null)
+        {
+            builder.AddFile(ConfigFile, withItsRecipe: Recipe is null);
+        }
+
+        foreach ((string name, string value) in Flags)
+        {
+            builder.Set(name, value);
+        }
+
+        // A length given as a flag replaces the other kind of length, wherever that came from.
+        if (Flag("epochs") is not null && Flag("steps") is null)
+        {
+            builder.Set("steps", "0");
+        }
+
+        return builder;
+    }
+
+    private Checkpoint? OpenNamed(Action<string> note)
+    {
+        if (Resume is null)
+        {
+            return null;
+        }
+
+        if (Resume != Auto)
+        {
+            return Directory.Exists(Resume)
+                ? CheckpointStore.OpenNewest(RunDirectory.CheckpointFolder(Resume), note)
+                    ?? throw new UserErrorException($"'{Resume}' holds no good checkpoint (looked in '{RunDirectory.CheckpointFolder(Resume)}').")
+                : Checkpoint.Open(Resume);
+        }
+
+        string? output = Flags.LastOrDefault(f => f.Name == "output").Value;
+        if (output is null)
+        {
+            return null;
+        }
+
+        Checkpoint? newest = CheckpointStore.OpenNewest(RunDirectory.CheckpointFolder(output), note);
+        if (newest is null)
+        {
+            note($"'{output}' holds no checkpoint; starting from the beginning.");
+        }
+
+        return newest;
+    }
+
+    private static Checkpoint? FindSameRun(TrainingConfig config, Action<string> note)
+    {
+        if (config.Output.Length > 0)
+        {
+            return null;
+        }
+
+        string hash = TrainingSettings.Hash(config);
+        string[] runs = Directory.Exists(RunDirectory.Root) ? Directory.GetDirectories(RunDirectory.Root) : [];
+        foreach (string run in runs.OrderDescending(StringComparer.Ordinal))
+        {
+            Checkpoint? newest = CheckpointStore.OpenNewest(RunDirectory.CheckpointFolder(run), note);
+            if (newest is not null && newest.Info.ConfigHash == hash)
+            {
+                return newest;
+            }
+
+            newest?.Dispose();
+        }
+
+        note($"No run under '{RunDirectory.Root}' has this configuration and a checkpoint; starting from the beginning.");
+        return null;
+    }
+
+    private static string RunOf(string checkpoint)
+    {
+        string folder = Path.GetDirectoryName(Path.GetFullPath(checkpoint))!;
+        string run = Path.GetFileName(folder) == RunDirectory.CheckpointFolderName ? Path.GetDirectoryName(folder)! : folder;
+        return Path.GetRelativePath(Directory.GetCurrentDirectory(), run);
+    }
+
+    /// <summary>A queue may repeat the command that began the run; anything else is a mistake.</summary>
+    private static void RefuseNewWeights(Checkpoint checkpoint, TrainingConfig config)
+    {
+        string before = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, checkpoint.Path).Config.InitialCheckpoint;
+        if (config.InitialCheckpoint != before)
+        {
+            throw new UserErrorException(
+                $"'{checkpoint.Path}' has its weights already; initial-checkpoint is for a new run. Leave out --resume or --initial-checkpoint.");
+        }
+    }
+
+    private static void NoteChanges(Checkpoint checkpoint, TrainingConfig config, Action<string> note)
+    {
+        TrainingConfig before = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, checkpoint.Path).Config;
+        foreach (Setting setting in TrainingSettings.All.Where(s => s.Group != SettingGroup.Run || s.Name is "epochs" or "steps"))
+        {
+            if (setting.Get(before) != setting.Get(config))
+            {
+                note($"changed on resume: {setting.Name} was {Show(setting.Get(before))}, is {Show(setting.Get(config))}.");
+            }
+        }
+    }
+
+    private static string Show(string value) => value.Length == 0 ? "(none)" : value;
+}
+
+/// <summary>A request resolved: the configuration with the origin of every value, and the checkpoint to go on from.</summary>
+public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? checkpoint) : IDisposable
+{
+    /// <summary>The configuration and where each value came from.</summary>
+    public TrainingConfigBuilder Settings { get; } = settings;
+
+    /// <summary>The configuration.</summary>
+    public TrainingConfig Config => Settings.Config;
+
+    /// <summary>The checkpoint to go on from, or null for a new run.</summary>
+    public Checkpoint? Checkpoint { get; } = checkpoint;
+
+    /// <inheritdoc/>
+    public void Dispose() => Checkpoint?.Dispose();
+}

@@ -1,0 +1,42 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Models;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Planning;
+
+namespace HpcBatchNorm.Verification.Benchmarking;
+
+/// <summary>A network to time on a backend, after its results were compared with the reference's.</summary>
+public sealed record BenchmarkRequest
+{
+    /// <summary>Smallest image and batch that verification uses: all layers and all operations, in seconds instead of minutes.</summary>
+    private const int VerificationBatch = 2;
+
+    /// <summary>Network of <see cref="NetworkCatalog"/>.</summary>
+    public string Network { get; init; } = "bn-inception";
+
+    /// <summary>Options of the network.</summary>
+    public NetworkOptions NetworkOptions { get; init; } = new();
+
+    /// <summary>What to time: a <see cref="TrainingOptions"/> or an <see cref="InferenceOptions"/>, with batch and image size.</summary>
+    public required PlanOptions Options { get; init; }
+
+    /// <summary>Steps timed as a whole, and as many profiled.</summary>
+    public int Steps { get; init; } = 7;
+
+    /// <summary>
+    /// Compares the same plan on small images with the reference: every buffer of every operation. Throws when one differs by more than its bound.
+    /// </summary>
+    /// <exception cref="UserErrorException">The backend's results are wrong; nothing should be timed.</exception>
+    public CaseResult Verify(Backend backend)
+    {
+        Network network = NetworkCatalog.Create(Network, NetworkOptions);
+        int size = Math.Max(network.MinimumImageSize, Math.Min(Options.Height, 64));
+        PlanOptions small = Options with { Batch = VerificationBatch, Height = size, Width = size };
+        using var reference = Backend.Create("reference");
+        CaseResult result = NetworkVerifier.Step(backend, reference, network, small, $"--network {Network} --image-size {size}");
+        return result.Passed ? result : throw new UserErrorException($"Not timed, as it differs from the reference. {result.Describe()}");
+    }
+
+    /// <summary>Times it.</summary>
+    public BenchmarkResult Run(Backend backend) => SessionBenchmark.Run(backend, NetworkCatalog.Create(Network, NetworkOptions), Options, Steps);
+}

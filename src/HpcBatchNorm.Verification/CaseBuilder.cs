@@ -1,0 +1,190 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Operations;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Verification;
+
+/// <summary>How <see cref="CaseBuilder.BatchNorm"/> lays out a batch normalization.</summary>
+internal sealed record BatchNormForm
+{
+    public BatchNormStatistics Statistics { get; init; }
+
+    /// <summary>Keep running statistics during training.</summary>
+    public bool Running { get; init; } = true;
+
+    /// <summary>Give the backward pass dst for its ReLU mask instead of letting it recompute the mask from src.</summary>
+    public bool MaskFromDst { get; init; }
+
+    /// <summary>dst over src; no backward pass then, as src is gone.</summary>
+    public bool DstOverSrc { get; init; }
+
+    /// <summary>diffSrc over diffDst, or over src.</summary>
+    public bool DiffSrcOverDiffDst { get; init; }
+
+    public bool DiffSrcOverSrc { get; init; }
+
+    /// <summary>dst and diffDst are slices of wider tensors, from this channel on; 0 for whole tensors.</summary>
+    public int SliceOffset { get; init; }
+
+    /// <summary>Layout of activations; scale, shift and statistics follow it, as in a plan.</summary>
+    public TensorLayout Layout { get; init; } = TensorLayout.Blocked;
+
+    public TensorFill? Src { get; init; }
+
+    public float AveragingFactor { get; init; } = 0.1f;
+
+    /// <summary>Batch renormalization instead of batch normalization.</summary>
+    public BatchRenormalization? Renormalization { get; init; }
+}
+
+/// <summary>Collects the tensors, fills and operations of one case; knows what the operands of each operation look like.</summary>
+internal sealed class CaseBuilder(string name, InputKind kind, Precision precision = Precision.Fp32)
+{
+    private readonly Dictionary<Tensor, TensorFill> _inputs = new(ReferenceEqualityComparer.Instance);
+    private readonly List<Operation> _operations = [];
+
+    /// <summary>The usual fill of data: small integers, or uniform in [-1, 1).</summary>
+    public TensorFill Data => kind == InputKind.Exact ? Fills.Integers(-3, 3) : Fills.Uniform(-1, 1);
+
+    public VerificationCase Build(string options = "", StepContext context = default) =>
+        new(name, kind, _operations, _inputs) { Options = options, Context = context, Precision = precision, Seed = 1 };
+
+    public void Add(Operation operation) => _operations.Add(operation);
+
+    /// <summary>The only operation of a type so far.</summary>
+    public T Operation<T>()
+        where T : Operation => _operations.OfType<T>().Single();
+
+    /// <summary>A tensor that starts with values. Unless told otherwise, activations and gradients have the precision's type, all else single precision.</summary>
+    public Tensor Input(
+        string tensorName, Shape shape, TensorFill? fill = null, TensorRole role = TensorRole.Activation, TensorLayout layout = TensorLayout.Blocked,
+        DataType? type = null, Tensor? like = null)
+    {
+        Tensor tensor = new(tensorName, shape, role, layout, type ?? TypeOf(role)) { LayoutLike = like };
+        _inputs.Add(tensor, fill ?? Data);
+        return tensor;
+    }
+
+    /// <summary>A tensor an operation makes.</summary>
+    public Tensor Output(
+        string tensorName, Shape shape, TensorRole role = TensorRole.Activation, TensorLayout layout = TensorLayout.Blocked, DataType? type = null, Tensor? like = null) =>
+        new(tensorName, shape, role, layout, type ?? TypeOf(role)) { LayoutLike = like };
+
+    /// <summary>The weights that a layer multiplies, in the precision's type, and the gradient, which lies like them only where it has their type.</summary>
+    private Tensor Weights(Shape shape, TensorFill? fill) =>
+        Input("weights", shape, fill, TensorRole.Parameter, TensorLayout.Opaque, precision.ActivationType());
+
+    private Tensor DiffWeights(Tensor weights) => Output(
+        "diffWeights", weights.Shape, TensorRole.ParameterGradient, TensorLayout.Opaque, like: weights.DataType == DataType.Float32 ? weights : null);
+
+    private DataType TypeOf(TensorRole role) => role is TensorRole.Activation or TensorRole.Gradient ? precision.ActivationType() : DataType.Float32;
+
+    /// <summary>An input that is a slice of a wider one, <paramref name="offset"/> channels before and after it; the whole when offset is 0.</summary>
+    public Tensor InputSlice(string tensorName, Shape shape, int offset, TensorRole role = TensorRole.Activation, TensorLayout layout = TensorLayout.Blocked) => offset == 0
+        ? Input(tensorName, shape, role: role, layout: layout)
+        : Input(tensorName + ".whole", shape.WithChannels(shape.C + 2 * offset), role: role, layout: layout).Slice(tensorName, offset, shape.C);
+
+    /// <summary>An output that is a slice of a wider tensor, whose other channels hold values that must stay.</summary>
+    public Tensor OutputSlice(
+        string tensorName, Shape shape, int offset, TensorRole role = TensorRole.Activation, TensorLayout layout = TensorLayout.Blocked) =>
+        offset == 0 ? Output(tensorName, shape, role, layout) : InputSlice(tensorName, shape, offset, role, layout);
+
+    /// <summary>All three passes of a convolution.</summary>
+    public CaseBuilder Convolution(ConvolutionSpec spec, bool backwardData = true, bool backward = true, bool relu = false, TensorLayout srcLayout = TensorLayout.Blocked)
+    {
+        spec.Validate(name);
+        Tensor src = Input("src", spec.Src, layout: srcLayout);
+        Tensor weights = Weights(spec.Weights, kind == InputKind.Exact ? Fills.Integers(-2, 2) : null);
+        Tensor? bias = spec.Bias ? Input("bias", spec.BiasShape, role: TensorRole.Parameter, layout: TensorLayout.Plain) : null;
+        Add(new ConvolutionForward("conv", spec, src, weights, bias, Output("dst", spec.Dst), relu));
+        if (!backward)
+        {
+            return this;
+        }
+
+        Tensor diffDst = Input("diffDst", spec.Dst, role: TensorRole.Gradient);
+        if (backwardData)
+        {
+            Add(new ConvolutionBackwardData("conv", spec, diffDst, weights, Output("diffSrc", spec.Src, TensorRole.Gradient)));
+        }
+
+        Add(new ConvolutionBackwardWeights("conv", spec, src, diffDst,
+            DiffWeights(weights),
+            spec.Bias ? Output("diffBias", spec.BiasShape, TensorRole.ParameterGradient, TensorLayout.Plain) : null));
+        return this;
+    }
+
+    /// <summary>Batch normalization and its gradients.</summary>
+    public CaseBuilder BatchNorm(BatchNormSpec spec, BatchNormForm? form = null)
+    {
+        form ??= new BatchNormForm();
+        bool batch = form.Statistics == BatchNormStatistics.Batch, exact = kind == InputKind.Exact;
+        Shape p = spec.Parameters;
+        Tensor Parameter(string n, TensorFill fill, TensorRole role) => Input(n, p, fill, role, form.Layout);
+        Tensor Made(string n, TensorRole role) => Output(n, role == TensorRole.BatchStatistic ? spec.Statistics : p, role, form.Layout);
+
+        Tensor src = Input("src", spec.Src, form.Src ?? (exact ? Fills.ExactMean(spec.PerActivation) : Fills.Normal(0.3, 1.5)), layout: form.Layout);
+        Tensor scale = Parameter("scale", exact ? Fills.PowersOfTwo : Fills.Uniform(0.5, 1.5), TensorRole.Parameter);
+        Tensor shift = Parameter("shift", exact ? Fills.Integers(-2, 2) : Fills.Uniform(-1, 1), TensorRole.Parameter);
+        Tensor? residual = spec.Residual ? Input("residual", spec.Src, layout: form.Layout) : null;
+        Tensor dst = form.DstOverSrc ? src.Alias("dst", TensorRole.Activation) : OutputSlice("dst", spec.Src, form.SliceOffset, layout: form.Layout);
+        Tensor? runningMean = batch && !form.Running ? null : Parameter("runningMean", Fills.Uniform(-0.5, 0.5), TensorRole.RunningStatistic);
+        Tensor? runningVariance = batch && !form.Running ? null : Parameter("runningVariance", Fills.Uniform(0.5, 2), TensorRole.RunningStatistic);
+        Tensor? mean = batch ? Made("mean", TensorRole.BatchStatistic) : null, variance = batch ? Made("variance", TensorRole.BatchStatistic) : null;
+        Tensor? r = form.Renormalization is null ? null : Made("r", TensorRole.BatchStatistic), d = r is null ? null : Made("d", TensorRole.BatchStatistic);
+        Add(new BatchNormForward("bn", spec, form.Statistics, src, scale, shift, residual, dst, mean, variance, runningMean, runningVariance, form.AveragingFactor,
+            form.Renormalization, r, d));
+        if (form.DstOverSrc)
+        {
+            return this;
+        }
+
+        bool maskFromDst = spec.Relu && (form.MaskFromDst || spec.Residual);
+        Tensor diffDst = InputSlice("diffDst", spec.Src, form.SliceOffset, TensorRole.Gradient, form.Layout);
+        Tensor diffSrc = form.DiffSrcOverDiffDst ? diffDst.Alias("diffSrc", TensorRole.Gradient)
+            : form.DiffSrcOverSrc ? src.Alias("diffSrc", TensorRole.Gradient)
+            : Output("diffSrc", spec.Src, TensorRole.Gradient, form.Layout);
+        Add(new BatchNormBackward("bn", spec, form.Statistics, src, maskFromDst ? dst : null, diffDst, scale, shift, mean ?? runningMean!, variance ?? runningVariance!,
+            diffSrc, Made("diffScale", TensorRole.ParameterGradient), Made("diffShift", TensorRole.ParameterGradient),
+            spec.Residual ? Output("diffResidual", spec.Src, TensorRole.Gradient, form.Layout) : null, r, d));
+        return this;
+    }
+
+    /// <summary>A pooling and its gradient.</summary>
+    public CaseBuilder Pooling(PoolingSpec spec, TensorFill? fill = null)
+    {
+        spec.Validate(name);
+        Tensor src = Input("src", spec.Src, fill), dst = Output("dst", spec.Dst);
+        Tensor? workspace = spec.Kind == PoolingKind.Max ? Workspace(spec.Dst) : null;
+        Add(new PoolingForward("pool", spec, src, dst, workspace));
+        Add(new PoolingBackward("pool", spec, Input("diffDst", spec.Dst, role: TensorRole.Gradient), workspace, Output("diffSrc", spec.Src, TensorRole.Gradient)));
+        return this;
+    }
+
+    /// <summary>Local response normalization and its gradient.</summary>
+    public CaseBuilder LocalResponse(LrnSpec spec)
+    {
+        Tensor src = Input("src", spec.Src, Fills.Normal(0, 2)), workspace = Workspace(spec.Src);
+        Add(new LrnForward("lrn", spec, src, Output("dst", spec.Src), workspace));
+        Add(new LrnBackward("lrn", spec, src, Input("diffDst", spec.Src, role: TensorRole.Gradient), workspace, Output("diffSrc", spec.Src, TensorRole.Gradient)));
+        return this;
+    }
+
+    /// <summary>A fully connected layer and its gradients; <paramref name="logits"/>: dst stays in single precision.</summary>
+    public CaseBuilder InnerProduct(InnerProductSpec spec, bool logits = false)
+    {
+        spec.Validate(name);
+        Tensor src = Input("src", spec.Src, layout: TensorLayout.Plain);
+        Tensor weights = Weights(spec.Weights, null);
+        Tensor? bias = spec.Bias ? Input("bias", spec.BiasShape, role: TensorRole.Parameter, layout: TensorLayout.Plain) : null;
+        Add(new InnerProductForward("fc", spec, src, weights, bias, Output("dst", spec.Dst, layout: TensorLayout.Plain, type: logits ? DataType.Float32 : null)));
+        Tensor diffDst = Input("diffDst", spec.Dst, role: TensorRole.Gradient, layout: TensorLayout.Plain);
+        Add(new InnerProductBackwardData("fc", spec, diffDst, weights, Output("diffSrc", spec.Src, TensorRole.Gradient, TensorLayout.Plain)));
+        Add(new InnerProductBackwardWeights("fc", spec, src, diffDst,
+            DiffWeights(weights),
+            spec.Bias ? Output("diffBias", spec.BiasShape, TensorRole.ParameterGradient, TensorLayout.Plain) : null));
+        return this;
+    }
+
+    private static Tensor Workspace(Shape shape) => new("workspace", shape, TensorRole.Workspace, TensorLayout.Opaque, DataType.UInt8);
+}

@@ -1,0 +1,55 @@
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Networks;
+
+/// <summary>
+/// The values of a network's parameters and running statistics on the host, by name: what inference is made from, and what a checkpoint holds.
+/// Names are <c>layer.parameter</c>, values in logical NCHW order.
+/// </summary>
+public sealed class NetworkState
+{
+    private readonly Dictionary<string, (Shape Shape, float[] Values)> _tensors = new(StringComparer.Ordinal);
+
+    /// <summary>All names, in the order they were set.</summary>
+    public IReadOnlyCollection<string> Names => _tensors.Keys;
+
+    /// <summary>The initial parameters and running statistics of a network: those a training session begins with.</summary>
+    public static NetworkState Initial(NetworkShapes shapes, ulong seed)
+    {
+        var state = new NetworkState();
+        foreach (NetworkParameter parameter in shapes.Parameters)
+        {
+            float[] values = new float[parameter.Spec.Shape.Count];
+            parameter.Spec.Initializer.Fill(parameter.Spec.Shape, values, seed, parameter.Name);
+            state.Set(parameter.Name, parameter.Spec.Shape, values);
+        }
+
+        return state;
+    }
+
+    /// <summary>Sets a tensor. The array is kept, not copied.</summary>
+    public void Set(string name, Shape shape, float[] values)
+    {
+        if (values.Length != shape.Count)
+        {
+            throw new ArgumentException($"'{name}' of shape {shape} has {shape.Count} values, got {values.Length}.");
+        }
+
+        _tensors[name] = (shape, values);
+    }
+
+    /// <summary>The values of a tensor of the expected shape.</summary>
+    /// <exception cref="UserErrorException">The tensor is missing or has another shape: the state belongs to another network.</exception>
+    public ReadOnlySpan<float> Get(string name, Shape shape)
+    {
+        if (!_tensors.TryGetValue(name, out (Shape Shape, float[] Values) tensor))
+        {
+            throw new UserErrorException($"The state has no tensor '{name}' ({shape}); it belongs to another network or to other options.");
+        }
+
+        return tensor.Shape == shape
+            ? tensor.Values
+            : throw new UserErrorException(
+                $"The tensor '{name}' is {tensor.Shape} in the state but {shape} in the network; it belongs to another network, width, image size or number of classes.");
+    }
+}

@@ -1,0 +1,96 @@
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
+using HpcBatchNorm.Planning;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Sessions;
+
+/// <summary>
+/// Classifies images with fixed parameters (Algorithm 2): each result depends on its image alone, unless batch statistics are asked for. Batch normalization is folded into the layer before
+/// it, in double precision: weights' = weights * scale / sqrt(variance + epsilon), bias' = shift + (bias - mean) * scale / sqrt(variance + epsilon).
+/// </summary>
+public sealed class ForwardSession : Session
+{
+    /// <summary>
+    /// Plans the network for inference on the backend with the given parameters and running (or population) statistics.
+    /// <paramref name="sharedArena"/> as for <see cref="Session(Backend, Plan, DeviceMemory)"/>.
+    /// </summary>
+    public ForwardSession(Backend backend, Network network, InferenceOptions options, NetworkState state, DeviceMemory? sharedArena = null)
+        : this(backend, InferencePlanner.Plan(network, options, backend.Traits), state, sharedArena)
+    {
+    }
+
+    private ForwardSession(
+        Backend backend, (Plan Plan, IReadOnlyList<InferencePlanner.FoldedLayer> Folded) planned, NetworkState state, DeviceMemory? sharedArena)
+        : base(backend, planned.Plan, sharedArena)
+    {
+        HashSet<object> folded = [];
+        foreach (InferencePlanner.FoldedLayer layer in planned.Folded)
+        {
+            folded.Add(layer.Weights);
+            folded.Add(layer.Bias);
+            Fold(layer, state);
+        }
+
+        bool batchStatistics = ((InferenceOptions)planned.Plan.Options).Statistics == BatchNormStatistics.Batch;
+        foreach (StateTensor entry in planned.Plan.State.Where(s => !folded.Contains(s.Tensor)))
+        {
+            if (batchStatistics && entry.Tensor.Role == TensorRole.RunningStatistic)
+            {
+                continue; // written by each pass; zero until then
+            }
+
+            Write(entry.Tensor, state.Get(entry.Source.Name, entry.Tensor.Shape));
+        }
+    }
+
+    /// <summary>Plans inference without making it live.</summary>
+    public static Plan PlanFor(BackendTraits traits, Network network, InferenceOptions options) => InferencePlanner.Plan(network, options, traits).Plan;
+
+    /// <summary>
+    /// Class probabilities, Batch x classes, of Batch x Height x Width x Channels bytes (NHWC). For fewer images fill the rest with anything: with
+    /// running statistics images do not influence one another.
+    /// </summary>
+    public void Forward(ReadOnlySpan<byte> pixels, Span<float> probabilities)
+    {
+        Write(Plan.Pixels, pixels);
+        Execute(default);
+        Read(Plan.Probabilities, probabilities);
+    }
+
+    /// <summary>
+    /// The output of one layer for a batch, in logical NCHW order: runs the operations up to the one that computes it. A batch normalization that is
+    /// folded gives its output in the place of the layer before it.
+    /// </summary>
+    /// <param name="pixels">Images, as for <see cref="Forward(ReadOnlySpan{byte}, Span{float})"/>.</param>
+    /// <param name="layer">The layer's name: <c>hidden3/bn</c>.</param>
+    /// <param name="values">One value for each of the output's elements.</param>
+    /// <exception cref="ArgumentException">No operation writes that layer's output: there is no such layer, or it is computed together with the next.</exception>
+    public void Forward(ReadOnlySpan<byte> pixels, string layer, Span<float> values)
+    {
+        for (int i = 0; i < Plan.Operations.Count; i++)
+        {
+            if (Plan.Operations[i].Writes.FirstOrDefault(t => t.Name == $"{layer}.dst") is Tensor dst)
+            {
+                Write(Plan.Pixels, pixels);
+                for (int done = 0; done <= i; done++)
+                {
+                    ExecuteOperation(done, default);
+                }
+
+                Read(dst, values);
+                return;
+            }
+        }
+
+        throw new ArgumentException($"No operation of this plan writes the output of a layer '{layer}'.", nameof(layer));
+    }
+
+    private void Fold(InferencePlanner.FoldedLayer layer, NetworkState state)
+    {
+        (float[] weights, float[] bias) = BatchNormFolding.Fold(layer.Layer, layer.BatchNorm, layer.Weights.Shape, state);
+        Write(layer.Weights, weights);
+        Write(layer.Bias, bias);
+    }
+}
