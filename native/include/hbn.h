@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a signature, a struct or an enum value of this file changes. */
-#define HBN_ABI_VERSION 2
+#define HBN_ABI_VERSION 3
 
 typedef int32_t hbn_status;
 enum {
@@ -182,7 +182,8 @@ typedef struct hbn_conv_desc {
     int32_t algorithm; /* HBN_CONV_AUTO: Winograd where it exists (float32, 3x3, stride 1, oneDNN 2.x), else direct */
 } hbn_conv_desc;
 
-/* Tensors: src, weights (O, C/G, kh, kw), bias or absent (1, O, 1, 1), dst. */
+/* Tensors: src, weights (O, C/G, kh, kw), bias or absent (1, O, 1, 1), dst, residual or absent. The residual, as dst in shape, layout and type, is
+ * added to dst before the ReLU; where it lies at dst's address that takes no memory traffic of its own, elsewhere it is copied to dst first. */
 HBN_API hbn_status hbn_conv_forward_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
                                            hbn_plan** plan) HBN_NOEXCEPT;
 /* Tensors: diff_dst, weights, diff_src. */

@@ -22,7 +22,7 @@ void PrimitivePlan::bind(int argument, size_t index, const char* name, Flow flow
         arguments.emplace(argument, direct.back().argument);
         return;
     }
-    Staged s{index, flow, slice, 0, 0, std::nullopt, memory(given, engine->dnnl, nullptr), memory()};
+    Staged s{index, flow, slice, 0, 0, std::nullopt, std::nullopt, memory(given, engine->dnnl, nullptr), memory()};
     if (slice) {
         s.dense_offset = reserve(t.physical_bytes());
     }
@@ -32,7 +32,12 @@ void PrimitivePlan::bind(int argument, size_t index, const char* name, Flow flow
     } else {
         s.wanted = memory(wanted, engine->dnnl, nullptr);
         s.wanted_offset = reserve(static_cast<int64_t>(wanted.get_size()));
-        s.reorder = flow == Flow::In ? dnnl::reorder(s.dense, s.wanted) : dnnl::reorder(s.wanted, s.dense);
+        if (flow != Flow::Out) {
+            s.in = dnnl::reorder(s.dense, s.wanted);
+        }
+        if (flow != Flow::In) {
+            s.out = dnnl::reorder(s.wanted, s.dense);
+        }
     }
     const bool activation = compat::dims_of(given) == t.dims() && t.desc.layout != HBN_OPAQUE;
     const std::string from = (slice ? "slice " : "") + layout_name(given, activation), to = layout_name(wanted, activation);
@@ -55,7 +60,7 @@ void PrimitivePlan::bind_images(int argument, size_t index, const char* name, Fl
         direct.push_back({index, part, part_bytes});
     } else {
         const int64_t offset = reserve(t.physical_bytes());
-        staged.push_back({index, flow, true, offset, offset, std::nullopt, memory(t.md(), engine->dnnl, nullptr), part, part_bytes});
+        staged.push_back({index, flow, true, offset, offset, std::nullopt, std::nullopt, memory(t.md(), engine->dnnl, nullptr), part, part_bytes});
         conversions += (conversions.empty() ? "" : ", ") + std::string(name) + (flow == Flow::In ? " slice -> whole" : " whole -> slice");
     }
     arguments.emplace(argument, std::move(part));
@@ -95,16 +100,16 @@ void PrimitivePlan::stage_in(Staged& s, void* address, char* scratch) {
         address = scratch + s.dense_offset;
     }
     point(s.dense, address);
-    if (s.reorder) {
+    if (s.in) {
         point(s.wanted, scratch + s.wanted_offset);
-        s.reorder->execute(engine->stream, s.dense, s.wanted);
+        s.in->execute(engine->stream, s.dense, s.wanted);
     }
 }
 
 void PrimitivePlan::stage_out(Staged& s, void* address, char* scratch) {
     const Tensor& t = at(s.index);
-    if (s.reorder) {
-        s.reorder->execute(engine->stream, s.wanted, s.dense);
+    if (s.out) {
+        s.out->execute(engine->stream, s.wanted, s.dense);
     }
     if (s.slice) {
         hbn_tensor whole = t.desc;
@@ -119,11 +124,11 @@ void PrimitivePlan::execute(void* const* addresses, char* scratch, int64_t, floa
         point(s.argument, scratch + s.offset);
     }
     for (Staged& s : staged) {
-        if (s.flow == Flow::In) {
+        if (s.flow != Flow::Out) {
             stage_in(s, addresses[s.index], scratch);
         } else {
             point(s.dense, s.slice ? scratch + s.dense_offset : addresses[s.index]);
-            if (s.reorder) {
+            if (s.out) {
                 point(s.wanted, scratch + s.wanted_offset);
             }
         }
@@ -140,7 +145,7 @@ void PrimitivePlan::execute(void* const* addresses, char* scratch, int64_t, floa
         primitive.execute(engine->stream, arguments);
     }
     for (Staged& s : staged) {
-        if (s.flow == Flow::Out) {
+        if (s.flow != Flow::In) {
             stage_out(s, addresses[s.index], scratch);
         }
     }
