@@ -20,7 +20,7 @@ struct Problem {
     memory::desc src, dst;  // as the tensors lie
     memory::data_type type; // of activations and multiplied weights; the gradient of the weights is float32
     bool bias, relu;
-    bool onto_dst; // the result is added to what dst holds
+    bool onto_dst;                     // the result is added to what dst holds
     std::vector<algorithm> algorithms; // in order of preference
     std::string text;
 

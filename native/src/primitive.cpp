@@ -60,7 +60,8 @@ void PrimitivePlan::bind_images(int argument, size_t index, const char* name, Fl
         direct.push_back({index, part, part_bytes});
     } else {
         const int64_t offset = reserve(t.physical_bytes());
-        staged.push_back({index, flow, true, offset, offset, std::nullopt, std::nullopt, memory(t.md(), engine->dnnl, nullptr), part, part_bytes});
+        staged.push_back(
+            {index, flow, true, offset, offset, std::nullopt, std::nullopt, memory(t.md(), engine->dnnl, nullptr), part, part_bytes});
         conversions += (conversions.empty() ? "" : ", ") + std::string(name) + (flow == Flow::In ? " slice -> whole" : " whole -> slice");
     }
     arguments.emplace(argument, std::move(part));

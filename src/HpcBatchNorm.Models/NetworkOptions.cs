@@ -10,12 +10,12 @@ public sealed record NetworkOptions
 {
     private static readonly NetworkOptions Defaults = new();
 
-    // In place of reflection, so that trimmed programs work; a test compares it with the properties.
+    // In place of reflection, so that trimmed programs work; a test compares it with the properties. No LRN is asked for where there is none anyway.
     private static readonly (string Name, Func<NetworkOptions, object?> Get)[] Properties =
     [
         (nameof(Classes), o => o.Classes), (nameof(Width), o => o.Width), (nameof(SeparableFirstConvolution), o => o.SeparableFirstConvolution),
         (nameof(Activation), o => o.Activation), (nameof(BatchNorm), o => o.BatchNorm), (nameof(Epsilon), o => o.Epsilon),
-        (nameof(AveragingFactor), o => o.AveragingFactor), (nameof(PerActivationLast), o => o.PerActivationLast), (nameof(Lrn), o => o.Lrn),
+        (nameof(AveragingFactor), o => o.AveragingFactor), (nameof(PerActivationLast), o => o.PerActivationLast), (nameof(Lrn), o => o.Lrn == false ? null : o.Lrn),
         (nameof(Dropout), o => o.Dropout), (nameof(AuxiliaryHeads), o => o.AuxiliaryHeads), (nameof(InitialWeightScale), o => o.InitialWeightScale),
         (nameof(AverageIncludesPadding), o => o.AverageIncludesPadding), (nameof(HiddenLayers), o => o.HiddenLayers),
         (nameof(HiddenUnits), o => o.HiddenUnits), (nameof(InitialDeviation), o => o.InitialDeviation),

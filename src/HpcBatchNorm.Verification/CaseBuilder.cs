@@ -26,6 +26,9 @@ internal sealed record BatchNormForm
     /// <summary>diffResidual over diffDst.</summary>
     public bool DiffResidualOverDiffDst { get; init; }
 
+    /// <summary>A second diffDst.</summary>
+    public bool SecondDiffDst { get; init; }
+
     /// <summary>dst and diffDst are slices of wider tensors, from this channel on; 0 for whole tensors.</summary>
     public int SliceOffset { get; init; }
 
@@ -162,7 +165,8 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
         Add(new BatchNormBackward("bn", spec, form.Statistics, src, maskFromDst ? dst : null, diffDst, scale, shift, mean ?? runningMean!, variance ?? runningVariance!,
             diffSrc, Made("diffScale", TensorRole.ParameterGradient), Made("diffShift", TensorRole.ParameterGradient),
             !spec.Residual ? null : form.DiffResidualOverDiffDst ? diffDst.Alias("diffResidual", TensorRole.Gradient)
-                : Output("diffResidual", spec.Src, TensorRole.Gradient, form.Layout), r, d));
+                : Output("diffResidual", spec.Src, TensorRole.Gradient, form.Layout), r, d,
+            form.SecondDiffDst ? Input("secondDiffDst", spec.Src, role: TensorRole.Gradient, layout: form.Layout) : null));
         return this;
     }
 

@@ -225,10 +225,13 @@ public sealed record BatchNormForward(
 /// Where the spec has ReLU, the mask is Dst > 0 when Dst is given and is recomputed from Src otherwise; Dst is required with a residual and ReLU.
 /// R and D, given together, are those of batch renormalization, constants. DiffScale and DiffShift are sums over all groups of images.
 /// DiffSrc may alias Src or DiffDst. DiffDst may be a slice. DiffResidual receives the masked diffDst and may alias DiffDst, unless DiffSrc does.
+/// SecondDiffDst, only given with DiffResidual, is added to DiffDst: the gradient of a value that a residual block reads twice, summed on the way. The sum is
+/// rounded to DiffResidual's type before anything is computed from it.
 /// </summary>
 public sealed record BatchNormBackward(
     string Name, BatchNormSpec Spec, BatchNormStatistics Statistics, Tensor Src, Tensor? Dst, Tensor DiffDst, Tensor Scale, Tensor Shift,
-    Tensor Mean, Tensor Variance, Tensor DiffSrc, Tensor DiffScale, Tensor DiffShift, Tensor? DiffResidual, Tensor? R = null, Tensor? D = null) : Operation(Name)
+    Tensor Mean, Tensor Variance, Tensor DiffSrc, Tensor DiffScale, Tensor DiffShift, Tensor? DiffResidual, Tensor? R = null, Tensor? D = null,
+    Tensor? SecondDiffDst = null) : Operation(Name)
 {
     /// <inheritdoc/>
     public override string Kind => "batch-norm backward";
@@ -237,7 +240,7 @@ public sealed record BatchNormBackward(
     public override long MinimumBytes => base.MinimumBytes + (Statistics == BatchNormStatistics.Batch ? Src.Bytes + DiffDst.Bytes : 0);
 
     /// <inheritdoc/>
-    public override IEnumerable<Tensor> Reads => Some(Src, Dst, DiffDst, Scale, Shift, Mean, Variance, R, D);
+    public override IEnumerable<Tensor> Reads => Some(Src, Dst, DiffDst, SecondDiffDst, Scale, Shift, Mean, Variance, R, D);
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Writes => Some(DiffSrc, DiffScale, DiffShift, DiffResidual);
@@ -249,6 +252,7 @@ public sealed record BatchNormBackward(
         Check(Src, "src", Spec.Src);
         Check(Dst, "dst", Spec.Src);
         Check(DiffDst, "diffDst", Spec.Src);
+        Check(SecondDiffDst, "second diffDst", Spec.Src);
         Check(DiffSrc, "diffSrc", Spec.Src);
         Check(DiffResidual, "diffResidual", Spec.Src);
         Check(Scale, "scale", Spec.Parameters);
@@ -259,6 +263,11 @@ public sealed record BatchNormBackward(
         Check(D, "d", Spec.Statistics);
         Check(DiffScale, "diffScale", Spec.Parameters);
         Check(DiffShift, "diffShift", Spec.Parameters);
+        if (SecondDiffDst is not null && DiffResidual is null)
+        {
+            throw new ArgumentException($"{Kind} '{Name}': a second diffDst needs diffResidual, where the sum of both is kept.");
+        }
+
         if (Spec.Residual && Spec.Relu && Dst is null)
         {
             throw new ArgumentException($"{Kind} '{Name}': with a residual and ReLU the mask needs dst.");
