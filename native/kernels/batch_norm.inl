@@ -428,7 +428,7 @@ template <typename T, int L, Mask K, bool Residual> static void backward_groups(
         const T* x = image<T>(p.src, n) + at;
         if (two) {
             const T* sum = image<T>(p.diff_residual, n) + at;
-            Pass::template gradient<Mask::None, false>(x, x, sum, image<T>(p.diff_src, n) + at, nullptr, area, k, g * L);
+            Pass::template gradient<Mask::None, false>(x, x, sum, image<T>(p.diff_src, n) + at, (T*)nullptr, area, k, g * L);
             return;
         }
         Pass::template gradient<K, Residual>(x, K == Mask::FromDst ? image<T>(p.dst, n) + at : x, image<T>(p.diff_dst, n) + at,
