@@ -29,6 +29,10 @@ public sealed class OnnxModelTests : IDisposable
         { "inception", 64, true, OnnxInput.Pixels },
         { "inception-tiny", 32, true, OnnxInput.Images },
         { "inception-tiny", 33, false, OnnxInput.Pixels },
+        { "resnet-18", 64, true, OnnxInput.Pixels },
+        { "resnet-50", 64, true, OnnxInput.Images },
+        { "resnet-50", 64, false, OnnxInput.Images },
+        { "inception-v3", 75, true, OnnxInput.Images },
         { "mnist-mlp", 28, true, OnnxInput.Pixels },
         { "mnist-mlp", 28, false, OnnxInput.Images },
     };
