@@ -1,4 +1,5 @@
 using HpcBatchNorm.Operations;
+using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends.Reference;
 
