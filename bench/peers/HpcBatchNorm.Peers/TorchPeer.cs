@@ -166,7 +166,7 @@ internal sealed class TorchPeer : IDisposable
         return node.Layer switch
         {
             ConvolutionLayer c => F.conv2d(
-                src, _tensors[$"{node.Name}.weights"], c.Bias ? _tensors[$"{node.Name}.bias"] : null, strides: Pair(c.Stride), padding: Sides(node, c.Pad),
+                src, _tensors[$"{node.Name}.weights"], c.Bias ? _tensors[$"{node.Name}.bias"] : null, strides: Pair(c.Stride), padding: Pair(node, c.Pad),
                 dilation: Pair(c.Dilation), groups: c.Groups),
             FullyConnectedLayer f => F.linear(src.flatten(1), _tensors[$"{node.Name}.weights"], f.Bias ? _tensors[$"{node.Name}.bias"] : null),
             BatchNormLayer { PerActivation: false } b => F.batch_norm(
@@ -174,10 +174,10 @@ internal sealed class TorchPeer : IDisposable
                 training, b.AveragingFactor, b.Epsilon),
             ActivationLayer { Function: ActivationKind.Relu } => _uses[node.Inputs[0]] == 1 ? src.relu_() : src.relu(),
             ActivationLayer { Function: ActivationKind.Sigmoid } => src.sigmoid(),
-            ActivationLayer => src.tanh(),
-            PoolingLayer { Kind: PoolingKind.Max } p => F.max_pool2d(src, Pair(p.Kernel), Pair(p.Stride), Sides(node, p.Pad), ceil_mode: p.Ceil),
+            ActivationLayer { Function: ActivationKind.Tanh } => src.tanh(),
+            PoolingLayer { Kind: PoolingKind.Max } p => F.max_pool2d(src, Pair(p.Kernel), Pair(p.Stride), Pair(node, p.Pad), ceil_mode: p.Ceil),
             PoolingLayer p => F.avg_pool2d(
-                src, Pair(p.Kernel), Pair(p.Stride), Sides(node, p.Pad), ceil_mode: p.Ceil, count_include_pad: p.Kind == PoolingKind.AverageIncludePadding),
+                src, Pair(p.Kernel), Pair(p.Stride), Pair(node, p.Pad), ceil_mode: p.Ceil, count_include_pad: p.Kind == PoolingKind.AverageIncludePadding),
             GlobalAveragePoolingLayer => F.adaptive_avg_pool2d(src, 1),
             LrnLayer l => F.local_response_norm(src, l.Size, l.Alpha, l.Beta, l.K),
             DropoutLayer d => F.dropout(src, d.Ratio, training),
@@ -191,19 +191,14 @@ internal sealed class TorchPeer : IDisposable
     private Tensor Sum(Node node, Tensor[] inputs)
     {
         int into = Array.FindIndex([.. node.Inputs], i => _uses[i] == 1 && i.Layer is BatchNormLayer);
-        if (inputs.Length != 2 || into < 0)
-        {
-            return inputs.Skip(1).Aggregate(inputs[0], (sum, next) => sum + next);
-        }
-
-        return inputs[into].add_(inputs[1 - into]);
+        return inputs.Length == 2 && into >= 0 ? inputs[into].add_(inputs[1 - into]) : inputs.Skip(1).Aggregate(inputs[0], (sum, next) => sum + next);
     }
 
     private static long[] Pair(Extent extent) => [extent.Height, extent.Width];
 
-    private static long[] Sides(Node node, Padding pad) => pad.Top == pad.Bottom && pad.Left == pad.Right
+    private static long[] Pair(Node node, Padding pad) => pad.Top == pad.Bottom && pad.Left == pad.Right
         ? [pad.Top, pad.Left]
-        : throw new NotSupportedException($"The TorchSharp peer has no uneven padding, as '{node.Name}' ({node.Layer.Description}) has.");
+        : throw new NotSupportedException($"The TorchSharp peer has no form for '{node.Name}': its padding {pad} differs between opposite sides.");
 
     private Tensor Narrow(Tensor values) => _settings.Bf16 ? values.to(torch.ScalarType.BFloat16) : values;
 
