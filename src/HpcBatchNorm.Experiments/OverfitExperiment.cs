@@ -6,7 +6,6 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Experiments;
