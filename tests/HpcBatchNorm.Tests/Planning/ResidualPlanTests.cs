@@ -6,7 +6,6 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Tests.Planning;
 
