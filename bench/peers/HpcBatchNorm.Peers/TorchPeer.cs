@@ -196,7 +196,7 @@ internal sealed class TorchPeer : IDisposable
 
     private static long[] Pair(Extent extent) => [extent.Height, extent.Width];
 
-    private static long[] Pair(Node node, Padding pad) => pad.Top == pad.Bottom && pad.Left == pad.Right
+    private static long[] Pair(Node node, HpcBatchNorm.Layers.Padding pad) => pad.Top == pad.Bottom && pad.Left == pad.Right
         ? [pad.Top, pad.Left]
         : throw new NotSupportedException($"The TorchSharp peer has no form for '{node.Name}': its padding {pad} differs between opposite sides.");
 
