@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a signature, a struct or an enum value of this file changes. */
-#define HBN_ABI_VERSION 2
+#define HBN_ABI_VERSION 3
 
 typedef int32_t hbn_status;
 enum {
@@ -278,7 +278,8 @@ HBN_API hbn_status hbn_lrn_backward_create(hbn_engine* engine, const hbn_lrn_des
 
 /* ------------------------------------------------------------------------------------------------------------------- element by element */
 
-enum { HBN_RELU = 0, HBN_SIGMOID = 1, HBN_TANH = 2 };
+/* x * normal distribution(x) with the exact erf; x * sigmoid(x); x * clamp(x + 3, 0, 6) / 6. */
+enum { HBN_RELU = 0, HBN_SIGMOID = 1, HBN_TANH = 2, HBN_GELU = 3, HBN_SILU = 4, HBN_HARD_SWISH = 5 };
 
 typedef struct hbn_activation_desc {
     int32_t struct_size;
@@ -288,7 +289,7 @@ typedef struct hbn_activation_desc {
 /* Tensors: src, dst (may be src). */
 HBN_API hbn_status hbn_activation_forward_create(hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors,
                                                  int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
-/* Tensors: dst, diff_dst, diff_src (may be diff_dst). */
+/* Tensors: dst (HBN_RELU, HBN_SIGMOID, HBN_TANH) or src (the others), diff_dst, diff_src (may be diff_dst). */
 HBN_API hbn_status hbn_activation_backward_create(hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors,
                                                   int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
 

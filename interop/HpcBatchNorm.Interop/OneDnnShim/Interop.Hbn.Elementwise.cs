@@ -8,6 +8,9 @@ internal static unsafe partial class Hbn
     public const int Relu = 0;
     public const int Sigmoid = 1;
     public const int Tanh = 2;
+    public const int Gelu = 3;
+    public const int Silu = 4;
+    public const int HardSwish = 5;
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]

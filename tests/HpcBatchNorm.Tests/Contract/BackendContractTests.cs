@@ -1,5 +1,7 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Reference;
+using HpcBatchNorm.Layers;
+using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Verification;
 
 namespace HpcBatchNorm.Tests.Contract;
@@ -58,6 +60,20 @@ public sealed class BackendContractTests
         foreach (Precision precision in new[] { Precision.Fp32, Precision.Bf16 }.Where(p => Get(name).Supports(p, out _)))
         {
             NotANumberCases.AssertAllPass(Get(name), precision, excepted);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(KnownBackends))]
+    public void Activation_ThatIsNone_IsRefusedByName(string name)
+    {
+        Assert.SkipUnless(Backend.Probe().Single(p => p.Name == name).Available, $"{name} is not here");
+        const ActivationKind None = (ActivationKind)99;
+        Tensor src = new("src", new Shape(1, 16, 2, 2), TensorRole.Activation, TensorLayout.Blocked), dst = new("dst", src.Shape, TensorRole.Activation, TensorLayout.Blocked);
+        foreach (Operation operation in new Operation[] { new ActivationForward("none", None, src, dst), new ActivationBackward("none", None, src, null, dst, dst) })
+        {
+            var error = Assert.Throws<NotSupportedException>(() => new OperationRunner(Get(name), operation).Dispose());
+            Assert.Contains("'99'", error.Message, StringComparison.Ordinal);
         }
     }
 

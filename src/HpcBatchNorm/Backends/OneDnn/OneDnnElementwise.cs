@@ -14,7 +14,7 @@ internal sealed partial class OneDnnBackend
     /// <inheritdoc/>
     protected override Kernel CreateCore(ActivationBackward operation, BufferMap buffers) =>
         Create<HbnActivationDesc>(operation, buffers, Hbn.hbn_activation_backward_create, Describe(operation.Function),
-            operation.Dst, operation.DiffDst, operation.DiffSrc);
+            operation.Kept, operation.DiffDst, operation.DiffSrc);
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(Dropout operation, BufferMap buffers)
@@ -58,6 +58,15 @@ internal sealed partial class OneDnnBackend
     private static HbnActivationDesc Describe(ActivationKind function) => new()
     {
         StructSize = Unsafe.SizeOf<HbnActivationDesc>(),
-        Function = function switch { ActivationKind.Relu => Hbn.Relu, ActivationKind.Sigmoid => Hbn.Sigmoid, _ => Hbn.Tanh },
+        Function = function switch
+        {
+            ActivationKind.Relu => Hbn.Relu,
+            ActivationKind.Sigmoid => Hbn.Sigmoid,
+            ActivationKind.Tanh => Hbn.Tanh,
+            ActivationKind.Gelu => Hbn.Gelu,
+            ActivationKind.Silu => Hbn.Silu,
+            ActivationKind.HardSwish => Hbn.HardSwish,
+            _ => throw ActivationKinds.Unknown(function, "the functions of backend onednn"),
+        },
     };
 }
