@@ -56,7 +56,8 @@ public sealed class BackendContractTests
         Assert.SkipUnless(Backend.Probe().Single(p => p.Name == name).Available, $"{name} is not here");
 
         // oneDNN's own primitives for these take the maximum with 0, or of a window, as IEEE 754 has it: a number, if there is one.
-        string[] excepted = name == "onednn" ? ["relu", "Max", "convolution and relu"] : [];
+        // Hardswish's gradient counts a NaN of src among what lies beyond its corners; the forward pass has brought it to the loss by then.
+        string[] excepted = name == "onednn" ? ["relu", "Max", "convolution and relu", "hardswish backward"] : [];
         foreach (Precision precision in new[] { Precision.Fp32, Precision.Bf16 }.Where(p => Get(name).Supports(p, out _)))
         {
             NotANumberCases.AssertAllPass(Get(name), precision, excepted);
