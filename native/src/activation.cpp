@@ -35,8 +35,8 @@ Function function_of(int32_t f) {
 
 // oneDNN's eltwise over physical memory seen as one axis: padded channels are values like any other, so blocked tensors with padding take
 // the fast code too. f(0) != 0 (sigmoid) is put right afterwards. Dense tensors run in one call, slices image by image.
-struct ActivationPlan : hbn_plan {
-    ActivationPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_plan(std::move(e), std::move(t)) {
+struct ActivationKernel : hbn_kernel {
+    ActivationKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_kernel(std::move(e), std::move(t)) {
         for (const Tensor& tensor : tensors) {
             require_same_type(tensor, at(0), "tensors of an activation");
             require_same_shape(tensor, at(0), "tensors of an activation");
@@ -83,14 +83,14 @@ protected:
     void close(size_t i, void* const* addresses) {
         engine->stream.wait();
         if (!keeps_zero) {
-            engine->kernels->zero_padding(at(i).extent(), view(i, addresses));
+            engine->arithmetic->zero_padding(at(i).extent(), view(i, addresses));
         }
     }
 };
 
-struct ActivationForward final : ActivationPlan {
+struct ActivationForward final : ActivationKernel {
     ActivationForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_activation_desc& d)
-        : ActivationPlan(std::move(e), std::move(t)) {
+        : ActivationKernel(std::move(e), std::move(t)) {
         const Function f = function_of(d.function);
         keeps_zero = f.keeps_zero;
         finish(compat::eltwise_forward(engine->dnnl, scratch_attr(), prop_kind::forward_training, f.forward, run));
@@ -103,9 +103,9 @@ struct ActivationForward final : ActivationPlan {
     }
 };
 
-struct ActivationBackward final : ActivationPlan {
+struct ActivationBackward final : ActivationKernel {
     ActivationBackward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_activation_desc& d)
-        : ActivationPlan(std::move(e), std::move(t)) {
+        : ActivationKernel(std::move(e), std::move(t)) {
         const Function f = function_of(d.function);
         kept = f.gradient_reads;
         const auto hint = compat::eltwise_forward(engine->dnnl, scratch_attr(), prop_kind::forward_training, f.backward, run);
@@ -114,8 +114,7 @@ struct ActivationBackward final : ActivationPlan {
     void execute(void* const* a, char* scratch, int64_t, float) override {
         // Padding: diff_dst is zero there, so diff_src is.
         for (int64_t n = 0; n < images; n++) {
-            execute_run({{kept, run_of(0, a, n)}, {DNNL_ARG_DIFF_DST, run_of(1, a, n)}, {DNNL_ARG_DIFF_SRC, run_of(2, a, n)}},
-                        scratch);
+            execute_run({{kept, run_of(0, a, n)}, {DNNL_ARG_DIFF_DST, run_of(1, a, n)}, {DNNL_ARG_DIFF_SRC, run_of(2, a, n)}}, scratch);
         }
         close(2, a);
     }
@@ -131,13 +130,13 @@ private:
 using namespace hbn;
 
 hbn_status hbn_activation_forward_create(hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                         hbn_plan** plan) noexcept {
-    return create_plan<ActivationForward>(engine, tensors, count, plan, {{"src"}, {"dst"}}, 0,
-                                          Descriptor<hbn_activation_desc>{desc, "activation desc"});
+                                         hbn_kernel** kernel) noexcept {
+    return create_kernel<ActivationForward>(engine, tensors, count, kernel, {{"src"}, {"dst"}}, 0,
+                                            Descriptor<hbn_activation_desc>{desc, "activation desc"});
 }
 
 hbn_status hbn_activation_backward_create(hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                          hbn_plan** plan) noexcept {
-    return create_plan<ActivationBackward>(engine, tensors, count, plan, {{"src or dst"}, {"diffDst"}, {"diffSrc"}}, 0,
-                                           Descriptor<hbn_activation_desc>{desc, "activation desc"});
+                                          hbn_kernel** kernel) noexcept {
+    return create_kernel<ActivationBackward>(engine, tensors, count, kernel, {{"src or dst"}, {"diffDst"}, {"diffSrc"}}, 0,
+                                             Descriptor<hbn_activation_desc>{desc, "activation desc"});
 }

@@ -100,7 +100,8 @@ batch_norm_backward(const engine& e, const primitive_attr& attr, const memory::d
 // Whether the backward primitive wants the shift it has no use for: 2.x fails without, 3.x with it.
 constexpr bool batch_norm_backward_takes_shift = !HBN_DNNL_V3;
 
-// The two numbers of an eltwise algorithm. Swish is x * sigmoid(alpha * x). Hardswish is fixed in 2.x, x * clamp(alpha * x + beta, 0, 1) in 3.x.
+// The two numbers of an eltwise algorithm. Swish is x * sigmoid(alpha * x). Hardswish is fixed in 2.x, x * clamp(alpha * x + beta, 0, 1)
+// in 3.x.
 struct EltwiseNumbers {
     float alpha = 0, beta = 0;
 };

@@ -34,16 +34,16 @@ internal sealed partial class OneDnnBackend
     protected override Kernel CreateCore(Copy operation, BufferMap buffers)
     {
         OneDnnBuffer?[] slots = Slots(buffers, [operation.Src, operation.Dst]);
-        int status = Hbn.hbn_copy_create(_engine, Describe(slots), slots.Length, out HbnPlanHandle plan);
-        return Finish(operation, status, plan, slots);
+        int status = Hbn.hbn_copy_create(_engine, Describe(slots), slots.Length, out HbnKernelHandle native);
+        return Finish(operation, status, native, slots);
     }
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(Sum operation, BufferMap buffers)
     {
         OneDnnBuffer?[] slots = Slots(buffers, [operation.Dst, .. operation.Srcs]);
-        int status = Hbn.hbn_sum_create(_engine, Describe(slots), slots.Length, out HbnPlanHandle plan);
-        return Finish(operation, status, plan, slots);
+        int status = Hbn.hbn_sum_create(_engine, Describe(slots), slots.Length, out HbnKernelHandle native);
+        return Finish(operation, status, native, slots);
     }
 
     /// <inheritdoc/>
@@ -51,8 +51,8 @@ internal sealed partial class OneDnnBackend
     {
         OneDnnBuffer?[] slots = Slots(buffers, [operation.Src, operation.Dst]);
         int status = Hbn.hbn_input_create(
-            _engine, Describe(slots), slots.Length, operation.Mean.ToArray(), operation.InverseDeviation.ToArray(), out HbnPlanHandle plan);
-        return Finish(operation, status, plan, slots);
+            _engine, Describe(slots), slots.Length, operation.Mean.ToArray(), operation.InverseDeviation.ToArray(), out HbnKernelHandle native);
+        return Finish(operation, status, native, slots);
     }
 
     private static HbnActivationDesc Describe(ActivationKind function) => new()
