@@ -154,7 +154,7 @@ public sealed class OnnxModel
             case BatchNormLayer layer:
                 return new Value(AddBatchNorm(node, layer, src.Name), src.IsMatrix);
             case ActivationLayer layer:
-                return new Value(_graph.Node(layer.Function.ToString(), name, [src.Name]), src.IsMatrix);
+                return new Value(AddActivation(name, layer.Function, src.Name), src.IsMatrix);
             case PoolingLayer layer:
                 return new Value(AddPooling(name, layer.Spec(_shapes[node.Inputs[0]]), Maps(node, src).Name), IsMatrix: false);
             case GlobalAveragePoolingLayer:
@@ -170,6 +170,32 @@ public sealed class OnnxModel
             default:
                 throw new NotSupportedException($"ONNX export has no form for the layer '{name}' ({node.Layer.Description}).");
         }
+    }
+
+    private string AddActivation(string name, ActivationKind function, string src)
+    {
+        switch (function)
+        {
+            case ActivationKind.Relu:
+                return _graph.Node("Relu", name, [src]);
+            case ActivationKind.Sigmoid:
+                return _graph.Node("Sigmoid", name, [src]);
+            case ActivationKind.Tanh:
+                return _graph.Node("Tanh", name, [src]);
+            case ActivationKind.HardSwish:
+                return _graph.Node("HardSwish", name, [src]);
+            case ActivationKind.Silu:
+                return _graph.Node("Mul", name, [src, _graph.Node("Sigmoid", $"{name}/sigmoid", [src])]);
+            case ActivationKind.Gelu:
+                // An operator of its own from set 20 on.
+                string erf = _graph.Node("Erf", $"{name}/erf", [_graph.Node("Mul", $"{name}/argument", [src, Scalar("root_half", MathF.Sqrt(0.5f))])]);
+                string distribution = _graph.Node("Add", $"{name}/twice_distribution", [erf, Scalar("one", 1)]);
+                return _graph.Node("Mul", name, [_graph.Node("Mul", $"{name}/half", [src, Scalar("half", 0.5f)]), distribution]);
+            default:
+                throw ActivationKinds.Unknown(function, "the functions of the ONNX export");
+        }
+
+        string Scalar(string constant, float value) => _graph.Constant($"{name}.{constant}", [], [value]);
     }
 
     private Value AddConvolution(Node node, ConvolutionLayer layer, Value src)

@@ -114,7 +114,7 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
 public sealed record ActivationLayer(ActivationKind Function) : Layer
 {
     /// <inheritdoc/>
-    public override string Description => Function.ToString().ToLowerInvariant();
+    public override string Description => Function.Name();
 
     /// <inheritdoc/>
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs) => inputs[0];

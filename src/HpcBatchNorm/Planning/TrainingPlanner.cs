@@ -215,15 +215,17 @@ internal sealed partial class TrainingPlanner : PlanBuilder
 
     private void EmitActivation(Node node, ActivationLayer layer, Tensor src)
     {
-        // The backward pass of these layers does not need their output, so the nonlinearity may overwrite it; its own needs only dst.
+        // The backward pass of these layers does not need their output, so the nonlinearity may overwrite it when its own needs only dst.
         Node input = node.Inputs[0];
-        bool overwritable = OnlyConsumer(input) is not null && input.Layer is ConvolutionLayer or FullyConnectedLayer or BatchNormLayer;
+        bool readsSrc = layer.Function.GradientReadsSrc();
+        bool overwritable = !readsSrc && OnlyConsumer(input) is not null && input.Layer is ConvolutionLayer or FullyConnectedLayer or BatchNormLayer;
         Tensor dst = InPlaceOrNew(node, src, overwritable);
         Emit(new ActivationForward(node.Name, layer.Function, src, dst));
         _backward[node] = () =>
         {
             Tensor diffDst = Gradient(node);
-            Contribute(input, src.Layout, diffSrc => new ActivationBackward(node.Name, layer.Function, dst, diffDst, diffSrc), diffDst);
+            Tensor kept = readsSrc ? ForBackward(input, src) : src;
+            Contribute(input, src.Layout, diffSrc => ActivationBackward.Of(node.Name, layer.Function, kept, dst, diffDst, diffSrc), diffDst);
         };
     }
 
