@@ -103,7 +103,7 @@ public static class NetworkCatalog
         }
 
         int projection = options.Width == 608 ? 128 : 96;
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder(name);
         var modules = new InceptionModules(builder, options, batchNorm);
         bool lrn = options.Lrn ?? !batchNorm;
 
@@ -141,13 +141,13 @@ public static class NetworkCatalog
         }
 
         modules.Classifier(node, options.Dropout ?? dropout);
-        return builder.Build(name, minimumImageSize: 32);
+        return builder.Build(minimumImageSize: 32);
     }
 
     private static Network InceptionTiny(NetworkOptions options)
     {
         bool batchNorm = options.BatchNorm ?? true;
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder("inception-tiny");
         var modules = new InceptionModules(builder, options, batchNorm);
         Node node = builder.Add("input", new InputLayer(3));
         node = modules.Unit("conv1", node, 32, 3);
@@ -166,7 +166,7 @@ public static class NetworkCatalog
         }
 
         modules.Classifier(node, options.Dropout ?? 0);
-        return builder.Build("inception-tiny", minimumImageSize: 8);
+        return builder.Build(minimumImageSize: 8);
     }
 
     private static Network MnistMlp(NetworkOptions options)
@@ -176,18 +176,18 @@ public static class NetworkCatalog
         Initializer weights = options.InitialDeviation > 0
             ? Initializer.Gaussian(options.InitialDeviation * options.InitialWeightScale)
             : Initializer.FanIn(2 * options.InitialWeightScale * options.InitialWeightScale);
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder("mnist-mlp");
         Node node = builder.Add("input", new InputLayer(1));
         for (int i = 1; i <= options.HiddenLayers; i++)
         {
             node = builder.Add($"hidden{i}/fc", new FullyConnectedLayer(options.HiddenUnits, weights, Bias: !batchNorm), node);
             node = batchNorm ? builder.Add($"hidden{i}/bn", new BatchNormLayer(options.Epsilon, options.AveragingFactor), node) : node;
-            node = builder.Add($"hidden{i}/{activation.ToString().ToLowerInvariant()}", new ActivationLayer(activation), node);
+            node = builder.Add($"hidden{i}/{activation.Name()}", new ActivationLayer(activation), node);
             node = options.Dropout > 0 ? builder.Add($"hidden{i}/dropout", new DropoutLayer(options.Dropout.Value), node) : node;
         }
 
         node = builder.Add("fc", new FullyConnectedLayer(options.Classes, weights), node);
         builder.Add("loss", new SoftmaxLossLayer(), node);
-        return builder.Build("mnist-mlp", minimumImageSize: 1);
+        return builder.Build(minimumImageSize: 1);
     }
 }
