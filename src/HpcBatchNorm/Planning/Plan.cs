@@ -1,7 +1,6 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Planning;

@@ -1,5 +1,4 @@
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Sessions;
 
 namespace HpcBatchNorm.Planning;
 

@@ -2,7 +2,6 @@ using System.Globalization;
 using System.Text;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Planning;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Sessions;
