@@ -1,4 +1,3 @@
-using HpcBatchNorm.Data;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;

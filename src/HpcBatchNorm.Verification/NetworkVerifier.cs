@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;

@@ -2,7 +2,6 @@ using System.Globalization;
 using System.Text.RegularExpressions;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
-using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Verification;
 

@@ -14,7 +14,7 @@ namespace HpcBatchNorm.Verification.Benchmarking;
 /// <param name="Implementation">What does the work, in the backend's words.</param>
 /// <param name="Seconds">Median over the steps.</param>
 /// <param name="Flops">Floating-point operations of the direct method, two per multiply-add; 0 for operations bound by memory.</param>
-/// <param name="Bytes"><see cref="Backends.Operation.MinimumBytes"/>.</param>
+/// <param name="Bytes"><see cref="Operation.MinimumBytes"/>.</param>
 /// <param name="LeastSeconds">What the machine needs for them at best; null where its limits were not measured.</param>
 public sealed record BenchmarkRow(string Name, string Operation, string Implementation, double Seconds, double Flops, double Bytes, double? LeastSeconds)
 {

@@ -106,6 +106,13 @@ internal sealed class InferencePlanner : PlanBuilder
                 Tensor[] srcs = [.. node.Inputs.Select(i => InLayout(Value(i), src.Layout))];
                 Emit(new Sum(node.Name, srcs, NewValue(node, src.Layout)));
                 break;
+            case CustomLayer layer:
+                CustomForwardTensors tensors = CustomTensors(node, layer);
+                Tensor[] State(IEnumerable<NamedShape> shapes) => [.. shapes.Select(s => AddState(node, s.Name, TensorLayout.Plain))];
+                EmitCustom(node, new CustomForward(
+                    node.Name, tensors.Spec, _statistics, tensors.Srcs, State(tensors.Spec.Parameters), State(tensors.Spec.RunningStatistics), tensors.Dst,
+                    tensors.Saved, Training: false, Population: true));
+                break;
             default:
                 throw new NotSupportedException($"The planner has no inference for the layer '{node.Name}' ({node.Layer.Description}).");
         }

@@ -17,6 +17,7 @@ internal abstract class PlanBuilder
     private readonly Dictionary<Node, (Node Concat, int Offset)> _placements = [];
     private readonly Dictionary<string, int> _fusions = [];
     private readonly Dictionary<(Tensor, TensorLayout), Tensor> _converted = [];
+    private readonly Dictionary<Tensor, Tensor> _plainFloats = new(ReferenceEqualityComparer.Instance);
     private readonly PlanOptions _options;
 
     protected PlanBuilder(Network network, PlanOptions options, BackendTraits traits, IReadOnlyList<Node> nodes)
@@ -236,6 +237,52 @@ internal abstract class PlanBuilder
 
             return [.. Enumerable.Range(0, channels).Select(c => map(values is null ? 128f : values[c]))];
         }
+    }
+
+    /// <summary>What an operation of one's own works on, its parameters apart: the srcs and dst as it wants them, whole, plain and in single precision.</summary>
+    protected sealed record CustomForwardTensors(CustomSpec Spec, IReadOnlyList<Tensor> Srcs, Tensor Dst, IReadOnlyList<Tensor> Saved);
+
+    protected CustomForwardTensors CustomTensors(Node node, CustomLayer layer)
+    {
+        if (!Traits.CustomOperations)
+        {
+            throw new UserErrorException(
+                $"The layer '{node.Name}' ({layer.FunctionName}) is an operation of one's own: managed code, which runs on the processor's memory only, not on this backend. " +
+                "Use the backend onednn or reference, or put the layer together from built-in ones.");
+        }
+
+        CustomSpec spec = layer.Spec(node.Name, Shapes.Inputs(node));
+        Tensor[] srcs = [.. node.Inputs.Select(i => AsPlainFloat(Value(i)))];
+        Tensor value = NewValue(node, TensorLayout.Plain);
+        Tensor dst = value.DataType.IsNarrow() ? new Tensor($"{node.Name}.dst (float32)", value.Shape, TensorRole.Activation) : value;
+        return new CustomForwardTensors(spec, srcs, dst, [.. spec.Saved.Select(s => new Tensor($"{node.Name}.{s.Name}", s.Shape, TensorRole.BatchStatistic))]);
+    }
+
+    protected void EmitCustom(Node node, CustomForward operation)
+    {
+        Emit(operation);
+        if (operation.Dst != Value(node))
+        {
+            Emit(new Copy(node.Name, operation.Dst, Value(node)));
+        }
+    }
+
+    /// <summary>A value as managed code reads it: whole, plain and in single precision.</summary>
+    protected Tensor AsPlainFloat(Tensor tensor)
+    {
+        if (!tensor.DataType.IsNarrow() && !tensor.IsSlice)
+        {
+            return InLayout(tensor, TensorLayout.Plain);
+        }
+
+        if (!_plainFloats.TryGetValue(tensor, out Tensor? converted))
+        {
+            converted = new Tensor($"{tensor.Name} (plain float32)", tensor.Shape, tensor.Role);
+            Emit(new Copy(tensor.Name, tensor, converted));
+            _plainFloats[tensor] = converted;
+        }
+
+        return converted;
     }
 
     protected Plan Finish(int updateStart, Tensor pixels, Tensor? labels, Tensor? loss, Tensor probabilities, Tensor? lossScale = null) =>

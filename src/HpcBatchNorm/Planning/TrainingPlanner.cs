@@ -121,6 +121,9 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             case SoftmaxLossLayer layer:
                 EmitLoss(node, layer, AsLogits(src));
                 break;
+            case CustomLayer layer:
+                EmitCustom(node, layer);
+                break;
             default:
                 throw new NotSupportedException($"The planner has no training for the layer '{node.Name}' ({node.Layer.Description}).");
         }
