@@ -63,9 +63,10 @@ public sealed record GradientCheckResult(string Layer, IReadOnlyList<TensorResul
 /// </summary>
 /// <remarks>
 /// The loss is sum(r * dst) with random r, summed in double precision; its derivative by one element x is estimated by central differences with steps h from
-/// 1/4 down to 1/128, each pair combined to fourth order (Richardson): R(h) = (4 D(h/2) - D(h)) / 3. The code computes in single precision, so there are two
+/// 1/4 down to 1/512, each pair combined to fourth order (Richardson): R(h) = (4 D(h/2) - D(h)) / 3. The code computes in single precision, so there are two
 /// errors, and both are measured: truncation by |R(h) - R(h/2)|, and the loss's rounding noise s from fourth differences of 9 points close together (Hamming), which
-/// R(h) amplifies to about 2 s/h. For every element the h with the smallest sum of both is taken. The bound is four times the first, 16 s/h, and
+/// R(h) amplifies to about 2 s/h. A kink shows in the slopes to the left and right, whose difference halves with h only where there is none. For every element
+/// the h with the smallest sum of all three is taken. The bound is four times the first, 16 s/h, the third, and
 /// 1e-4 of the gradient's largest element for the rounding of Backward itself. Where a bound exceeds 1 % of the gradient's largest element (or 1e-4 of the
 /// largest of all) the differences have not settled: a kink or a jump is near. Up to 2 % of a gradient's elements may be such and are left out.
 /// So a fault shows when it changes some element by more than 1 % of the largest, and mostly from 0.1 % on.
@@ -77,7 +78,7 @@ public static class GradientCheck
     /// (a scale of 1, a shift of 0).
     /// </summary>
     /// <param name="layer">The layer.</param>
-    /// <param name="inputs">Shapes of its inputs: small ones (some hundred elements; two images and more), for every element takes 12 forward passes.</param>
+    /// <param name="inputs">Shapes of its inputs: small ones (some hundred elements; two images and more), for every element takes 16 forward passes.</param>
     /// <param name="seed">Chooses the random numbers.</param>
     /// <returns>What was found; exceptions of the layer's code are problems too.</returns>
     /// <exception cref="ArgumentException">The shapes do not fit the layer, or have more than 100,000 elements.</exception>
@@ -87,7 +88,7 @@ public static class GradientCheck
         CustomSpec spec = layer.Spec(layer.FunctionName, inputs);
         if (inputs.Sum(s => s.Count) > 100_000)
         {
-            throw new ArgumentException($"{layer.FunctionName} is to be checked on {string.Join(", ", inputs)}; every element takes 12 forward passes, so use shapes of some hundred elements.", nameof(inputs));
+            throw new ArgumentException($"{layer.FunctionName} is to be checked on {string.Join(", ", inputs)}; every element takes 16 forward passes, so use shapes of some hundred elements.", nameof(inputs));
         }
 
         List<TensorResult> gradients = [];

@@ -34,7 +34,7 @@ public class GradientCheckTests
     [InlineData(Fault.MissingFactor, "diffSrc")]
     [InlineData(Fault.NoMeanTerm, "diffSrc")]
     [InlineData(Fault.NoVarianceTerm, "diffSrc")]
-    [InlineData(Fault.LastImageOnly, "gradient of 'scale'")]
+    [InlineData(Fault.LastImageOnly, "diffSrc")]
     public void WrongGradient_IsFound(Fault fault, string role)
     {
         GradientCheckResult result = GradientCheck.Run(new FaultyNorm(fault), [Small]);
