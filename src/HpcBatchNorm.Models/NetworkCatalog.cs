@@ -54,12 +54,12 @@ public static class NetworkCatalog
         node = options.SeparableFirstConvolution
             ? modules.SeparableUnit("conv1", node, 3, 8, 64, 7, 2)
             : modules.Unit("conv1", node, 64, 7, 2);
-        node = builder.Add("pool1", new PoolingLayer(PoolingKind.Max, 3, 2, Ceil: true), node);
+        node = builder.Add("pool1", new PoolingLayer(PoolingKind.Max, 3, 2, ceil: true), node);
         node = lrn ? builder.Add("lrn1", new LrnLayer(), node) : node;
         node = modules.Unit("conv2_reduce", node, 64, 1);
         node = modules.Unit("conv2", node, 192, 3);
         node = lrn ? builder.Add("lrn2", new LrnLayer(), node) : node;
-        node = builder.Add("pool2", new PoolingLayer(PoolingKind.Max, 3, 2, Ceil: true), node);
+        node = builder.Add("pool2", new PoolingLayer(PoolingKind.Max, 3, 2, ceil: true), node);
 
         ModuleRow[] rows =
         [

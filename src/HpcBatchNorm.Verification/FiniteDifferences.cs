@@ -115,7 +115,7 @@ internal sealed class FiniteDifferences
     /// </summary>
     private double Noise()
     {
-        const double Step = 1.0 / (1 << 12);
+        const double Step = GradientRun.Grid;
         const int Points = 9, Directions = 5;
         float[][] variables = [.. _run.Srcs, .. _run.Parameters];
         float[][] centres = [.. variables.Select(v => v.ToArray())];

@@ -12,7 +12,7 @@ internal sealed class GradientRun
     private const float FirstPoison = float.NaN, SecondPoison = -7654321.5f;
 
     /// <summary>Inputs lie on this grid, so that every step of a difference is exact in single precision.</summary>
-    private const double Grid = 1.0 / (1 << 16);
+    public const double Grid = 1.0 / (1 << 16);
 
     private readonly CustomArguments _arguments;
     private readonly ICustomFunction _function;

@@ -27,6 +27,13 @@ public abstract record CustomLayer : Layer, ICustomFunction
     /// </summary>
     public virtual IReadOnlyList<NamedShape> Saved(IReadOnlyList<Shape> inputs) => [];
 
+    /// <summary>
+    /// The inference form as ONNX nodes; returns the last one's value. Without one, networks with the layer cannot be exported.
+    /// </summary>
+    /// <exception cref="NotSupportedException">The layer has no ONNX form: always, unless overridden.</exception>
+    public virtual OnnxValue ToOnnx(OnnxWriter writer) => throw new NotSupportedException(
+        $"The layer '{writer.Name}' ({FunctionName}) is an operation of one's own without an ONNX form. Override ToOnnx, or leave the layer out of what is exported.");
+
     /// <inheritdoc/>
     public abstract void Forward(in ForwardContext context);
 
@@ -42,6 +49,77 @@ public abstract record CustomLayer : Layer, ICustomFunction
             this, [.. inputs], dst, [.. Select(parameters, running: false)], [.. Select(parameters, running: true)], [.. Saved(inputs)]);
         spec.Validate(name);
         return spec;
+    }
+
+    /// <summary>Backward is given src and what was saved, not dst.</summary>
+    internal override bool BackwardReadsDst => false;
+
+    internal override void LowerTraining(ITrainingLowering lowering)
+    {
+        CustomForward forward = Lower(lowering, lowering.Normalization.Statistics, out Tensor[] diffParameters);
+        lowering.Backward(() =>
+        {
+            Tensor diffDst = lowering.AsManaged(lowering.Gradient);
+            CustomBackward Backward(IReadOnlyList<Tensor> diffSrcs) => new(
+                lowering.Name, forward.Spec, lowering.Normalization.BackwardStatistics, forward.Srcs, diffDst, forward.Parameters, forward.RunningStatistics,
+                forward.Saved, diffSrcs, diffParameters);
+
+            // A single gradient in single precision goes where it belongs; several come out of one call, and 16 bits are rounded to, by copies.
+            if (lowering.InputCount == 1 && !lowering.Gradient.DataType.IsNarrow())
+            {
+                lowering.Contribute(0, TensorLayout.Plain, diffSrc => Backward([diffSrc]), always: true);
+                return;
+            }
+
+            Tensor[] diffSrcs = [.. forward.Spec.Srcs.Select((s, i) => new Tensor($"{lowering.Name}.diff_src{i}", s, TensorRole.Gradient))];
+            lowering.Emit(Backward(diffSrcs));
+            for (int i = 0; i < diffSrcs.Length; i++)
+            {
+                Tensor diffSrc = diffSrcs[i];
+                string name = $"{lowering.Name}/{lowering.InputName(i)}.diff";
+                lowering.Contribute(i, lowering.Input(i).Layout, target => new Copy(name, diffSrc, target));
+            }
+        });
+    }
+
+    internal override void LowerInference(IInferenceLowering lowering) => Lower(lowering, lowering.Statistics, out _);
+
+    internal override OnnxValue WriteOnnx(OnnxWriter writer) => ToOnnx(writer);
+
+    private CustomForward Lower(ILowering lowering, BatchNormStatistics statistics, out Tensor[] diffParameters)
+    {
+        lowering.RequireManagedCode(FunctionName);
+        Tensor[] srcs = [.. Enumerable.Range(0, lowering.InputCount).Select(i => lowering.AsManaged(lowering.Input(i)))];
+        CustomSpec spec = Spec(lowering.Name, [.. srcs.Select(s => s.Shape)]);
+        var training = lowering as ITrainingLowering;
+        List<Tensor> gradients = [];
+        Tensor Learned(string name)
+        {
+            if (training is null)
+            {
+                return lowering.AddState(name, TensorLayout.Plain);
+            }
+
+            Tensor parameter = training.Learn(name, TensorLayout.Plain, out Tensor gradient);
+            gradients.Add(gradient);
+            return parameter;
+        }
+
+        Tensor[] parameters = [.. spec.Parameters.Select(p => Learned(p.Name))];
+        Tensor[] running = [.. spec.RunningStatistics.Select(s => lowering.AddState(s.Name, TensorLayout.Plain))];
+        Tensor[] saved = [.. spec.Saved.Select(s => new Tensor($"{lowering.Name}.{s.Name}", s.Shape, TensorRole.BatchStatistic))];
+        Tensor value = lowering.NewValue(TensorLayout.Plain);
+        Tensor dst = value.DataType.IsNarrow() ? new Tensor($"{lowering.Name}.dst (float32)", value.Shape, TensorRole.Activation) : value;
+        var forward = new CustomForward(
+            lowering.Name, spec, statistics, srcs, parameters, running, dst, saved, Training: training is not null, Population: training is null);
+        lowering.Emit(forward);
+        if (dst != value)
+        {
+            lowering.Emit(new Copy(lowering.Name, dst, value));
+        }
+
+        diffParameters = [.. gradients];
+        return forward;
     }
 
     private static IEnumerable<NamedShape> Select(IReadOnlyList<ParameterSpec> parameters, bool running) =>

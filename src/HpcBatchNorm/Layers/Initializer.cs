@@ -5,6 +5,9 @@ namespace HpcBatchNorm.Layers;
 /// <summary>How a parameter is filled before training. A pure function of the seed and the parameter's name, whatever the order or the thread.</summary>
 public abstract record Initializer
 {
+    /// <summary>What layers have when nothing is said: <see cref="FanIn"/> with gain 2, for ReLU (He et al. 2015).</summary>
+    public static Initializer He { get; } = new FanInInitializer(2);
+
     /// <summary>All elements equal.</summary>
     public static Initializer Constant(float value) => new ConstantInitializer(value);
 

@@ -10,14 +10,14 @@ namespace HpcBatchNorm.Planning;
 /// What training and inference planning share: who consumes what, which nodes fuse, where outputs lie, and the operations emitted so far.
 /// A value's tensor is named after its node, <c>node.dst</c>; a fused pair's after the node whose value it is.
 /// </summary>
-internal abstract class PlanBuilder
+internal abstract partial class PlanBuilder
 {
     private readonly Dictionary<Node, List<Node>> _consumers = [];
     private readonly Dictionary<Node, Tensor> _values = [];
     private readonly Dictionary<Node, (Node Concat, int Offset)> _placements = [];
+    private readonly HashSet<Node> _fused = [];
     private readonly Dictionary<string, int> _fusions = [];
     private readonly Dictionary<(Tensor, TensorLayout), Tensor> _converted = [];
-    private readonly Dictionary<Tensor, Tensor> _plainFloats = new(ReferenceEqualityComparer.Instance);
     private readonly PlanOptions _options;
 
     protected PlanBuilder(Network network, PlanOptions options, BackendTraits traits, IReadOnlyList<Node> nodes)
@@ -50,6 +50,9 @@ internal abstract class PlanBuilder
 
     protected BackendTraits Traits { get; }
 
+    /// <summary>What the caller writes, once the input is planned.</summary>
+    private Tensor? Pixels { get; set; }
+
     protected IReadOnlyList<Node> Nodes { get; }
 
     protected NetworkShapes Shapes { get; }
@@ -69,10 +72,12 @@ internal abstract class PlanBuilder
     /// <summary>The tensor that holds a node's output.</summary>
     protected Tensor Value(Node node) => _values[node];
 
-    protected bool HasValue(Node node) => _values.ContainsKey(node);
+    /// <summary>True when a node is computed with one before it.</summary>
+    protected bool IsFused(Node node) => _fused.Contains(node);
 
     protected void SetValue(Node node, Tensor value) => _values[node] = value;
 
+    /// <summary>True when a node's value is written straight into its concatenation.</summary>
     protected bool IsPlaced(Node node) => _placements.ContainsKey(node);
 
     /// <summary>First channel of a placed node in its concatenation.</summary>
@@ -88,10 +93,13 @@ internal abstract class PlanBuilder
         : node.Layer is ActivationLayer && node.Inputs[0].Layer is BatchNormLayer && FusableRelu(node.Inputs[0], Fusion.BatchNormRelu) == node ? node.Inputs[0]
         : null;
 
+    /// <summary>True when the only consumer of a node may write its own value over the node's: nothing reads that again.</summary>
+    protected abstract bool MayOverwrite(Node node);
+
     /// <summary>The tensor of an element-wise node: its input's memory when that may be overwritten, else its own.</summary>
-    protected Tensor InPlaceOrNew(Node node, Tensor src, bool overwritable)
+    private Tensor InPlaceOrNew(Node node, Tensor src)
     {
-        if (!Uses(Fusion.InPlace) || !overwritable || IsPlaced(node) || src.IsSlice || src.Role != TensorRole.Activation)
+        if (!Uses(Fusion.InPlace) || !MayOverwrite(node.Inputs[0]) || IsPlaced(node) || src.IsSlice || src.Role != TensorRole.Activation)
         {
             return NewValue(node, src.Layout);
         }
@@ -146,25 +154,8 @@ internal abstract class PlanBuilder
     /// </summary>
     private bool AreLogits(Node node) => node.Layer is FullyConnectedLayer && _consumers[node].TrueForAll(c => c.Layer is SoftmaxLossLayer);
 
-    /// <summary>Copies the inputs of a concatenation that are not already in place.</summary>
-    protected void EmitConcat(Node concat)
-    {
-        Tensor dst = ConcatValue(concat);
-        int offset = 0;
-        foreach (Node input in concat.Inputs)
-        {
-            if (!IsPlaced(input))
-            {
-                Tensor src = InLayout(Value(input), TensorLayout.Blocked);
-                Emit(new Copy($"{concat.Name}/{input.Name}", src, dst.Slice($"{concat.Name}[{offset}]", offset, src.Shape.C)));
-            }
-
-            offset += Shapes[input].C;
-        }
-    }
-
     /// <summary>Logits as a loss or softmax reads them: plain and in single precision.</summary>
-    protected Tensor AsLogits(Tensor tensor)
+    private Tensor AsLogits(Tensor tensor)
     {
         if (!tensor.DataType.IsNarrow())
         {
@@ -218,15 +209,11 @@ internal abstract class PlanBuilder
     /// <summary>A layer's parameter, by its name within the layer.</summary>
     protected NetworkParameter Parameter(Node node, string name) => Shapes.Parameters.Single(p => p.Node == node && p.Spec.Name == name);
 
-    /// <summary>Pixels to normalised values.</summary>
-    protected Tensor EmitInput(Node node)
+    private ImagePreparation PrepareImages(Node node)
     {
         Shape shape = Shapes[node];
-        var pixels = new Tensor("pixels", shape, TensorRole.Input, TensorLayout.Plain, DataType.UInt8);
-        Emit(new PrepareInput(
-            node.Name, pixels, NewValue(node, TensorLayout.Plain), Channels(_options.PixelMean, shape.C, v => v),
-            Channels(_options.PixelDeviation, shape.C, v => 1 / v)));
-        return pixels;
+        Pixels = new Tensor("pixels", shape, TensorRole.Input, TensorLayout.Plain, DataType.UInt8);
+        return new ImagePreparation(Pixels, Channels(_options.PixelMean, shape.C, v => v), Channels(_options.PixelDeviation, shape.C, v => 1 / v));
 
         static float[] Channels(IReadOnlyList<float>? values, int channels, Func<float, float> map)
         {
@@ -239,62 +226,8 @@ internal abstract class PlanBuilder
         }
     }
 
-    /// <summary>What an operation of one's own works on, its parameters apart: the srcs and dst as it wants them, whole, plain and in single precision.</summary>
-    protected sealed record CustomForwardTensors(CustomSpec Spec, IReadOnlyList<Tensor> Srcs, Tensor Dst, IReadOnlyList<Tensor> Saved);
+    protected Plan Finish(int updateStart, Tensor? labels, Tensor? loss, Tensor probabilities, Tensor? lossScale = null) =>
+        new(Network, Shapes, _options, Traits, Operations, State, _fusions, updateStart, Pixels!, labels, loss, probabilities, lossScale);
 
-    protected CustomForwardTensors CustomTensors(Node node, CustomLayer layer)
-    {
-        if (!Traits.CustomOperations)
-        {
-            throw new UserErrorException(
-                $"The layer '{node.Name}' ({layer.FunctionName}) is an operation of one's own: managed code, which runs on the processor's memory only, not on this backend. " +
-                "Use the backend onednn or reference, or put the layer together from built-in ones.");
-        }
-
-        CustomSpec spec = layer.Spec(node.Name, Shapes.Inputs(node));
-        Tensor[] srcs = [.. node.Inputs.Select(i => AsPlainFloat(Value(i)))];
-        Tensor value = NewValue(node, TensorLayout.Plain);
-        Tensor dst = value.DataType.IsNarrow() ? new Tensor($"{node.Name}.dst (float32)", value.Shape, TensorRole.Activation) : value;
-        return new CustomForwardTensors(spec, srcs, dst, [.. spec.Saved.Select(s => new Tensor($"{node.Name}.{s.Name}", s.Shape, TensorRole.BatchStatistic))]);
-    }
-
-    protected void EmitCustom(Node node, CustomForward operation)
-    {
-        Emit(operation);
-        if (operation.Dst != Value(node))
-        {
-            Emit(new Copy(node.Name, operation.Dst, Value(node)));
-        }
-    }
-
-    /// <summary>A value as managed code reads it: whole, plain and in single precision.</summary>
-    protected Tensor AsPlainFloat(Tensor tensor)
-    {
-        if (!tensor.DataType.IsNarrow() && !tensor.IsSlice)
-        {
-            return InLayout(tensor, TensorLayout.Plain);
-        }
-
-        if (!_plainFloats.TryGetValue(tensor, out Tensor? converted))
-        {
-            converted = new Tensor($"{tensor.Name} (plain float32)", tensor.Shape, tensor.Role);
-            Emit(new Copy(tensor.Name, tensor, converted));
-            _plainFloats[tensor] = converted;
-        }
-
-        return converted;
-    }
-
-    protected Plan Finish(int updateStart, Tensor pixels, Tensor? labels, Tensor? loss, Tensor probabilities, Tensor? lossScale = null) =>
-        new(Network, Shapes, _options, Traits, Operations, State, _fusions, updateStart, pixels, labels, loss, probabilities, lossScale);
-
-    private Tensor ConcatValue(Node concat)
-    {
-        if (!_values.TryGetValue(concat, out Tensor? value))
-        {
-            value = NewValue(concat, TensorLayout.Blocked);
-        }
-
-        return value;
-    }
+    private Tensor ConcatValue(Node concat) => _values.TryGetValue(concat, out Tensor? value) ? value : NewValue(concat, TensorLayout.Blocked);
 }

@@ -212,10 +212,13 @@ internal sealed record GatedSum : CustomLayer
     }
 }
 
-/// <summary>A kink at 0, no parameter; with a quantum, a stair of that step.</summary>
+/// <summary>A kink at 0, no parameter, an ONNX form; with a quantum, a stair of that step.</summary>
 internal sealed record LeakyRelu(float Slope = 0.1f, float Quantum = 0) : CustomLayer
 {
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs) => inputs[0];
+
+    public override OnnxValue ToOnnx(OnnxWriter writer) =>
+        writer.Input() with { Name = writer.Node("LeakyRelu", [writer.Input().Name], ("alpha", Slope)) };
 
     public override void Forward(in ForwardContext context)
     {

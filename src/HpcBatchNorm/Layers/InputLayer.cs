@@ -1,0 +1,27 @@
+using HpcBatchNorm.Operations;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Layers;
+
+/// <summary>The images: <paramref name="Channels"/> channels of any size.</summary>
+public sealed record InputLayer(int Channels) : Layer
+{
+    /// <inheritdoc/>
+    public override string Description => $"input, {Channels} channels";
+
+    /// <inheritdoc/>
+    public override Shape Infer(string name, IReadOnlyList<Shape> inputs) => inputs[0];
+
+    internal override void LowerTraining(ITrainingLowering lowering) => Prepare(lowering);
+
+    internal override void LowerInference(IInferenceLowering lowering) => Prepare(lowering);
+
+    internal override OnnxValue WriteOnnx(OnnxWriter writer) => writer.Images();
+
+    /// <summary>Pixels to normalised values.</summary>
+    private static void Prepare(ILowering lowering)
+    {
+        ImagePreparation images = lowering.PrepareImages();
+        lowering.Emit(new PrepareInput(lowering.Name, images.Pixels, lowering.NewValue(TensorLayout.Plain), images.Mean, images.InverseDeviation));
+    }
+}
