@@ -5,7 +5,6 @@ using BenchmarkDotNet.Jobs;
 using BenchmarkDotNet.Reports;
 using BenchmarkDotNet.Running;
 using BenchmarkDotNet.Toolchains.InProcess.Emit;
-using HpcBatchNorm.Backends;
 using HpcBatchNorm.Operations;
 using Perfolizer.Horology;
 

@@ -92,6 +92,11 @@ internal sealed class ExperimentView(TextWriter output, string? progress) : IPro
         }
 
         table.Write(output);
+        foreach (string line in record.Result.NotRun)
+        {
+            output.WriteLine(line);
+        }
+
         output.WriteLine(string.Create(CultureInfo.InvariantCulture,
             $"{record.Experiment}: {record.Result.Findings.Count(f => f.Passed)} of {record.Result.Findings.Count} passed{(record.Quick ? " (quick form)" : "")}"));
     }

@@ -1,7 +1,6 @@
 using System.IO.Hashing;
 using System.Text;
 using HpcBatchNorm.Interop;
-using HpcBatchNorm.Networks;
 using Microsoft.Win32.SafeHandles;
 
 namespace HpcBatchNorm.Data;

@@ -1,5 +1,4 @@
 using System.Text;
-using HpcBatchNorm.Networks;
 
 namespace HpcBatchNorm.Data;
 

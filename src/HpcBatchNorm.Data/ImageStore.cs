@@ -1,6 +1,5 @@
 using System.Text;
 using HpcBatchNorm.Interop;
-using HpcBatchNorm.Interop.Skia;
 using Microsoft.Win32.SafeHandles;
 
 namespace HpcBatchNorm.Data;

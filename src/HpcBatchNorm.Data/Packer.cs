@@ -2,7 +2,6 @@ using System.Formats.Tar;
 using System.IO.Hashing;
 using System.Runtime.InteropServices;
 using System.Text;
-using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Interop;
 
 namespace HpcBatchNorm.Data;

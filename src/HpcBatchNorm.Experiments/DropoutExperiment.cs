@@ -1,3 +1,4 @@
+using HpcBatchNorm.Operations;
 using static System.FormattableString;
 
 namespace HpcBatchNorm.Experiments;
@@ -72,7 +73,7 @@ internal static class OverfittingMlp
         BatchNorm = true,
         LearningRate = 0.1f,
         Steps = steps,
-        Activation = Layers.ActivationKind.Relu,
+        Activation = ActivationKind.Relu,
         HiddenUnits = 256,
         InitialDeviation = 0,
         Batch = 20,

@@ -1,6 +1,4 @@
 using System.Globalization;
-using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
 

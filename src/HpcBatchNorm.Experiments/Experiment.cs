@@ -71,6 +71,9 @@ public sealed record ExperimentResult
     /// <summary>The numbers that decide.</summary>
     public required IReadOnlyList<Finding> Findings { get; init; }
 
+    /// <summary>What belongs to the experiment but cannot run here, a sentence each that names it and says why. It has no finding, neither passed nor not passed.</summary>
+    public IReadOnlyList<string> NotRun { get => field ?? []; init; } // null in results kept before there was this member
+
     /// <summary>Figures, in the paper's form where it has one.</summary>
     public IReadOnlyList<Figure> Figures { get; init; } = [];
 

@@ -2,7 +2,6 @@ using System.Runtime.ExceptionServices;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Interop;
 
 namespace HpcBatchNorm.Experiments;

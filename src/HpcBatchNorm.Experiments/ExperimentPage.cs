@@ -1,7 +1,6 @@
 using System.Globalization;
 using System.Net;
 using System.Text;
-using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Reporting;
 
@@ -59,6 +58,11 @@ public static class ExperimentPage
             html.Append(CultureInfo.InvariantCulture, $"<h2 id=\"{Encode(record.Experiment)}\">{Encode(record.Title)}</h2>\n<p class=\"note\">{Encode(record.Claim)}{(record.Quick ? " <b>Quick form: a direction, not the paper's numbers.</b>" : "")}</p>\n");
             Table(html, ["", "quantity", "paper", "ours", "acceptance"],
                 record.Result.Findings.Select(f => new[] { Verdict(f.Passed), Encode(f.Quantity), Encode(f.Paper), $"<b>{Encode(f.Ours)}</b>", Encode(f.Acceptance) }));
+            foreach (string line in record.Result.NotRun)
+            {
+                html.Append("<p>").Append(Encode(line)).Append("</p>\n");
+            }
+
             html.Append("<div class=\"figures\">\n").AppendJoin('\n', record.Result.Figures.Select(f => LineChart.Render(f.Content))).Append("</div>\n");
             foreach (ResultTable table in record.Result.Tables)
             {
@@ -85,6 +89,11 @@ public static class ExperimentPage
             text.Append(CultureInfo.InvariantCulture, $"\n## {record.Experiment}: {record.Title}\n\n{record.Claim}\n\n");
             Rows(text, ["quantity", "paper", "ours", "acceptance", "verdict"],
                 record.Result.Findings.Select(f => new[] { f.Quantity, f.Paper, f.Ours, f.Acceptance, f.Passed ? "passed" : "**not passed**" }));
+            foreach (string line in record.Result.NotRun)
+            {
+                text.Append('\n').Append(line).Append('\n');
+            }
+
             foreach (Figure figure in record.Result.Figures)
             {
                 text.Append(CultureInfo.InvariantCulture, $"\n![{figure.Title}]({record.Experiment}/{figure.Name}.svg)\n");
@@ -130,7 +139,7 @@ public static class ExperimentPage
     private static string Verdict(bool passed) => passed ? "<span class=\"pass\">passed</span>" : "<span class=\"fail\">not passed</span>";
 
     private static string Summary(ExperimentRecord record) =>
-        FormattableString.Invariant($"{record.Result.Findings.Count(f => f.Passed)} of {record.Result.Findings.Count}{(record.Quick ? ", quick form" : "")}");
+        FormattableString.Invariant($"{record.Result.Findings.Count(f => f.Passed)} of {record.Result.Findings.Count}{(record.Result.NotRun.Count > 0 ? $", {record.Result.NotRun.Count} not run" : "")}{(record.Quick ? ", quick form" : "")}");
 
     private static string Conditions(ExperimentRecord record) => string.Join("; ", record.Conditions.Select(c => $"{c.Key} {c.Value}")) + ".";
 

@@ -1,4 +1,3 @@
-using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Reporting;
 using SkiaSharp;

@@ -32,7 +32,7 @@ internal sealed class GradientExperiment : MlpExperiment
             ConstantStatistics = constant,
             LearningRate = 0.1f,
             Steps = steps,
-            Activation = Layers.ActivationKind.Relu,
+            Activation = ActivationKind.Relu,
             InitialDeviation = 0,
             EvaluateEvery = 250,
             EvaluateAlsoAt = "50 100 150 200 300 400",

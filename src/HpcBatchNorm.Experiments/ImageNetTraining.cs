@@ -2,8 +2,8 @@ using System.Globalization;
 using System.IO.Hashing;
 using System.Text;
 using HpcBatchNorm.Data;
+using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Runs;
 
@@ -186,7 +186,7 @@ internal sealed record ImageNetTraining(string Name, string Recipe, IReadOnlyLis
             ],
         };
         using PreparedRun run = request.Prepare(_ => { });
-        TrainingResult result = new Trainer(run, new Observer(progress)).Run(context.Cancellation);
+        TrainingResult result = new Trainer(run, new Observer(progress), RunSinks.All).Run(context.Cancellation);
         if (result.Outcome == TrainingOutcome.Interrupted)
         {
             throw new OperationCanceledException(context.Cancellation);

@@ -73,9 +73,14 @@ public sealed class ImageNetVariants : Experiment
         double target = inception.Best, chance = 1.0 / classes;
         long own = inception.StepsTo(target)!.Value;
         List<Finding> findings = [];
-        foreach (Outcome o in outcomes.Values.Where(o => o.Variant.PaperSteps is not null && o != inception))
+        if (quick)
         {
-            bool half = o == x5 && !quick;
+            findings.Add(ClearlyAbove(x5, inception, validation));
+        }
+
+        foreach (Outcome o in outcomes.Values.Where(o => !quick && o.Variant.PaperSteps is not null && o != inception))
+        {
+            bool half = o == x5;
             long? steps = o.StepsTo(target);
             findings.Add(new Finding(
                 $"steps of {o.Variant.Title} to Inception's best accuracy",
@@ -116,6 +121,24 @@ public sealed class ImageNetVariants : Experiment
             Tables = [Figure3(outcomes, target)],
             Notes = notes,
         };
+    }
+
+    /// <summary>
+    /// The headline of the quick form. In so few steps Inception stays near chance, so that where in its curve its best lies is luck, and which network comes to that
+    /// accuracy first is too; what is not is that BN-x5 comes well above all of it.
+    /// </summary>
+    private static Finding ClearlyAbove(Outcome x5, Outcome inception, int validation)
+    {
+        long last = inception.Curve[^1].Step;
+        double target = inception.Best, own = inception.Variance(validation);
+        long? steps = x5.Curve.Where(p => p.Top1 > target + 2 * Math.Sqrt(own + p.Top1 * (1 - p.Top1) / validation)).Select(p => (long?)p.Step).FirstOrDefault();
+        return new Finding(
+            $"steps of {x5.Variant.Title} to clearly more than Inception's best accuracy",
+            string.Create(CultureInfo.InvariantCulture, $"{x5.Variant.PaperStepsText} of 31.0 M to as much"),
+            steps is null
+                ? string.Create(CultureInfo.InvariantCulture, $"not reached: {Percent(x5.Best)} beside {Percent(target)}")
+                : string.Create(CultureInfo.InvariantCulture, $"{steps} of {last}; in all {Percent(x5.Best)} beside {Percent(target)}"),
+            "fewer, two standard errors above", steps < last);
     }
 
     private static Figure Figure2(Dictionary<string, Outcome> outcomes, double target) =>

@@ -1,3 +1,4 @@
+using HpcBatchNorm.Operations;
 using static System.FormattableString;
 
 namespace HpcBatchNorm.Experiments;
@@ -31,7 +32,7 @@ internal sealed class LearningRateExperiment : MlpExperiment
             BatchNorm = bn,
             LearningRate = Base * f,
             Steps = steps,
-            Activation = Layers.ActivationKind.Relu,
+            Activation = ActivationKind.Relu,
             HiddenLayers = 5,
             InitialDeviation = 0,
             EvaluateEvery = 250,

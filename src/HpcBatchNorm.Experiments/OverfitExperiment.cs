@@ -6,7 +6,6 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Experiments;
@@ -26,7 +25,7 @@ public sealed record OverfitRun
 
 /// <summary>
 /// Not of the paper: whether everything between a photo and the update of a weight is connected. BN-Inception at full size must be able to learn a few photos by heart,
-/// in each precision, and to know them again as an inference network with population statistics (Algorithm 2).
+/// in each precision that the backend computes in here, and to know them again as an inference network with population statistics (Algorithm 2).
 /// </summary>
 public sealed class OverfitExperiment : Experiment
 {
@@ -65,33 +64,53 @@ public sealed class OverfitExperiment : Experiment
     {
         OverfitExperiment size = context.Quick ? new OverfitExperiment { Images = 16, Batch = 16, ImageSize = 96, MostSteps = 40 } : this;
         string data = ImageNetTraining.DataOf(context);
-        Precision[] precisions = [Precision.Fp32, Precision.Bf16];
+        (IReadOnlyList<Precision> precisions, IReadOnlyList<string> notRun) = Precisions(context);
         IReadOnlyList<OverfitRun> runs = context.All([.. precisions.Select(p => new ExperimentRun<OverfitRun>(
-            Name(p), FormattableString.Invariant($"{size.Images} images, batch {size.Batch}, {size.ImageSize} px, learning rate {size.LearningRate}, {size.MostSteps} steps"),
+            p.Word(), FormattableString.Invariant($"{size.Images} images, batch {size.Batch}, {size.ImageSize} px, learning rate {size.LearningRate}, {size.MostSteps} steps"),
             progress => size.Learn(context, data, p, progress)))]);
         return new ExperimentResult
         {
             Findings = [.. runs.Select((r, i) => new Finding(
-                FormattableString.Invariant($"steps of {size.Batch} until all {size.Images} images are right, {Name(precisions[i])}"), "-",
+                FormattableString.Invariant($"steps of {size.Batch} until all {size.Images} images are right, {precisions[i].Word()}"), "-",
                 r.Steps is int steps ? FormattableString.Invariant($"{steps} ({steps * size.Batch / size.Images} epochs)") : FormattableString.Invariant($"never: {r.Right} of {size.Images} after {size.MostSteps}"),
                 FormattableString.Invariant($"at most {size.MostSteps}"), r.Steps is not null))],
             Figures =
             [
                 new Figure("overfit", FormattableString.Invariant($"Training loss on {size.Images} photos"), "steps", "loss, nats per image")
                 {
-                    Series = [.. runs.Select((r, i) => FigureSeries.Of(Name(precisions[i]), r.Losses.Select((l, step) => (step + 1.0, l)), i))],
-                    Marks = [.. runs.Where(r => r.Steps is not null).Select((r, i) => new FigureMark($"{Name(precisions[i])}: all right", X: r.Steps))],
+                    Series = [.. runs.Select((r, i) => FigureSeries.Of(precisions[i].Word(), r.Losses.Select((l, step) => (step + 1.0, l)), i))],
+                    Marks = [.. precisions.Zip(runs).Where(p => p.Second.Steps is not null).Select(p => new FigureMark($"{p.First.Word()}: all right", X: p.Second.Steps))],
                     LogarithmicY = true,
                 },
             ],
+            NotRun = notRun,
             Notes =
             [
                 string.Create(CultureInfo.InvariantCulture,
                     $"bn-inception at {size.ImageSize} px, {size.Images} images drawn with seed 1, central crops without variation, batches of {size.Batch} in a new order each epoch, learning rate {size.LearningRate}, momentum 0.9, no weight decay. \"Right\" is the most probable class of the inference network, batch normalization folded with population statistics of the same images."),
             ],
         };
+    }
 
-        static string Name(Precision precision) => precision.ToString().ToLowerInvariant();
+    /// <summary>The precisions that the backend can compute in here, and a sentence for each that it cannot, with its reason.</summary>
+    private static (IReadOnlyList<Precision> Precisions, IReadOnlyList<string> NotRun) Precisions(ExperimentContext context)
+    {
+        using Backend backend = context.CreateBackend();
+        List<Precision> precisions = [];
+        List<string> notRun = [];
+        foreach (Precision precision in new[] { Precision.Fp32, Precision.Bf16 })
+        {
+            if (backend.Supports(precision, out string reason))
+            {
+                precisions.Add(precision);
+            }
+            else
+            {
+                notRun.Add($"Not run in {precision.Word()}: {backend.Name} cannot compute in it here. {reason}");
+            }
+        }
+
+        return (precisions, notRun);
     }
 
     private OverfitRun Learn(ExperimentContext context, string data, Precision precision, IProgress<double> progress)

@@ -1,3 +1,4 @@
+using HpcBatchNorm.Operations;
 using static System.FormattableString;
 
 namespace HpcBatchNorm.Experiments;
@@ -30,7 +31,7 @@ internal sealed class PopulationExperiment : MlpExperiment
             BatchNorm = true,
             LearningRate = 0.05f,
             Steps = steps,
-            Activation = Layers.ActivationKind.Relu,
+            Activation = ActivationKind.Relu,
             InitialDeviation = 0,
             Batch = b,
             EvaluateEvery = 500,

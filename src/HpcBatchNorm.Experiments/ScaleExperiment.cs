@@ -1,5 +1,4 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Operations;
 using static System.FormattableString;
 
 namespace HpcBatchNorm.Experiments;

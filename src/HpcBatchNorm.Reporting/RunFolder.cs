@@ -6,6 +6,9 @@ namespace HpcBatchNorm.Reporting;
 /// <summary>What a run's folder says of it, read again on demand.</summary>
 internal sealed class RunFolder(string path)
 {
+    /// <summary>The file of <see cref="PredictionLog"/> in a run's folder.</summary>
+    public const string PredictionsName = "predictions.json";
+
     /// <summary>Without news for so long, a run on another machine is taken for dead.</summary>
     private static readonly TimeSpan Patience = TimeSpan.FromMinutes(15);
 
@@ -25,7 +28,7 @@ internal sealed class RunFolder(string path)
     public string Config => ReadText("config.yaml");
 
     /// <summary>What <see cref="PredictionLog"/> wrote, or nothing.</summary>
-    public string Predictions => ReadText(RunRecorder.PredictionsName);
+    public string Predictions => ReadText(PredictionsName);
 
     /// <summary>
     /// <c>running</c>; how the last process ended (<c>completed</c>, <c>interrupted</c>, <c>loss_not_finite</c>); <c>killed</c> when it ended without

@@ -32,7 +32,7 @@ public sealed record ExportRequest
     /// <exception cref="UserErrorException">The checkpoint cannot be used, or neither it nor a model is named.</exception>
     public ExportResult Run()
     {
-        using Checkpoint? checkpoint = Checkpoint is string path ? Training.Checkpoint.Open(path) : null;
+        using Checkpoint? checkpoint = Checkpoint is string path ? Checkpoints.Checkpoint.Open(path) : null;
         TrainingConfig config = checkpoint is not null ? EvaluationSetup.Configure(checkpoint, Flags) : Configure();
         IReadOnlyList<string> classes = checkpoint?.Info.ClassNames ?? [];
         Network network = NetworkCatalog.Create(config.Model, config.Network with { Classes = checkpoint is not null ? classes.Count : Classes });

@@ -6,7 +6,6 @@ using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Evaluation;
 using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Training;
@@ -16,7 +15,10 @@ namespace HpcBatchNorm.Training;
 /// parameters, momenta and statistics, bit for bit, as one that was not: the data order is sought by step, and all random numbers are functions of
 /// (seed, step). One thread; the steps themselves allocate nothing.
 /// </summary>
-public sealed class Trainer(PreparedRun run, ITrainingObserver observer)
+/// <param name="run">What to do.</param>
+/// <param name="observer">Told how it goes.</param>
+/// <param name="sinks">Keep something of the run besides its metrics; none when null.</param>
+public sealed class Trainer(PreparedRun run, ITrainingObserver observer, IReadOnlyList<RunSinkFactory>? sinks = null)
 {
     private readonly TrainingConfig _config = run.Config;
 
@@ -64,7 +66,7 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer)
             InitialWeights.Load(session, _config, train.ClassNames, observer.Note);
         }
 
-        using var loop = new TrainingLoop(_config, observer, network, session, train, validation, stepsPerEpoch, totalSteps, run.Checkpoint);
+        using var loop = new TrainingLoop(_config, observer, network, session, train, validation, stepsPerEpoch, totalSteps, run.Checkpoint, sinks ?? []);
         return loop.Run(stop);
     }
 

@@ -54,7 +54,7 @@ internal sealed class TrainingLoop : IDisposable
 
     public TrainingLoop(
         TrainingConfig config, ITrainingObserver observer, Network network, TrainingSession session, ImageDataset train, ImageDataset validation,
-        long stepsPerEpoch, long totalSteps, Checkpoint? resumed)
+        long stepsPerEpoch, long totalSteps, Checkpoint? resumed, IReadOnlyList<RunSinkFactory> sinks)
     {
         (_config, _observer, _network, _session, _validation) = (config, observer, network, session, validation);
         (_stepsPerEpoch, _totalSteps) = (stepsPerEpoch, totalSteps);
@@ -85,8 +85,8 @@ internal sealed class TrainingLoop : IDisposable
             _run.WriteConfig(_yaml);
             _loader = new BatchLoader(train, TrainingLoading(), _firstStep);
             _feeder = new StepFeeder(_loader);
-            _recorder = new RunRecorder(_run, config, session, validation, EvaluationLoading(), _firstStep, _evaluatedStep, () => Elapsed);
-            _evaluator = new Evaluator(session.Backend, validation, EvaluationLoading(), EvaluationSession()) { OnPrediction = _recorder.Predictions.Add };
+            _recorder = new RunRecorder(_run, config, session, validation, EvaluationLoading(), _firstStep, _evaluatedStep, () => Elapsed, sinks);
+            _evaluator = new Evaluator(session.Backend, validation, EvaluationLoading(), EvaluationSession()) { OnPrediction = _recorder.Predicted };
         }
         catch
         {
@@ -233,7 +233,7 @@ internal sealed class TrainingLoop : IDisposable
 
     private void Evaluate(CancellationToken stop)
     {
-        _recorder.Predictions.Begin();
+        _recorder.EvaluationStarted();
         EvaluationResult result = _evaluator.Run(
             [new EnsembleMember(_network, _session.ReadNetworkState(_config.Optimizer.AverageDecay > 0))], _session.Arena, p => _observer.Evaluating(p), stop);
         bool best = double.IsNaN(_bestTop1) || result.Top1 > _bestTop1;
@@ -380,7 +380,7 @@ internal sealed class TrainingLoop : IDisposable
             BestTop1 = _bestTop1,
             Evaluations = new RunLog(_run.MetricsPath).Update().Evaluations,
             Checkpoint = _lastCheckpoint,
-            Report = _run.ReportPath,
+            Report = File.Exists(_run.ReportPath) ? _run.ReportPath : "",
             RunDirectory = _run.Path,
             Divergence = _divergence,
         };

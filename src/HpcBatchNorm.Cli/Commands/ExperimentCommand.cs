@@ -143,6 +143,13 @@ internal static class ExperimentCommand
             }
 
             json.WriteEndArray();
+            json.WriteStartArray("not_run");
+            foreach (string line in record.Result.NotRun)
+            {
+                json.WriteStringValue(line);
+            }
+
+            json.WriteEndArray();
             json.WriteEndObject();
         }
 

@@ -5,11 +5,9 @@ using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
-using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
 
@@ -103,7 +101,7 @@ internal static class InspectCommand
         using Backend backend = Backend.CreateForPlanning(config.Backend, config.BackendOptions);
         TrainingOptions options = config.Optimizer with { Batch = config.BatchSize, Height = config.ImageSize, Width = config.ImageSize };
         Plan plan = inference
-            ? ForwardSession.PlanFor(backend.Traits, network, Evaluation.EvaluationSetup.Session(config))
+            ? ForwardSession.PlanFor(backend.Traits, network, EvaluationSetup.Session(config))
             : TrainingSession.PlanFor(backend.Traits, network, options);
         using var prepared = new PreparedPlan(backend, plan);
         var table = new TextTable("#", "operation", "layer", "dst", "implementation", "MFLOP", "notes");

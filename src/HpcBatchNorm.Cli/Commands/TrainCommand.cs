@@ -1,7 +1,7 @@
 using System.CommandLine;
 using System.Text.Json;
+using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Runs;
 
@@ -52,7 +52,7 @@ internal static class TrainCommand
             using PreparedRun run = request.Prepare(view.Note);
             view.Settings(run.Settings);
             using var signals = new StopSignals(output);
-            TrainingResult outcome = view.Run(observer => new Trainer(run, observer).Run(signals.Token));
+            TrainingResult outcome = view.Run(observer => new Trainer(run, observer, RunSinks.All).Run(signals.Token));
             view.Finished(outcome);
             ResultFile.Write(parsed, result, json => Write(json, outcome));
             return outcome.Outcome switch

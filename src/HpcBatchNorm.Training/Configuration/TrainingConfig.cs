@@ -1,7 +1,6 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
-using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
 
 namespace HpcBatchNorm.Training.Configuration;

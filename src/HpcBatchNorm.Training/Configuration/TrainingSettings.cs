@@ -1,10 +1,7 @@
-using HpcBatchNorm.Backends;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
-using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Checkpoints;
-using static HpcBatchNorm.Training.Setting;
-using static HpcBatchNorm.Training.SettingGroup;
+using static HpcBatchNorm.Training.Configuration.Setting;
+using static HpcBatchNorm.Training.Configuration.SettingGroup;
 
 namespace HpcBatchNorm.Training.Configuration;
 

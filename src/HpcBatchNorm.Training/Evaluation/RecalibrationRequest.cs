@@ -3,7 +3,6 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
-using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
 
@@ -40,7 +39,7 @@ public sealed record RecalibrationRequest
         Action<string> note, Action<int>? batchDone = null, Action<EvaluationProgress>? progress = null, CancellationToken stop = default)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(Batches);
-        using Checkpoint checkpoint = Training.Checkpoint.Open(Checkpoint);
+        using Checkpoint checkpoint = Checkpoints.Checkpoint.Open(Checkpoint);
         string output = NewPath(checkpoint.Path);
         TrainingConfig config = EvaluationSetup.Configure(checkpoint, Flags);
         using ImageDataset train = EvaluationSetup.Open(config, DatasetSplit.Train, note);

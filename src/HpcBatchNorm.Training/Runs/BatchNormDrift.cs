@@ -17,7 +17,7 @@ namespace HpcBatchNorm.Training.Runs;
 /// <param name="LargestShift">The same of the channel that moved most.</param>
 /// <param name="Deviation">Root of the mean running variance over the channels.</param>
 /// <param name="QuietChannels">Channels whose running variance is less than a millionth of the layer's mean: their input no longer depends on the image.</param>
-internal readonly record struct LayerDrift(string Layer, int Channels, double Shift, double LargestShift, double Deviation, int QuietChannels);
+public readonly record struct LayerDrift(string Layer, int Channels, double Shift, double LargestShift, double Deviation, int QuietChannels);
 
 /// <summary>
 /// Watches what the paper calls internal covariate shift: how the distributions that batch normalization sees move from one evaluation to the next. Its

@@ -2,7 +2,6 @@ using System.Buffers;
 using System.Globalization;
 using System.Text;
 using System.Text.Json;
-using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Training.Configuration;
@@ -74,7 +73,10 @@ internal sealed class RunDirectory : IDisposable
 
     public string SummaryPath => System.IO.Path.Combine(Path, "summary.csv");
 
-    public string ReportPath => System.IO.Path.Combine(Path, "report.html");
+    public string ReportPath => ReportOf(Path);
+
+    /// <summary>Where the report of a run is, if one is made.</summary>
+    public static string ReportOf(string run) => System.IO.Path.Combine(run, "report.html");
 
     public static string CheckpointFolder(string run) => System.IO.Path.Combine(run, CheckpointFolderName);
 

@@ -1,40 +1,39 @@
 using HpcBatchNorm.Data;
-using HpcBatchNorm.Interchange;
-using HpcBatchNorm.Interop;
-using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Training.Runs;
 
-/// <summary>What a run leaves behind to be looked at: metrics, TensorBoard events, drift, predictions, and the report made of them.</summary>
+/// <summary>What a run leaves behind to be looked at: metrics and drift, and whatever the sinks make of it.</summary>
 internal sealed class RunRecorder : IDisposable
 {
-    /// <summary>The file of <see cref="PredictionLog"/> in a run's folder.</summary>
-    public const string PredictionsName = "predictions.json";
-
     private readonly RunDirectory _run;
     private readonly TrainingConfig _config;
-    private readonly EventFileWriter _events;
     private readonly BatchNormDrift _drift;
     private readonly Func<double> _elapsedSeconds;
+    private readonly List<IRunSink> _sinks = [];
 
     /// <summary>Begins to record; says in the metrics that a process begins.</summary>
     public RunRecorder(
         RunDirectory run, TrainingConfig config, TrainingSession session, ImageDataset validation, LoaderOptions evaluation, long firstStep, long evaluatedStep,
-        Func<double> elapsedSeconds)
+        Func<double> elapsedSeconds, IReadOnlyList<RunSinkFactory> sinks)
     {
         (_run, _config, _elapsedSeconds) = (run, config, elapsedSeconds);
         _drift = new BatchNormDrift(session, run.Path, firstStep, evaluatedStep);
-        Predictions = new PredictionLog(validation, evaluation, Path.Combine(run.Path, PredictionsName));
-        _events = new EventFileWriter(run.Path, firstStep);
+        try
+        {
+            var context = new RunContext(run.Path, firstStep, config.ImagesPerStep, validation, evaluation);
+            foreach (RunSinkFactory sink in sinks)
+            {
+                _sinks.Add(sink(context));
+            }
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
     }
-
-    /// <summary>To be told of every image of an evaluation.</summary>
-    public PredictionLog Predictions { get; }
-
-    /// <summary>The report's file.</summary>
-    public string ReportPath => _run.ReportPath;
 
     /// <summary>The run goes on in another session.</summary>
     public void Follow(TrainingSession session) => _drift.Follow(session);
@@ -47,23 +46,25 @@ internal sealed class RunRecorder : IDisposable
     public void Logged(in StepReport report)
     {
         _run.WriteStep(report, _elapsedSeconds());
-        _events.Add("loss/train", report.MeanLoss);
-        _events.Add("lr", report.LearningRate);
-        _events.Add("throughput/samples_per_sec", report.ImagesPerSecond);
-        _events.Add("time/step", report.ImagesPerSecond > 0 ? _config.ImagesPerStep / report.ImagesPerSecond : 0);
-        _events.Add("time/data_wait_share", report.DataWaitShare);
-        _events.Add("memory/peak_mb", ProcessMemory.PeakMb());
-        _events.Add("epoch", report.Epoch);
-        if (report.LossScale is { } scale)
+        foreach (IRunSink sink in _sinks)
         {
-            _events.Add("loss_scale", scale.Scale);
-            _events.Add("skipped_steps", scale.SkippedSteps);
+            sink.Logged(report);
         }
-
-        _events.Write(report.Step);
     }
 
-    /// <summary>An evaluation is done; brings the report up to date.</summary>
+    /// <summary>An evaluation begins.</summary>
+    public void EvaluationStarted() => _sinks.ForEach(s => s.EvaluationStarted());
+
+    /// <summary>An evaluation has classified an image.</summary>
+    public void Predicted(int image, int label, ReadOnlySpan<double> probabilities)
+    {
+        foreach (IRunSink sink in _sinks)
+        {
+            sink.Predicted(image, label, probabilities);
+        }
+    }
+
+    /// <summary>An evaluation is done.</summary>
     public void Evaluated(in EvaluationReport report, float learningRate, double imagesPerSecond, double dataWaitShare)
     {
         long since = _drift.SinceStep;
@@ -74,23 +75,10 @@ internal sealed class RunRecorder : IDisposable
             _run.WriteDrift(report.Step, report.Epoch, since, drifts, _elapsedSeconds());
         }
 
-        _events.Add("loss/val", report.Validation.Loss);
-        _events.Add("acc1/val", report.Validation.Top1);
-        _events.Add("acc5/val", report.Validation.Top5);
-        _events.Add("throughput/val_samples_per_sec", report.Validation.ImagesPerSecond);
-        foreach (LayerDrift drift in drifts)
+        foreach (IRunSink sink in _sinks)
         {
-            if (double.IsFinite(drift.Shift))
-            {
-                _events.Add($"bn_shift/{drift.Layer}", drift.Shift);
-            }
-
-            _events.Add($"bn_deviation/{drift.Layer}", drift.Deviation);
+            sink.Evaluated(report, drifts);
         }
-
-        _events.Write(report.Step);
-        Predictions.Write(report.Step, report.Validation);
-        WriteReport();
     }
 
     /// <summary>The run has ended.</summary>
@@ -101,15 +89,8 @@ internal sealed class RunRecorder : IDisposable
             _run.WriteEnd(outcome, step, epoch, _elapsedSeconds());
         }
 
-        WriteReport();
+        _sinks.ForEach(s => s.Ended());
     }
 
-    public void Dispose() => _events.Dispose();
-
-    private void WriteReport()
-    {
-        var folder = new RunFolder(_run.Path);
-        folder.Log.Update();
-        AtomicFile.ReplaceText(_run.ReportPath, WebPage.Render(RunPage.Title(folder), RunPage.Main(folder)));
-    }
+    public void Dispose() => _sinks.ForEach(s => s.Dispose());
 }

@@ -1,5 +1,6 @@
-using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Training.Runs;
 
@@ -17,7 +18,7 @@ namespace HpcBatchNorm.Training.Runs;
 /// <param name="LossScale">Where loss scaling stands; null in all precisions but fp16, and on steps that are no log step.</param>
 public readonly record struct StepReport(
     long Step, long TotalSteps, long StepsPerEpoch, float Loss, double MeanLoss, float LearningRate, double ImagesPerSecond, double DataWaitShare,
-    TimeSpan Remaining, bool IsLogStep, Planning.LossScale? LossScale = null)
+    TimeSpan Remaining, bool IsLogStep, LossScale? LossScale = null)
 {
     /// <summary>Epochs done, with their fraction.</summary>
     public double Epoch => (double)Step / StepsPerEpoch;
@@ -29,7 +30,7 @@ public readonly record struct StepReport(
 /// <param name="TrainLoss">Mean training loss since the last evaluation.</param>
 /// <param name="Validation">The evaluation.</param>
 /// <param name="IsBest">True when top-1 accuracy is the highest so far.</param>
-public readonly record struct EvaluationReport(long Step, double Epoch, double TrainLoss, Evaluation.EvaluationResult Validation, bool IsBest);
+public readonly record struct EvaluationReport(long Step, double Epoch, double TrainLoss, EvaluationResult Validation, bool IsBest);
 
 /// <summary>Watches a run; called on the thread that trains. The library itself prints nothing.</summary>
 public interface ITrainingObserver
@@ -44,7 +45,7 @@ public interface ITrainingObserver
     void Stepped(in StepReport report);
 
     /// <summary>An evaluation goes on; told after every batch.</summary>
-    void Evaluating(in Evaluation.EvaluationProgress progress)
+    void Evaluating(in EvaluationProgress progress)
     {
     }
 
@@ -105,13 +106,13 @@ public sealed record TrainingResult
     public required double TrainLoss { get; init; }
 
     /// <summary>The last evaluation; null when none was made.</summary>
-    public required Evaluation.EvaluationResult? Validation { get; init; }
+    public required EvaluationResult? Validation { get; init; }
 
     /// <summary>Highest top-1 accuracy, a fraction; NaN when no evaluation was made.</summary>
     public required double BestTop1 { get; init; }
 
     /// <summary>All evaluations of the run in order, those before a resume included.</summary>
-    public required IReadOnlyList<Reporting.EvaluationPoint> Evaluations { get; init; }
+    public required IReadOnlyList<EvaluationPoint> Evaluations { get; init; }
 
     /// <summary>The newest checkpoint; empty when none was written.</summary>
     public required string Checkpoint { get; init; }

@@ -1,7 +1,6 @@
 using System.Text.Json;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Models;
-using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;

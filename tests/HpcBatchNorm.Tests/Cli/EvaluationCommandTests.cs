@@ -1,7 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
 using HpcBatchNorm.Cli;
-using HpcBatchNorm.Cli.Commands;
 using HpcBatchNorm.Tests.Evaluation;
 
 namespace HpcBatchNorm.Tests.Cli;

@@ -2,7 +2,6 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
-using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Verification;
 
 namespace HpcBatchNorm.Tests.Cudnn;

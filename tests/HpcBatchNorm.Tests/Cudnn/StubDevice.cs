@@ -2,7 +2,6 @@ using System.Runtime.InteropServices;
 using System.Text;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Cudnn;
-using HpcBatchNorm.Backends.OneDnn;
 using HpcBatchNorm.Interop.Cuda;
 using HpcBatchNorm.Tests.Support;
 

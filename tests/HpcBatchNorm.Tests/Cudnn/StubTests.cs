@@ -234,11 +234,14 @@ public sealed class StubTests : CudnnTests
             Assert.True(end.Since(start) > 0);
         }
 
+        // What this test needs it calls itself, so that it holds alone too, whatever ran before it.
         BatchNorm_OfTheLibrary_MatchesTheReference();
+        Steps_OnStagedImages_GiveTheBitsOfPlainSteps();
         Interop_SharedContextStreamAndMemory_OneAddsToWhatTheOtherMade();
         Kernels_ThatDoNotCompile_FailWithTheCompilersLog();
         Allocate_MoreThanThereIs_SaysHowMuchIsFree();
         Failure_OfACall_NamesTheOperationAndTheStatus("fail:cudnnConvolutionForward", 5000, typeof(NativeException), "5000");
+        Failure_OfACall_NamesTheOperationAndTheStatus("fail:cuLaunchKernel", 1, typeof(NativeException), "CUDA_ERROR_INVALID_VALUE (1)"); // the driver's names and texts of errors
         string[] never = [.. StubDevice.Libraries.BoundFunctions.Where(f => StubDevice.Calls(f) == 0)];
         Assert.True(never.Length == 0, $"bound but never called: {string.Join(", ", never)}");
     }

@@ -1,7 +1,5 @@
-using HpcBatchNorm.Cli.Commands;
 using HpcBatchNorm.Tests.Training;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
 
 namespace HpcBatchNorm.Tests.Evaluation;
 

@@ -1,9 +1,7 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Cli.Commands;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
-using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tests.Training;
 using HpcBatchNorm.Training.Checkpoints;

@@ -1,5 +1,4 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Cli.Commands;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;

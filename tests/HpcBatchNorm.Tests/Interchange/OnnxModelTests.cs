@@ -4,11 +4,10 @@ using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Verification;
 using Microsoft.ML.OnnxRuntime;
 using Microsoft.ML.OnnxRuntime.Tensors;
-using OnnxSession = Microsoft.ML.OnnxRuntime.InferenceSession;
-using OnnxSessionOptions = Microsoft.ML.OnnxRuntime.SessionOptions;
 
 namespace HpcBatchNorm.Tests.Interchange;
 
@@ -50,7 +49,7 @@ public sealed class OnnxModelTests : IDisposable
             SeparableFirstConvolution = true,
             PerActivationLast = true,
             AuxiliaryHeads = true,
-            Activation = Layers.ActivationKind.Tanh,
+            Activation = ActivationKind.Tanh,
             AverageIncludesPadding = false,
             Dropout = 0.3f,
         }),
@@ -84,14 +83,14 @@ public sealed class OnnxModelTests : IDisposable
         byte[] pixels = new byte[Batch * size * size * network.InputChannels];
         new Random(3).NextBytes(pixels);
         using Backend backend = Backend.Create(Backend.Probe().Any(p => p is { Name: "onednn", Available: true }) ? "onednn" : "reference");
-        using var ours = new HpcBatchNorm.Planning.InferenceSession(
+        using var ours = new ForwardSession(
             backend, network, new InferenceOptions { Batch = Batch, Height = size, Width = size, PixelMean = mean, PixelDeviation = deviation }, state);
         float[] expected = new float[Batch * Classes];
         ours.Forward(pixels, expected);
 
         // The same numbers whatever the batch: together, and the first image alone.
-        using var options = new OnnxSessionOptions { IntraOpNumThreads = 2 };
-        using var theirs = new OnnxSession(_path, options);
+        using var options = new SessionOptions { IntraOpNumThreads = 2 };
+        using var theirs = new InferenceSession(_path, options);
         AssertClose(expected, Run(theirs, network, pixels, Batch, size, input, mean, deviation));
         AssertClose(expected[..Classes], Run(theirs, network, pixels[..(pixels.Length / Batch)], 1, size, input, mean, deviation));
         Assert.True(expected[..Classes].Max() - expected[..Classes].Min() > 0.01, "all classes alike: the comparison would prove nothing");
@@ -110,7 +109,7 @@ public sealed class OnnxModelTests : IDisposable
     }
 
     private static float[] Run(
-        OnnxSession session, Network network, byte[] pixels, int batch, int size, OnnxInput input, float[] mean, float[] deviation)
+        InferenceSession session, Network network, byte[] pixels, int batch, int size, OnnxInput input, float[] mean, float[] deviation)
     {
         int channels = network.InputChannels, area = size * size;
         NamedOnnxValue value;

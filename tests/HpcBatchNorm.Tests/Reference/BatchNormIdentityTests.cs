@@ -1,4 +1,3 @@
-using HpcBatchNorm.Layers;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 using static HpcBatchNorm.Tests.Reference.ReferenceRun;

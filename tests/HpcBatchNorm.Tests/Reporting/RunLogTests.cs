@@ -1,4 +1,3 @@
-using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Reporting;

@@ -34,7 +34,7 @@ public sealed class RunRecorderTests(TrainingFixture fixture) : IClassFixture<Tr
         Assert.Equal("completed", actual.Outcome);
         static IEnumerable<string> Steps(string run) => File.ReadLines(Path.Combine(run, "summary.csv")).Select(l => l.Split(',')[1]);
         Assert.Equal(Steps(whole), Steps(halves));
-        Assert.Equal(File.ReadAllText(Path.Combine(whole, RunRecorder.PredictionsName)), File.ReadAllText(Path.Combine(halves, RunRecorder.PredictionsName)));
+        Assert.Equal(File.ReadAllText(Path.Combine(whole, RunFolder.PredictionsName)), File.ReadAllText(Path.Combine(halves, RunFolder.PredictionsName)));
 
         // Events of both processes, without what the second repeats.
         string[] files = [.. Directory.GetFiles(halves, EventFileWriter.Prefix + "*").Order(StringComparer.Ordinal)];

@@ -1,8 +1,6 @@
 using System.Text.RegularExpressions;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Evaluation;
 using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;

@@ -1,7 +1,5 @@
 using System.Text.Json;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
 using HpcBatchNorm.Training.Runs;
 

@@ -1,5 +1,6 @@
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Interchange;
+using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
 using HpcBatchNorm.Training.Runs;
@@ -37,7 +38,7 @@ public sealed class TrainingFixture : IDisposable
     internal static TrainingResult Run(TrainingRequest request, RecordingObserver observer)
     {
         using PreparedRun run = request.Prepare(observer.Note);
-        return new Trainer(run, observer).Run(observer.Token);
+        return new Trainer(run, observer, RunSinks.All).Run(observer.Token);
     }
 
     /// <summary>Every tensor of a checkpoint, bit for bit.</summary>
