@@ -85,10 +85,10 @@ public static class GradientCheck
     public static GradientCheckResult Run(CustomLayer layer, IReadOnlyList<Shape> inputs, ulong seed = 1)
     {
         ArgumentNullException.ThrowIfNull(layer);
-        CustomSpec spec = layer.Spec(layer.FunctionName, inputs);
+        CustomSpec spec = layer.Spec(layer.Type, inputs);
         if (inputs.Sum(s => s.Count) > 100_000)
         {
-            throw new ArgumentException($"{layer.FunctionName} is to be checked on {string.Join(", ", inputs)}; every element takes 16 forward passes, so use shapes of some hundred elements.", nameof(inputs));
+            throw new ArgumentException($"{layer.Type} is to be checked on {string.Join(", ", inputs)}; every element takes 16 forward passes, so use shapes of some hundred elements.", nameof(inputs));
         }
 
         List<TensorResult> gradients = [];

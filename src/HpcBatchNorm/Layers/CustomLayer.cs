@@ -15,11 +15,13 @@ namespace HpcBatchNorm.Layers;
 /// </remarks>
 public abstract record CustomLayer : Layer, ICustomFunction
 {
-    /// <summary>A word for tables and messages; the record's name unless overridden.</summary>
-    public virtual string FunctionName => GetType().Name;
+    /// <summary>A word for it in tables, messages and network files; the record's name unless overridden.</summary>
+    public virtual string Type => GetType().Name;
 
     /// <inheritdoc/>
-    public override string Description => FunctionName;
+    public override string Description => Type;
+
+    string ICustomFunction.FunctionName => Type;
 
     /// <summary>
     /// What the forward pass leaves for the backward pass besides the inputs, which it has anyway: names within the layer and shapes. Each is kept from the
@@ -32,7 +34,7 @@ public abstract record CustomLayer : Layer, ICustomFunction
     /// </summary>
     /// <exception cref="NotSupportedException">The layer has no ONNX form: always, unless overridden.</exception>
     public virtual OnnxValue ToOnnx(OnnxWriter writer) => throw new NotSupportedException(
-        $"The layer '{writer.Name}' ({FunctionName}) is an operation of one's own without an ONNX form. Override ToOnnx, or leave the layer out of what is exported.");
+        $"The layer '{writer.Name}' ({Type}) is an operation of one's own without an ONNX form. Override ToOnnx, or leave the layer out of what is exported.");
 
     /// <inheritdoc/>
     public abstract void Forward(in ForwardContext context);
@@ -88,7 +90,7 @@ public abstract record CustomLayer : Layer, ICustomFunction
 
     private CustomForward Lower(ILowering lowering, BatchNormStatistics statistics, out Tensor[] diffParameters)
     {
-        lowering.RequireManagedCode(FunctionName);
+        lowering.RequireManagedCode(Type);
         Tensor[] srcs = [.. Enumerable.Range(0, lowering.InputCount).Select(i => lowering.AsManaged(lowering.Input(i)))];
         CustomSpec spec = Spec(lowering.Name, [.. srcs.Select(s => s.Shape)]);
         var training = lowering as ITrainingLowering;
