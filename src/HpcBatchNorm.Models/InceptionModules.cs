@@ -26,7 +26,7 @@ internal readonly record struct ModuleRow(
 /// Stride 2 of a pass-through module sits on its 3x3 convolution, on the second convolution of its double branch and on its pooling, all padded by 1, so
 /// that their outputs agree for every image size. Branches are concatenated in the order 1x1, 3x3, double 3x3, pool, as in all ports.
 /// </summary>
-internal sealed class InceptionModules(Network.Builder builder, NetworkOptions options, bool batchNorm)
+internal sealed class InceptionModules(NetworkBuilder builder, NetworkOptions options, bool batchNorm)
 {
     private readonly Initializer _weights = Initializer.FanIn(2 * options.InitialWeightScale * options.InitialWeightScale);
     private readonly ActivationKind _activation = options.Activation ?? ActivationKind.Relu;

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
@@ -6,11 +7,23 @@ namespace HpcBatchNorm.Layers;
 /// <summary>An element-wise nonlinearity.</summary>
 public sealed record ActivationLayer(ActivationKind Function) : Layer
 {
+    /// <summary>The nonlinearity's own name: <c>relu</c>, and <c>hard_swish</c> for HardSwish.</summary>
+    public override string Type => TypeName(Function);
+
     /// <inheritdoc/>
     public override string Description => Function.ToString().ToLowerInvariant();
 
     /// <inheritdoc/>
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs) => inputs[0];
+
+    internal static string TypeName(ActivationKind function) => JsonNamingPolicy.SnakeCaseLower.ConvertName(function.ToString());
+
+    internal static Func<LayerReader, Layer> ReadAs(ActivationKind function) => _ => new ActivationLayer(function);
+
+    /// <inheritdoc/>
+    protected internal override void WriteAttributes(LayerWriter writer)
+    {
+    }
 
     internal override void LowerTraining(ITrainingLowering lowering)
     {

@@ -6,6 +6,11 @@ namespace HpcBatchNorm.Layers;
 /// <summary>Batch normalization, convolutional or per activation. Initially scale 1, shift 0, running mean 0, running variance 1.</summary>
 public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor = 0.1f, bool PerActivation = false, float InitialScale = 1f) : Layer
 {
+    internal const string TypeName = "batch_norm";
+
+    /// <inheritdoc/>
+    public override string Type => TypeName;
+
     /// <inheritdoc/>
     public override string Description => PerActivation ? "batch norm per activation" : "batch norm";
 
@@ -33,6 +38,18 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
             new ParameterSpec("running_mean", shape, ParameterKind.RunningStatistic, Initializer.Constant(0)),
             new ParameterSpec("running_variance", shape, ParameterKind.RunningStatistic, Initializer.Constant(1)),
         ];
+    }
+
+    internal static BatchNormLayer Read(LayerReader reader) => new(
+        reader.Real("epsilon", 1e-5f), reader.Real("averaging_factor", 0.1f), reader.Flag("per_activation", false), reader.Real("initial_scale", 1));
+
+    /// <inheritdoc/>
+    protected internal override void WriteAttributes(LayerWriter writer)
+    {
+        writer.Write("epsilon", Epsilon, unless: 1e-5f);
+        writer.Write("averaging_factor", AveragingFactor, unless: 0.1f);
+        writer.Write("per_activation", PerActivation, unless: false);
+        writer.Write("initial_scale", InitialScale, unless: 1);
     }
 
     /// <summary>

@@ -6,6 +6,17 @@ namespace HpcBatchNorm.Layers;
 /// <summary>Concatenation along channels.</summary>
 public sealed record ConcatLayer : Layer
 {
+    internal const string TypeName = "concatenation";
+
+    /// <inheritdoc/>
+    public override string Type => TypeName;
+
+    /// <inheritdoc/>
+    public override int MinimumInputs => 2;
+
+    /// <inheritdoc/>
+    public override int MaximumInputs => int.MaxValue;
+
     /// <inheritdoc/>
     public override string Description => "concatenation";
 
@@ -21,6 +32,13 @@ public sealed record ConcatLayer : Layer
         }
 
         return inputs[0].WithChannels(inputs.Sum(i => i.C));
+    }
+
+    internal static ConcatLayer Read(LayerReader _) => new();
+
+    /// <inheritdoc/>
+    protected internal override void WriteAttributes(LayerWriter writer)
+    {
     }
 
     internal override void LowerTraining(ITrainingLowering lowering)

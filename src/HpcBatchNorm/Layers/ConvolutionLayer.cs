@@ -9,6 +9,11 @@ namespace HpcBatchNorm.Layers;
 /// </summary>
 public sealed record ConvolutionLayer : Layer, IAffineLayer
 {
+    internal const string TypeName = "convolution";
+
+    /// <inheritdoc/>
+    public override string Type => TypeName;
+
     /// <summary>Describes a convolution; extents and padding may be given as one number: <c>new ConvolutionLayer(64, 3, pad: 1)</c>.</summary>
     /// <param name="outputChannels">Channels of the output.</param>
     /// <param name="kernel">Rows and columns of the kernel.</param>
@@ -90,6 +95,23 @@ public sealed record ConvolutionLayer : Layer, IAffineLayer
 
     /// <inheritdoc/>
     public override long MultiplyAdds(IReadOnlyList<Shape> inputs) => Spec(inputs[0]).Flops / 2;
+
+    internal static ConvolutionLayer Read(LayerReader reader) => new(
+        reader.Whole("outputs"), reader.Extent("kernel"), stride: reader.Extent("stride", 1), pad: reader.Padding("pad", 0), dilation: reader.Extent("dilation", 1),
+        groups: reader.Whole("groups", 1), bias: reader.Flag("bias", false), initializer: reader.Initializer("initializer", Initializer.He));
+
+    /// <inheritdoc/>
+    protected internal override void WriteAttributes(LayerWriter writer)
+    {
+        writer.Write("outputs", OutputChannels);
+        writer.Write("kernel", Kernel);
+        writer.Write("stride", Stride, unless: 1);
+        writer.Write("pad", Pad, unless: 0);
+        writer.Write("dilation", Dilation, unless: 1);
+        writer.Write("groups", Groups, unless: 1);
+        writer.Write("bias", Bias, unless: false);
+        writer.Write("initializer", Initializer, unless: Initializer.He);
+    }
 
     internal override void LowerTraining(ITrainingLowering lowering)
     {

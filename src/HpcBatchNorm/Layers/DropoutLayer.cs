@@ -6,6 +6,11 @@ namespace HpcBatchNorm.Layers;
 /// <summary>Dropout; the identity at inference.</summary>
 public sealed record DropoutLayer(float Ratio) : Layer
 {
+    internal const string TypeName = "dropout";
+
+    /// <inheritdoc/>
+    public override string Type => TypeName;
+
     /// <inheritdoc/>
     public override string Description => FormattableString.Invariant($"dropout {Ratio:P0}").Replace(" %", "%", StringComparison.Ordinal);
 
@@ -14,6 +19,14 @@ public sealed record DropoutLayer(float Ratio) : Layer
     {
         new DropoutSpec(inputs[0], Ratio, 0, 0).Validate(name);
         return inputs[0];
+    }
+
+    internal static DropoutLayer Read(LayerReader reader) => new(reader.Real("ratio"));
+
+    /// <inheritdoc/>
+    protected internal override void WriteAttributes(LayerWriter writer)
+    {
+        writer.Write("ratio", Ratio);
     }
 
     internal override void LowerTraining(ITrainingLowering lowering)

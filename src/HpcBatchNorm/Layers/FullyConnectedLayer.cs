@@ -6,6 +6,11 @@ namespace HpcBatchNorm.Layers;
 /// <summary>A fully connected layer over all elements of an image.</summary>
 public sealed record FullyConnectedLayer(int Outputs, Initializer Initializer, bool Bias = true) : Layer, IAffineLayer
 {
+    internal const string TypeName = "fully_connected";
+
+    /// <inheritdoc/>
+    public override string Type => TypeName;
+
     /// <summary>A fully connected layer with initial weights after <see cref="Initializer.He"/>.</summary>
     public FullyConnectedLayer(int outputs, bool bias = true)
         : this(outputs, Initializer.He, bias)
@@ -39,6 +44,17 @@ public sealed record FullyConnectedLayer(int Outputs, Initializer Initializer, b
 
     /// <inheritdoc/>
     public override long MultiplyAdds(IReadOnlyList<Shape> inputs) => Spec(inputs[0]).Flops / 2;
+
+    internal static FullyConnectedLayer Read(LayerReader reader) => new(
+        reader.Whole("outputs"), Bias: reader.Flag("bias", true), Initializer: reader.Initializer("initializer", Initializer.He));
+
+    /// <inheritdoc/>
+    protected internal override void WriteAttributes(LayerWriter writer)
+    {
+        writer.Write("outputs", Outputs);
+        writer.Write("bias", Bias, unless: true);
+        writer.Write("initializer", Initializer, unless: Initializer.He);
+    }
 
     internal override void LowerTraining(ITrainingLowering lowering)
     {

@@ -6,11 +6,30 @@ namespace HpcBatchNorm.Layers;
 /// <summary>The images: <paramref name="Channels"/> channels of any size.</summary>
 public sealed record InputLayer(int Channels) : Layer
 {
+    internal const string TypeName = "input";
+
+    /// <inheritdoc/>
+    public override string Type => TypeName;
+
+    /// <inheritdoc/>
+    public override int MinimumInputs => 0;
+
+    /// <inheritdoc/>
+    public override int MaximumInputs => 0;
+
     /// <inheritdoc/>
     public override string Description => $"input, {Channels} channels";
 
     /// <inheritdoc/>
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs) => inputs[0];
+
+    internal static InputLayer Read(LayerReader reader) => new(reader.Whole("channels"));
+
+    /// <inheritdoc/>
+    protected internal override void WriteAttributes(LayerWriter writer)
+    {
+        writer.Write("channels", Channels);
+    }
 
     internal override void LowerTraining(ITrainingLowering lowering) => Prepare(lowering);
 

@@ -20,13 +20,22 @@ public sealed record ParameterSpec(string Name, Shape Shape, ParameterKind Kind,
 
 /// <summary>
 /// A layer as pure data. It knows its output shape and its parameters for given input shapes; it has no memory and names no backend. All that is
-/// special about a kind of layer stands in its own file: what it computes, how training, inference and ONNX have it.
+/// special about a kind of layer stands in its own file: what it computes, how training, inference, ONNX and network files have it.
 /// </summary>
 public abstract record Layer
 {
     private protected Layer()
     {
     }
+
+    /// <summary>The word for this kind of layer in network files: <c>convolution</c> (<see cref="LayerTypes"/>).</summary>
+    public abstract string Type { get; }
+
+    /// <summary>The fewest inputs it takes.</summary>
+    public virtual int MinimumInputs => 1;
+
+    /// <summary>The most inputs it takes.</summary>
+    public virtual int MaximumInputs => 1;
 
     /// <summary>What it is, in a few words, for tables: <c>convolution 3x3/2, 192</c>.</summary>
     public abstract string Description { get; }
@@ -39,6 +48,9 @@ public abstract record Layer
 
     /// <summary>Multiply-adds of one forward pass.</summary>
     public virtual long MultiplyAdds(IReadOnlyList<Shape> inputs) => 0;
+
+    /// <summary>Writes the attributes that the layer's reader takes, those with their usual values left out.</summary>
+    protected internal abstract void WriteAttributes(LayerWriter writer);
 
     /// <summary>True when the layer's backward pass reads its own output, so that nothing may overwrite that.</summary>
     internal virtual bool BackwardReadsDst => true;

@@ -6,6 +6,11 @@ namespace HpcBatchNorm.Layers;
 /// <summary>Local response normalization across channels.</summary>
 public sealed record LrnLayer(int Size = 5, float Alpha = 1e-4f, float Beta = 0.75f, float K = 1f) : Layer
 {
+    internal const string TypeName = "local_response_norm";
+
+    /// <inheritdoc/>
+    public override string Type => TypeName;
+
     /// <inheritdoc/>
     public override string Description => $"local response normalization, {Size} channels";
 
@@ -17,6 +22,18 @@ public sealed record LrnLayer(int Size = 5, float Alpha = 1e-4f, float Beta = 0.
     {
         Spec(inputs[0]).Validate(name);
         return inputs[0];
+    }
+
+    internal static LrnLayer Read(LayerReader reader) => new(
+        reader.Whole("size", 5), reader.Real("alpha", 1e-4f), reader.Real("beta", 0.75f), reader.Real("k", 1));
+
+    /// <inheritdoc/>
+    protected internal override void WriteAttributes(LayerWriter writer)
+    {
+        writer.Write("size", Size, unless: 5);
+        writer.Write("alpha", Alpha, unless: 1e-4f);
+        writer.Write("beta", Beta, unless: 0.75f);
+        writer.Write("k", K, unless: 1);
     }
 
     internal override void LowerTraining(ITrainingLowering lowering)

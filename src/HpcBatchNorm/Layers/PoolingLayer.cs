@@ -9,17 +9,20 @@ namespace HpcBatchNorm.Layers;
 /// </summary>
 public sealed record PoolingLayer : Layer
 {
+    internal const string MaxTypeName = "max_pooling";
+    internal const string AverageTypeName = "average_pooling";
+
     /// <summary>Describes a pooling; extents and padding may be given as one number: <c>new PoolingLayer(PoolingKind.Max, 3, 2, pad: 1)</c>.</summary>
     /// <param name="kind">Maximum, or average with or without the padding.</param>
     /// <param name="kernel">Rows and columns of the window.</param>
-    /// <param name="stride">Rows and columns between windows.</param>
+    /// <param name="stride">Rows and columns between windows; the kernel's when null, so that windows lie side by side.</param>
     /// <param name="pad">Padding around the image.</param>
     /// <param name="ceil">Round the number of outputs up.</param>
-    public PoolingLayer(PoolingKind kind, Extent kernel, Extent stride, Padding pad = default, bool ceil = false)
+    public PoolingLayer(PoolingKind kind, Extent kernel, Extent? stride = null, Padding pad = default, bool ceil = false)
     {
         Kind = kind;
         Kernel = kernel;
-        Stride = stride;
+        Stride = stride ?? kernel;
         Pad = pad;
         Ceil = ceil;
     }
@@ -40,6 +43,9 @@ public sealed record PoolingLayer : Layer
     public bool Ceil { get; init; }
 
     /// <inheritdoc/>
+    public override string Type => Kind == PoolingKind.Max ? MaxTypeName : AverageTypeName;
+
+    /// <inheritdoc/>
     public override string Description => $"{(Kind == PoolingKind.Max ? "max" : "average")} pooling {Kernel.WithStride(Stride)}";
 
     /// <summary>The operation for an input of this shape.</summary>
@@ -52,6 +58,21 @@ public sealed record PoolingLayer : Layer
         PoolingSpec spec = Spec(inputs[0]);
         spec.Validate(name);
         return spec.Dst;
+    }
+
+    internal static PoolingLayer ReadMax(LayerReader reader) => Read(reader, PoolingKind.Max);
+
+    internal static PoolingLayer ReadAverage(LayerReader reader) =>
+        Read(reader, reader.Flag("include_padding", false) ? PoolingKind.AverageIncludePadding : PoolingKind.AverageExcludePadding);
+
+    /// <inheritdoc/>
+    protected internal override void WriteAttributes(LayerWriter writer)
+    {
+        writer.Write("kernel", Kernel);
+        writer.Write("stride", Stride, unless: Kernel);
+        writer.Write("pad", Pad, unless: 0);
+        writer.Write("ceil", Ceil, unless: false);
+        writer.Write("include_padding", Kind == PoolingKind.AverageIncludePadding, unless: false);
     }
 
     internal override void LowerTraining(ITrainingLowering lowering) => Train(lowering, Spec);
@@ -74,6 +95,12 @@ public sealed record PoolingLayer : Layer
         }
 
         return new OnnxValue(writer.Node(spec.Kind == PoolingKind.Max ? "MaxPool" : "AveragePool", [src], attributes), IsMatrix: false);
+    }
+
+    private static PoolingLayer Read(LayerReader reader, PoolingKind kind)
+    {
+        Extent kernel = reader.Extent("kernel");
+        return new PoolingLayer(kind, kernel, reader.Extent("stride", kernel), reader.Padding("pad", 0), reader.Flag("ceil", false));
     }
 
     internal static void Train(ITrainingLowering lowering, Func<Shape, PoolingSpec> specFor)
@@ -100,11 +127,23 @@ public sealed record PoolingLayer : Layer
 /// <summary>The mean over all positions of each channel.</summary>
 public sealed record GlobalAveragePoolingLayer : Layer
 {
+    internal const string TypeName = "global_average_pooling";
+
+    /// <inheritdoc/>
+    public override string Type => TypeName;
+
     /// <inheritdoc/>
     public override string Description => "global average pooling";
 
     /// <inheritdoc/>
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs) => PoolingSpec.GlobalAverage(inputs[0]).Dst;
+
+    internal static GlobalAveragePoolingLayer Read(LayerReader _) => new();
+
+    /// <inheritdoc/>
+    protected internal override void WriteAttributes(LayerWriter writer)
+    {
+    }
 
     internal override void LowerTraining(ITrainingLowering lowering) => PoolingLayer.Train(lowering, PoolingSpec.GlobalAverage);
 

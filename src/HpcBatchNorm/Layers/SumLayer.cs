@@ -6,6 +6,17 @@ namespace HpcBatchNorm.Layers;
 /// <summary>Element-wise sum.</summary>
 public sealed record SumLayer : Layer
 {
+    internal const string TypeName = "sum";
+
+    /// <inheritdoc/>
+    public override string Type => TypeName;
+
+    /// <inheritdoc/>
+    public override int MinimumInputs => 2;
+
+    /// <inheritdoc/>
+    public override int MaximumInputs => int.MaxValue;
+
     /// <inheritdoc/>
     public override string Description => "sum";
 
@@ -21,6 +32,13 @@ public sealed record SumLayer : Layer
         }
 
         return inputs[0];
+    }
+
+    internal static SumLayer Read(LayerReader _) => new();
+
+    /// <inheritdoc/>
+    protected internal override void WriteAttributes(LayerWriter writer)
+    {
     }
 
     internal override void LowerTraining(ITrainingLowering lowering)
