@@ -17,9 +17,14 @@ namespace OwnLayer;
 /// </remarks>
 public sealed record SwitchableNorm(float Epsilon = 1e-5f, float AveragingFactor = 0.1f) : CustomLayer
 {
+    /// <summary>What network files call it. Register it once, before such a file is read or written.</summary>
+    public override string Type => "switchable_norm";
+
+    /// <summary>Makes the type known to network files.</summary>
+    public static void Register() => LayerTypes.Register("switchable_norm", Read);
+
     /// <summary>The output has the shape of the only input. Throw an <see cref="ArgumentException"/> for inputs that do not fit.</summary>
-    public override Shape Infer(string name, IReadOnlyList<Shape> inputs) =>
-        inputs.Count == 1 ? inputs[0] : throw new ArgumentException($"'{name}' takes one input, but has {inputs.Count}.");
+    public override Shape Infer(string name, IReadOnlyList<Shape> inputs) => inputs[0];
 
     /// <summary>
     /// The kind decides what becomes of a parameter: weights are decayed, scales and shifts are not, running statistics are not learned but updated by
@@ -157,6 +162,15 @@ public sealed record SwitchableNorm(float Epsilon = 1e-5f, float AveragingFactor
 
         ArrayPool<float>.Shared.Return(rented);
     }
+
+    /// <summary>The properties, for network files; those with their usual values are left out.</summary>
+    protected override void WriteAttributes(LayerWriter writer)
+    {
+        writer.Write("epsilon", Epsilon, unless: 1e-5f);
+        writer.Write("averaging_factor", AveragingFactor, unless: 0.1f);
+    }
+
+    private static SwitchableNorm Read(LayerReader reader) => new(reader.Real("epsilon", 1e-5f), reader.Real("averaging_factor", 0.1f));
 
     private static float Sigmoid(float x) => 1 / (1 + MathF.Exp(-x));
 

@@ -15,8 +15,8 @@ namespace HpcBatchNorm.Layers;
 /// </remarks>
 public abstract record CustomLayer : Layer, ICustomFunction
 {
-    /// <summary>A word for it in tables, messages and network files; the record's name unless overridden.</summary>
-    public virtual string Type => GetType().Name;
+    /// <summary>The word for it in tables, messages and network files; the record's name unless overridden.</summary>
+    public override string Type => GetType().Name;
 
     /// <inheritdoc/>
     public override string Description => Type;
@@ -28,6 +28,13 @@ public abstract record CustomLayer : Layer, ICustomFunction
     /// one to the other, so small ones (statistics) are cheaper than ones of the size of the output.
     /// </summary>
     public virtual IReadOnlyList<NamedShape> Saved(IReadOnlyList<Shape> inputs) => [];
+
+    /// <summary>
+    /// Writes what the reader registered with <see cref="LayerTypes.Register"/> reads. A layer without attributes overrides it with nothing in it.
+    /// </summary>
+    /// <exception cref="NotSupportedException">The layer cannot be written to network files: always, unless overridden.</exception>
+    protected internal override void WriteAttributes(LayerWriter writer) => throw new NotSupportedException(
+        $"A network with the layer type '{Type}' cannot be written to a file: the type does not say what its attributes are. Override WriteAttributes, and register its reader with LayerTypes.Register.");
 
     /// <summary>
     /// The inference form as ONNX nodes; returns the last one's value. Without one, networks with the layer cannot be exported.
@@ -45,6 +52,11 @@ public abstract record CustomLayer : Layer, ICustomFunction
     /// <summary>The operation for inputs of these shapes. Throws <see cref="ArgumentException"/> naming the layer when they do not fit.</summary>
     public CustomSpec Spec(string name, IReadOnlyList<Shape> inputs)
     {
+        if (inputs.Count < MinimumInputs || inputs.Count > MaximumInputs)
+        {
+            throw new ArgumentException($"'{name}' ({Type}) takes {MinimumInputs} to {MaximumInputs} inputs, but {inputs.Count} shapes were given. Give one for each input.", nameof(inputs));
+        }
+
         Shape dst = Infer(name, inputs);
         IReadOnlyList<ParameterSpec> parameters = Parameters(inputs);
         var spec = new CustomSpec(

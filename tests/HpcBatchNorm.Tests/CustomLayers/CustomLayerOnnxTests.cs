@@ -26,7 +26,7 @@ public sealed class CustomLayerOnnxTests : IDisposable
         NotSupportedException error = Assert.Throws<NotSupportedException>(
             () => OnnxModel.Write(_path, network, NetworkState.Initial(network.Infer(1, Size, Size), 1), new OnnxOptions { Height = Size, Width = Size }));
         Assert.Equal(
-            "The layer 'own' (SwitchableNorm) is an operation of one's own without an ONNX form. Override ToOnnx, or leave the layer out of what is exported.", error.Message);
+            "The layer 'own' (switchable_norm) is an operation of one's own without an ONNX form. Override ToOnnx, or leave the layer out of what is exported.", error.Message);
         Assert.False(File.Exists(_path));
     }
 
@@ -50,12 +50,12 @@ public sealed class CustomLayerOnnxTests : IDisposable
 
     private static Network With(CustomLayer layer)
     {
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder("own");
         Node node = builder.Add("data", new InputLayer(3));
         node = builder.Add("conv", new ConvolutionLayer(8, 3, pad: 1), node);
         node = builder.Add("own", layer, node);
         node = builder.Add("fc", new FullyConnectedLayer(Classes, Initializer.FanIn(1)), node);
         builder.Add("loss", new SoftmaxLossLayer(), node);
-        return builder.Build("own", 1);
+        return builder.Build();
     }
 }

@@ -234,7 +234,7 @@ public class CustomLayerTests
         {
             UserErrorException error = Assert.Throws<UserErrorException>(plan);
             Assert.Equal(
-                "The layer 'norm1' (SwitchableNorm) is an operation of one's own: managed code, which runs on the processor's memory only, not on this backend. " +
+                "The layer 'norm1' (switchable_norm) is an operation of one's own: managed code, which runs on the processor's memory only, not on this backend. " +
                 "Use the backend onednn or reference, or put the layer together from built-in ones.", error.Message);
         }
 
@@ -247,12 +247,13 @@ public class CustomLayerTests
     [Fact]
     public void ShapesThatDoNotFit_NameTheLayer()
     {
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder("own");
         Node input = builder.Add("data", new InputLayer(3));
-        Node gate = builder.Add("gate", new GatedSum(), input);
+        Node conv = builder.Add("conv", new ConvolutionLayer(8, 3), input);
+        Node gate = builder.Add("gate", new GatedSum(), input, conv);
         Node fc = builder.Add("fc", new FullyConnectedLayer(Classes, Initializer.FanIn(1)), gate);
         builder.Add("loss", new SoftmaxLossLayer(), fc);
-        ArgumentException error = Assert.Throws<ArgumentException>(() => builder.Build("wrong", 1).Infer(Batch, Size, Size));
+        ArgumentException error = Assert.Throws<ArgumentException>(() => builder.Build().Infer(Batch, Size, Size));
         Assert.Contains("'gate' takes two inputs", error.Message, StringComparison.Ordinal);
     }
 
@@ -266,7 +267,7 @@ public class CustomLayerTests
     /// <summary>Two normalizations of our own (in one place the same object twice), one behind a blocked, one behind a plain value, and a layer of two inputs.</summary>
     private static Network Mixed()
     {
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder("own");
         var norm = new SwitchableNorm();
         Node node = builder.Add("data", new InputLayer(3));
         node = builder.Add("conv1", new ConvolutionLayer(16, 3, Initializer.FanIn(2), pad: 1), node);
@@ -280,29 +281,29 @@ public class CustomLayerTests
         Node pool = builder.Add("pool", new GlobalAveragePoolingLayer(), concat);
         Node fc = builder.Add("fc", new FullyConnectedLayer(Classes, Initializer.FanIn(1)), pool);
         builder.Add("loss", new SoftmaxLossLayer(), fc);
-        return builder.Build("mixed", 1);
+        return builder.Build();
     }
 
     private static Network Gated()
     {
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder("own");
         Node input = builder.Add("data", new InputLayer(3));
         Node a = builder.Add("a", new ConvolutionLayer(8, 3, Initializer.FanIn(2)), input), b = builder.Add("b", new ConvolutionLayer(8, 3, Initializer.FanIn(2)), input);
         Node gate = builder.Add("gate", new GatedSum(), a, b);
         Node fc = builder.Add("fc", new FullyConnectedLayer(Classes, Initializer.FanIn(1)), gate);
         builder.Add("loss", new SoftmaxLossLayer(), fc);
-        return builder.Build("gated", 1);
+        return builder.Build();
     }
 
     private static Network Plain(CustomLayer layer)
     {
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder("own");
         Node node = builder.Add("data", new InputLayer(3));
         node = builder.Add("conv", new ConvolutionLayer(8, 3, Initializer.FanIn(2), pad: 1), node);
         node = builder.Add("own", layer, node);
         node = builder.Add("fc", new FullyConnectedLayer(Classes, Initializer.FanIn(1)), node);
         builder.Add("loss", new SoftmaxLossLayer(), node);
-        return builder.Build("plain", 1);
+        return builder.Build();
     }
 
     private static TrainingOptions Options() => new() { Batch = Batch, Height = Size, Width = Size, Seed = 3, WeightDecay = 1e-4f };
@@ -367,10 +368,10 @@ public class CustomLayerGpuTests
     {
         using Backend backend = StubDevice.Create();
         long before = StubDevice.Allocated;
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder("own");
         Node node = builder.Add("own", new LeakyRelu(), builder.Add("data", new InputLayer(3)));
         builder.Add("loss", new SoftmaxLossLayer(), builder.Add("fc", new FullyConnectedLayer(2, Initializer.FanIn(1)), node));
-        Network network = builder.Build("own", 1);
+        Network network = builder.Build();
         Assert.Throws<UserErrorException>(() => new TrainingSession(backend, network, new TrainingOptions { Batch = 1, Height = 8, Width = 8 }));
         Assert.Equal(before, StubDevice.Allocated);
     }

@@ -180,8 +180,12 @@ internal sealed record FaultyNorm(Fault Fault = Fault.None) : CustomLayer
 /// <summary>Two inputs and a learned number: dst = a + gate * b.</summary>
 internal sealed record GatedSum : CustomLayer
 {
+    public override int MinimumInputs => 2;
+
+    public override int MaximumInputs => 2;
+
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs) =>
-        inputs.Count == 2 && inputs[0] == inputs[1] ? inputs[0] : throw new ArgumentException($"'{name}' takes two inputs of one shape.");
+        inputs[0] == inputs[1] ? inputs[0] : throw new ArgumentException($"'{name}' takes two inputs of one shape.");
 
     public override IReadOnlyList<ParameterSpec> Parameters(IReadOnlyList<Shape> inputs) =>
         [new ParameterSpec("gate", Shape.Vector(1), ParameterKind.Weights, Initializer.Constant(0.5f))];
