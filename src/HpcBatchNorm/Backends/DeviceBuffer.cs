@@ -92,9 +92,10 @@ public abstract class DeviceMemory : IDisposable
     /// <summary>Gives the memory back, or leaves that to the last session that borrows it. A second call does nothing.</summary>
     public void Dispose()
     {
-        if (Interlocked.Exchange(ref _disposed, 1) == 0)
+        // Where others still borrow it the finalizer stays: one of them may be forgotten instead of disposed of.
+        if (Interlocked.Exchange(ref _disposed, 1) == 0 && Return())
         {
-            Return();
+            GC.SuppressFinalize(this);
         }
     }
 
@@ -111,14 +112,16 @@ public abstract class DeviceMemory : IDisposable
         while (Interlocked.CompareExchange(ref _holders, holders + 1, holders) != holders);
     }
 
-    /// <summary>Ends a <see cref="Borrow"/>.</summary>
-    internal void Return()
+    /// <summary>Ends a <see cref="Borrow"/>; true when that gave the memory back.</summary>
+    internal bool Return()
     {
-        if (Interlocked.Decrement(ref _holders) == 0)
+        bool last = Interlocked.Decrement(ref _holders) == 0;
+        if (last)
         {
             Dispose(true);
-            GC.SuppressFinalize(this);
         }
+
+        return last;
     }
 
     /// <summary>Gives the memory back.</summary>
