@@ -49,7 +49,7 @@ public class SessionSafetyTests
     }
 
     [Fact]
-    public void Session_CalledWhileAnotherThreadIsInside_SaysSo()
+    public async Task Session_CalledWhileAnotherThreadIsInside_SaysSo()
     {
         using var inside = new ManualResetEventSlim();
         using var leave = new ManualResetEventSlim();
@@ -78,7 +78,7 @@ public class SessionSafetyTests
         Assert.Throws<InvalidOperationException>(() => other.Execute(default)); // this backend does not allow two sessions at once
         wait = false;
         leave.Set();
-        step.Wait(TestContext.Current.CancellationToken);
+        await step;
         session.Read(session.Plan.Probabilities, values);
         session.Dispose();
         other.Dispose();

@@ -3,7 +3,6 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tests.Training;
@@ -26,6 +25,7 @@ public sealed class ClassifierTests(ServingFixture fixture) : IClassFixture<Serv
     {
         await using Classifier classifier = Open(sessions, maxBatch, delayMilliseconds);
         Assert.Equal(sessions, classifier.Sessions);
+        Assert.InRange(classifier.MaxBatch, 1, maxBatch);
         byte[][] expected = [.. fixture.Pictures.Select(p => Bits(classifier.Classify(p)))];
         Assert.True(expected.Select(Convert.ToHexString).Distinct().Count() > 10); // different pictures, different answers
         int wrong = 0, answered = 0;

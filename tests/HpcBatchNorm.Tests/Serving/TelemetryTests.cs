@@ -4,7 +4,6 @@ using System.Diagnostics.Metrics;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Tests.Training;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Evaluation;
 using HpcBatchNorm.Training.Runs;
 using HpcBatchNorm.Training.Serving;
 using HpcBatchNorm.Training.Telemetry;
@@ -24,7 +23,7 @@ public sealed class TelemetryTests : IDisposable
     public sealed class Alone;
 
     [Fact]
-    public void Meter_OfARunAndAClassifier_CountsThem()
+    public async Task Meter_OfARunAndAClassifier_CountsThem()
     {
         var sums = new ConcurrentDictionary<string, double>();
         var last = new ConcurrentDictionary<string, double>();
@@ -66,7 +65,7 @@ public sealed class TelemetryTests : IDisposable
             string image = Directory.EnumerateFiles(Path.Combine(_fixture.Data), "*.JPEG", SearchOption.AllDirectories).FirstOrDefault() ?? "";
             byte[] picture = image.Length > 0 ? File.ReadAllBytes(image) : Data.TestImages.Encode(20, 20, (x, y) => new SkiaSharp.SKColor((byte)x, (byte)y, 3));
             classifier.Classify(picture);
-            classifier.ClassifyAsync(picture, TestContext.Current.CancellationToken).Wait(TestContext.Current.CancellationToken);
+            await classifier.ClassifyAsync(picture, TestContext.Current.CancellationToken);
             Assert.ThrowsAny<Exception>(() => classifier.Classify("x"u8));
         }
 

@@ -21,7 +21,7 @@ public sealed class WebServiceTests(ServingFixture fixture) : IClassFixture<Serv
             JsonElement health = await http.GetFromJsonAsync<JsonElement>("/health", token);
             Assert.Equal(("ok", 3, 2), (health.GetProperty("status").GetString(), health.GetProperty("classes").GetInt32(), health.GetProperty("sessions").GetInt32()));
             using Classifier classifier = Classifier.Open(
-                fixture.Checkpoint, new ClassifierOptions { Backend = TrainingFixture.Backend, MaxBatch = 4, BackendOptions = new() { Threads = 1 } });
+                fixture.Checkpoint, new ClassifierOptions { Backend = TrainingFixture.Backend, Sessions = 2, MaxBatch = 4 });
             string[] expected = [.. fixture.Pictures.Select(p => JsonSerializer.Serialize(classifier.Classify(p).Top, JsonSerializerOptions.Web))];
             int right = 0;
             await Task.WhenAll(Enumerable.Range(0, 8).Select(client => Task.Run(async () =>
