@@ -14,7 +14,7 @@ void point(memory& m, void* address) {
 
 } // namespace
 
-void PrimitivePlan::bind(int argument, size_t index, const char* name, Flow flow, const memory::desc& given, const memory::desc& wanted) {
+void PrimitiveKernel::bind(int argument, size_t index, const char* name, Flow flow, const memory::desc& given, const memory::desc& wanted) {
     const Tensor& t = at(index);
     const bool same = given == wanted, slice = t.is_slice();
     if (same && !slice) {
@@ -22,7 +22,7 @@ void PrimitivePlan::bind(int argument, size_t index, const char* name, Flow flow
         arguments.emplace(argument, direct.back().argument);
         return;
     }
-    Staged s{index, flow, slice, 0, 0, std::nullopt, memory(given, engine->dnnl, nullptr), memory()};
+    Staged s{index, flow, slice, 0, 0, std::nullopt, std::nullopt, memory(given, engine->dnnl, nullptr), memory()};
     if (slice) {
         s.dense_offset = reserve(t.physical_bytes());
     }
@@ -32,7 +32,12 @@ void PrimitivePlan::bind(int argument, size_t index, const char* name, Flow flow
     } else {
         s.wanted = memory(wanted, engine->dnnl, nullptr);
         s.wanted_offset = reserve(static_cast<int64_t>(wanted.get_size()));
-        s.reorder = flow == Flow::In ? dnnl::reorder(s.dense, s.wanted) : dnnl::reorder(s.wanted, s.dense);
+        if (flow != Flow::Out) {
+            s.in = dnnl::reorder(s.dense, s.wanted);
+        }
+        if (flow != Flow::In) {
+            s.out = dnnl::reorder(s.wanted, s.dense);
+        }
     }
     const bool activation = compat::dims_of(given) == t.dims() && t.desc.layout != HBN_OPAQUE;
     const std::string from = (slice ? "slice " : "") + layout_name(given, activation), to = layout_name(wanted, activation);
@@ -42,7 +47,7 @@ void PrimitivePlan::bind(int argument, size_t index, const char* name, Flow flow
     staged.push_back(std::move(s));
 }
 
-void PrimitivePlan::bind_images(int argument, size_t index, const char* name, Flow flow, const memory::desc& wanted) {
+void PrimitiveKernel::bind_images(int argument, size_t index, const char* name, Flow flow, const memory::desc& wanted) {
     if (parts == 1) {
         bind(argument, index, name, flow, wanted);
         return;
@@ -55,13 +60,14 @@ void PrimitivePlan::bind_images(int argument, size_t index, const char* name, Fl
         direct.push_back({index, part, part_bytes});
     } else {
         const int64_t offset = reserve(t.physical_bytes());
-        staged.push_back({index, flow, true, offset, offset, std::nullopt, memory(t.md(), engine->dnnl, nullptr), part, part_bytes});
+        staged.push_back(
+            {index, flow, true, offset, offset, std::nullopt, std::nullopt, memory(t.md(), engine->dnnl, nullptr), part, part_bytes});
         conversions += (conversions.empty() ? "" : ", ") + std::string(name) + (flow == Flow::In ? " slice -> whole" : " whole -> slice");
     }
     arguments.emplace(argument, std::move(part));
 }
 
-void PrimitivePlan::bind_scratch(int argument, const memory::desc& md) {
+void PrimitiveKernel::bind_scratch(int argument, const memory::desc& md) {
     if (md.get_size() == 0) {
         return;
     }
@@ -69,7 +75,7 @@ void PrimitivePlan::bind_scratch(int argument, const memory::desc& md) {
     arguments.emplace(argument, in_scratch.back().argument);
 }
 
-void PrimitivePlan::bind_values(int argument, size_t index, Flow flow) {
+void PrimitiveKernel::bind_values(int argument, size_t index, Flow flow) {
     if (!at(index).present()) {
         return;
     }
@@ -84,46 +90,46 @@ void PrimitivePlan::bind_values(int argument, size_t index, Flow flow) {
     }
 }
 
-void PrimitivePlan::stage_in(Staged& s, void* address, char* scratch) {
+void PrimitiveKernel::stage_in(Staged& s, void* address, char* scratch) {
     const Tensor& t = at(s.index);
     if (s.slice) {
         // The dense twin has the tensor's own layout.
         hbn_tensor whole = t.desc;
         whole.root_channels = whole.c;
         whole.channel_offset = 0;
-        engine->kernels->copy(t.extent(), t.view(address), make_tensor(*engine, whole, "staging").view(scratch + s.dense_offset));
+        engine->arithmetic->copy(t.extent(), t.view(address), make_tensor(*engine, whole, "staging").view(scratch + s.dense_offset));
         address = scratch + s.dense_offset;
     }
     point(s.dense, address);
-    if (s.reorder) {
+    if (s.in) {
         point(s.wanted, scratch + s.wanted_offset);
-        s.reorder->execute(engine->stream, s.dense, s.wanted);
+        s.in->execute(engine->stream, s.dense, s.wanted);
     }
 }
 
-void PrimitivePlan::stage_out(Staged& s, void* address, char* scratch) {
+void PrimitiveKernel::stage_out(Staged& s, void* address, char* scratch) {
     const Tensor& t = at(s.index);
-    if (s.reorder) {
-        s.reorder->execute(engine->stream, s.wanted, s.dense);
+    if (s.out) {
+        s.out->execute(engine->stream, s.wanted, s.dense);
     }
     if (s.slice) {
         hbn_tensor whole = t.desc;
         whole.root_channels = whole.c;
         whole.channel_offset = 0;
-        engine->kernels->copy(t.extent(), make_tensor(*engine, whole, "staging").view(scratch + s.dense_offset), t.view(address));
+        engine->arithmetic->copy(t.extent(), make_tensor(*engine, whole, "staging").view(scratch + s.dense_offset), t.view(address));
     }
 }
 
-void PrimitivePlan::execute(void* const* addresses, char* scratch, int64_t, float) {
+void PrimitiveKernel::execute(void* const* addresses, char* scratch, int64_t, float) {
     for (InScratch& s : in_scratch) {
         point(s.argument, scratch + s.offset);
     }
     for (Staged& s : staged) {
-        if (s.flow == Flow::In) {
+        if (s.flow != Flow::Out) {
             stage_in(s, addresses[s.index], scratch);
         } else {
             point(s.dense, s.slice ? scratch + s.dense_offset : addresses[s.index]);
-            if (s.reorder) {
+            if (s.out) {
                 point(s.wanted, scratch + s.wanted_offset);
             }
         }
@@ -140,7 +146,7 @@ void PrimitivePlan::execute(void* const* addresses, char* scratch, int64_t, floa
         primitive.execute(engine->stream, arguments);
     }
     for (Staged& s : staged) {
-        if (s.flow == Flow::Out) {
+        if (s.flow != Flow::In) {
             stage_out(s, addresses[s.index], scratch);
         }
     }
@@ -148,7 +154,7 @@ void PrimitivePlan::execute(void* const* addresses, char* scratch, int64_t, floa
         std::memset(static_cast<float*>(addresses[t.index]) + t.from, 0, static_cast<size_t>(t.to - t.from) * sizeof(float));
     }
     for (const size_t i : padded_outputs) {
-        engine->kernels->zero_padding(at(i).extent(), at(i).view(addresses[i]));
+        engine->arithmetic->zero_padding(at(i).extent(), at(i).view(addresses[i]));
     }
     engine->stream.wait();
 }

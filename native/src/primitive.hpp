@@ -1,8 +1,8 @@
-// Plans whose work is one oneDNN primitive.
+// Kernels whose work is one oneDNN primitive.
 #ifndef HBN_PRIMITIVE_HPP
 #define HBN_PRIMITIVE_HPP
 
-#include "plan.hpp"
+#include "kernel.hpp"
 
 #include <unordered_map>
 
@@ -11,13 +11,14 @@ namespace hbn {
 // One primitive and the way its arguments get to it: directly, or, where the tensor lies otherwise than the primitive wants (a slice,
 // another blocking), through a staging buffer in scratch. Stagings are reported as conversions. The batch may be worked on in equal parts,
 // one after the other, when the primitive was made for a part: what it then needs of scratch is a part's.
-struct PrimitivePlan : hbn_plan {
-    using hbn_plan::hbn_plan;
+struct PrimitiveKernel : hbn_kernel {
+    using hbn_kernel::hbn_kernel;
 
     void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override;
 
 protected:
-    enum class Flow { In, Out };
+    // Both: an output that the primitive adds to.
+    enum class Flow { In, Out, Both };
 
     // Tensor number `index` is the primitive's argument `argument`, wanted in the layout `wanted`; `given` is how the tensor lies (dense).
     void bind(int argument, size_t index, const char* name, Flow flow, const memory::desc& given, const memory::desc& wanted);
@@ -59,7 +60,7 @@ private:
         Flow flow;
         bool slice;                           // copied between the tensor and `dense`
         int64_t dense_offset, wanted_offset;  // in scratch
-        std::optional<dnnl::reorder> reorder; // between `dense` and `wanted`
+        std::optional<dnnl::reorder> in, out; // between `dense` and `wanted`
         memory dense, wanted;
         int64_t part_bytes = 0; // from one part to the next; 0: every part sees the same
     };
@@ -89,7 +90,7 @@ private:
     void stage_out(Staged& s, void* address, char* scratch);
 };
 
-// User-managed scratchpad always: one scratch serves all plans of a session.
+// User-managed scratchpad always: one scratch serves all kernels of a session.
 dnnl::primitive_attr scratch_attr();
 
 // Runs `make`; "not implemented" or "invalid", from oneDNN or from a choice among its answers, becomes nothing, with its text in `why`.
@@ -111,8 +112,9 @@ template <typename Make> auto attempt(Make make, std::string& why) -> std::optio
     }
 }
 
+// oneDNN names its plain loops "ref:any" and the like; the letters may be in another name ("brgemm:..._prefetch").
 template <typename Pd> bool is_reference(const Pd& pd) {
-    return std::string(pd.impl_info_str()).find("ref") != std::string::npos;
+    return std::string(pd.impl_info_str()).rfind("ref", 0) == 0;
 }
 
 // "oneDNN 2.6.3 has no implementation of <what> (<why>); ..."

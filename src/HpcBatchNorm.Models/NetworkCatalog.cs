@@ -4,27 +4,84 @@ using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Models;
 
-/// <summary>The networks this library knows by name.</summary>
+/// <summary>The networks that are known by name: those that come with the library, and whatever a program adds with <see cref="Register"/>.</summary>
 public static class NetworkCatalog
 {
-    private static readonly Dictionary<string, (string Summary, Func<NetworkOptions, Network> Create)> Entries = new(StringComparer.Ordinal)
-    {
-        ["bn-inception"] = ("The paper's Figure 5 with batch normalization before every nonlinearity", o => Inception("bn-inception", o, o.BatchNorm ?? true, 0)),
-        ["inception"] = ("The same without batch normalization: biases, LRN, dropout 40 %", o => Inception("inception", o, o.BatchNorm ?? false, 0.4f)),
-        ["inception-tiny"] = ("Six small inception modules for images of 32 to 64 pixels, 0.33 M parameters", InceptionTiny),
-        ["mnist-mlp"] = ("Section 4.1: three hidden layers of 100 sigmoid units on 28x28 images", MnistMlp),
-    };
+    private static readonly Lock Gate = new();
+
+    // In the order of registration, which is the order of lists.
+    private static readonly List<Entry> Entries =
+    [
+        new("bn-inception", "The paper's Figure 5 with batch normalization before every nonlinearity", o => Inception("bn-inception", o, o.BatchNorm ?? true, 0), null),
+        new("inception", "The same without batch normalization: biases, LRN, dropout 40 %", o => Inception("inception", o, o.BatchNorm ?? false, 0.4f), null),
+        new("inception-tiny", "Six small inception modules for images of 32 to 64 pixels, 0.33 M parameters", InceptionTiny, null),
+        new("mnist-mlp", "Section 4.1: three hidden layers of 100 sigmoid units on 28x28 images", MnistMlp, null),
+        new("resnet-18", "Residual network of 18 layers, 11.7 M parameters", o => ResNets.Create("resnet-18", o, false, 2, 2, 2, 2), ResNets.Options),
+        new("resnet-34", "Residual network of 34 layers, 21.8 M parameters", o => ResNets.Create("resnet-34", o, false, 3, 4, 6, 3), ResNets.Options),
+        new("resnet-50", "Residual network of 50 layers in bottlenecks (version 1.5), 25.6 M parameters", o => ResNets.Create("resnet-50", o, true, 3, 4, 6, 3), ResNets.Options),
+        new("resnet-101", "Residual network of 101 layers in bottlenecks (version 1.5), 44.5 M parameters", o => ResNets.Create("resnet-101", o, true, 3, 4, 23, 3), ResNets.Options),
+        new("inception-v3", "Szegedy et al. 2015b: factorised convolutions, for images of 299 pixels, 23.8 M parameters", InceptionV3.Create, InceptionV3.Options),
+    ];
+
+    private sealed record Entry(string Name, string Summary, Func<NetworkOptions, Network> Create, IReadOnlyCollection<string>? Options);
 
     /// <summary>Name and one-line summary of each network.</summary>
-    public static IReadOnlyList<(string Name, string Summary)> All => [.. Entries.Select(e => (e.Key, e.Value.Summary))];
+    public static IReadOnlyList<(string Name, string Summary)> All
+    {
+        get
+        {
+            lock (Gate)
+            {
+                return [.. Entries.Select(e => (e.Name, e.Summary))];
+            }
+        }
+    }
+
+    /// <summary>
+    /// Adds a network, which from then on can be named wherever a network's name is asked for. Give <paramref name="options"/>, the names of the properties of
+    /// <see cref="NetworkOptions"/> that <paramref name="create"/> looks at, to have all others refused when they are set; null lets everything through.
+    /// </summary>
+    /// <exception cref="ArgumentException">The name is empty, or there is a network of that name; or an option has no such name.</exception>
+    public static void Register(string name, string summary, Func<NetworkOptions, Network> create, IReadOnlyCollection<string>? options = null)
+    {
+        ArgumentException.ThrowIfNullOrWhiteSpace(name);
+        ArgumentNullException.ThrowIfNull(summary);
+        ArgumentNullException.ThrowIfNull(create);
+        if (options?.FirstOrDefault(o => !NetworkOptions.Names.Contains(o)) is { } unknown)
+        {
+            throw new ArgumentException($"Network '{name}' says that it looks at the option '{unknown}', which does not exist. Options: {string.Join(", ", NetworkOptions.Names)}.", nameof(options));
+        }
+
+        lock (Gate)
+        {
+            if (Entries.Exists(e => e.Name == name))
+            {
+                throw new ArgumentException($"There is a network '{name}' already; register yours under another name.", nameof(name));
+            }
+
+            Entries.Add(new Entry(name, summary, create, options is null ? null : [.. options]));
+        }
+    }
 
     /// <summary>Makes a network by name.</summary>
-    /// <exception cref="UserErrorException">There is no network of that name.</exception>
+    /// <exception cref="UserErrorException">There is no network of that name, or an option is set that means nothing for it.</exception>
     public static Network Create(string name, NetworkOptions options)
     {
-        if (!Entries.TryGetValue(name, out (string Summary, Func<NetworkOptions, Network> Create) entry))
+        Entry? entry;
+        lock (Gate)
         {
-            throw new UserErrorException($"There is no network '{name}'. Known: {string.Join(", ", Entries.Keys)}.");
+            entry = Entries.Find(e => e.Name == name);
+        }
+
+        if (entry is null)
+        {
+            throw new UserErrorException($"There is no network '{name}'. Known: {string.Join(", ", All.Select(n => n.Name))}.");
+        }
+
+        if (entry.Options is not null && options.NamesOfSet().FirstOrDefault(o => !entry.Options.Contains(o)) is { } meaningless)
+        {
+            throw new UserErrorException(
+                $"The option {meaningless} means nothing for {name}, but it is set. Leave it at its default; {name} looks at {string.Join(", ", entry.Options)}.");
         }
 
         if (options.Classes < 2)
@@ -46,7 +103,7 @@ public static class NetworkCatalog
         }
 
         int projection = options.Width == 608 ? 128 : 96;
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder(name);
         var modules = new InceptionModules(builder, options, batchNorm);
         bool lrn = options.Lrn ?? !batchNorm;
 
@@ -54,12 +111,12 @@ public static class NetworkCatalog
         node = options.SeparableFirstConvolution
             ? modules.SeparableUnit("conv1", node, 3, 8, 64, 7, 2)
             : modules.Unit("conv1", node, 64, 7, 2);
-        node = builder.Add("pool1", new PoolingLayer(PoolingKind.Max, 3, 2, Ceil: true), node);
+        node = builder.Add("pool1", new PoolingLayer(PoolingKind.Max, 3, 2, ceil: true), node);
         node = lrn ? builder.Add("lrn1", new LrnLayer(), node) : node;
         node = modules.Unit("conv2_reduce", node, 64, 1);
         node = modules.Unit("conv2", node, 192, 3);
         node = lrn ? builder.Add("lrn2", new LrnLayer(), node) : node;
-        node = builder.Add("pool2", new PoolingLayer(PoolingKind.Max, 3, 2, Ceil: true), node);
+        node = builder.Add("pool2", new PoolingLayer(PoolingKind.Max, 3, 2, ceil: true), node);
 
         ModuleRow[] rows =
         [
@@ -84,13 +141,13 @@ public static class NetworkCatalog
         }
 
         modules.Classifier(node, options.Dropout ?? dropout);
-        return builder.Build(name, minimumImageSize: 32);
+        return builder.Build(minimumImageSize: 32);
     }
 
     private static Network InceptionTiny(NetworkOptions options)
     {
         bool batchNorm = options.BatchNorm ?? true;
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder("inception-tiny");
         var modules = new InceptionModules(builder, options, batchNorm);
         Node node = builder.Add("input", new InputLayer(3));
         node = modules.Unit("conv1", node, 32, 3);
@@ -109,7 +166,7 @@ public static class NetworkCatalog
         }
 
         modules.Classifier(node, options.Dropout ?? 0);
-        return builder.Build("inception-tiny", minimumImageSize: 8);
+        return builder.Build(minimumImageSize: 8);
     }
 
     private static Network MnistMlp(NetworkOptions options)
@@ -119,18 +176,18 @@ public static class NetworkCatalog
         Initializer weights = options.InitialDeviation > 0
             ? Initializer.Gaussian(options.InitialDeviation * options.InitialWeightScale)
             : Initializer.FanIn(2 * options.InitialWeightScale * options.InitialWeightScale);
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder("mnist-mlp");
         Node node = builder.Add("input", new InputLayer(1));
         for (int i = 1; i <= options.HiddenLayers; i++)
         {
             node = builder.Add($"hidden{i}/fc", new FullyConnectedLayer(options.HiddenUnits, weights, Bias: !batchNorm), node);
             node = batchNorm ? builder.Add($"hidden{i}/bn", new BatchNormLayer(options.Epsilon, options.AveragingFactor), node) : node;
-            node = builder.Add($"hidden{i}/{activation.ToString().ToLowerInvariant()}", new ActivationLayer(activation), node);
+            node = builder.Add($"hidden{i}/{activation.Name()}", new ActivationLayer(activation), node);
             node = options.Dropout > 0 ? builder.Add($"hidden{i}/dropout", new DropoutLayer(options.Dropout.Value), node) : node;
         }
 
         node = builder.Add("fc", new FullyConnectedLayer(options.Classes, weights), node);
         builder.Add("loss", new SoftmaxLossLayer(), node);
-        return builder.Build("mnist-mlp", minimumImageSize: 1);
+        return builder.Build(minimumImageSize: 1);
     }
 }

@@ -17,7 +17,7 @@ internal sealed record TorchSettings(bool Training, bool Bf16, bool ChannelsLast
 
 /// <summary>
 /// A network of our catalogue in TorchSharp: the same layers, shapes, epsilon, padding and initial parameters; SGD with momentum. Rectifiers work in place,
-/// and every value is let go after its last use, as Python would. In bf16 the weights of convolutions and classifier are bfloat16 without single-precision
+/// sums go into a batch normalization's output, and every value is let go after its last use, as Python would. In bf16 the weights of convolutions and classifier are bfloat16 without single-precision
 /// masters: less work than ours does. Its images are normalised beforehand; ours start from bytes.
 /// </summary>
 internal sealed class TorchPeer : IDisposable
@@ -166,24 +166,42 @@ internal sealed class TorchPeer : IDisposable
         return node.Layer switch
         {
             ConvolutionLayer c => F.conv2d(
-                src, _tensors[$"{node.Name}.weights"], c.Bias ? _tensors[$"{node.Name}.bias"] : null, strides: [c.Stride, c.Stride], padding: [c.Pad, c.Pad], groups: c.Groups),
+                src, _tensors[$"{node.Name}.weights"], c.Bias ? _tensors[$"{node.Name}.bias"] : null, strides: Pair(c.Stride), padding: Pair(node, c.Pad),
+                dilation: Pair(c.Dilation), groups: c.Groups),
             FullyConnectedLayer f => F.linear(src.flatten(1), _tensors[$"{node.Name}.weights"], f.Bias ? _tensors[$"{node.Name}.bias"] : null),
             BatchNormLayer { PerActivation: false } b => F.batch_norm(
                 src, _tensors[$"{node.Name}.running_mean"], _tensors[$"{node.Name}.running_variance"], _tensors[$"{node.Name}.scale"], _tensors[$"{node.Name}.shift"],
                 training, b.AveragingFactor, b.Epsilon),
             ActivationLayer { Function: ActivationKind.Relu } => _uses[node.Inputs[0]] == 1 ? src.relu_() : src.relu(),
             ActivationLayer { Function: ActivationKind.Sigmoid } => src.sigmoid(),
-            ActivationLayer => src.tanh(),
-            PoolingLayer { Kind: PoolingKind.Max } p => F.max_pool2d(src, [p.Kernel, p.Kernel], [p.Stride, p.Stride], [p.Pad, p.Pad], ceil_mode: p.Ceil),
+            ActivationLayer { Function: ActivationKind.Tanh } => src.tanh(),
+            ActivationLayer { Function: ActivationKind.Gelu } => F.gelu(src),
+            ActivationLayer { Function: ActivationKind.Silu } => F.silu(src),
+            ActivationLayer { Function: ActivationKind.HardSwish } => F.hardswish(src),
+            PoolingLayer { Kind: PoolingKind.Max } p => F.max_pool2d(src, Pair(p.Kernel), Pair(p.Stride), Pair(node, p.Pad), ceil_mode: p.Ceil),
             PoolingLayer p => F.avg_pool2d(
-                src, [p.Kernel, p.Kernel], [p.Stride, p.Stride], [p.Pad, p.Pad], ceil_mode: p.Ceil, count_include_pad: p.Kind == PoolingKind.AverageIncludePadding),
+                src, Pair(p.Kernel), Pair(p.Stride), Pair(node, p.Pad), ceil_mode: p.Ceil, count_include_pad: p.Kind == PoolingKind.AverageIncludePadding),
             GlobalAveragePoolingLayer => F.adaptive_avg_pool2d(src, 1),
             LrnLayer l => F.local_response_norm(src, l.Size, l.Alpha, l.Beta, l.K),
             DropoutLayer d => F.dropout(src, d.Ratio, training),
             ConcatLayer => torch.cat(inputs, 1),
+            SumLayer => Sum(node, inputs),
             _ => throw new NotSupportedException($"The TorchSharp peer has no form for '{node.Name}' ({node.Layer.Description})."),
         };
     }
+
+    /// <summary>As torchvision's blocks add their shortcut: into the batch normalization's output, which nobody else reads.</summary>
+    private Tensor Sum(Node node, Tensor[] inputs)
+    {
+        int into = Array.FindIndex([.. node.Inputs], i => _uses[i] == 1 && i.Layer is BatchNormLayer);
+        return inputs.Length == 2 && into >= 0 ? inputs[into].add_(inputs[1 - into]) : inputs.Skip(1).Aggregate(inputs[0], (sum, next) => sum + next);
+    }
+
+    private static long[] Pair(Extent extent) => [extent.Height, extent.Width];
+
+    private static long[] Pair(Node node, HpcBatchNorm.Layers.Padding pad) => pad.Top == pad.Bottom && pad.Left == pad.Right
+        ? [pad.Top, pad.Left]
+        : throw new NotSupportedException($"The TorchSharp peer has no form for '{node.Name}': its padding {pad} differs between opposite sides.");
 
     private Tensor Narrow(Tensor values) => _settings.Bf16 ? values.to(torch.ScalarType.BFloat16) : values;
 

@@ -29,6 +29,10 @@ public sealed class NetworkContractTests
         { "bn-inception", 64, new NetworkOptions(), new BackendOptions() },
         { "bn-inception", 48, new NetworkOptions { Width = 576, SeparableFirstConvolution = true }, new BackendOptions { ConvolutionAlgorithm = ConvolutionAlgorithm.Direct } },
         { "inception", 64, new NetworkOptions { AuxiliaryHeads = true }, new BackendOptions() },
+        { "resnet-18", 33, new NetworkOptions(), new BackendOptions() },
+        { "resnet-50", 64, new NetworkOptions { Dropout = 0.1f }, new BackendOptions() },
+        { "resnet-50", 32, new NetworkOptions(), new BackendOptions { ConvolutionAlgorithm = ConvolutionAlgorithm.Direct, BatchNormAlgorithm = BatchNormAlgorithm.Library } },
+        { "inception-v3", 75, new NetworkOptions(), new BackendOptions() },
     };
 
     [Theory]
@@ -44,6 +48,22 @@ public sealed class NetworkContractTests
             backend, reference, NetworkCatalog.Create(name, network with { Classes = 20 }), training, $"--network {name} --image-size {size}");
 
         Assert.True(result.Passed, result.Describe());
+    }
+
+    [Theory]
+    [InlineData(ConvolutionAlgorithm.Auto)]
+    [InlineData(ConvolutionAlgorithm.Direct)]
+    public void Step_NetworkOfEveryLayer_AgreesWithTheReference(ConvolutionAlgorithm algorithm)
+    {
+        using Backend backend = OneDnn.Create(new BackendOptions { ConvolutionAlgorithm = algorithm });
+        using var reference = new ReferenceBackend();
+        Network network = SampleNetworks.EveryLayer(7);
+        foreach (PlanOptions options in new PlanOptions[] { new TrainingOptions { Batch = 3, Height = 21, Width = 26 }, new InferenceOptions { Batch = 2, Height = 21, Width = 26 } })
+        {
+            CaseResult result = NetworkVerifier.Step(backend, reference, network, options, "every-layer");
+
+            Assert.True(result.Passed, result.Describe());
+        }
     }
 
     [Fact]

@@ -35,9 +35,15 @@ internal static class NotANumberCases
     private static IEnumerable<Operation> Operations(DataType type)
     {
         Tensor src = Activation("src"), dst = Activation("dst"), other = Activation("other");
-        yield return new ActivationForward("relu", ActivationKind.Relu, src, dst);
-        yield return new ActivationForward("sigmoid", ActivationKind.Sigmoid, src, dst);
-        yield return new ActivationForward("tanh", ActivationKind.Tanh, src, dst);
+        foreach (ActivationKind function in Enum.GetValues<ActivationKind>())
+        {
+            yield return new ActivationForward(function.Name(), function, src, dst);
+            if (function.GradientReadsSrc())
+            {
+                yield return new ActivationBackward($"{function.Name()} backward", function, src, null, other, dst);
+            }
+        }
+
         yield return new Sum("sum", [src, other], dst);
         foreach (PoolingKind kind in new[] { PoolingKind.Max, PoolingKind.AverageIncludePadding })
         {
@@ -60,6 +66,9 @@ internal static class NotANumberCases
         yield return new ConvolutionForward(
             "convolution and relu", convolution, src, new Tensor("weights", convolution.Weights, TensorRole.Parameter, TensorLayout.Opaque, type),
             new Tensor("bias", convolution.BiasShape, TensorRole.Parameter), dst, Relu: true);
+        yield return new ConvolutionForward(
+            "convolution, residual and relu", convolution, other, new Tensor("weights", convolution.Weights, TensorRole.Parameter, TensorLayout.Opaque, type),
+            new Tensor("bias", convolution.BiasShape, TensorRole.Parameter), dst, Relu: true, Residual: src);
         Shape logits = Shape.Matrix(2, 33);
         yield return new SoftmaxCrossEntropy(
             "loss", new Tensor("src", logits, TensorRole.Activation), new Tensor("labels", Shape.Matrix(2, 1), TensorRole.Label, TensorLayout.Plain, DataType.Int32),

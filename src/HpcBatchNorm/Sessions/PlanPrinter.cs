@@ -1,10 +1,10 @@
 using System.Globalization;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Planning;
 using HpcBatchNorm.Tensors;
 
-namespace HpcBatchNorm.Planning;
+namespace HpcBatchNorm.Sessions;
 
 /// <summary>One operation of a prepared plan, for tables.</summary>
 public sealed record PlanRow(int Index, string Operation, string Layer, string Dst, string Implementation, double MegaFlops, string Notes);
@@ -61,6 +61,9 @@ public static class PlanPrinter
     {
         string fused = kernel.Operation switch
         {
+            BatchNormForward { Residual: not null, Spec.Relu: true } or BatchNormBackward { Spec: { Residual: true, Relu: true } } => "with sum and ReLU",
+            ConvolutionForward { Residual: not null, Relu: true } => "with sum and ReLU",
+            ConvolutionForward { Residual: not null } => "with sum",
             BatchNormForward { Spec.Relu: true } or BatchNormBackward { Spec.Relu: true } => "with ReLU",
             ConvolutionForward { Relu: true } => "with ReLU",
             _ => "",
