@@ -10,6 +10,7 @@ using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
 using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Training.Telemetry;
 
 namespace HpcBatchNorm.Training;
 
@@ -98,6 +99,8 @@ internal sealed class TrainingLoop : IDisposable
 
     public TrainingResult Run(CancellationToken stop)
     {
+        using Activity? activity = Instruments.Source.StartActivity("hpcbn.train");
+        activity?.SetTag("hpcbn.model", _network.Name).SetTag("hpcbn.backend", _session.Backend.Name).SetTag("hpcbn.first_step", _firstStep);
         try
         {
             return RunSteps(stop);
@@ -185,6 +188,7 @@ internal sealed class TrainingLoop : IDisposable
         var report = new StepReport(
             _step, _totalSteps, _stepsPerEpoch, loss, _log.MeanLoss, learningRate, _log.ImagesPerSecond(_config.ImagesPerStep), _log.WaitShare, remaining, log,
             log ? _session.LossScale : null);
+        Instruments.Stepped(report, _config.ImagesPerStep, seconds, waited);
         _observer.Stepped(report);
         if (log)
         {
@@ -233,6 +237,7 @@ internal sealed class TrainingLoop : IDisposable
 
     private void Evaluate(CancellationToken stop)
     {
+        using Activity? activity = Instruments.Source.StartActivity("hpcbn.evaluate");
         _recorder.EvaluationStarted();
         EvaluationResult result = _evaluator.Run(
             [new EnsembleMember(_network, _session.ReadNetworkState(_config.Optimizer.AverageDecay > 0))], _session.Arena, p => _observer.Evaluating(p), stop);
@@ -247,6 +252,7 @@ internal sealed class TrainingLoop : IDisposable
         _lastTrainLoss = _epoch.MeanLoss;
         var report = new EvaluationReport(_step, (double)_step / _stepsPerEpoch, _epoch.MeanLoss, result, best);
         _recorder.Evaluated(report, _schedule.At(_step - 1), _epoch.ImagesPerSecond(_config.ImagesPerStep), _epoch.WaitShare);
+        Instruments.Evaluated(report);
         _observer.Evaluated(report);
         NoteTroubles();
         _epoch = default;
@@ -270,6 +276,7 @@ internal sealed class TrainingLoop : IDisposable
 
     private void Save()
     {
+        using Activity? activity = Instruments.Source.StartActivity("hpcbn.save");
         string path = _store.PathOf(_step);
         _run.FlushToDisk();
         Checkpoint.Save(path, [.. _session.State.Select(s => s.Tensor)], ReadFinite, new CheckpointInfo

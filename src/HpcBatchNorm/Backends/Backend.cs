@@ -14,10 +14,28 @@ public sealed record BackendTraits(
 
 /// <summary>
 /// A place where operations run. Public methods validate once, for all backends alike, and hand on to <c>...Core</c> methods.
-/// One thread at a time may use a backend and what it created. Dispose sessions and kernels before their backend.
+/// One thread at a time may use what a backend created (a session, a runner, a buffer). Where <see cref="ConcurrentSessions"/> is true, several threads
+/// may do so at once with a session each; elsewhere one thread at a time uses the whole backend. Dispose sessions and kernels before their backend.
 /// </summary>
 public abstract partial class Backend : IDisposable
 {
+    private readonly UsageGuard _guard = new();
+
+    /// <summary>
+    /// True when sessions of this backend that share no memory (but weights) may compute on several threads at once. Where it is false, a second thread
+    /// inside any session of the backend gets an <see cref="InvalidOperationException"/>.
+    /// </summary>
+    public virtual bool ConcurrentSessions => false;
+
+    /// <summary>Threads that one session computes with; 0 where the device decides.</summary>
+    public virtual int Threads => 0;
+
+    /// <summary>True after <see cref="Dispose()"/>.</summary>
+    public bool IsDisposed { get; private set; }
+
+    /// <summary>What keeps a second thread out of a session that computes in <paramref name="memory"/>: one guard for the whole backend where it must.</summary>
+    internal UsageGuard GuardOf(DeviceMemory memory) => ConcurrentSessions ? memory.Guard : _guard;
+
     /// <summary><c>reference</c>, <c>onednn</c> or <c>cudnn</c>.</summary>
     public abstract string Name { get; }
 
@@ -41,6 +59,7 @@ public abstract partial class Backend : IDisposable
     /// <exception cref="NotSupportedException">As <see cref="CreateKernel"/>.</exception>
     public IReadOnlyList<Kernel> CreateKernels(IReadOnlyList<Operation> operations, BufferMap buffers)
     {
+        ThrowIfDisposed();
         Kernel[] kernels = new Kernel[operations.Count];
         try
         {
@@ -73,6 +92,7 @@ public abstract partial class Backend : IDisposable
     /// <exception cref="NotSupportedException">This backend cannot do the operation for these shapes; the message says which and why.</exception>
     public Kernel CreateKernel(Operation operation, BufferMap buffers)
     {
+        ThrowIfDisposed();
         operation.Validate();
         if (!Traits.BatchNormVariants && operation is BatchNormForward { Spec.GhostBatch: > 0 } or BatchNormBackward { Spec.GhostBatch: > 0 }
             or BatchNormForward { R: not null } or BatchNormBackward { R: not null })
@@ -129,23 +149,33 @@ public abstract partial class Backend : IDisposable
     /// What the machine can do at best, measured now on the backend's threads (about two seconds); null where the backend has no probe. Shares of these
     /// limits are what benchmarks print.
     /// </summary>
-    public virtual MachineLimits? MeasureLimits() => null;
+    public virtual MachineLimits? MeasureLimits()
+    {
+        ThrowIfDisposed();
+        return null;
+    }
 
     /// <summary>
     /// Kernels that will be executed in this order again and again, on buffers that stay where they are, as one; null where that is no faster.
     /// </summary>
-    public virtual RecordedKernels? Record(IReadOnlyList<Kernel> kernels) => null;
+    public virtual RecordedKernels? Record(IReadOnlyList<Kernel> kernels)
+    {
+        ThrowIfDisposed();
+        return null;
+    }
 
     /// <summary>A place for images that are brought to the device while it computes; null where there is no such device.</summary>
-    public virtual StagingBuffer? CreateStaging(long bytes) => null;
+    public virtual StagingBuffer? CreateStaging(long bytes)
+    {
+        ThrowIfDisposed();
+        return null;
+    }
 
     /// <summary>
     /// Waits until everything executed so far is done. On the host it is when executing returns; a device takes work and returns at once, so that clocks
     /// must be read after this. Reading a tensor waits by itself.
     /// </summary>
-    public virtual void Synchronize()
-    {
-    }
+    public virtual void Synchronize() => ThrowIfDisposed();
 
     /// <summary>Makes the physical side of a tensor, without memory.</summary>
     public abstract DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike);
@@ -156,6 +186,7 @@ public abstract partial class Backend : IDisposable
     /// <summary>Sets a tensor from values in logical NCHW order (rounded to its element type); padding becomes zero.</summary>
     public void Write(DeviceBuffer buffer, ReadOnlySpan<double> values)
     {
+        using UsageGuard.Scope scope = EnterTransfer();
         CheckTransfer(buffer, values.Length);
         if (buffer is RowsBuffer rows)
         {
@@ -172,6 +203,7 @@ public abstract partial class Backend : IDisposable
     /// <summary>Sets a floating-point tensor from values in logical NCHW order (rounded to its element type); padding becomes zero.</summary>
     public void Write(DeviceBuffer buffer, ReadOnlySpan<float> values)
     {
+        using UsageGuard.Scope scope = EnterTransfer();
         CheckTransfer(buffer, values.Length);
         if (buffer is RowsBuffer rows)
         {
@@ -188,6 +220,7 @@ public abstract partial class Backend : IDisposable
     /// <summary>Sets an Int32 tensor (labels).</summary>
     public void Write(DeviceBuffer buffer, ReadOnlySpan<int> values)
     {
+        using UsageGuard.Scope scope = EnterTransfer();
         CheckTransfer(buffer, values.Length);
         WriteCore(buffer, values);
     }
@@ -195,6 +228,7 @@ public abstract partial class Backend : IDisposable
     /// <summary>Sets a UInt8 tensor (pixels, NHWC).</summary>
     public void Write(DeviceBuffer buffer, ReadOnlySpan<byte> values)
     {
+        using UsageGuard.Scope scope = EnterTransfer();
         CheckTransfer(buffer, values.Length);
         WriteCore(buffer, values);
     }
@@ -202,6 +236,7 @@ public abstract partial class Backend : IDisposable
     /// <summary>Gets a tensor's values in logical NCHW order.</summary>
     public void Read(DeviceBuffer buffer, Span<double> values)
     {
+        using UsageGuard.Scope scope = EnterTransfer();
         CheckTransfer(buffer, values.Length);
         if (buffer is RowsBuffer rows)
         {
@@ -217,6 +252,7 @@ public abstract partial class Backend : IDisposable
     /// <summary>Gets a tensor's values in logical NCHW order, rounded to single precision.</summary>
     public void Read(DeviceBuffer buffer, Span<float> values)
     {
+        using UsageGuard.Scope scope = EnterTransfer();
         CheckTransfer(buffer, values.Length);
         if (buffer is RowsBuffer rows)
         {
@@ -229,12 +265,21 @@ public abstract partial class Backend : IDisposable
         ReadCore(buffer, values);
     }
 
-    /// <summary>Frees the backend.</summary>
+    /// <summary>Frees the backend. A second call does nothing.</summary>
     public void Dispose()
     {
-        Dispose(true);
+        if (!IsDisposed)
+        {
+            IsDisposed = true;
+            Dispose(true);
+        }
+
         GC.SuppressFinalize(this);
     }
+
+    /// <summary>For implementations: throws when the backend has been disposed of.</summary>
+    /// <exception cref="ObjectDisposedException">It has been.</exception>
+    protected internal void ThrowIfDisposed() => ObjectDisposedException.ThrowIf(IsDisposed, this);
 
     /// <summary>Frees the backend.</summary>
     protected virtual void Dispose(bool disposing)
@@ -244,8 +289,16 @@ public abstract partial class Backend : IDisposable
     private NotSupportedException NoCustom(Operation operation) => new(
         $"{operation.Kind} '{operation.Name}': an operation of one's own is managed code, which backend {Name} does not run. Use the backend onednn or reference.");
 
+    /// <summary>Where one thread at a time uses the backend, transfers are part of that.</summary>
+    private UsageGuard.Scope EnterTransfer()
+    {
+        ThrowIfDisposed();
+        return ConcurrentSessions ? default : _guard.Enter("a transfer");
+    }
+
     private static void CheckTransfer(DeviceBuffer buffer, int length)
     {
+        ObjectDisposedException.ThrowIf(buffer.IsDisposed, buffer);
         if (length != buffer.Tensor.Shape.Count)
         {
             throw new ArgumentException($"'{buffer.Tensor.Name}' has {buffer.Tensor.Shape.Count} elements ({buffer.Tensor.Shape}), but {length} values were given.");

@@ -37,7 +37,7 @@ public abstract class DeviceBuffer : IDisposable
     public nint Address
     {
         get => Parent is null ? _address : Parent.Address + (nint)ViewOffsetBytes;
-        set
+        internal set
         {
             if (Parent is not null)
             {
@@ -48,10 +48,19 @@ public abstract class DeviceBuffer : IDisposable
         }
     }
 
-    /// <summary>Frees what the buffer holds in the native library; memory belongs to the session.</summary>
+    /// <summary>True after <see cref="Dispose()"/>: the buffer has no address any more and takes part in no transfer.</summary>
+    public bool IsDisposed { get; private set; }
+
+    /// <summary>Frees what the buffer holds in the native library; memory belongs to the session. A second call does nothing.</summary>
     public void Dispose()
     {
-        Dispose(true);
+        if (!IsDisposed)
+        {
+            IsDisposed = true;
+            _address = 0;
+            Dispose(true);
+        }
+
         GC.SuppressFinalize(this);
     }
 
@@ -61,20 +70,58 @@ public abstract class DeviceBuffer : IDisposable
     }
 }
 
-/// <summary>Device memory from <see cref="Backend.Allocate"/>: zero-filled, aligned to 64 bytes at least.</summary>
+/// <summary>
+/// Device memory from <see cref="Backend.Allocate"/>: zero-filled, aligned to 64 bytes at least. Sessions that borrow it are counted: it is given back
+/// when it has been disposed of and the last borrower is gone.
+/// </summary>
 public abstract class DeviceMemory : IDisposable
 {
+    private int _holders = 1;
+    private int _disposed;
+
     /// <summary>First byte.</summary>
+    /// <exception cref="ObjectDisposedException">The memory has been given back.</exception>
     public abstract nint Address { get; }
 
     /// <summary>Length in bytes.</summary>
     public abstract long Bytes { get; }
 
-    /// <summary>Gives the memory back.</summary>
+    /// <summary>Lets one thread at a time compute in this memory.</summary>
+    internal UsageGuard Guard { get; } = new();
+
+    /// <summary>Gives the memory back, or leaves that to the last session that borrows it. A second call does nothing.</summary>
     public void Dispose()
     {
-        Dispose(true);
-        GC.SuppressFinalize(this);
+        // Where others still borrow it the finalizer stays: one of them may be forgotten instead of disposed of.
+        if (Interlocked.Exchange(ref _disposed, 1) == 0 && Return())
+        {
+            GC.SuppressFinalize(this);
+        }
+    }
+
+    /// <summary>Keeps the memory until <see cref="Return"/>.</summary>
+    /// <exception cref="ObjectDisposedException">It has been given back.</exception>
+    internal void Borrow()
+    {
+        int holders;
+        do
+        {
+            holders = Volatile.Read(ref _holders);
+            ObjectDisposedException.ThrowIf(holders == 0, this);
+        }
+        while (Interlocked.CompareExchange(ref _holders, holders + 1, holders) != holders);
+    }
+
+    /// <summary>Ends a <see cref="Borrow"/>; true when that gave the memory back.</summary>
+    internal bool Return()
+    {
+        bool last = Interlocked.Decrement(ref _holders) == 0;
+        if (last)
+        {
+            Dispose(true);
+        }
+
+        return last;
     }
 
     /// <summary>Gives the memory back.</summary>
@@ -86,13 +133,24 @@ public abstract class DeviceMemory : IDisposable
 /// <param name="precision">What kernels on these buffers may compute in.</param>
 public sealed class BufferMap(Backend backend, Precision precision = Precision.Fp32) : IDisposable
 {
+    private readonly BufferMap? _weights;
+    private readonly Func<Tensor, bool>? _isWeight;
     private readonly Dictionary<Tensor, DeviceBuffer> _buffers = new(ReferenceEqualityComparer.Instance);
+
+    /// <summary>A map of which those tensors that <paramref name="isWeight"/> picks, roots and their views alike, are kept in <paramref name="weights"/>.</summary>
+    internal BufferMap(Backend backend, Precision precision, BufferMap weights, Func<Tensor, bool> isWeight)
+        : this(backend, precision) => (_weights, _isWeight) = (weights, isWeight);
 
     /// <summary>The buffer of <paramref name="tensor"/>, made on first use.</summary>
     public DeviceBuffer this[Tensor tensor]
     {
         get
         {
+            if (_weights is not null && _isWeight!(tensor.Root))
+            {
+                return _weights[tensor];
+            }
+
             if (!_buffers.TryGetValue(tensor, out DeviceBuffer? buffer))
             {
                 DeviceBuffer? parent = tensor.Parent is null ? null : this[tensor.Parent];

@@ -7,7 +7,14 @@ internal sealed class HostMemory(long bytes) : DeviceMemory
 {
     private readonly AlignedMemory _memory = new(bytes);
 
-    public override nint Address => _memory.Address;
+    public override nint Address
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(_memory.IsClosed, this);
+            return _memory.Address;
+        }
+    }
 
     public override long Bytes => _memory.Bytes;
 

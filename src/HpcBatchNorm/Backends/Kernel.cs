@@ -35,17 +35,30 @@ public abstract class Kernel : IDisposable
     public virtual long ScratchBytes => 0;
 
     /// <summary>Address of at least <see cref="ScratchBytes"/> bytes, 64-byte aligned; set by the session before the first execution.</summary>
-    public nint Scratch { get; set; }
+    public nint Scratch { get; internal set; }
+
+    /// <summary>True after <see cref="Dispose()"/>.</summary>
+    public bool IsDisposed { get; private set; }
 
     /// <summary>Does the work. Errors of the native library are thrown as <c>NativeException</c> naming the operation.</summary>
+    /// <exception cref="ObjectDisposedException">The kernel, or the session it belongs to, has been disposed of.</exception>
     public abstract void Execute(in StepContext context);
 
-    /// <summary>Frees what the kernel holds in the native library.</summary>
+    /// <summary>Frees what the kernel holds in the native library. A second call does nothing.</summary>
     public void Dispose()
     {
-        Dispose(true);
+        if (!IsDisposed)
+        {
+            IsDisposed = true;
+            Dispose(true);
+        }
+
         GC.SuppressFinalize(this);
     }
+
+    /// <summary>For implementations of <see cref="Execute"/>: throws when the kernel has been disposed of.</summary>
+    /// <exception cref="ObjectDisposedException">It has been.</exception>
+    protected void ThrowIfDisposed() => ObjectDisposedException.ThrowIf(IsDisposed, this);
 
     /// <summary>Frees what the kernel holds.</summary>
     protected virtual void Dispose(bool disposing)

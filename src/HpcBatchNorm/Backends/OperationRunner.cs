@@ -5,7 +5,8 @@ namespace HpcBatchNorm.Backends;
 
 /// <summary>
 /// Runs one operation alone: memory for its tensors, inputs in, execute, outputs out. The eager calls, the verification and the contract tests
-/// all go this way, so what they check is the very kernel a session runs.
+/// all go this way, so what they check is the very kernel a session runs. One thread at a time; a second one gets an
+/// <see cref="InvalidOperationException"/>.
 /// </summary>
 public sealed class OperationRunner : IDisposable
 {
@@ -13,6 +14,8 @@ public sealed class OperationRunner : IDisposable
     private readonly BufferMap _buffers;
     private readonly IReadOnlyList<Kernel> _kernels = [];
     private readonly DeviceMemory _memory;
+    private readonly UsageGuard _guard;
+    private bool _disposed;
 
     /// <summary>Prepares <paramref name="operations"/>, which may share tensors, to run in order (a forward pass and its backward pass, say).</summary>
     public OperationRunner(Backend backend, params IReadOnlyList<Operation> operations)
@@ -57,6 +60,7 @@ public sealed class OperationRunner : IDisposable
             }
 
             _memory = memory;
+            _guard = backend.GuardOf(memory);
         }
         catch
         {
@@ -70,23 +74,47 @@ public sealed class OperationRunner : IDisposable
     public IReadOnlyList<Kernel> Kernels => _kernels;
 
     /// <summary>The buffer of a tensor.</summary>
-    public DeviceBuffer this[Tensor tensor] => _buffers[tensor];
+    public DeviceBuffer this[Tensor tensor]
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            return _buffers[tensor];
+        }
+    }
 
     /// <summary>Sets an input.</summary>
-    public void Write(Tensor tensor, ReadOnlySpan<double> values) => _backend.Write(_buffers[tensor], values);
+    public void Write(Tensor tensor, ReadOnlySpan<double> values)
+    {
+        using UsageGuard.Scope scope = Enter();
+        _backend.Write(_buffers[tensor], values);
+    }
 
     /// <inheritdoc cref="Write(Tensor, ReadOnlySpan{double})"/>
-    public void Write(Tensor tensor, ReadOnlySpan<float> values) => _backend.Write(_buffers[tensor], values);
+    public void Write(Tensor tensor, ReadOnlySpan<float> values)
+    {
+        using UsageGuard.Scope scope = Enter();
+        _backend.Write(_buffers[tensor], values);
+    }
 
     /// <inheritdoc cref="Write(Tensor, ReadOnlySpan{double})"/>
-    public void Write(Tensor tensor, ReadOnlySpan<int> values) => _backend.Write(_buffers[tensor], values);
+    public void Write(Tensor tensor, ReadOnlySpan<int> values)
+    {
+        using UsageGuard.Scope scope = Enter();
+        _backend.Write(_buffers[tensor], values);
+    }
 
     /// <inheritdoc cref="Write(Tensor, ReadOnlySpan{double})"/>
-    public void Write(Tensor tensor, ReadOnlySpan<byte> values) => _backend.Write(_buffers[tensor], values);
+    public void Write(Tensor tensor, ReadOnlySpan<byte> values)
+    {
+        using UsageGuard.Scope scope = Enter();
+        _backend.Write(_buffers[tensor], values);
+    }
 
     /// <summary>Executes all operations once.</summary>
     public void Execute(in StepContext context = default)
     {
+        using UsageGuard.Scope scope = Enter();
         foreach (Kernel kernel in _kernels)
         {
             kernel.Execute(context);
@@ -96,19 +124,42 @@ public sealed class OperationRunner : IDisposable
     /// <summary>Gets a tensor's values in logical order, as doubles.</summary>
     public double[] ReadDouble(Tensor tensor)
     {
+        using UsageGuard.Scope scope = Enter();
         double[] values = new double[tensor.Shape.Count];
         _backend.Read(_buffers[tensor], values);
         return values;
     }
 
     /// <summary>Gets a tensor's values in logical order.</summary>
-    public void Read(Tensor tensor, Span<float> values) => _backend.Read(_buffers[tensor], values);
+    public void Read(Tensor tensor, Span<float> values)
+    {
+        using UsageGuard.Scope scope = Enter();
+        _backend.Read(_buffers[tensor], values);
+    }
 
     /// <inheritdoc/>
     public void Dispose()
     {
-        DisposeKernels();
-        _memory.Dispose();
+        if (!_disposed)
+        {
+            using UsageGuard.Scope scope = _guard.Enter("Dispose of an operation runner");
+            _disposed = true;
+            DisposeKernels();
+            _memory.Dispose();
+        }
+    }
+
+    private UsageGuard.Scope Enter()
+    {
+        UsageGuard.Scope scope = _guard.Enter("an operation runner");
+        if (_disposed || _backend.IsDisposed)
+        {
+            scope.Dispose();
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            _backend.ThrowIfDisposed();
+        }
+
+        return scope;
     }
 
     private void DisposeKernels()

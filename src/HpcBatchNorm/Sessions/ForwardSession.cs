@@ -21,6 +21,12 @@ public sealed class ForwardSession : Session
     {
     }
 
+    /// <summary>A session on the weights of another.</summary>
+    private ForwardSession(ForwardSession other)
+        : base(other.Backend, other.Plan, sharedArena: null, other.Prepared.Weights)
+    {
+    }
+
     private ForwardSession(
         Backend backend, (Plan Plan, IReadOnlyList<InferencePlanner.FoldedLayer> Folded) planned, NetworkState state, DeviceMemory? sharedArena)
         : base(backend, planned.Plan, sharedArena)
@@ -49,11 +55,26 @@ public sealed class ForwardSession : Session
     public static Plan PlanFor(BackendTraits traits, Network network, InferenceOptions options) => InferencePlanner.Plan(network, options, traits).Plan;
 
     /// <summary>
+    /// Another session of the same plan on the same backend, which shares this one's weights (they are constants, and stay until the last session is gone)
+    /// and has activations, inputs and results of its own: so that two threads can classify at once where <see cref="Backend.ConcurrentSessions"/> allows it.
+    /// Its results are the same, bit for bit. While weights are shared, no session can write them.
+    /// </summary>
+    /// <exception cref="InvalidOperationException">The plan normalizes with batch statistics, which each pass writes.</exception>
+    public ForwardSession Share()
+    {
+        using UsageGuard.Scope scope = Enter();
+        return Prepared.Weights is not null
+            ? new ForwardSession(this)
+            : throw new InvalidOperationException("A session that normalizes with batch statistics writes them in each pass; its weights cannot be shared.");
+    }
+
+    /// <summary>
     /// Class probabilities, Batch x classes, of Batch x Height x Width x Channels bytes (NHWC). For fewer images fill the rest with anything: with
     /// running statistics images do not influence one another.
     /// </summary>
     public void Forward(ReadOnlySpan<byte> pixels, Span<float> probabilities)
     {
+        using UsageGuard.Scope scope = Enter();
         Write(Plan.Pixels, pixels);
         Execute(default);
         Read(Plan.Probabilities, probabilities);
@@ -69,6 +90,7 @@ public sealed class ForwardSession : Session
     /// <exception cref="ArgumentException">No operation writes that layer's output: there is no such layer, or it is computed together with the next.</exception>
     public void Forward(ReadOnlySpan<byte> pixels, string layer, Span<float> values)
     {
+        using UsageGuard.Scope scope = Enter();
         for (int i = 0; i < Plan.Operations.Count; i++)
         {
             if (Plan.Operations[i].Writes.FirstOrDefault(t => t.Name == $"{layer}.dst") is Tensor dst)

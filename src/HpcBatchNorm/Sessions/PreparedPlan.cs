@@ -14,16 +14,27 @@ public sealed class PreparedPlan : IDisposable
     private const long Alignment = 64;
 
     private readonly BufferMap _buffers;
+    private readonly WeightStore? _weights;
     private readonly IReadOnlyList<Kernel> _kernels = [];
     private readonly Dictionary<DeviceBuffer, long> _arenaOffsets = [];
     private readonly Dictionary<DeviceBuffer, long> _stateOffsets = [];
+    private readonly Dictionary<DeviceBuffer, long> _weightOffsets = [];
     private readonly long[] _scratchOffsets;
+    private readonly bool _ownsWeights;
+    private bool _disposed;
 
     /// <summary>Creates the kernels and lays out memory.</summary>
     /// <exception cref="NotSupportedException">The backend cannot do one of the operations; the message names it.</exception>
     /// <exception cref="UserErrorException">The backend cannot compute in the plan's precision here; the message says why.</exception>
     public PreparedPlan(Backend backend, Plan plan)
+        : this(backend, plan, null)
     {
+    }
+
+    /// <summary>The same, on the weights of another prepared form of the same plan, which must not change any more.</summary>
+    internal PreparedPlan(Backend backend, Plan plan, WeightStore? weights)
+    {
+        backend.ThrowIfDisposed();
         if (plan.Traits.ChannelBlock % backend.Traits.ChannelBlock != 0)
         {
             throw new ArgumentException(
@@ -38,7 +49,9 @@ public sealed class PreparedPlan : IDisposable
 
         Backend = backend;
         Plan = plan;
-        _buffers = new BufferMap(backend, precision);
+        _ownsWeights = weights is null && HasConstantWeights(plan);
+        _weights = weights?.Add() ?? (_ownsWeights ? new WeightStore(backend, new BufferMap(backend, precision)) : null);
+        _buffers = _weights is null ? new BufferMap(backend, precision) : new BufferMap(backend, precision, _weights.Buffers, IsWeight);
         try
         {
             _kernels = backend.CreateKernels(plan.Operations, _buffers);
@@ -76,8 +89,25 @@ public sealed class PreparedPlan : IDisposable
     /// <summary>Bytes for everything that outlives a step: parameters, momenta, statistics, inputs and results.</summary>
     public long StateBytes { get; private set; }
 
+    /// <summary>
+    /// Bytes of <see cref="StateBytes"/> that hold the parameters and statistics of an inference plan, which sessions of one network can share
+    /// (<see cref="ForwardSession.Share"/>); 0 where a pass changes them.
+    /// </summary>
+    public long WeightBytes { get; private set; }
+
+    /// <summary>The constant weights; null where a pass changes them.</summary>
+    internal WeightStore? Weights => _weights;
+
     /// <summary>The buffer of a tensor of the plan.</summary>
-    public DeviceBuffer this[Tensor tensor] => _buffers[tensor];
+    /// <exception cref="ObjectDisposedException">The prepared plan, or the session it belongs to, has been disposed of.</exception>
+    public DeviceBuffer this[Tensor tensor]
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            return _buffers[tensor];
+        }
+    }
 
     /// <summary>Where a tensor that lives within a step begins in the arena.</summary>
     internal long ArenaOffset(Tensor root) => _arenaOffsets[_buffers[root]];
@@ -95,6 +125,14 @@ public sealed class PreparedPlan : IDisposable
             buffer.Address = state.Address + (nint)offset;
         }
 
+        if (_ownsWeights)
+        {
+            foreach ((DeviceBuffer buffer, long offset) in _weightOffsets)
+            {
+                buffer.Address = _weights!.Memory(WeightBytes).Address + (nint)offset;
+            }
+        }
+
         for (int i = 0; i < _kernels.Count; i++)
         {
             _kernels[i].Scratch = arena.Address + (nint)_scratchOffsets[i];
@@ -104,13 +142,25 @@ public sealed class PreparedPlan : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
+        if (_disposed)
+        {
+            return;
+        }
+
+        _disposed = true;
         foreach (Kernel kernel in _kernels)
         {
             kernel.Dispose();
         }
 
         _buffers.Dispose();
+        _weights?.Remove();
     }
+
+    /// <summary>Inference with running statistics changes nothing that outlives a pass but its inputs and results.</summary>
+    private static bool HasConstantWeights(Plan plan) => plan.Options is InferenceOptions { Statistics: BatchNormStatistics.Running };
+
+    internal static bool IsWeight(Tensor root) => root.Role is TensorRole.Parameter or TensorRole.RunningStatistic;
 
     private void LayOutArena()
     {
@@ -139,12 +189,24 @@ public sealed class PreparedPlan : IDisposable
 
     private void LayOutState()
     {
-        // Tensors of one role lie together, in plan order.
-        IEnumerable<DeviceBuffer> roots = _buffers.All.Where(b => b.Parent is null && !Plan.Lifetimes.ContainsKey(b.Tensor)).OrderBy(b => b.Tensor.Role);
-        foreach (DeviceBuffer buffer in roots)
+        StateBytes = LayOut(_buffers.All, _stateOffsets);
+        if (_weights is not null)
         {
-            _stateOffsets[buffer] = StateBytes;
-            StateBytes += (buffer.Bytes + Alignment - 1) / Alignment * Alignment;
+            WeightBytes = LayOut(_weights.Buffers.All, _weightOffsets);
+            StateBytes += WeightBytes;
         }
+    }
+
+    /// <summary>Tensors of one role lie together, in plan order.</summary>
+    private long LayOut(IReadOnlyCollection<DeviceBuffer> buffers, Dictionary<DeviceBuffer, long> offsets)
+    {
+        long bytes = 0;
+        foreach (DeviceBuffer buffer in buffers.Where(b => b.Parent is null && !Plan.Lifetimes.ContainsKey(b.Tensor)).OrderBy(b => b.Tensor.Role))
+        {
+            offsets[buffer] = bytes;
+            bytes += (buffer.Bytes + Alignment - 1) / Alignment * Alignment;
+        }
+
+        return bytes;
     }
 }

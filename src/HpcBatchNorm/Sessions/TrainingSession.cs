@@ -46,6 +46,7 @@ public sealed class TrainingSession : Session
     {
         get
         {
+            using UsageGuard.Scope scope = Enter();
             if (Plan.LossScale is null)
             {
                 return null;
@@ -57,6 +58,7 @@ public sealed class TrainingSession : Session
 
         set
         {
+            using UsageGuard.Scope scope = Enter();
             if (Plan.LossScale is null || value is not { } state)
             {
                 throw new InvalidOperationException("The loss is scaled in fp16, and nowhere else.");
@@ -107,6 +109,7 @@ public sealed class TrainingSession : Session
     /// </summary>
     public float Step(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels, in StepContext context)
     {
+        using UsageGuard.Scope scope = Enter();
         if (_staging is not null)
         {
             Stage(pixels, labels);
@@ -139,6 +142,7 @@ public sealed class TrainingSession : Session
     /// </summary>
     public void Stage(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels)
     {
+        using UsageGuard.Scope scope = Enter();
         CheckLengths(pixels, labels);
         Span<byte> host = (_staging ?? throw NoStaging()).Host;
         pixels.CopyTo(host);
@@ -153,6 +157,7 @@ public sealed class TrainingSession : Session
     /// </summary>
     public float StepStaged(in StepContext context, Action? meanwhile = null)
     {
+        using UsageGuard.Scope scope = Enter();
         if (!_staged)
         {
             throw _staging is null ? NoStaging() : new InvalidOperationException("No images are staged for this step.");
@@ -184,7 +189,11 @@ public sealed class TrainingSession : Session
     /// Runs the forward pass of the last micro-batch again, looking at every output, and describes the first that is not finite; null when all are.
     /// For a step whose loss was not finite. Slow, and it updates running statistics once more.
     /// </summary>
-    public NotFiniteOutput? FindNotFinite() => NotFiniteOutput.Find(this, _forwardOperations, _last);
+    public NotFiniteOutput? FindNotFinite()
+    {
+        using UsageGuard.Scope scope = Enter();
+        return NotFiniteOutput.Find(this, _forwardOperations, _last);
+    }
 
     /// <summary>Class probabilities of the last step's last micro-batch, Batch x classes, before the update.</summary>
     public void ReadProbabilities(Span<float> probabilities) => Read(Plan.Probabilities, probabilities);
@@ -195,6 +204,7 @@ public sealed class TrainingSession : Session
     /// </summary>
     public NetworkState ReadNetworkState(bool averages = false)
     {
+        using UsageGuard.Scope scope = Enter();
         if (averages && Options.AverageDecay <= 0)
         {
             throw new InvalidOperationException("This session keeps no averages; set AverageDecay.");

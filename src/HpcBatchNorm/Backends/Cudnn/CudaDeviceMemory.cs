@@ -9,7 +9,14 @@ internal sealed class CudaDeviceMemory(CudaDevice device, long bytes) : DeviceMe
 
     ~CudaDeviceMemory() => Dispose(false);
 
-    public override nint Address => _address;
+    public override nint Address
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(_address == 0, this);
+            return _address;
+        }
+    }
 
     public override long Bytes => bytes;
 

@@ -105,24 +105,46 @@ internal sealed partial class CudnnBackend : Backend
     }
 
     /// <inheritdoc/>
-    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike) => new CudnnBuffer(tensor, (CudnnBuffer?)parent);
+    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
+    {
+        ThrowIfDisposed();
+        return new CudnnBuffer(tensor, (CudnnBuffer?)parent);
+    }
 
     /// <inheritdoc/>
-    public override DeviceMemory Allocate(long bytes) =>
-        new CudaDeviceMemory(_device ?? throw NoDevice(), Math.Max(bytes, 1));
+    public override DeviceMemory Allocate(long bytes)
+    {
+        ThrowIfDisposed();
+        return new CudaDeviceMemory(_device ?? throw NoDevice(), Math.Max(bytes, 1));
+    }
 
     /// <inheritdoc/>
-    public override void Synchronize() => _device?.Synchronize();
+    public override void Synchronize()
+    {
+        ThrowIfDisposed();
+        _device?.Synchronize();
+    }
 
     /// <inheritdoc/>
-    public override RecordedKernels? Record(IReadOnlyList<Kernel> kernels) =>
-        _device is null || !_options.RecordSteps ? null : new CudnnRecordedKernels(this, [.. kernels.Cast<CudnnKernel>()]);
+    public override RecordedKernels? Record(IReadOnlyList<Kernel> kernels)
+    {
+        ThrowIfDisposed();
+        return _device is null || !_options.RecordSteps ? null : new CudnnRecordedKernels(this, [.. kernels.Cast<CudnnKernel>()]);
+    }
 
     /// <inheritdoc/>
-    public override MachineLimits? MeasureLimits() => _device is null ? null : new CudnnLimits(_device, _modules!).Measure();
+    public override MachineLimits? MeasureLimits()
+    {
+        ThrowIfDisposed();
+        return _device is null ? null : new CudnnLimits(_device, _modules!).Measure();
+    }
 
     /// <inheritdoc/>
-    public override StagingBuffer? CreateStaging(long bytes) => _device is null ? null : new CudnnStaging(_device, bytes);
+    public override StagingBuffer? CreateStaging(long bytes)
+    {
+        ThrowIfDisposed();
+        return _device is null ? null : new CudnnStaging(_device, bytes);
+    }
 
     /// <summary>Enters the device and makes a step's numbers known to it. Before anything is enqueued.</summary>
     internal void Begin(in StepContext context)

@@ -60,6 +60,7 @@ internal sealed class CudnnKernel : Kernel
     /// <inheritdoc/>
     public override void Execute(in StepContext context)
     {
+        ThrowIfDisposed();
         _backend.Begin(context);
         Enqueue();
     }

@@ -44,6 +44,12 @@ internal sealed partial class OneDnnBackend : Backend
         }
     }
 
+    /// <summary>oneDNN executes different primitives on different threads at once, each with a team of OpenMP threads of its own.</summary>
+    public override bool ConcurrentSessions => true;
+
+    /// <inheritdoc/>
+    public override int Threads => _info.Threads;
+
     private string Isa => _info.Isa switch { 2 => "AVX-512", 1 => "AVX2", _ => "SSE" };
 
     /// <inheritdoc/>
@@ -65,15 +71,23 @@ internal sealed partial class OneDnnBackend : Backend
     }
 
     /// <inheritdoc/>
-    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike) =>
-        new OneDnnBuffer(tensor, (OneDnnBuffer?)parent, (OneDnnBuffer?)layoutLike, _info.ChannelBlock);
+    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
+    {
+        ThrowIfDisposed();
+        return new OneDnnBuffer(tensor, (OneDnnBuffer?)parent, (OneDnnBuffer?)layoutLike, _info.ChannelBlock);
+    }
 
     /// <inheritdoc/>
-    public override DeviceMemory Allocate(long bytes) => new HostMemory(bytes);
+    public override DeviceMemory Allocate(long bytes)
+    {
+        ThrowIfDisposed();
+        return new HostMemory(bytes);
+    }
 
     /// <inheritdoc/>
     public override MachineLimits MeasureLimits()
     {
+        ThrowIfDisposed();
         double Probe(int what)
         {
             NativeException.ThrowIfFailed(Hbn.hbn_probe(_engine, what, out double rate), "measuring the machine");

@@ -76,6 +76,7 @@ internal abstract class OneDnnBatchNormGroups : Kernel
     /// <summary>Executes a kernel on a group; <paramref name="replace"/> gives slots other addresses, 0 leaves them.</summary>
     protected void Execute(HbnKernelHandle native, int slots, int group, in StepContext context, ReadOnlySpan<(int Slot, nint Address)> replace = default)
     {
+        ThrowIfDisposed();
         nint[] addresses = _addresses;
         for (int i = 0; i < slots; i++)
         {

@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using System.Text;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Operations;
@@ -45,6 +44,7 @@ internal sealed class OneDnnKernel : Kernel
     /// <inheritdoc/>
     public override void Execute(in StepContext context)
     {
+        ThrowIfDisposed();
         nint[] addresses = _addresses;
         for (int i = 0; i < addresses.Length; i++)
         {
@@ -54,7 +54,7 @@ internal sealed class OneDnnKernel : Kernel
         int status = Hbn.hbn_kernel_execute(_raw, addresses, addresses.Length, Scratch, context.Step, context.LearningRate);
         if (status != Hbn.Ok)
         {
-            ThrowFailed(status);
+            throw NativeException.FromHbn(status, Describe(Operation));
         }
 
         GC.KeepAlive(_native);
@@ -63,7 +63,6 @@ internal sealed class OneDnnKernel : Kernel
     /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
-        // Executing afterwards hands libhbn a null kernel, which it answers with an error.
         _raw = 0;
         if (disposing)
         {
@@ -71,13 +70,6 @@ internal sealed class OneDnnKernel : Kernel
         }
 
         base.Dispose(disposing);
-    }
-
-    [MethodImpl(MethodImplOptions.NoInlining)]
-    private void ThrowFailed(int status)
-    {
-        ObjectDisposedException.ThrowIf(_raw == 0, this);
-        throw NativeException.FromHbn(status, Describe(Operation));
     }
 
     private static string Text(GetText get, HbnKernelHandle native, string description)

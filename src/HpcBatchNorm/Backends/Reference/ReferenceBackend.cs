@@ -38,6 +38,12 @@ public sealed partial class ReferenceBackend : Backend
     public override string Description => $"pure C# in double precision, {_parallel.MaxDegreeOfParallelism} threads";
 
     /// <inheritdoc/>
+    public override bool ConcurrentSessions => true;
+
+    /// <inheritdoc/>
+    public override int Threads => _parallel.MaxDegreeOfParallelism;
+
+    /// <inheritdoc/>
     public override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true, BatchNormVariants: true, LossScaling: true, CustomOperations: true);
 
     /// <summary>All: 16-bit tensors are rounded, and what <see cref="Precision.Tf32"/> may round is computed exactly.</summary>
@@ -48,11 +54,18 @@ public sealed partial class ReferenceBackend : Backend
     }
 
     /// <inheritdoc/>
-    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike) =>
-        new ReferenceBuffer(tensor, (ReferenceBuffer?)parent);
+    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
+    {
+        ThrowIfDisposed();
+        return new ReferenceBuffer(tensor, (ReferenceBuffer?)parent);
+    }
 
     /// <inheritdoc/>
-    public override DeviceMemory Allocate(long bytes) => new HostMemory(bytes);
+    public override DeviceMemory Allocate(long bytes)
+    {
+        ThrowIfDisposed();
+        return new HostMemory(bytes);
+    }
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) =>

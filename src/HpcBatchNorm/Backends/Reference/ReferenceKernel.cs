@@ -25,6 +25,7 @@ internal abstract class ReferenceKernel : Kernel
 
     public sealed override void Execute(in StepContext context)
     {
+        ThrowIfDisposed();
         Run(context);
         foreach (ReferenceBuffer buffer in _rounded)
         {
