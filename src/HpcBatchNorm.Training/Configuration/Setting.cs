@@ -196,7 +196,9 @@ public sealed record Setting
         new(name, group, SettingKind.Number, help, c => get(c).ToString(CultureInfo.InvariantCulture), (c, text) =>
             long.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long value) && value >= minimum && value <= maximum
                 ? set(c, value)
-                : throw new FormatException(minimum == long.MinValue ? "a whole number" : FormattableString.Invariant($"a whole number of at least {minimum}")));
+                : throw new FormatException(minimum == long.MinValue ? "a whole number"
+                    : value > maximum ? FormattableString.Invariant($"a whole number from {minimum} to {maximum}")
+                    : FormattableString.Invariant($"a whole number of at least {minimum}")));
 
     private static double ParseReal(string text, double minimum, double maximum) =>
         double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double value) && value >= minimum && value <= maximum
