@@ -5,6 +5,7 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Verification;
 using Microsoft.ML.OnnxRuntime;
 using Microsoft.ML.OnnxRuntime.Tensors;
@@ -39,6 +40,13 @@ public sealed class OnnxModelTests : IDisposable
     public void Write_Network_OnnxRuntimeGivesOurProbabilities(string name, int size, bool fold, OnnxInput input) =>
         Compare(NetworkCatalog.Create(name, new NetworkOptions { Classes = Classes }), size, fold, input);
 
+    public static TheoryData<ActivationKind> Functions() => [.. Enum.GetValues<ActivationKind>()];
+
+    [Theory]
+    [MemberData(nameof(Functions))]
+    public void Write_EveryNonlinearity_OnnxRuntimeGivesOurProbabilities(ActivationKind function) =>
+        Compare(NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = Classes, Activation = function }), 32, fold: true, OnnxInput.Images);
+
     [Theory]
     [InlineData(true)]
     [InlineData(false)]
@@ -54,6 +62,11 @@ public sealed class OnnxModelTests : IDisposable
             Dropout = 0.3f,
         }),
         64, fold, OnnxInput.Pixels);
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Write_NetworkOfEveryLayer_OnnxRuntimeGivesOurProbabilities(bool fold) => Compare(SampleNetworks.EveryLayer(Classes), 25, fold, OnnxInput.Pixels);
 
     [Fact]
     public void Write_ParametersOfAnotherNetwork_FailsAndLeavesNoFile()
