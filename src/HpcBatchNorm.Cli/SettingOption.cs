@@ -30,7 +30,7 @@ internal static class SettingOption
         {
             try
             {
-                setting.Set(new TrainingConfig(), Join(setting, result.Tokens.Select(t => t.Value)));
+                _ = setting.Set(TrainingSettings.Defaults, Join(setting, result.Tokens.Select(t => t.Value)));
             }
             catch (UserErrorException error)
             {
@@ -46,5 +46,5 @@ internal static class SettingOption
     private static string Join(Setting setting, IEnumerable<string> values) =>
         string.Join(',', values) is { Length: 0 } && setting.Kind == SettingKind.Switch ? "true" : string.Join(',', values);
 
-    private static string Default(Setting setting) => setting.Get(new TrainingConfig()) is { Length: > 0 } value ? value : "none";
+    private static string Default(Setting setting) => setting.Get(TrainingSettings.Defaults) is { Length: > 0 } value ? value : "none";
 }

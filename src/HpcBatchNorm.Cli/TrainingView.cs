@@ -11,7 +11,7 @@ namespace HpcBatchNorm.Cli;
 
 /// <summary>
 /// What people see of a run: on a terminal a bar with the current figures and one line per evaluation, elsewhere one plain line every
-/// <see cref="TrainingConfig.LogEvery"/> steps, and one every half minute of an evaluation. A figure in parentheses is the mean since the last line.
+/// <see cref="RunConfig.LogEvery"/> steps, and one every half minute of an evaluation. A figure in parentheses is the mean since the last line.
 /// </summary>
 internal sealed class TrainingView(TextWriter output, string? progress) : ITrainingObserver
 {
@@ -49,11 +49,12 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
         return result!;
     }
 
-    /// <summary>Prints the effective settings with where each came from.</summary>
-    public void Settings(TrainingConfigBuilder settings)
+    /// <summary>Prints the effective settings with where each came from: those that are not at their defaults or were given as flags, or all of them.</summary>
+    public void Settings(TrainingConfigBuilder settings, bool all)
     {
         Line($"hpcbn train: recipe {settings.Config.Name}");
-        foreach (IGrouping<SettingGroup, Setting> group in TrainingSettings.All.GroupBy(s => s.Group))
+        Setting[] shown = [.. TrainingSettings.All.Where(s => all || !s.IsDefault(settings.Config) || settings.Origin(s.Name) == TrainingConfigBuilder.Flag)];
+        foreach (IGrouping<SettingGroup, Setting> group in shown.GroupBy(s => s.Group))
         {
             Line($"  {group.Key.ToString().ToLowerInvariant()}");
             foreach (Setting setting in group)
@@ -61,6 +62,11 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
                 string value = setting.Get(settings.Config);
                 Line($"    {setting.Name,-29} {(value.Length == 0 ? "-" : value),-22} {settings.Origin(setting.Name)}");
             }
+        }
+
+        if (shown.Length < TrainingSettings.All.Count)
+        {
+            Line(string.Create(CultureInfo.InvariantCulture, $"  and {TrainingSettings.All.Count - shown.Length} settings at their defaults, which --verbose shows"));
         }
     }
 

@@ -235,7 +235,7 @@ public sealed class BatchLoader : IDisposable
         {
             throw new UserErrorException(FormattableString.Invariant(
                 $"no image was finished for {limit.TotalSeconds:0.#} s while waiting for batch {_nextStep}: {string.Join("; ", _clocks.Select(Describe))}. ") +
-                "Is the disk or network mount of the data set still there? --loader-timeout sets how long to wait.");
+                "Is the disk or network mount of the data set still there? loader-timeout sets how long to wait.");
         }
 
         // One millisecond more, so that a wait that ends in time does not have to be repeated for a rest of microseconds.

@@ -213,11 +213,11 @@ public static class Packer
         PackManifest? begun = PackManifest.Read(destination);
         string? difference = begun is null ? null
             : begun.Source != manifest.Source ? "from another data set, or this one has changed"
-            : begun.ShortSide != manifest.ShortSide ? FormattableString.Invariant($"with --short-side {begun.ShortSide}")
-            : begun.Quality != manifest.Quality ? FormattableString.Invariant($"with --quality {begun.Quality}")
-            : begun.ShardImages != manifest.ShardImages ? FormattableString.Invariant($"with --shard-images {begun.ShardImages}")
-            : begun.Shuffled != manifest.Shuffled ? $"with --shuffle {(begun.Shuffled ? "true" : "false")}"
-            : begun.Seed != manifest.Seed ? FormattableString.Invariant($"with --seed {begun.Seed}")
+            : begun.ShortSide != manifest.ShortSide ? FormattableString.Invariant($"with short-side {begun.ShortSide}")
+            : begun.Quality != manifest.Quality ? FormattableString.Invariant($"with quality {begun.Quality}")
+            : begun.ShardImages != manifest.ShardImages ? FormattableString.Invariant($"with shard-images {begun.ShardImages}")
+            : begun.Shuffled != manifest.Shuffled ? $"with shuffle {(begun.Shuffled ? "true" : "false")}"
+            : begun.Seed != manifest.Seed ? FormattableString.Invariant($"with seed {begun.Seed}")
             : null;
         return difference is null ? begun : throw new UserErrorException(
             $"'{destination}' was packed {difference}; give the same settings to complete it, or name another folder.");

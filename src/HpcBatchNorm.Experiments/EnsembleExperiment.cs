@@ -60,7 +60,7 @@ public sealed class EnsembleExperiment : Experiment
         int members = context.Seeds > 0 ? context.Seeds : context.Quick ? QuickMembers : UsualMembers;
         if (members is < 2 or > Recipes)
         {
-            throw new UserErrorException(FormattableString.Invariant($"The ensemble has {Recipes} recipes, bn-x30-e1 to bn-x30-e{Recipes}; --seeds says how many of them to take, 2 to {Recipes}, not {members}."));
+            throw new UserErrorException(FormattableString.Invariant($"The ensemble has {Recipes} recipes, bn-x30-e1 to bn-x30-e{Recipes}; seeds says how many of them to take, 2 to {Recipes}, not {members}."));
         }
 
         ImageNetTraining[] trainings = [.. Enumerable.Range(1, members).Select(i => FormattableString.Invariant($"bn-x30-e{i}"))
@@ -69,14 +69,14 @@ public sealed class EnsembleExperiment : Experiment
         if (runs.FirstOrDefault(r => r.DivergedAt is not null) is { } diverged)
         {
             throw new UserErrorException(FormattableString.Invariant(
-                $"A member diverged at step {diverged.DivergedAt}; an ensemble needs networks that train. Lower the learning rate with --set learning-rate=..."));
+                $"A member diverged at step {diverged.DivergedAt}; an ensemble needs networks that train. Set a lower learning-rate."));
         }
 
         string[] checkpoints = [.. runs.Select(r => Path.Combine(context.Output, r.Checkpoint))];
         ExperimentRun<EnsembleAccuracy> Evaluation(int crops) => new(
             FormattableString.Invariant($"crops-{crops}"), string.Join(", ", trainings.Select(t => t.Key)), progress => Evaluate(context, checkpoints, crops, progress));
         IReadOnlyList<EnsembleAccuracy> found = context.All([Evaluation(1), Evaluation(144)]);
-        TrainingConfig config = trainings[0].Config;
+        RunConfig config = trainings[0].Config;
         return Judge(found[0], found[1], config.ImageSize, string.Create(CultureInfo.InvariantCulture,
             $"{members} networks, bn-x30-e1 to bn-x30-e{members}: {trainings[0].Description} on {images} images of {classes} classes. {validation} validation images, seen as one central crop of a short side of {config.ImageSize / config.CropFraction:0.#} px, or as 144 crops at the four scales of GoogLeNet's section 7, times {config.ImageSize}/224."));
     }

@@ -20,7 +20,7 @@ internal static class ExperimentDataPath
     {
         if (paths.FirstOrDefault(p => p != Sample && !Path.Exists(p)) is string missing)
         {
-            throw new UserErrorException($"'{missing}' does not exist; --data takes a data set's folder, or '{Sample}'.");
+            throw new UserErrorException($"'{missing}' does not exist; the data is a data set's folder, or '{Sample}'.");
         }
 
         switch (data)
@@ -28,11 +28,11 @@ internal static class ExperimentDataPath
             case ExperimentData.Mnist:
                 string? idx = paths.Where(p => p != Sample).SelectMany(p => new[] { p, Path.Combine(p, "mnist") }).FirstOrDefault(p => Directory.Exists(p) && IdxFiles.AreIn(p));
                 return idx ?? (paths.Contains(Sample) ? DigitGenerator.Ensure(Path.Combine(ArchiveIndex.DefaultCacheDirectory ?? ".", DigitFolder), note) : throw new UserErrorException(
-                    $"This experiment trains on MNIST. Name the folder of its four IDX files (train-images-idx3-ubyte.gz and the others, from {MnistHome}) with --data, or '--data {Sample}' for drawn digits."));
+                    $"This experiment trains on MNIST. Name the folder of its four IDX files (train-images-idx3-ubyte.gz and the others, from {MnistHome}) as the data, or '{Sample}' for drawn digits."));
             case ExperimentData.ImageNet:
                 string? images = paths.FirstOrDefault(p => p != Sample && !(Directory.Exists(p) && IdxFiles.AreIn(p)));
                 return images ?? (paths.Contains(Sample) ? SampleData.Ensure(note) : throw new UserErrorException(
-                    $"This experiment trains on images in one of ImageNet's layouts. Name their folder with --data, or '--data {Sample}' for generated ones."));
+                    $"This experiment trains on images in one of ImageNet's layouts. Name their folder as the data, or '{Sample}' for generated ones."));
             default:
                 return null;
         }

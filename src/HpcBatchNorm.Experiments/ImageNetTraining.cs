@@ -84,7 +84,7 @@ public sealed record ImageNetScale
     /// <param name="own">What the variant changes.</param>
     public IReadOnlyList<(string Name, string Value)> Flags(string recipe, double rateFactor, params IEnumerable<(string Name, string Value)> own)
     {
-        TrainingConfig paper = new TrainingConfigBuilder().AddRecipe(recipe).Config;
+        RunConfig paper = new TrainingConfigBuilder().AddRecipe(recipe).Config;
         List<(string, string)> flags = [];
         if (Model is not null)
         {
@@ -122,7 +122,7 @@ internal sealed record ImageNetTraining(string Name, string Recipe, IReadOnlyLis
         $"{Name}-{(uint)XxHash64.HashToUInt64(Encoding.UTF8.GetBytes(string.Join('\n', Flags.Select(f => $"{f.Name}: {f.Value}").Prepend(Recipe)))):x8}");
 
     /// <summary>The settings in effect.</summary>
-    public TrainingConfig Config
+    public RunConfig Config
     {
         get
         {
@@ -141,7 +141,7 @@ internal sealed record ImageNetTraining(string Name, string Recipe, IReadOnlyLis
     {
         get
         {
-            TrainingConfig config = Config;
+            RunConfig config = Config;
             return string.Create(CultureInfo.InvariantCulture,
                 $"{config.Model} at {config.ImageSize} px, {(config.Steps > 0 ? $"{config.Steps} steps" : string.Create(CultureInfo.InvariantCulture, $"{config.Epochs:0.##} epochs"))} of batches of {config.BatchSize}");
         }

@@ -171,7 +171,7 @@ internal sealed class MlpTraining : IDisposable
 
     /// <summary>The digits of a context, read when the first run needs them.</summary>
     public static Lazy<(MnistImages Train, MnistImages Test)> Data(ExperimentContext context) => new(() => MnistImages.Load(
-        context.DataPath ?? throw new UserErrorException("This experiment trains on MNIST; name its folder with --data."), context.Cancellation));
+        context.DataPath ?? throw new UserErrorException("This experiment trains on MNIST; name its folder as the data."), context.Cancellation));
 
     /// <inheritdoc/>
     public void Dispose() => _session.Dispose();

@@ -139,8 +139,9 @@ public sealed class OnnxModel
     private float[] Channels(IReadOnlyList<float>? values)
     {
         int channels = _network.InputChannels;
-        return values is null || values.Count == channels
-            ? [.. values ?? Enumerable.Repeat(128f, channels)]
+        return values is null || values.Count == 1
+            ? [.. Enumerable.Repeat(values is null ? 128f : values[0], channels)]
+            : values.Count == channels ? [.. values]
             : throw new ArgumentException($"Pixel mean and deviation have {values.Count} channels; the network's images have {channels}.");
     }
 

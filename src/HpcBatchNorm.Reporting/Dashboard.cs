@@ -199,7 +199,7 @@ internal sealed class Dashboard : IDisposable
             }
         }
 
-        throw new UserErrorException(string.Create(CultureInfo.InvariantCulture, $"Port {ports[0]}{(ports.Length > 1 ? $" to {ports[^1]} are" : " is")} in use. Choose another --port; 0 takes any that is free."));
+        throw new UserErrorException(string.Create(CultureInfo.InvariantCulture, $"Port {ports[0]}{(ports.Length > 1 ? $" to {ports[^1]} are" : " is")} in use. Choose another port; 0 takes any that is free."));
     }
 
     private static int FreePort()

@@ -8,7 +8,7 @@ internal sealed class BatchNormFreezing
 {
     private readonly long _first;
 
-    public BatchNormFreezing(TrainingConfig config, double stepsPerEpoch)
+    public BatchNormFreezing(RunConfig config, double stepsPerEpoch)
     {
         _first = config.Optimizer.FrozenStatistics ? 0
             : config.FreezeBatchNormAfter > 0 ? (long)Math.Ceiling(config.FreezeBatchNormAfter * stepsPerEpoch)

@@ -33,7 +33,7 @@ public sealed record ExportRequest
     public ExportResult Run()
     {
         using Checkpoint? checkpoint = Checkpoint is string path ? Checkpoints.Checkpoint.Open(path) : null;
-        TrainingConfig config = checkpoint is not null ? EvaluationSetup.Configure(checkpoint, Flags) : Configure();
+        RunConfig config = checkpoint is not null ? EvaluationSetup.Configure(checkpoint, Flags) : Configure();
         IReadOnlyList<string> classes = checkpoint?.Info.ClassNames ?? [];
         Network network = NetworkCatalog.Create(config.Model, config.Network with { Classes = checkpoint is not null ? classes.Count : Classes });
         NetworkShapes shapes = network.Infer(1, config.ImageSize, config.ImageSize);
@@ -51,11 +51,11 @@ public sealed record ExportRequest
         return new ExportResult(Output, network.Name, config.ImageSize, nodes, new FileInfo(Output).Length);
     }
 
-    private TrainingConfig Configure()
+    private RunConfig Configure()
     {
         if (!Flags.Any(f => f.Name == "model"))
         {
-            throw new UserErrorException("Nothing to export: give --checkpoint FILE, or --model NAME for a network with its initial parameters.");
+            throw new UserErrorException("Nothing to export: name a checkpoint, or set model for a network with its initial parameters.");
         }
 
         var builder = new TrainingConfigBuilder();

@@ -8,7 +8,7 @@ using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Training;
 
-/// <summary>Begins a new run with another run's weights: <c>--initial-checkpoint</c>.</summary>
+/// <summary>Begins a new run with another run's weights: <see cref="RunConfig.InitialCheckpoint"/>.</summary>
 internal static class InitialWeights
 {
     /// <summary>
@@ -16,19 +16,19 @@ internal static class InitialWeights
     /// their fresh weights when the configuration says so.
     /// </summary>
     /// <exception cref="UserErrorException">The checkpoint is of another network, or of other classes and its classifier was not left out.</exception>
-    public static void Load(TrainingSession session, TrainingConfig config, IReadOnlyList<string> classNames, Action<string> note)
+    public static void Load(TrainingSession session, RunConfig config, IReadOnlyList<string> classNames, Action<string> note)
     {
         using Checkpoint checkpoint = Checkpoint.Open(config.InitialCheckpoint);
         IReadOnlyList<string> before = checkpoint.Info.ClassNames;
         if (!config.ResetClassifier && before.Count != classNames.Count)
         {
             throw new UserErrorException(FormattableString.Invariant(
-                $"'{checkpoint.Path}' tells {before.Count} classes apart, the data set has {classNames.Count}. Add --reset-classifier to begin with a new classifier."));
+                $"'{checkpoint.Path}' tells {before.Count} classes apart, the data set has {classNames.Count}. Set reset-classifier to begin with a new classifier."));
         }
 
         if (!config.ResetClassifier && !before.SequenceEqual(classNames))
         {
-            note($"warning: the classes of '{checkpoint.Path}' have other names than those of the data set; --reset-classifier begins with a new classifier.");
+            note($"warning: the classes of '{checkpoint.Path}' have other names than those of the data set; reset-classifier begins with a new classifier.");
         }
 
         HashSet<Node> classifiers = config.ResetClassifier ? [.. session.Plan.Network.Losses.SelectMany(l => l.Inputs).Where(n => n.Layer is FullyConnectedLayer)] : [];

@@ -17,14 +17,14 @@ namespace HpcBatchNorm.Training;
 /// <remarks>The paper says "exponential", and six times faster for BN-x5 (section 4.2.1); the constants in the recipes are the usual reconstruction.</remarks>
 public sealed class LearningRateSchedule
 {
-    private readonly TrainingConfig _config;
+    private readonly RunConfig _config;
     private readonly double _stepsPerEpoch;
     private readonly long _totalSteps;
     private readonly long _warmupSteps;
     private readonly ScheduleKind _kind;
 
     /// <summary>Makes the schedule of a run of <paramref name="totalSteps"/> steps with <paramref name="stepsPerEpoch"/> steps to an epoch.</summary>
-    public LearningRateSchedule(TrainingConfig config, double stepsPerEpoch, long totalSteps)
+    public LearningRateSchedule(RunConfig config, double stepsPerEpoch, long totalSteps)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(stepsPerEpoch);
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(totalSteps);

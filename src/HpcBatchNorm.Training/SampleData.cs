@@ -13,12 +13,12 @@ internal static class SampleData
         {
             var options = new SampleOptions();
             note(FormattableString.Invariant(
-                $"No --data given: drawing {options.Classes * (options.TrainPerClass + options.ValidationPerClass)} sample images of {options.Classes} classes into '{Folder}' (once)."));
+                $"No data set named: drawing {options.Classes * (options.TrainPerClass + options.ValidationPerClass)} sample images of {options.Classes} classes into '{Folder}' (once)."));
             SampleGenerator.Write(Folder, options);
         }
         else
         {
-            note($"No --data given: using the sample images in '{Folder}'.");
+            note($"No data set named: using the sample images in '{Folder}'.");
         }
 
         return Folder;

@@ -2,7 +2,6 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
@@ -20,7 +19,7 @@ namespace HpcBatchNorm.Training;
 /// <param name="sinks">Keep something of the run besides its metrics; none when null.</param>
 public sealed class Trainer(PreparedRun run, ITrainingObserver observer, IReadOnlyList<RunSinkFactory>? sinks = null)
 {
-    private readonly TrainingConfig _config = run.Config;
+    private RunConfig _config = run.Config;
 
     /// <summary>Trains until the last step, or until <paramref name="stop"/> is cancelled: then the state is saved first.</summary>
     /// <exception cref="UserErrorException">Data, network, settings or checkpoint do not fit together; the message says what to change.</exception>
@@ -30,10 +29,10 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer, IReadOn
         if (_config.Data.Length == 0)
         {
             RefuseSample(grey);
-            _config.Data = SampleData.Ensure(observer.Note);
+            _config = _config with { Data = SampleData.Ensure(observer.Note) };
         }
 
-        _config.Data = Path.GetFullPath(_config.Data);
+        _config = _config with { Data = Path.GetFullPath(_config.Data), Output = RunFolder() };
         var indexing = new Notes(observer);
         using ImageDataset train = ImageDataset.Open(_config.Data, DatasetSplit.Train, indexing);
         using ImageDataset validation = ImageDataset.Open(_config.Data, DatasetSplit.Validation, indexing);
@@ -52,7 +51,7 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer, IReadOn
         // A continued run computes with the same algorithms as before.
         using Backend backend = Backend.Create(_config.Backend, _config.BackendOptions with { TuningFile = Path.Combine(_config.Output, "algorithms.json") });
         var freezing = new BatchNormFreezing(_config, stepsPerEpoch);
-        using var session = new TrainingSession(backend, network, freezing.OptionsAt(PlanOptions(), run.Checkpoint?.Info.Step ?? 0));
+        using var session = new TrainingSession(backend, network, freezing.OptionsAt(_config.Optimizer, run.Checkpoint?.Info.Step ?? 0));
         if (run.Checkpoint is Checkpoint checkpoint)
         {
             checkpoint.Restore(_config.Model, [.. session.State.Select(s => s.Tensor)], session.Write);
@@ -70,13 +69,18 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer, IReadOn
         return loop.Run(stop);
     }
 
-    private TrainingOptions PlanOptions() => _config.Optimizer with
+    /// <summary>The run's folder: everything the run writes is in it.</summary>
+    private string RunFolder()
     {
-        Batch = _config.BatchSize,
-        Height = _config.ImageSize,
-        Width = _config.ImageSize,
-        Seed = unchecked((ulong)_config.Seed),
-    };
+        if (_config.Output.Length == 0)
+        {
+            return RunDirectory.NewPath(_config, DateTime.Now);
+        }
+
+        return run.Checkpoint is not null || !CheckpointStore.Any(RunDirectory.CheckpointFolder(_config.Output))
+            ? _config.Output
+            : throw new UserErrorException($"'{_config.Output}' already holds a run. Set output to another folder, or resume '{_config.Output}'.");
+    }
 
     /// <summary>The generated pictures differ in shape alone; grey or black and white they tell these networks nothing, which would stay at chance.</summary>
     private void RefuseSample(bool grey)
@@ -84,7 +88,7 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer, IReadOn
         if (grey || _config.Binarize)
         {
             throw new UserErrorException(
-                $"{_config.Model} {(_config.Binarize ? "on black and white images" : "on grey images")} learns nothing from the colour pictures that are generated without --data. Give the folder with MNIST's four files (train-images-idx3-ubyte.gz and so on, http://yann.lecun.com/exdb/mnist) with --data, or take another --model, such as inception-tiny.");
+                $"{_config.Model} {(_config.Binarize ? "on black and white images" : "on grey images")} learns nothing from the colour pictures that are generated where no data is set. Set data to the folder with MNIST's four files (train-images-idx3-ubyte.gz and so on, http://yann.lecun.com/exdb/mnist), or model to another network, such as inception-tiny.");
         }
     }
 
@@ -93,7 +97,7 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer, IReadOn
         if (grey && _config.Binarize && train.GreyPixels is null)
         {
             observer.Note(
-                $"warning: {_config.Model} is made for MNIST's digits; '{train.Source}' ({train.Layout}) becomes grey, {_config.ImageSize} px, then black and white, which may leave little to learn. --data FOLDER with MNIST's four files is what it is for; --binarize false keeps the shades.");
+                $"warning: {_config.Model} is made for MNIST's digits; '{train.Source}' ({train.Layout}) becomes grey, {_config.ImageSize} px, then black and white, which may leave little to learn. MNIST's four files as data are what it is for; binarize false keeps the shades.");
         }
     }
 
@@ -110,7 +114,7 @@ public sealed class Trainer(PreparedRun run, ITrainingObserver observer, IReadOn
         if (before is not null && !before.SequenceEqual(train.ClassNames))
         {
             throw new UserErrorException(FormattableString.Invariant(
-                $"'{run.Checkpoint!.Path}' was trained on {before.Count} other classes than the {train.ClassCount} of '{_config.Data}'. Give the data set of that run with --data."));
+                $"'{run.Checkpoint!.Path}' was trained on {before.Count} other classes than the {train.ClassCount} of '{_config.Data}'. Set data to the data set of that run."));
         }
     }
 

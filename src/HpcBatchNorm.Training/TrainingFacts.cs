@@ -9,7 +9,7 @@ namespace HpcBatchNorm.Training;
 /// <summary>What the start of a run says about how it trains: only what is switched on.</summary>
 internal static class TrainingFacts
 {
-    public static IEnumerable<(string Name, string Value)> Of(TrainingConfig config, Network network, BatchNormFreezing freezing)
+    public static IEnumerable<(string Name, string Value)> Of(RunConfig config, Network network, BatchNormFreezing freezing)
     {
         TrainingOptions options = config.Optimizer;
         if (options.Accumulate > 1)

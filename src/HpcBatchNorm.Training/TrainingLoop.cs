@@ -23,7 +23,7 @@ internal sealed class TrainingLoop : IDisposable
     /// <summary>A final evaluation is left out when it has more images than this and than ten times the training.</summary>
     private const int LargeEvaluation = 5000;
 
-    private readonly TrainingConfig _config;
+    private readonly RunConfig _config;
     private readonly ITrainingObserver _observer;
     private readonly Network _network;
     private readonly BatchNormFreezing _freezing;
@@ -54,7 +54,7 @@ internal sealed class TrainingLoop : IDisposable
     private double _lastTrainLoss = double.NaN;
 
     public TrainingLoop(
-        TrainingConfig config, ITrainingObserver observer, Network network, TrainingSession session, ImageDataset train, ImageDataset validation,
+        RunConfig config, ITrainingObserver observer, Network network, TrainingSession session, ImageDataset train, ImageDataset validation,
         long stepsPerEpoch, long totalSteps, Checkpoint? resumed, IReadOnlyList<RunSinkFactory> sinks)
     {
         (_config, _observer, _network, _session, _validation) = (config, observer, network, session, validation);
@@ -68,21 +68,12 @@ internal sealed class TrainingLoop : IDisposable
         _classNames = train.ClassNames;
         _schedule = new LearningRateSchedule(config, stepsPerEpoch, totalSteps);
         _freezing = new BatchNormFreezing(config, stepsPerEpoch);
-        if (config.Output.Length == 0)
-        {
-            config.Output = RunDirectory.NewPath(config, DateTime.Now);
-        }
-        else if (resumed is null && CheckpointStore.Any(RunDirectory.CheckpointFolder(config.Output)))
-        {
-            throw new UserErrorException($"'{config.Output}' already holds a run. Give another --output, or go on with --resume {config.Output}.");
-        }
-
         _run = new RunDirectory(config.Output, _firstStep, _evaluatedStep);
         try
         {
             _store = new CheckpointStore(RunDirectory.CheckpointFolder(config.Output), config.Keep);
             _facts = Facts(train);
-            _yaml = TrainingConfigBuilder.ToYaml(config, "Effective configuration; run it again with: hpcbn train --config FILE");
+            _yaml = TrainingConfigBuilder.ToYaml(config, "Effective configuration; as a configuration file it repeats the run.");
             _run.WriteConfig(_yaml);
             _loader = new BatchLoader(train, TrainingLoading(), _firstStep);
             _feeder = new StepFeeder(_loader);
@@ -263,7 +254,7 @@ internal sealed class TrainingLoop : IDisposable
         if (_epoch.WaitShare > NotableDataWait)
         {
             _observer.Note(FormattableString.Invariant(
-                $"warning: {100 * _epoch.WaitShare:0} % of the training time was spent waiting for images. Raise --workers (now {_config.Workers}), or use smaller images."));
+                $"warning: {100 * _epoch.WaitShare:0} % of the training time was spent waiting for images. Raise workers (now {_config.Workers}), or use smaller images."));
         }
 
         IReadOnlyList<BadImage> bad = _loader.BadImages;
@@ -318,7 +309,7 @@ internal sealed class TrainingLoop : IDisposable
     {
         string next = _lastCheckpoint.Length == 0
             ? "No checkpoint had been written."
-            : $"The last good checkpoint is '{_lastCheckpoint}'; put that right, then: hpcbn train --resume {_run.Path}";
+            : $"The last good checkpoint is '{_lastCheckpoint}'; put that right, then resume '{_run.Path}'.";
         return new UserErrorException($"{(error is UserErrorException ? "" : $"The run's folder '{_run.Path}' cannot be written: ")}{error.Message} {next}", error);
     }
 

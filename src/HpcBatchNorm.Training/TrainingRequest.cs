@@ -129,7 +129,7 @@ public sealed record TrainingRequest
         return newest;
     }
 
-    private static Checkpoint? FindSameRun(TrainingConfig config, Action<string> note)
+    private static Checkpoint? FindSameRun(RunConfig config, Action<string> note)
     {
         if (config.Output.Length > 0)
         {
@@ -161,20 +161,20 @@ public sealed record TrainingRequest
     }
 
     /// <summary>A queue may repeat the command that began the run; anything else is a mistake.</summary>
-    private static void RefuseNewWeights(Checkpoint checkpoint, TrainingConfig config)
+    private static void RefuseNewWeights(Checkpoint checkpoint, RunConfig config)
     {
         string before = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, checkpoint.Path).Config.InitialCheckpoint;
         if (config.InitialCheckpoint != before)
         {
             throw new UserErrorException(
-                $"'{checkpoint.Path}' has its weights already; initial-checkpoint is for a new run. Leave out --resume or --initial-checkpoint.");
+                $"'{checkpoint.Path}' has its weights already; initial-checkpoint is for a new run. Resume without it, or begin a new run with it.");
         }
     }
 
-    private static void NoteChanges(Checkpoint checkpoint, TrainingConfig config, Action<string> note)
+    private static void NoteChanges(Checkpoint checkpoint, RunConfig config, Action<string> note)
     {
-        TrainingConfig before = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, checkpoint.Path).Config;
-        foreach (Setting setting in TrainingSettings.All.Where(s => s.Group != SettingGroup.Run || s.Name is "epochs" or "steps"))
+        RunConfig before = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, checkpoint.Path).Config;
+        foreach (Setting setting in TrainingSettings.All.Where(s => s.Group != SettingGroup.Run || s.DecidesNumbers))
         {
             if (setting.Get(before) != setting.Get(config))
             {
@@ -193,7 +193,7 @@ public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? chec
     public TrainingConfigBuilder Settings { get; } = settings;
 
     /// <summary>The configuration.</summary>
-    public TrainingConfig Config => Settings.Config;
+    public RunConfig Config => Settings.Config;
 
     /// <summary>The checkpoint to go on from, or null for a new run.</summary>
     public Checkpoint? Checkpoint { get; } = checkpoint;

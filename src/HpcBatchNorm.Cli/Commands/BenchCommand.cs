@@ -139,7 +139,7 @@ internal static class BenchCommand
         string Backend, string Precision, int Batch, MachineLimits? Limits, double? LimitGflops, IReadOnlyList<BenchmarkRow> Rows, BenchmarkResult? Network);
 
     /// <summary>One backend's turn.</summary>
-    private sealed class Run(Backend backend, TrainingConfig config, bool training, bool verify, TextWriter output)
+    private sealed class Run(Backend backend, RunConfig config, bool training, bool verify, TextWriter output)
     {
         private Precision Precision => config.Optimizer.Precision;
 
@@ -151,7 +151,7 @@ internal static class BenchCommand
                 NetworkOptions = config.Network,
                 Steps = steps,
                 Options = training
-                    ? config.Optimizer with { Batch = config.BatchSize, Height = config.ImageSize, Width = config.ImageSize }
+                    ? config.Optimizer
                     : new InferenceOptions
                     {
                         Batch = config.BatchSize,

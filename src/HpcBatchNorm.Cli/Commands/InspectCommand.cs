@@ -61,7 +61,7 @@ internal static class InspectCommand
                     builder.Set(setting.Name, SettingOption.Value(parsed, setting, option));
                 }
 
-                TrainingConfig config = builder.Config;
+                RunConfig config = builder.Config;
                 Network network = NetworkCatalog.Create(config.Model, config.Network with { Classes = parsed.GetValue(classes) });
                 if (parsed.GetValue(plan) || parsed.GetValue(infer))
                 {
@@ -78,7 +78,7 @@ internal static class InspectCommand
         return command;
     }
 
-    private static void PrintNetwork(TextWriter output, TrainingConfig config, Network network)
+    private static void PrintNetwork(TextWriter output, RunConfig config, Network network)
     {
         NetworkShapes shapes = network.Infer(1, config.ImageSize, config.ImageSize);
         var table = new TextTable("layer", "operation", "output", "parameters", "MMAC");
@@ -96,13 +96,12 @@ internal static class InspectCommand
         output.WriteLine($"Other networks: {string.Join(", ", NetworkCatalog.All.Select(n => n.Name).Where(n => n != network.Name))}");
     }
 
-    private static void PrintPlan(TextWriter output, TrainingConfig config, Network network, bool inference)
+    private static void PrintPlan(TextWriter output, RunConfig config, Network network, bool inference)
     {
         using Backend backend = Backend.CreateForPlanning(config.Backend, config.BackendOptions);
-        TrainingOptions options = config.Optimizer with { Batch = config.BatchSize, Height = config.ImageSize, Width = config.ImageSize };
         Plan plan = inference
             ? ForwardSession.PlanFor(backend.Traits, network, EvaluationSetup.Session(config))
-            : TrainingSession.PlanFor(backend.Traits, network, options);
+            : TrainingSession.PlanFor(backend.Traits, network, config.Optimizer);
         using var prepared = new PreparedPlan(backend, plan);
         var table = new TextTable("#", "operation", "layer", "dst", "implementation", "MFLOP", "notes");
         foreach (PlanRow row in PlanPrinter.Rows(prepared))

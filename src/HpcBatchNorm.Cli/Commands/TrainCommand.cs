@@ -19,6 +19,7 @@ internal static class TrainCommand
             HelpName = "auto|PATH",
             Description = "Go on from a checkpoint or a run's folder; auto: the newest good one of --output, or of the newest run with this configuration, if any",
         };
+        var verbose = new Option<bool>("--verbose") { Description = "Print every setting at the start, not only those that differ from the defaults" };
         Option<string> progress = TrainingView.CreateOption();
         Option<string> result = ResultFile.CreateOption();
         var command = new Command("train", "Train a network. Without --data: two minutes on generated images") { recipe, config, resume };
@@ -28,6 +29,7 @@ internal static class TrainCommand
             command.Add(option);
         }
 
+        command.Add(verbose);
         command.Add(progress);
         command.Add(result);
         CommandLine.AddExamples(command,
@@ -50,7 +52,7 @@ internal static class TrainCommand
             TextWriter output = ResultFile.HumanOutput(parsed, result);
             var view = new TrainingView(output, parsed.GetValue(progress));
             using PreparedRun run = request.Prepare(view.Note);
-            view.Settings(run.Settings);
+            view.Settings(run.Settings, parsed.GetValue(verbose));
             using var signals = new StopSignals(output);
             TrainingResult outcome = view.Run(observer => new Trainer(run, observer, RunSinks.All).Run(signals.Token));
             view.Finished(outcome);

@@ -13,8 +13,6 @@ internal readonly record struct ConfigEntry(string Name, string Value, string Wh
 /// </summary>
 internal static class ConfigFile
 {
-    private const string Where = "output";
-
     public static IReadOnlyList<ConfigEntry> Read(string path)
     {
         try
@@ -44,7 +42,7 @@ internal static class ConfigFile
     /// The configuration as YAML, one setting a line, which <see cref="Read"/> reads back to the same values. The output folder is left out:
     /// running a configuration again makes a new run.
     /// </summary>
-    public static string Write(TrainingConfig config, IEnumerable<string> head)
+    public static string Write(RunConfig config, IEnumerable<string> head)
     {
         var text = new StringBuilder();
         foreach (string line in head)
@@ -52,7 +50,7 @@ internal static class ConfigFile
             text.Append("# ").Append(line).Append('\n');
         }
 
-        foreach (IGrouping<SettingGroup, Setting> group in TrainingSettings.All.Where(s => s.Name != Where).GroupBy(s => s.Group))
+        foreach (IGrouping<SettingGroup, Setting> group in TrainingSettings.All.Where(s => s.InFiles).GroupBy(s => s.Group))
         {
             text.Append("\n# ").Append(group.Key.ToString().ToLowerInvariant()).Append('\n');
             foreach (Setting setting in group)

@@ -38,7 +38,7 @@ public enum SettingGroup
 }
 
 /// <summary>
-/// One setting of <see cref="TrainingConfig"/> as text: the YAML key and the flag have the same name. Reading and writing are culture-invariant,
+/// One setting of <see cref="RunConfig"/> as text: the YAML key and the flag have the same name. Reading and writing are culture-invariant,
 /// and <c>Set(Get())</c> restores the value exactly.
 /// </summary>
 public sealed record Setting
@@ -46,12 +46,13 @@ public sealed record Setting
     /// <summary>The value that leaves a choice to the network.</summary>
     internal const string Automatic = "auto";
 
-    private readonly Func<TrainingConfig, string> _get;
-    private readonly Action<TrainingConfig, string> _set;
+    private readonly Func<RunConfig, string> _get;
+    private readonly Func<RunConfig, string, RunConfig> _set;
 
-    private Setting(string name, SettingGroup group, SettingKind kind, string help, Func<TrainingConfig, string> get, Action<TrainingConfig, string> set)
+    private Setting(string name, SettingGroup group, SettingKind kind, string help, Func<RunConfig, string> get, Func<RunConfig, string, RunConfig> set)
     {
         (Name, Group, Kind, Help, _get, _set) = (name, group, kind, help, get, set);
+        DecidesNumbers = group is SettingGroup.Network or SettingGroup.Optimizer or SettingGroup.Images;
     }
 
     /// <summary>YAML key, and flag without its dashes: <c>learning-rate</c>.</summary>
@@ -72,16 +73,34 @@ public sealed record Setting
     /// <summary>Other flags that mean the same, with their dashes.</summary>
     public IReadOnlyList<string> Aliases { get; init; } = [];
 
-    /// <summary>The value as text.</summary>
-    public string Get(TrainingConfig config) => _get(config);
+    /// <summary>
+    /// True when two runs that differ in it compute different numbers, rounding aside; such settings are what <see cref="TrainingSettings.Hash"/> is made of.
+    /// Those of the network, the optimizer and the images do unless they say otherwise.
+    /// </summary>
+    public bool DecidesNumbers { get; init; }
 
-    /// <summary>Sets the value from text.</summary>
+    /// <summary>
+    /// True for a setting that was added when runs had been hashed without it: it enters the hash only where it is not at its default, so that those runs
+    /// keep their hash.
+    /// </summary>
+    public bool HashedWhereChanged { get; init; }
+
+    /// <summary>False for what says where a run is, which a configuration file that makes a new run must not repeat.</summary>
+    public bool InFiles { get; init; } = true;
+
+    /// <summary>True when the value is the one a new configuration has.</summary>
+    public bool IsDefault(RunConfig config) => Get(config) == Get(TrainingSettings.Defaults);
+
+    /// <summary>The value as text.</summary>
+    public string Get(RunConfig config) => _get(config);
+
+    /// <summary>The configuration with the value that a text says; <paramref name="config"/> stays as it is.</summary>
     /// <exception cref="UserErrorException">The text is not a value of this setting; the message names it, what is allowed and what was found.</exception>
-    public void Set(TrainingConfig config, string text)
+    public RunConfig Set(RunConfig config, string text)
     {
         try
         {
-            _set(config, text.Trim());
+            return _set(config, text.Trim());
         }
         catch (Exception error) when (error is FormatException or OverflowException)
         {
@@ -89,10 +108,10 @@ public sealed record Setting
         }
     }
 
-    internal static Setting Text(string name, SettingGroup group, string help, Func<TrainingConfig, string> get, Action<TrainingConfig, string> set) =>
+    internal static Setting Text(string name, SettingGroup group, string help, Func<RunConfig, string> get, Func<RunConfig, string, RunConfig> set) =>
         new(name, group, SettingKind.Text, help, get, set);
 
-    internal static Setting Switch(string name, SettingGroup group, string help, Func<TrainingConfig, bool> get, Action<TrainingConfig, bool> set) =>
+    internal static Setting Switch(string name, SettingGroup group, string help, Func<RunConfig, bool> get, Func<RunConfig, bool, RunConfig> set) =>
         new(name, group, SettingKind.Switch, help, c => get(c) ? "true" : "false", (c, text) => set(c, text.ToLowerInvariant() switch
         {
             "true" or "on" or "yes" or "1" => true,
@@ -100,51 +119,51 @@ public sealed record Setting
             _ => throw new FormatException("true or false"),
         }));
 
-    internal static Setting OptionalSwitch(string name, SettingGroup group, string help, Func<TrainingConfig, bool?> get, Action<TrainingConfig, bool?> set) =>
+    internal static Setting OptionalSwitch(string name, SettingGroup group, string help, Func<RunConfig, bool?> get, Func<RunConfig, bool?, RunConfig> set) =>
         Choice(name, group, help, [Automatic, "true", "false"],
             c => get(c) switch { null => Automatic, true => "true", false => "false" },
             (c, text) => set(c, text == Automatic ? null : text == "true"));
 
     internal static Setting Choice(
-        string name, SettingGroup group, string help, string[] choices, Func<TrainingConfig, string> get, Action<TrainingConfig, string> set) =>
+        string name, SettingGroup group, string help, string[] choices, Func<RunConfig, string> get, Func<RunConfig, string, RunConfig> set) =>
         new(name, group, SettingKind.Choice, help, get, (c, text) => set(c, Array.Find(choices, choice => choice.Equals(text, StringComparison.OrdinalIgnoreCase))
             ?? throw new FormatException(string.Join(", ", choices[..^1]) + " or " + choices[^1])))
         {
             Choices = choices,
         };
 
-    internal static Setting Choice<T>(string name, SettingGroup group, string help, Func<TrainingConfig, T> get, Action<TrainingConfig, T> set)
+    internal static Setting Choice<T>(string name, SettingGroup group, string help, Func<RunConfig, T> get, Func<RunConfig, T, RunConfig> set)
         where T : struct, Enum
     {
         string[] names = [.. Enum.GetNames<T>().Select(n => n.ToLowerInvariant())];
         return Choice(name, group, help, names, c => get(c).ToString().ToLowerInvariant(), (c, text) => set(c, Enum.Parse<T>(text, ignoreCase: true)));
     }
 
-    internal static Setting Whole(string name, SettingGroup group, string help, long minimum, Func<TrainingConfig, long> get, Action<TrainingConfig, long> set) =>
-        new(name, group, SettingKind.Number, help, c => get(c).ToString(CultureInfo.InvariantCulture), (c, text) =>
-            set(c, long.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long value) && value >= minimum
-                && (value <= int.MaxValue || minimum == long.MinValue || name is "steps" or "checkpoint-every")
-                ? value
-                : throw new FormatException(minimum == long.MinValue ? "a whole number" : FormattableString.Invariant($"a whole number of at least {minimum}"))));
+    internal static Setting Whole(string name, SettingGroup group, string help, int minimum, Func<RunConfig, int> get, Func<RunConfig, int, RunConfig> set) =>
+        Whole(name, group, help, minimum, int.MaxValue, c => get(c), (c, v) => set(c, (int)v));
+
+    /// <summary>A whole number of 64 bits: counts of steps, seeds.</summary>
+    internal static Setting Whole64(string name, SettingGroup group, string help, long minimum, Func<RunConfig, long> get, Func<RunConfig, long, RunConfig> set) =>
+        Whole(name, group, help, minimum, long.MaxValue, get, set);
 
     internal static Setting Real(
-        string name, SettingGroup group, string help, double minimum, double maximum, Func<TrainingConfig, float> get, Action<TrainingConfig, float> set) =>
+        string name, SettingGroup group, string help, double minimum, double maximum, Func<RunConfig, float> get, Func<RunConfig, float, RunConfig> set) =>
         new(name, group, SettingKind.Number, help, c => get(c).ToString(CultureInfo.InvariantCulture), (c, text) =>
             set(c, (float)ParseReal(text, minimum, maximum)));
 
     internal static Setting Real64(
-        string name, SettingGroup group, string help, double minimum, double maximum, Func<TrainingConfig, double> get, Action<TrainingConfig, double> set) =>
+        string name, SettingGroup group, string help, double minimum, double maximum, Func<RunConfig, double> get, Func<RunConfig, double, RunConfig> set) =>
         new(name, group, SettingKind.Number, help, c => get(c).ToString(CultureInfo.InvariantCulture), (c, text) =>
             set(c, ParseReal(text, minimum, maximum)));
 
     internal static Setting OptionalReal(
-        string name, SettingGroup group, string help, double minimum, double maximum, Func<TrainingConfig, float?> get, Action<TrainingConfig, float?> set) =>
+        string name, SettingGroup group, string help, double minimum, double maximum, Func<RunConfig, float?> get, Func<RunConfig, float?, RunConfig> set) =>
         new(name, group, SettingKind.Text, help, c => get(c)?.ToString(CultureInfo.InvariantCulture) ?? Automatic, (c, text) =>
             set(c, text.Equals(Automatic, StringComparison.OrdinalIgnoreCase) ? null : (float)ParseReal(text, minimum, maximum)));
 
     /// <summary>Positive numbers, rising, separated by commas; none for an empty text.</summary>
     internal static Setting Reals(
-        string name, SettingGroup group, string help, Func<TrainingConfig, IReadOnlyList<double>> get, Action<TrainingConfig, IReadOnlyList<double>> set) =>
+        string name, SettingGroup group, string help, Func<RunConfig, IReadOnlyList<double>> get, Func<RunConfig, IReadOnlyList<double>, RunConfig> set) =>
         new(name, group, SettingKind.Text, help, c => string.Join(',', get(c).Select(v => v.ToString(CultureInfo.InvariantCulture))), (c, text) =>
         {
             List<double> values = [];
@@ -154,8 +173,32 @@ public sealed record Setting
                     && value > (values.Count == 0 ? 0 : values[^1]) ? value : throw new FormatException("rising numbers above 0, separated by commas"));
             }
 
-            set(c, values);
+            return set(c, values);
         });
+
+    /// <summary>A value for every channel of the images, or one for all; none for an empty text.</summary>
+    internal static Setting Channels(
+        string name, SettingGroup group, string help, bool positive, Func<RunConfig, IReadOnlyList<float>?> get, Func<RunConfig, IReadOnlyList<float>?, RunConfig> set) =>
+        new(name, group, SettingKind.Text, help, c => string.Join(',', (get(c) ?? []).Select(v => v.ToString(CultureInfo.InvariantCulture))), (c, text) =>
+        {
+            float[] values = [.. text.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries).Select(Parse)];
+            return values.Length is 0 or 1 or 3 ? set(c, values.Length == 0 ? null : values) : throw Expected();
+
+            float Parse(string part) => float.TryParse(part, NumberStyles.Float, CultureInfo.InvariantCulture, out float value) && float.IsFinite(value) && (value > 0 || !positive)
+                ? value
+                : throw Expected();
+
+            FormatException Expected() => new($"one number{(positive ? " above 0" : "")} or three, separated by commas");
+        });
+
+    private static Setting Whole(
+        string name, SettingGroup group, string help, long minimum, long maximum, Func<RunConfig, long> get, Func<RunConfig, long, RunConfig> set) =>
+        new(name, group, SettingKind.Number, help, c => get(c).ToString(CultureInfo.InvariantCulture), (c, text) =>
+            long.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long value) && value >= minimum && value <= maximum
+                ? set(c, value)
+                : throw new FormatException(minimum == long.MinValue ? "a whole number"
+                    : value > maximum ? FormattableString.Invariant($"a whole number from {minimum} to {maximum}")
+                    : FormattableString.Invariant($"a whole number of at least {minimum}")));
 
     private static double ParseReal(string text, double minimum, double maximum) =>
         double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double value) && value >= minimum && value <= maximum

@@ -5,12 +5,15 @@ namespace HpcBatchNorm.Training.Configuration;
 /// </summary>
 public sealed class TrainingConfigBuilder
 {
+    /// <summary>The <see cref="Origin"/> of what was set by name, one by one.</summary>
+    public const string Flag = "flag";
+
     private const string RecipeKey = "recipe";
 
     private readonly Dictionary<string, string> _origins = new(StringComparer.Ordinal);
 
     /// <summary>The configuration so far.</summary>
-    public TrainingConfig Config { get; } = new();
+    public RunConfig Config { get; private set; } = TrainingSettings.Defaults;
 
     /// <summary>Where a setting's value came from: <c>default</c>, <c>recipe bn-x5</c>, <c>my.yaml:3</c>, <c>flag</c>.</summary>
     public string Origin(string name) => _origins.GetValueOrDefault(name, "default");
@@ -45,16 +48,16 @@ public sealed class TrainingConfigBuilder
     }
 
     /// <summary>Sets one setting by name, as a flag does.</summary>
-    public TrainingConfigBuilder Set(string name, string value, string origin = "flag")
+    public TrainingConfigBuilder Set(string name, string value, string origin = Flag)
     {
         Setting setting = TrainingSettings.Find(name);
-        setting.Set(Config, value);
+        Config = setting.Set(Config, value);
         _origins[setting.Name] = origin;
         return this;
     }
 
     /// <summary>The effective configuration as YAML that <c>--config</c> takes.</summary>
-    public static string ToYaml(TrainingConfig config, params IEnumerable<string> head) => ConfigFile.Write(config, head);
+    public static string ToYaml(RunConfig config, params IEnumerable<string> head) => ConfigFile.Write(config, head);
 
     private void Add(IReadOnlyList<ConfigEntry> entries, string? origin)
     {

@@ -11,144 +11,165 @@ public static class TrainingSettings
     private const string Auto = Setting.Automatic;
     private const double Unbounded = double.PositiveInfinity;
 
+    /// <summary>A configuration in which nothing is set.</summary>
+    public static RunConfig Defaults { get; } = new();
+
     /// <summary>All settings, in the order they are printed.</summary>
     public static IReadOnlyList<Setting> All { get; } =
     [
         Text("model", Network, "Network: bn-inception, inception, inception-tiny, mnist-mlp, ... (hpcbn inspect lists them)",
-            c => c.Model, (c, v) => c.Model = v) with { Aliases = ["-a", "--arch"] },
+            c => c.Model, (c, v) => c with { Model = v }) with { Aliases = ["-a", "--arch"] },
         Choice("width", Network, "Channels of modules 4c and 4d: 608 adds up the branches of Figure 5, 576 is the size it prints", ["576", "608"],
-            c => c.Network.Width == 608 ? "608" : "576", (c, v) => c.Network = c.Network with { Width = v == "608" ? 608 : 576 }),
+            c => c.Network.Width == 608 ? "608" : "576", (c, v) => c with { Network = c.Network with { Width = v == "608" ? 608 : 576 } }),
         Switch("separable-first-convolution", Network, "First convolution separable with depth multiplier 8, as in Figure 5's footnote",
-            c => c.Network.SeparableFirstConvolution, (c, v) => c.Network = c.Network with { SeparableFirstConvolution = v }),
+            c => c.Network.SeparableFirstConvolution, (c, v) => c with { Network = c.Network with { SeparableFirstConvolution = v } }),
         Choice("activation", Network, "Nonlinearity; auto: the network's own", [Auto, .. ActivationKinds.Names],
             c => c.Network.Activation?.Name() ?? Auto,
-            (c, v) => c.Network = c.Network with { Activation = v == Auto ? null : Enum.Parse<ActivationKind>(v, ignoreCase: true) }),
+            (c, v) => c with { Network = c.Network with { Activation = v == Auto ? null : Enum.Parse<ActivationKind>(v, ignoreCase: true) } }),
         OptionalSwitch("batch-norm", Network, "Batch normalization before every nonlinearity; auto: the network's own choice",
-            c => c.Network.BatchNorm, (c, v) => c.Network = c.Network with { BatchNorm = v }),
+            c => c.Network.BatchNorm, (c, v) => c with { Network = c.Network with { BatchNorm = v } }),
         OptionalSwitch("lrn", Network, "Local response normalization (change 5 removes it); auto: where there is no batch normalization",
-            c => c.Network.Lrn, (c, v) => c.Network = c.Network with { Lrn = v }),
+            c => c.Network.Lrn, (c, v) => c with { Network = c.Network with { Lrn = v } }),
         OptionalReal("dropout", Network, "Probability of dropout before the classifier (change 2 removes it); auto: the network's own", 0, 0.99,
-            c => c.Network.Dropout, (c, v) => c.Network = c.Network with { Dropout = v }),
-        Real("epsilon", Network, "Epsilon of batch normalization", 0, 1, c => c.Network.Epsilon, (c, v) => c.Network = c.Network with { Epsilon = v })
+            c => c.Network.Dropout, (c, v) => c with { Network = c.Network with { Dropout = v } }),
+        Real("epsilon", Network, "Epsilon of batch normalization", 0, 1, c => c.Network.Epsilon, (c, v) => c with { Network = c.Network with { Epsilon = v } })
             with { Aliases = ["--bn-eps"] },
         Real("averaging-factor", Network, "Weight of the new batch in running statistics (PyTorch's BN momentum; 1 minus Keras's and Caffe's)", 0, 1,
-            c => c.Network.AveragingFactor, (c, v) => c.Network = c.Network with { AveragingFactor = v }),
+            c => c.Network.AveragingFactor, (c, v) => c with { Network = c.Network with { AveragingFactor = v } }),
         Real64("initial-weight-scale", Network, "Factor on the deviation of the initial weights", 0, Unbounded,
-            c => c.Network.InitialWeightScale, (c, v) => c.Network = c.Network with { InitialWeightScale = v }),
+            c => c.Network.InitialWeightScale, (c, v) => c with { Network = c.Network with { InitialWeightScale = v } }),
         Switch("per-activation-norm", Network, "Per-activation instead of per-map normalization in the last module",
-            c => c.Network.PerActivationLast, (c, v) => c.Network = c.Network with { PerActivationLast = v }),
+            c => c.Network.PerActivationLast, (c, v) => c with { Network = c.Network with { PerActivationLast = v } }),
         Switch("auxiliary-heads", Network, "Train GoogLeNet's two auxiliary classifiers too",
-            c => c.Network.AuxiliaryHeads, (c, v) => c.Network = c.Network with { AuxiliaryHeads = v }),
+            c => c.Network.AuxiliaryHeads, (c, v) => c with { Network = c.Network with { AuxiliaryHeads = v } }),
         Switch("average-includes-padding", Network, "Average pooling inside modules counts padding as zeros",
-            c => c.Network.AverageIncludesPadding, (c, v) => c.Network = c.Network with { AverageIncludesPadding = v }),
+            c => c.Network.AverageIncludesPadding, (c, v) => c with { Network = c.Network with { AverageIncludesPadding = v } }),
+        Whole("hidden-layers", Network, "mnist-mlp: hidden layers", 1, c => c.Network.HiddenLayers, (c, v) => c with { Network = c.Network with { HiddenLayers = v } })
+            with { HashedWhereChanged = true },
+        Whole("hidden-units", Network, "mnist-mlp: units of each hidden layer", 1, c => c.Network.HiddenUnits, (c, v) => c with { Network = c.Network with { HiddenUnits = v } })
+            with { HashedWhereChanged = true },
+        Real64("initial-deviation", Network, "mnist-mlp: deviation of the initial weights; 0 for He's", 0, Unbounded,
+            c => c.Network.InitialDeviation, (c, v) => c with { Network = c.Network with { InitialDeviation = v } }) with { HashedWhereChanged = true },
         Text("initial-checkpoint", Network, "Checkpoint whose weights and statistics a new run begins with; step, schedule and momentum begin anew",
-            c => c.InitialCheckpoint, (c, v) => c.InitialCheckpoint = v.Length == 0 ? "" : Path.GetFullPath(v)) with { Aliases = ["--pretrained"] },
+            c => c.InitialCheckpoint, (c, v) => c with { InitialCheckpoint = v.Length == 0 ? "" : Path.GetFullPath(v) }) with { Aliases = ["--pretrained"] },
         Switch("reset-classifier", Network, "Leave out the classifier of initial-checkpoint, for a data set with other classes",
-            c => c.ResetClassifier, (c, v) => c.ResetClassifier = v),
+            c => c.ResetClassifier, (c, v) => c with { ResetClassifier = v }),
 
         Real("learning-rate", Optimizer, "Learning rate that the schedule starts from (change 1 raises it)", 0, Unbounded,
-            c => c.LearningRate, (c, v) => c.LearningRate = v) with { Aliases = ["--lr"] },
+            c => c.LearningRate, (c, v) => c with { LearningRate = v }) with { Aliases = ["--lr"] },
         Choice("schedule", Optimizer, "How the learning rate falls: by decay-rate and decay-epochs (exponential), exponentially to final-learning-rate-fraction at the end (span), "
             + "by gamma at milestones (step), to minimum-learning-rate at the end (cosine, linear), not at all (constant); "
-            + "auto: exponential for runs of schedule-epochs or more, span for shorter ones", c => c.Schedule, (c, v) => c.Schedule = v)
+            + "auto: exponential for runs of schedule-epochs or more, span for shorter ones", c => c.Schedule, (c, v) => c with { Schedule = v })
             with { Aliases = ["--sched", "--lr-schedule", "--lr-scheduler"] },
-        Real64("decay-rate", Optimizer, "Schedule exponential: factor of one decay", 1e-6, 1, c => c.DecayRate, (c, v) => c.DecayRate = v),
+        Real64("decay-rate", Optimizer, "Schedule exponential: factor of one decay", 1e-6, 1, c => c.DecayRate, (c, v) => c with { DecayRate = v }),
         Real64("decay-epochs", Optimizer, "Schedule exponential: epochs between decays (change 4 makes it six times smaller)", 1e-6, Unbounded,
-            c => c.DecayEpochs, (c, v) => c.DecayEpochs = v),
+            c => c.DecayEpochs, (c, v) => c with { DecayEpochs = v }),
         Real64("schedule-epochs", Optimizer, "Length of the run that the decay constants were made for", 0, Unbounded,
-            c => c.ScheduleEpochs, (c, v) => c.ScheduleEpochs = v),
+            c => c.ScheduleEpochs, (c, v) => c with { ScheduleEpochs = v }),
         Real64("final-learning-rate-fraction", Optimizer, "Schedule span: share of the first learning rate it ends at", 1e-9, 1,
-            c => c.FinalLearningRateFraction, (c, v) => c.FinalLearningRateFraction = v),
+            c => c.FinalLearningRateFraction, (c, v) => c with { FinalLearningRateFraction = v }),
         Reals("milestones", Optimizer, "Schedule step: epochs after which the learning rate is multiplied by gamma, e.g. 30,60,80",
-            c => c.Milestones, (c, v) => c.Milestones = v) with { Aliases = ["--decay-milestones", "--lr-milestones"] },
-        Real64("gamma", Optimizer, "Schedule step: factor at every milestone", 1e-6, 1, c => c.Gamma, (c, v) => c.Gamma = v) with { Aliases = ["--lr-gamma"] },
+            c => c.Milestones, (c, v) => c with { Milestones = v }) with { Aliases = ["--decay-milestones", "--lr-milestones"] },
+        Real64("gamma", Optimizer, "Schedule step: factor at every milestone", 1e-6, 1, c => c.Gamma, (c, v) => c with { Gamma = v }) with { Aliases = ["--lr-gamma"] },
         Real64("minimum-learning-rate", Optimizer, "Schedule cosine or linear: learning rate at the end", 0, Unbounded,
-            c => c.MinimumLearningRate, (c, v) => c.MinimumLearningRate = v) with { Aliases = ["--min-lr"] },
+            c => c.MinimumLearningRate, (c, v) => c with { MinimumLearningRate = v }) with { Aliases = ["--min-lr"] },
         Real64("warmup-epochs", Optimizer, "Epochs in which the learning rate first rises in a straight line; any schedule", 0, Unbounded,
-            c => c.WarmupEpochs, (c, v) => c.WarmupEpochs = v) with { Aliases = ["--lr-warmup-epochs"] },
+            c => c.WarmupEpochs, (c, v) => c with { WarmupEpochs = v }) with { Aliases = ["--lr-warmup-epochs"] },
         Real64("warmup-learning-rate", Optimizer, "Learning rate that the warm-up rises from", 0, Unbounded,
-            c => c.WarmupLearningRate, (c, v) => c.WarmupLearningRate = v) with { Aliases = ["--warmup-lr"] },
-        Real("momentum", Optimizer, "Momentum's coefficient", 0, 0.9999, c => c.Optimizer.Mu, (c, v) => c.Optimizer = c.Optimizer with { Mu = v }),
-        Switch("nesterov", Optimizer, "Nesterov's momentum", c => c.Optimizer.Nesterov, (c, v) => c.Optimizer = c.Optimizer with { Nesterov = v }),
-        Real("weight-decay", Optimizer, "L2 weight (change 3 divides it by five)", 0, Unbounded, c => c.Optimizer.WeightDecay, (c, v) => c.Optimizer = c.Optimizer with { WeightDecay = v })
+            c => c.WarmupLearningRate, (c, v) => c with { WarmupLearningRate = v }) with { Aliases = ["--warmup-lr"] },
+        Real("momentum", Optimizer, "Momentum's coefficient", 0, 0.9999, c => c.Optimizer.Mu, (c, v) => c with { Optimizer = c.Optimizer with { Mu = v } }),
+        Switch("nesterov", Optimizer, "Nesterov's momentum", c => c.Optimizer.Nesterov, (c, v) => c with { Optimizer = c.Optimizer with { Nesterov = v } }),
+        Real("weight-decay", Optimizer, "L2 weight (change 3 divides it by five)", 0, Unbounded, c => c.Optimizer.WeightDecay, (c, v) => c with { Optimizer = c.Optimizer with { WeightDecay = v } })
             with { Aliases = ["--wd"] },
-        Switch("decay-scale-and-shift", Optimizer, "L2 on batch normalization's scale and shift too", c => c.Optimizer.DecayScaleAndShift, (c, v) => c.Optimizer = c.Optimizer with { DecayScaleAndShift = v }),
-        Real("label-smoothing", Optimizer, "Share of the target spread over all classes", 0, 0.99, c => c.Optimizer.LabelSmoothing, (c, v) => c.Optimizer = c.Optimizer with { LabelSmoothing = v })
+        Switch("decay-scale-and-shift", Optimizer, "L2 on batch normalization's scale and shift too", c => c.Optimizer.DecayScaleAndShift, (c, v) => c with { Optimizer = c.Optimizer with { DecayScaleAndShift = v } }),
+        Real("label-smoothing", Optimizer, "Share of the target spread over all classes", 0, 0.99, c => c.Optimizer.LabelSmoothing, (c, v) => c with { Optimizer = c.Optimizer with { LabelSmoothing = v } })
             with { Aliases = ["--smoothing"] },
-        Real("clip-norm", Optimizer, "Largest norm of all gradients together; 0 for no clipping", 0, Unbounded, c => c.Optimizer.ClipNorm, (c, v) => c.Optimizer = c.Optimizer with { ClipNorm = v })
+        Real("clip-norm", Optimizer, "Largest norm of all gradients together; 0 for no clipping", 0, Unbounded, c => c.Optimizer.ClipNorm, (c, v) => c with { Optimizer = c.Optimizer with { ClipNorm = v } })
             with { Aliases = ["--clip-grad"] },
         Switch("freeze-bn", Optimizer, "Normalise with the running statistics, held constant (Frozen BN): for fine-tuning and last epochs",
-            c => c.Optimizer.FrozenStatistics, (c, v) => c.Optimizer = c.Optimizer with { FrozenStatistics = v }),
-        Real64("freeze-bn-after", Optimizer, "Epochs after which freeze-bn begins; 0 for never", 0, Unbounded, c => c.FreezeBatchNormAfter, (c, v) => c.FreezeBatchNormAfter = v),
+            c => c.Optimizer.FrozenStatistics, (c, v) => c with { Optimizer = c.Optimizer with { FrozenStatistics = v } }),
+        Real64("freeze-bn-after", Optimizer, "Epochs after which freeze-bn begins; 0 for never", 0, Unbounded, c => c.FreezeBatchNormAfter, (c, v) => c with { FreezeBatchNormAfter = v }),
         Switch("freeze-scale-and-shift", Optimizer, "Where batch normalization is frozen, its scale and shift are too",
-            c => c.Optimizer.FrozenScaleAndShift, (c, v) => c.Optimizer = c.Optimizer with { FrozenScaleAndShift = v }),
+            c => c.Optimizer.FrozenScaleAndShift, (c, v) => c with { Optimizer = c.Optimizer with { FrozenScaleAndShift = v } }),
         Whole("ghost-batch", Optimizer, "Images of each group with batch statistics of its own (ghost or virtual batches); 0: all of batch-size together", 0,
-            c => c.Optimizer.GhostBatch, (c, v) => c.Optimizer = c.Optimizer with { GhostBatch = (int)v }) with { Aliases = ["--ghost-batch-size", "--virtual-batch-size"] },
+            c => c.Optimizer.GhostBatch, (c, v) => c with { Optimizer = c.Optimizer with { GhostBatch = v } }) with { Aliases = ["--ghost-batch-size", "--virtual-batch-size"] },
         Switch("batch-renorm", Optimizer, "Batch renormalization: corrects batch statistics towards the running ones; for small batches",
-            c => c.Optimizer.BatchRenormalize, (c, v) => c.Optimizer = c.Optimizer with { BatchRenormalize = v }) with { Aliases = ["--renorm"] },
+            c => c.Optimizer.BatchRenormalize, (c, v) => c with { Optimizer = c.Optimizer with { BatchRenormalize = v } }) with { Aliases = ["--renorm"] },
         Renorm("renorm-r-max", "Batch renormalization: largest correction r of the deviation", l => l.MaximumR, (l, v) => l with { MaximumR = v }, 1) with { Aliases = ["--r-max"] },
         Renorm("renorm-d-max", "Batch renormalization: largest correction d of the mean, in deviations", l => l.MaximumD, (l, v) => l with { MaximumD = v }, 0) with { Aliases = ["--d-max"] },
         RenormStep("renorm-start", "Batch renormalization: steps of plain batch normalization first", l => l.Start, (l, v) => l with { Start = v }),
         RenormStep("renorm-r-steps", "Batch renormalization: step at which the limit of r reaches renorm-r-max", l => l.EndR, (l, v) => l with { EndR = v }),
         RenormStep("renorm-d-steps", "Batch renormalization: step at which the limit of d reaches renorm-d-max", l => l.EndD, (l, v) => l with { EndD = v }),
+        Switch("constant-statistics", Optimizer, "Leave the dependence of batch statistics on the layer's input out of the gradient (the mistake that section 2 warns of); for experiments",
+            c => c.Optimizer.ConstantStatistics, (c, v) => c with { Optimizer = c.Optimizer with { ConstantStatistics = v } }) with { HashedWhereChanged = true },
         Real("average-decay", Optimizer, "Decay of the moving average of the weights that is evaluated; 0 for none", 0, 0.999999,
-            c => c.Optimizer.AverageDecay, (c, v) => c.Optimizer = c.Optimizer with { AverageDecay = v }) with { Aliases = ["--model-ema-decay"] },
+            c => c.Optimizer.AverageDecay, (c, v) => c with { Optimizer = c.Optimizer with { AverageDecay = v } }) with { Aliases = ["--model-ema-decay"] },
 
         Text("data", Images, "Data set: folder with the official ImageNet archives, class folders, a tar of them, MNIST's IDX files; empty: the generated sample",
-            c => c.Data, (c, v) => c.Data = v) with { Aliases = ["--data-dir"] },
-        Whole("image-size", Images, "Height and width of the network's input in pixels", 1, c => c.ImageSize, (c, v) => c.ImageSize = (int)v)
+            c => c.Data, (c, v) => c with { Data = v }) with { Aliases = ["--data-dir"], DecidesNumbers = false },
+        Whole("image-size", Images, "Height and width of the network's input in pixels", 1, c => c.ImageSize, (c, v) => c with { Optimizer = c.Optimizer with { Height = v, Width = v } })
             with { Aliases = ["--img-size"] },
         Whole("batch-size", Images, "Images per forward and backward pass, which batch normalization sees together", 1,
-            c => c.BatchSize, (c, v) => c.BatchSize = (int)v) with { Aliases = ["-b"] },
+            c => c.BatchSize, (c, v) => c with { Optimizer = c.Optimizer with { Batch = v } }) with { Aliases = ["-b"] },
         Whole("accumulate", Images, "Passes of batch-size images whose mean gradient makes one step", 1,
-            c => c.Optimizer.Accumulate, (c, v) => c.Optimizer = c.Optimizer with { Accumulate = (int)v })
+            c => c.Optimizer.Accumulate, (c, v) => c with { Optimizer = c.Optimizer with { Accumulate = v } })
             with { Aliases = ["--grad-accum-steps", "--gradient-accumulation-steps", "--iter-size"] },
         Choice("shuffle", Images, "Order of training images: a new one each epoch, over the whole set (global) or within shards only (shard, change 6); one random order for the whole run (fixed); or by name (none)",
-            c => c.Shuffle, (c, v) => c.Shuffle = v),
-        Whole("shard-size", Images, "Images per shard for --shuffle shard, where the data set is not packed into shards", 1,
-            c => c.ShardSize, (c, v) => c.ShardSize = (int)v),
+            c => c.Shuffle, (c, v) => c with { Shuffle = v }),
+        Whole("shard-size", Images, "Images per shard of shuffle shard, where the data set is not packed into shards", 1,
+            c => c.ShardSize, (c, v) => c with { ShardSize = v }),
         Real64("min-area", Images, "Smallest share of the image's area that a training crop takes", 0.001, 1,
-            c => c.Augmentation.MinArea, (c, v) => c.Augmentation = c.Augmentation with { MinArea = v }),
+            c => c.Augmentation.MinArea, (c, v) => c with { Augmentation = c.Augmentation with { MinArea = v } }),
+        Real64("min-aspect", Images, "Smallest ratio of width to height of a training crop", 0.01, 100,
+            c => c.Augmentation.MinAspect, (c, v) => c with { Augmentation = c.Augmentation with { MinAspect = v } }) with { HashedWhereChanged = true },
+        Real64("max-aspect", Images, "Largest ratio of width to height of a training crop", 0.01, 100,
+            c => c.Augmentation.MaxAspect, (c, v) => c with { Augmentation = c.Augmentation with { MaxAspect = v } }) with { HashedWhereChanged = true },
         Real64("photometric", Images, "Strength of photometric distortion, 0 to 1 (change 7 lowers it)", 0, 1,
-            c => c.Augmentation.PhotometricStrength, (c, v) => c.Augmentation = c.Augmentation with { PhotometricStrength = v }),
+            c => c.Augmentation.PhotometricStrength, (c, v) => c with { Augmentation = c.Augmentation with { PhotometricStrength = v } }),
         Switch("lighting-noise", Images, "AlexNet's lighting noise after photometric distortion, in proportion to it",
-            c => c.Augmentation.LightingNoise, (c, v) => c.Augmentation = c.Augmentation with { LightingNoise = v }),
-        Switch("mirror", Images, "Mirror half of the training crops", c => c.Augmentation.Mirror, (c, v) => c.Augmentation = c.Augmentation with { Mirror = v }),
-        Switch("binarize", Images, "Make pixels black or white, at 128 (section 4.1's binary images)", c => c.Binarize, (c, v) => c.Binarize = v),
+            c => c.Augmentation.LightingNoise, (c, v) => c with { Augmentation = c.Augmentation with { LightingNoise = v } }),
+        Switch("mirror", Images, "Mirror half of the training crops", c => c.Augmentation.Mirror, (c, v) => c with { Augmentation = c.Augmentation with { Mirror = v } }),
+        Switch("binarize", Images, "Make pixels black or white, at 128 (section 4.1's binary images)", c => c.Binarize, (c, v) => c with { Binarize = v }),
+        Channels("pixel-mean", Images, "Mean of the channels' pixel values (0 to 255), which is subtracted: one number or three, separated by commas; empty: 128", positive: false,
+            c => c.Optimizer.PixelMean, (c, v) => c with { Optimizer = c.Optimizer with { PixelMean = v } }) with { HashedWhereChanged = true },
+        Channels("pixel-deviation", Images, "Deviation of the channels' pixel values, by which they are divided: one number or three, separated by commas; empty: 128", positive: true,
+            c => c.Optimizer.PixelDeviation, (c, v) => c with { Optimizer = c.Optimizer with { PixelDeviation = v } }) with { HashedWhereChanged = true },
         Real64("crop-fraction", Images, "Evaluation: image size divided by the short side before the central crop; 1 for images of about image-size", 0.01, 1,
-            c => c.CropFraction, (c, v) => c.CropFraction = v) with { Aliases = ["--crop-pct"] },
-        Choice("on-bad-image", Images, "What an unreadable image does", c => c.OnBadImage, (c, v) => c.OnBadImage = v),
-        Whole("seed", Images, "Root of every random number", long.MinValue, c => c.Seed, (c, v) => c.Seed = v),
+            c => c.CropFraction, (c, v) => c with { CropFraction = v }) with { Aliases = ["--crop-pct"] },
+        Choice("on-bad-image", Images, "What an unreadable image does", c => c.OnBadImage, (c, v) => c with { OnBadImage = v }) with { DecidesNumbers = false },
+        Whole64("seed", Images, "Root of every random number", long.MinValue, c => c.Seed, (c, v) => c with { Optimizer = c.Optimizer with { Seed = unchecked((ulong)v) } }),
 
-        Choice("backend", Machine, "Where it runs", ["auto", "onednn", "cudnn", "reference"], c => c.Backend, (c, v) => c.Backend = v),
+        Choice("backend", Machine, "Where it runs", ["auto", "onednn", "cudnn", "reference"], c => c.Backend, (c, v) => c with { Backend = v }),
         Choice("precision", Machine, "Element type of activations, their gradients and the weights that are multiplied; sums, statistics and the weights that are kept stay in fp32",
-            c => c.Optimizer.Precision, (c, v) => c.Optimizer = c.Optimizer with { Precision = v }),
+            c => c.Optimizer.Precision, (c, v) => c with { Optimizer = c.Optimizer with { Precision = v } }),
         Real("loss-scale", Machine, "precision fp16: what the loss's gradient is multiplied by at the start; halves when a gradient overflows", 1, UpdateLossScale.MostScale,
-            c => c.Optimizer.LossScale, (c, v) => c.Optimizer = c.Optimizer with { LossScale = v }) with { Aliases = ["--initial-loss-scale"] },
+            c => c.Optimizer.LossScale, (c, v) => c with { Optimizer = c.Optimizer with { LossScale = v } }) with { Aliases = ["--initial-loss-scale"] },
         Whole("loss-scale-growth", Machine, "precision fp16: steps in a row without an overflow after which the loss scale doubles; 0 for never", 0,
-            c => c.Optimizer.LossScaleGrowth, (c, v) => c.Optimizer = c.Optimizer with { LossScaleGrowth = (int)v }) with { Aliases = ["--loss-scale-window"] },
-        Whole("threads", Machine, "Compute threads; 0 for one per core", 0, c => c.BackendOptions.Threads, (c, v) => c.BackendOptions = c.BackendOptions with { Threads = (int)v }),
-        Whole("workers", Machine, "Threads that decode images", 1, c => c.Workers, (c, v) => c.Workers = (int)v) with { Aliases = ["-j"] },
+            c => c.Optimizer.LossScaleGrowth, (c, v) => c with { Optimizer = c.Optimizer with { LossScaleGrowth = v } }) with { Aliases = ["--loss-scale-window"] },
+        Whole("threads", Machine, "Compute threads; 0 for one per core", 0, c => c.BackendOptions.Threads, (c, v) => c with { BackendOptions = c.BackendOptions with { Threads = v } }),
+        Whole("workers", Machine, "Threads that decode images", 1, c => c.Workers, (c, v) => c with { Workers = v }) with { Aliases = ["-j"] },
         Real64("loader-timeout", Machine, "Seconds without a finished image after which loading fails, saying what hangs; 0 for never", 0, 1e6,
-            c => c.LoaderTimeout, (c, v) => c.LoaderTimeout = v),
+            c => c.LoaderTimeout, (c, v) => c with { LoaderTimeout = v }),
         Choice("conv-algorithm", Machine, "Convolution algorithms the backend may choose from",
-            c => c.BackendOptions.ConvolutionAlgorithm, (c, v) => c.BackendOptions = c.BackendOptions with { ConvolutionAlgorithm = v }),
+            c => c.BackendOptions.ConvolutionAlgorithm, (c, v) => c with { BackendOptions = c.BackendOptions with { ConvolutionAlgorithm = v } }),
         Choice("bn-algorithm", Machine, "Batch normalization by our fused kernels (native) or by the library's primitive",
-            c => c.BackendOptions.BatchNormAlgorithm, (c, v) => c.BackendOptions = c.BackendOptions with { BatchNormAlgorithm = v }),
+            c => c.BackendOptions.BatchNormAlgorithm, (c, v) => c with { BackendOptions = c.BackendOptions with { BatchNormAlgorithm = v } }),
+        Switch("record-steps", Machine, "Let a GPU replay a session's kernels as one recording (cudnn: a CUDA graph)",
+            c => c.BackendOptions.RecordSteps, (c, v) => c with { BackendOptions = c.BackendOptions with { RecordSteps = v } }),
         Choice("recompute", Machine, "What the backward pass computes again instead of keeping it: nothing, or batch normalization's outputs (bn)", ["none", "bn"],
-            c => c.Optimizer.RecomputeBatchNorm ? "bn" : "none", (c, v) => c.Optimizer = c.Optimizer with { RecomputeBatchNorm = v == "bn" }),
+            c => c.Optimizer.RecomputeBatchNorm ? "bn" : "none", (c, v) => c with { Optimizer = c.Optimizer with { RecomputeBatchNorm = v == "bn" } }),
         Text("no-fuse", Machine, "Fusions to leave out, separated by commas (hpcbn inspect --plan shows them)",
-            c => string.Join(',', c.Optimizer.DisabledFusions), (c, v) => c.Optimizer = c.Optimizer with { DisabledFusions = SplitFusions(v) }),
+            c => string.Join(',', c.Optimizer.DisabledFusions), (c, v) => c with { Optimizer = c.Optimizer with { DisabledFusions = SplitFusions(v) } }),
 
-        Text("name", Run, "What the run is called in folder names and reports; the recipe's name unless set", c => c.Name, (c, v) => c.Name = v),
-        Real64("epochs", Run, "Length of the run in epochs", 0, Unbounded, c => c.Epochs, (c, v) => c.Epochs = v),
-        Whole("steps", Run, "Length of the run in steps; 0: epochs decide", 0, c => c.Steps, (c, v) => c.Steps = v),
-        Real64("eval-every", Run, "Epochs between evaluations, besides the one at the end; 0 for none at all", 0, Unbounded, c => c.EvalEvery, (c, v) => c.EvalEvery = v),
-        Whole("checkpoint-every", Run, "Steps between checkpoints; 0 for one per evaluation", 0, c => c.CheckpointEvery, (c, v) => c.CheckpointEvery = v),
-        Whole("keep", Run, "Checkpoints kept besides the best", 1, c => c.Keep, (c, v) => c.Keep = (int)v) with { Aliases = ["--checkpoint-hist"] },
-        Whole("log-every", Run, "Steps between lines of metrics and of plain progress", 1, c => c.LogEvery, (c, v) => c.LogEvery = (int)v)
+        Text("name", Run, "What the run is called in folder names and reports; the recipe's name unless set", c => c.Name, (c, v) => c with { Name = v }),
+        Real64("epochs", Run, "Length of the run in epochs", 0, Unbounded, c => c.Epochs, (c, v) => c with { Epochs = v }) with { DecidesNumbers = true },
+        Whole64("steps", Run, "Length of the run in steps; 0: epochs decide", 0, c => c.Steps, (c, v) => c with { Steps = v }) with { DecidesNumbers = true },
+        Real64("eval-every", Run, "Epochs between evaluations, besides the one at the end; 0 for none at all", 0, Unbounded, c => c.EvalEvery, (c, v) => c with { EvalEvery = v }),
+        Whole64("checkpoint-every", Run, "Steps between checkpoints; 0 for one per evaluation", 0, c => c.CheckpointEvery, (c, v) => c with { CheckpointEvery = v }),
+        Whole("keep", Run, "Checkpoints kept besides the best", 1, c => c.Keep, (c, v) => c with { Keep = v }) with { Aliases = ["--checkpoint-hist"] },
+        Whole("log-every", Run, "Steps between lines of metrics and of plain progress", 1, c => c.LogEvery, (c, v) => c with { LogEvery = v })
             with { Aliases = ["--log-interval"] },
-        Text("output", Run, "Folder of the run; empty: runs/<date>-<model>-<recipe>", c => c.Output, (c, v) => c.Output = v) with { Aliases = ["-o"] },
+        Text("output", Run, "Folder of the run; empty: runs/<date>-<model>-<recipe>", c => c.Output, (c, v) => c with { Output = v }) with { Aliases = ["-o"], InFiles = false },
     ];
 
     private static readonly Dictionary<string, Setting> ByName = All
@@ -164,11 +185,11 @@ public static class TrainingSettings
     private static Setting Renorm(
         string name, string help, Func<BatchRenormalization, float> get, Func<BatchRenormalization, float, BatchRenormalization> set, double minimum) =>
         Real(name, Optimizer, help, minimum, Unbounded, c => get(c.Optimizer.Renormalization),
-            (c, v) => c.Optimizer = c.Optimizer with { Renormalization = set(c.Optimizer.Renormalization, v) });
+            (c, v) => c with { Optimizer = c.Optimizer with { Renormalization = set(c.Optimizer.Renormalization, v) } });
 
     private static Setting RenormStep(string name, string help, Func<BatchRenormalization, long> get, Func<BatchRenormalization, long, BatchRenormalization> set) =>
-        Whole(name, Optimizer, help, 0, c => get(c.Optimizer.Renormalization),
-            (c, v) => c.Optimizer = c.Optimizer with { Renormalization = set(c.Optimizer.Renormalization, v) });
+        Whole64(name, Optimizer, help, 0, c => get(c.Optimizer.Renormalization),
+            (c, v) => c with { Optimizer = c.Optimizer with { Renormalization = set(c.Optimizer.Renormalization, v) } });
 
     private static string[] SplitFusions(string text)
     {
@@ -179,7 +200,7 @@ public static class TrainingSettings
 
     /// <summary>Throws when settings contradict each other.</summary>
     /// <exception cref="UserErrorException">Names the settings and the fix.</exception>
-    public static void Validate(TrainingConfig config)
+    public static void Validate(RunConfig config)
     {
         if (config.Steps == 0 && config.Epochs == 0)
         {
@@ -213,6 +234,18 @@ public static class TrainingSettings
                 $"minimum-learning-rate is {config.MinimumLearningRate}, more than the learning-rate of {config.LearningRate} that the schedule starts from."));
         }
 
+        if (config.Optimizer.FrozenStatistics && config.Optimizer.ConstantStatistics)
+        {
+            throw new UserErrorException("freeze-bn uses no batch statistics: constant-statistics has no meaning with it.");
+        }
+
+        if (config.Optimizer.Height != config.Optimizer.Width)
+        {
+            throw new UserErrorException(FormattableString.Invariant(
+                $"The images of a run are square, of image-size pixels; the optimizer's height is {config.Optimizer.Height}, its width {config.Optimizer.Width}."));
+        }
+
+        config.Augmentation.Validate();
         if (config.ResetClassifier && config.InitialCheckpoint.Length == 0)
         {
             throw new UserErrorException("reset-classifier needs initial-checkpoint: without one every weight is new.");
@@ -223,11 +256,10 @@ public static class TrainingSettings
     /// Hash of the settings that decide a run's numbers (network, optimizer, images and their order, length); two runs with the same hash continue
     /// each other. Paths, machine and logging are left out.
     /// </summary>
-    public static string Hash(TrainingConfig config)
+    public static string Hash(RunConfig config)
     {
         IEnumerable<string> lines = All
-            .Where(s => s.Group is Network or Optimizer or Images || s.Name is "epochs" or "steps")
-            .Where(s => s.Name is not ("data" or "on-bad-image"))
+            .Where(s => s.DecidesNumbers && !(s.HashedWhereChanged && s.IsDefault(config)))
             .Select(s => $"{s.Name}: {s.Get(config)}");
         byte[] text = System.Text.Encoding.UTF8.GetBytes(string.Join('\n', lines));
         return Convert.ToHexStringLower(System.IO.Hashing.XxHash64.Hash(text));

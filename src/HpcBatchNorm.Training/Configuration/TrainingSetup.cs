@@ -7,7 +7,7 @@ namespace HpcBatchNorm.Training.Configuration;
 public static class TrainingSetup
 {
     /// <summary>The run's mini-batches, from its first step on without end.</summary>
-    public static LoaderOptions Loading(TrainingConfig config, Network network) =>
+    public static LoaderOptions Loading(RunConfig config, Network network) =>
         LoaderOptions.ForTraining(config.BatchSize, config.ImageSize, unchecked((ulong)config.Seed)) with
         {
             Channels = network.InputChannels,

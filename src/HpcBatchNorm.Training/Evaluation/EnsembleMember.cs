@@ -23,7 +23,7 @@ public sealed record EnsembleMember(Network Network, NetworkState State)
     public static EnsembleMember Read(Checkpoint checkpoint, ImageDataset dataset, int imageSize)
     {
         CheckClasses(checkpoint, dataset);
-        TrainingConfig config = EvaluationSetup.Configure(checkpoint, []);
+        RunConfig config = EvaluationSetup.Configure(checkpoint, []);
         Network network = NetworkCatalog.Create(config.Model, config.Network with { Classes = dataset.ClassCount });
         NetworkState state = checkpoint.ReadNetworkState(network.Infer(1, imageSize, imageSize), config.Model);
         return new EnsembleMember(network, state) { PixelMean = config.Optimizer.PixelMean, PixelDeviation = config.Optimizer.PixelDeviation };
@@ -40,6 +40,6 @@ public sealed record EnsembleMember(Network Network, NetworkState State)
         int first = own.Zip(wanted).TakeWhile(pair => pair.First == pair.Second).Count();
         string Name(IReadOnlyList<string> names) => first < names.Count ? $"'{names[first]}'" : "nothing";
         throw new UserErrorException(FormattableString.Invariant(
-            $"'{checkpoint.Path}' was trained on {own.Count} other classes than the {wanted.Count} of '{dataset.Source}': class {first} is {Name(own)} in the checkpoint, {Name(wanted)} in the data. Give the data set of its training with --data; the members of an ensemble must all know the same classes."));
+            $"'{checkpoint.Path}' was trained on {own.Count} other classes than the {wanted.Count} of '{dataset.Source}': class {first} is {Name(own)} in the checkpoint, {Name(wanted)} in the data. Set data to the data set of its training; the members of an ensemble must all know the same classes."));
     }
 }

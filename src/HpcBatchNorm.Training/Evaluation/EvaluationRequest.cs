@@ -43,7 +43,7 @@ public sealed record EvaluationRequest
         try
         {
             checkpoints.AddRange(Checkpoints.Select(Checkpoint.Open));
-            TrainingConfig config = EvaluationSetup.Configure(checkpoints[0], Flags);
+            RunConfig config = EvaluationSetup.Configure(checkpoints[0], Flags);
             using ImageDataset dataset = EvaluationSetup.Open(config, DatasetSplit.Validation, note);
             EnsembleMember[] members = [.. checkpoints.Select(c => EnsembleMember.Read(c, dataset, config.ImageSize))];
             if (Array.Find(members, m => m.Network.InputChannels != members[0].Network.InputChannels) is { } other)

@@ -10,7 +10,7 @@ namespace HpcBatchNorm.Training.Evaluation;
 public static class EvaluationSetup
 {
     /// <summary>Every image in order, as the network takes it, with its <paramref name="crops"/> views.</summary>
-    public static LoaderOptions Loading(TrainingConfig config, Network network, int crops = 1) =>
+    public static LoaderOptions Loading(RunConfig config, Network network, int crops = 1) =>
         LoaderOptions.ForEvaluation(ImagesPerBatch(config.BatchSize, crops), config.ImageSize) with
         {
             Channels = network.InputChannels,
@@ -26,7 +26,7 @@ public static class EvaluationSetup
     /// The session's batch, image size, pixel normalization and planner rules. With several crops the batch is the largest part of a loaded batch's views
     /// that is no larger than the configured one.
     /// </summary>
-    public static InferenceOptions Session(TrainingConfig config, int crops = 1)
+    public static InferenceOptions Session(RunConfig config, int crops = 1)
     {
         int views = ImagesPerBatch(config.BatchSize, crops) * crops;
         return new InferenceOptions
@@ -42,7 +42,7 @@ public static class EvaluationSetup
     }
 
     /// <summary>The configuration a checkpoint was trained with, and flags over it.</summary>
-    internal static TrainingConfig Configure(Checkpoint checkpoint, IReadOnlyList<(string Name, string Value)> flags)
+    internal static RunConfig Configure(Checkpoint checkpoint, IReadOnlyList<(string Name, string Value)> flags)
     {
         TrainingConfigBuilder builder = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, checkpoint.Path);
         foreach ((string name, string value) in flags)
@@ -53,9 +53,9 @@ public static class EvaluationSetup
         return builder.Config;
     }
 
-    internal static ImageDataset Open(TrainingConfig config, DatasetSplit split, Action<string> note) => config.Data.Length > 0
+    internal static ImageDataset Open(RunConfig config, DatasetSplit split, Action<string> note) => config.Data.Length > 0
         ? ImageDataset.Open(config.Data, split, new Notes(note))
-        : throw new UserErrorException("The checkpoint does not say which data it was trained on; give --data.");
+        : throw new UserErrorException("The checkpoint does not say which data it was trained on; set data.");
 
     private static int ImagesPerBatch(int batchSize, int crops) => Math.Max(1, batchSize / crops);
 

@@ -41,7 +41,7 @@ public sealed record RecalibrationRequest
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(Batches);
         using Checkpoint checkpoint = Checkpoints.Checkpoint.Open(Checkpoint);
         string output = NewPath(checkpoint.Path);
-        TrainingConfig config = EvaluationSetup.Configure(checkpoint, Flags);
+        RunConfig config = EvaluationSetup.Configure(checkpoint, Flags);
         using ImageDataset train = EvaluationSetup.Open(config, DatasetSplit.Train, note);
         EnsembleMember member = EnsembleMember.Read(checkpoint, train, config.ImageSize);
         using Backend backend = Backend.Create(config.Backend, config.BackendOptions);
@@ -62,7 +62,7 @@ public sealed record RecalibrationRequest
     }
 
     private NetworkState Compute(
-        Backend backend, TrainingConfig config, ImageDataset train, EnsembleMember member, Action<int>? batchDone, CancellationToken stop)
+        Backend backend, RunConfig config, ImageDataset train, EnsembleMember member, Action<int>? batchDone, CancellationToken stop)
     {
         InferenceOptions options = EvaluationSetup.Session(config) with { PixelMean = member.PixelMean, PixelDeviation = member.PixelDeviation };
         using var statistics = new PopulationStatistics(backend, member.Network, options, member.State);
@@ -85,7 +85,7 @@ public sealed record RecalibrationRequest
             : Path.Combine(Path.GetDirectoryName(checkpoint) ?? "", $"{Path.GetFileNameWithoutExtension(checkpoint)}-population.safetensors");
         if (Path.GetFullPath(path) == Path.GetFullPath(checkpoint))
         {
-            throw new UserErrorException($"'{path}' is the checkpoint itself, which is kept as it is; give another --output.");
+            throw new UserErrorException($"'{path}' is the checkpoint itself, which is kept as it is; name another output.");
         }
 
         string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;

@@ -56,7 +56,7 @@ internal sealed class RunDirectory : IDisposable
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
             Dispose();
-            throw new UserErrorException($"The run's folder '{path}' cannot be written: {error.Message} Put that right, or choose another --output.", error);
+            throw new UserErrorException($"The run's folder '{path}' cannot be written: {error.Message} Put that right, or set output to another folder.", error);
         }
         catch
         {
@@ -81,7 +81,7 @@ internal sealed class RunDirectory : IDisposable
     public static string CheckpointFolder(string run) => System.IO.Path.Combine(run, CheckpointFolderName);
 
     /// <summary>A folder that does not exist yet: <c>runs/20260131-235959-bn-inception-bn-x5</c>.</summary>
-    public static string NewPath(TrainingConfig config, DateTime now)
+    public static string NewPath(RunConfig config, DateTime now)
     {
         string name = string.Create(CultureInfo.InvariantCulture, $"{now:yyyyMMdd-HHmmss}-{config.Model}-{config.Name}");
         string path = System.IO.Path.Combine(Root, name);
@@ -205,7 +205,7 @@ internal sealed class RunDirectory : IDisposable
         }
         catch (IOException error) when (File.Exists(file) && error is not FileNotFoundException)
         {
-            throw new UserErrorException($"'{path}' is in use by another hpcbn. Wait until it has ended, or choose another --output.", error);
+            throw new UserErrorException($"'{path}' is in use by another hpcbn. Wait until it has ended, or set output to another folder.", error);
         }
     }
 

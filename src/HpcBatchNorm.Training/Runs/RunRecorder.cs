@@ -8,14 +8,14 @@ namespace HpcBatchNorm.Training.Runs;
 internal sealed class RunRecorder : IDisposable
 {
     private readonly RunDirectory _run;
-    private readonly TrainingConfig _config;
+    private readonly RunConfig _config;
     private readonly BatchNormDrift _drift;
     private readonly Func<double> _elapsedSeconds;
     private readonly List<IRunSink> _sinks = [];
 
     /// <summary>Begins to record; says in the metrics that a process begins.</summary>
     public RunRecorder(
-        RunDirectory run, TrainingConfig config, TrainingSession session, ImageDataset validation, LoaderOptions evaluation, long firstStep, long evaluatedStep,
+        RunDirectory run, RunConfig config, TrainingSession session, ImageDataset validation, LoaderOptions evaluation, long firstStep, long evaluatedStep,
         Func<double> elapsedSeconds, IReadOnlyList<RunSinkFactory> sinks)
     {
         (_run, _config, _elapsedSeconds) = (run, config, elapsedSeconds);

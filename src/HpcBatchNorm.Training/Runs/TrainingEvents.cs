@@ -14,7 +14,7 @@ namespace HpcBatchNorm.Training.Runs;
 /// <param name="ImagesPerSecond">Images divided by elapsed seconds since the last log line; evaluation and checkpoints are not in it.</param>
 /// <param name="DataWaitShare">Share of those seconds spent waiting for images, 0 to 1.</param>
 /// <param name="Remaining">Estimated time to the end of the run.</param>
-/// <param name="IsLogStep">True every <see cref="TrainingConfig.LogEvery"/> steps and on the last.</param>
+/// <param name="IsLogStep">True every <see cref="RunConfig.LogEvery"/> steps and on the last.</param>
 /// <param name="LossScale">Where loss scaling stands; null in all precisions but fp16, and on steps that are no log step.</param>
 public readonly record struct StepReport(
     long Step, long TotalSteps, long StepsPerEpoch, float Loss, double MeanLoss, float LearningRate, double ImagesPerSecond, double DataWaitShare,

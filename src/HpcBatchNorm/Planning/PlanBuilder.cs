@@ -253,12 +253,12 @@ internal abstract partial class PlanBuilder
 
         static float[] Channels(IReadOnlyList<float>? values, int channels, Func<float, float> map)
         {
-            if (values is not null && values.Count != channels)
+            if (values is not null && values.Count != 1 && values.Count != channels)
             {
                 throw new ArgumentException($"Pixel mean and deviation have {values.Count} channels; the network's images have {channels}.");
             }
 
-            return [.. Enumerable.Range(0, channels).Select(c => map(values is null ? 128f : values[c]))];
+            return [.. Enumerable.Range(0, channels).Select(c => map(values is null ? 128f : values[values.Count == 1 ? 0 : c]))];
         }
     }
 

@@ -17,10 +17,10 @@ public abstract record PlanOptions
     /// <summary>Image columns.</summary>
     public int Width { get; init; } = 224;
 
-    /// <summary>Mean of each channel, subtracted from pixel values of 0 to 255; null means 128 for all (inputs in about [-1, 1]).</summary>
+    /// <summary>Mean of each channel, subtracted from pixel values of 0 to 255; one value stands for all channels, null for 128 (inputs in about [-1, 1]).</summary>
     public IReadOnlyList<float>? PixelMean { get; init; }
 
-    /// <summary>Deviation of each channel, by which the difference is divided; null means 128 for all.</summary>
+    /// <summary>Deviation of each channel, by which the difference is divided; one value stands for all channels, null for 128.</summary>
     public IReadOnlyList<float>? PixelDeviation { get; init; }
 
     /// <summary>Names of planner rules that are switched off (<see cref="Fusion"/>).</summary>

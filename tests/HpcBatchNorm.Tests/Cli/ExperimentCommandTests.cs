@@ -39,7 +39,7 @@ public sealed class ExperimentCommandTests : IDisposable
 
     [Theory]
     [InlineData("There is no experiment 'mnits', did you mean 'mnist'?", "mnits")]
-    [InlineData("--data", "mnist")]
+    [InlineData("as the data", "mnist")]
     [InlineData("does not exist", "mnist", "--data", "nowhere")]
     [InlineData("--jobs is -1", "scale-invariance", "--jobs", "-1")]
     public void Mistakes_AreOneLine(string expected, params string[] args)

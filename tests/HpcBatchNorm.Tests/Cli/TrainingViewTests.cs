@@ -1,4 +1,5 @@
 using HpcBatchNorm.Cli;
+using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
 using HpcBatchNorm.Training.Runs;
 
@@ -27,6 +28,28 @@ public class TrainingViewTests
         Assert.Contains("\u001b[", text, StringComparison.Ordinal);
         Assert.Contains("2/3 20/100 loss 1.500 lr 7.5e-3 20 img/s data 2% eta 02:03:04", text, StringComparison.Ordinal);
         Assert.DoesNotContain("epoch 2/3", text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Settings_ThoseAtTheirDefaults_AreShownOnRequestOnly()
+    {
+        TrainingConfigBuilder settings = new TrainingConfigBuilder().AddRecipe("bn-x5").Set("mirror", "true");
+
+        string some = Text(all: false), all = Text(all: true);
+
+        Assert.Matches(@"\n    learning-rate +0\.0075 +recipe bn-x5\n", some);
+        Assert.Matches(@"\n    mirror +true +flag\n", some); // the default, but somebody asked for it
+        Assert.DoesNotContain("label-smoothing", some, StringComparison.Ordinal);
+        Assert.Matches(@"\n  and \d+ settings at their defaults, which --verbose shows\n$", some);
+        Assert.All(TrainingSettings.All, s => Assert.Contains($"\n    {s.Name} ", all, StringComparison.Ordinal));
+        Assert.DoesNotContain("--verbose", all, StringComparison.Ordinal);
+
+        string Text(bool all)
+        {
+            using var output = new StringWriter { NewLine = "\n" };
+            new TrainingView(output, "never").Settings(settings, all);
+            return output.ToString();
+        }
     }
 
     private static string Show(string progress)

@@ -183,7 +183,7 @@ public sealed class PrecisionContractTests
             backend, NetworkCatalog.Create("mnist-mlp", new NetworkOptions()), new TrainingOptions { Batch = 2, Height = 28, Width = 28, Precision = precision }));
 
         Assert.Contains($"onednn cannot compute in {precision.ToString().ToLowerInvariant()} here", error.Message, StringComparison.Ordinal);
-        Assert.Contains("--precision fp32", error.Message, StringComparison.Ordinal);
+        Assert.Contains("Use precision fp32", error.Message, StringComparison.Ordinal);
     }
 
     /// <summary>The instruction sets that oneDNN may use are read once per process.</summary>

@@ -39,11 +39,27 @@ public sealed class RunTests : IDisposable
         Assert.Equal(KeptScale(whole, 8), KeptScale(cut, 8));
     }
 
+    [Fact]
+    public async Task Train_WithoutOutput_KeepsItsAlgorithmsInTheRunsFolder()
+    {
+        _ = StubDevice.Libraries;
+        string current = _fixture.NewFolder();
+        Directory.CreateDirectory(current);
+
+        await TrainInAsync(current, [.. _fixture.Flags("", ("backend", "cudnn"), ("steps", "1"), ("eval-every", "0"))
+            .Where(f => f.Name != "output").GroupBy(f => f.Name).Select(g => g.Last()).SelectMany(f => new[] { $"--{f.Name}", f.Value })]);
+
+        Assert.Equal([Path.Combine(current, "runs")], Directory.GetFileSystemEntries(current));
+        Assert.True(File.Exists(Path.Combine(Assert.Single(Directory.GetDirectories(Path.Combine(current, "runs"))), "algorithms.json")));
+    }
+
     public void Dispose() => _fixture.Dispose();
 
-    private static async Task TrainAsync(string[] flags)
+    private static Task TrainAsync(string[] flags) => TrainInAsync(Path.GetTempPath(), flags);
+
+    private static async Task TrainInAsync(string folder, string[] flags)
     {
-        using HpcbnProcess process = HpcbnProcess.Start(Path.GetTempPath(), ["train", .. flags], (CudaSearch.OverrideVariable, StubDevice.Folder), ("XDG_CACHE_HOME", StubDevice.CacheFolder));
+        using HpcbnProcess process = HpcbnProcess.Start(folder, ["train", .. flags], (CudaSearch.OverrideVariable, StubDevice.Folder), ("XDG_CACHE_HOME", StubDevice.CacheFolder));
         int exit = await process.WaitForExitAsync(TestContext.Current.CancellationToken);
         Assert.True(exit == 0, process.Output);
     }

@@ -38,7 +38,7 @@ public sealed class LoaderFaultTests : IDisposable
         Assert.Contains("no image was finished for 0.4 s while waiting for batch 1", error.Message, StringComparison.Ordinal);
         Assert.Matches($@"worker [01] reads 'a/7\.png' of '{_folder.Path}' since \d+\.\d s", error.Message);
         Assert.Matches(@"worker [01] (waits for room|works on 'a/\d\.png')", error.Message);
-        Assert.Contains("--loader-timeout", error.Message, StringComparison.Ordinal);
+        Assert.Contains("loader-timeout sets", error.Message, StringComparison.Ordinal);
         Release();
         loader.Dispose();
     }

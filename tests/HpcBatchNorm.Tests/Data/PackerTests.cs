@@ -90,8 +90,8 @@ public sealed class PackerTests : IDisposable
     {
         string source = WriteSample();
         Packer.Run(source, _folder["packed"], Small, cancellationToken: TestContext.Current.CancellationToken);
-        Assert.Contains("--short-side 32", Error(() => Packer.Run(source, _folder["packed"], Small with { ShortSide = 40 })), StringComparison.Ordinal);
-        Assert.Contains("--seed 9", Error(() => Packer.Run(source, _folder["packed"], Small with { Seed = 1 })), StringComparison.Ordinal);
+        Assert.Contains("with short-side 32", Error(() => Packer.Run(source, _folder["packed"], Small with { ShortSide = 40 })), StringComparison.Ordinal);
+        Assert.Contains("with seed 9", Error(() => Packer.Run(source, _folder["packed"], Small with { Seed = 1 })), StringComparison.Ordinal);
         _folder.Write("other/a/1.jpg", TestImages.Jpeg(8, 8, SKColors.Red));
         Assert.Contains("another data set", Error(() => Packer.Run(_folder["other"], _folder["packed"], Small)), StringComparison.Ordinal);
         Assert.Contains("holds something else", Error(() => Packer.Run(source, _folder["other"], Small)), StringComparison.Ordinal);

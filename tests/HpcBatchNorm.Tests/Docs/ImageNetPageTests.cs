@@ -16,7 +16,7 @@ public class ImageNetPageTests
     [MemberData(nameof(Recipes))]
     public void Page_Steps_AreThoseOfTheRecipe(string recipe)
     {
-        TrainingConfig config = new TrainingConfigBuilder().AddRecipe(recipe).Config;
+        RunConfig config = new TrainingConfigBuilder().AddRecipe(recipe).Config;
         long steps = (long)Math.Round(config.Epochs * (TrainingImages / config.ImagesPerStep));
 
         string[] cells = Row(recipe);

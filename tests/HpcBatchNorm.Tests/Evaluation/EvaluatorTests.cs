@@ -140,7 +140,7 @@ public sealed class EvaluatorTests(EvaluationFixture fixture) : IClassFixture<Ev
     /// <summary>An evaluation with what it predicted, and the means to predict the same otherwise.</summary>
     private sealed class Run : IDisposable
     {
-        private readonly TrainingConfig _config;
+        private readonly RunConfig _config;
         private readonly int _crops;
         private readonly ImageDataset _dataset;
         private readonly Backend _backend = Backend.Create(TrainingFixture.Backend, new BackendOptions { Threads = 1 });
@@ -155,7 +155,7 @@ public sealed class EvaluatorTests(EvaluationFixture fixture) : IClassFixture<Ev
         {
             _crops = crops;
             _dataset = ImageDataset.Open(fixture.Training.Data, DatasetSplit.Validation, cacheDirectory: null);
-            _config = new TrainingConfig { ImageSize = Size, BatchSize = batch };
+            _config = new RunConfig { Optimizer = new TrainingOptions { Height = Size, Width = Size, Batch = batch } };
             _members = [.. checkpoints.Select(path =>
             {
                 using Checkpoint checkpoint = Checkpoint.Open(path);

@@ -132,7 +132,7 @@ public sealed class PopulationStatisticsTests(EvaluationFixture fixture) : IClas
         // Directly: the run's own mini-batches through a network of its averages.
         using Checkpoint checkpoint = Checkpoint.Open(fixture.First), recalibrated = Checkpoint.Open(done.Checkpoint);
         Assert.Equal(checkpoint.Info.Config, recalibrated.Info.Config);
-        TrainingConfig config = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, "").Config;
+        RunConfig config = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, "").Config;
         using ImageDataset train = ImageDataset.Open(fixture.Training.Data, DatasetSplit.Train, cacheDirectory: null);
         EnsembleMember member = EnsembleMember.Read(checkpoint, train, Size), same = EnsembleMember.Read(recalibrated, train, Size);
         using Backend backend = Backend.Create(config.Backend);

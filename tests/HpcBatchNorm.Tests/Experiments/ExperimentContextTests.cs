@@ -120,7 +120,7 @@ public sealed class ExperimentContextTests : IDisposable
     {
         UserErrorException error = Assert.Throws<UserErrorException>(() => ExperimentDataPath.Find(ExperimentData.Mnist, [], _ => { }));
         Assert.Contains("train-images-idx3-ubyte", error.Message, StringComparison.Ordinal);
-        Assert.Contains("--data", error.Message, StringComparison.Ordinal);
+        Assert.Contains("as the data", error.Message, StringComparison.Ordinal);
         Assert.Null(ExperimentDataPath.Find(ExperimentData.None, [], _ => { }));
     }
 

@@ -42,7 +42,7 @@ public sealed class ConfigurationTests : IDisposable
     [Fact]
     public void Recipes_DifferAsThePaperSays()
     {
-        TrainingConfig inception = Recipe("inception"), baseline = Recipe("bn-baseline"), x5 = Recipe("bn-x5"), x30 = Recipe("bn-x30"), sigmoid = Recipe("bn-x5-sigmoid");
+        RunConfig inception = Recipe("inception"), baseline = Recipe("bn-baseline"), x5 = Recipe("bn-x5"), x30 = Recipe("bn-x30"), sigmoid = Recipe("bn-x5-sigmoid");
 
         // BN-Baseline is Inception with batch normalization: only the network, its options and the length may differ.
         Assert.Equal(["epochs", "model", "name", "schedule-epochs", "averaging-factor"], Differences(inception, baseline), SameSet);
@@ -62,7 +62,7 @@ public sealed class ConfigurationTests : IDisposable
     [Fact]
     public void EveryRecipe_IsValidAndSaysItsName() => Assert.All(RecipeCatalog.Names, name =>
     {
-        TrainingConfig config = Recipe(name);
+        RunConfig config = Recipe(name);
         Assert.Equal(name, config.Name);
         TrainingSettings.Validate(config);
     });
@@ -73,7 +73,7 @@ public sealed class ConfigurationTests : IDisposable
         TrainingConfigBuilder builder = new TrainingConfigBuilder().AddRecipe("bn-x30-e6");
         builder.Set("data", "/tmp/with space/ä \"q\"").Set("no-fuse", "bn-relu,in-place").Set("learning-rate", "0.1234567").Set("seed", "-9223372036854775808");
 
-        TrainingConfig again = new TrainingConfigBuilder().AddYaml(TrainingConfigBuilder.ToYaml(builder.Config, "head"), "test").Config;
+        RunConfig again = new TrainingConfigBuilder().AddYaml(TrainingConfigBuilder.ToYaml(builder.Config, "head"), "test").Config;
 
         Assert.Empty(Differences(builder.Config, again));
         Assert.Equal(TrainingSettings.Hash(builder.Config), TrainingSettings.Hash(again));
@@ -106,7 +106,7 @@ public sealed class ConfigurationTests : IDisposable
 
     [Fact]
     public void AddFile_OnlyComments_SetsNothing() =>
-        Assert.Empty(Differences(new TrainingConfig(), new TrainingConfigBuilder().AddFile(WriteFile("# nothing\n")).Config));
+        Assert.Empty(Differences(new RunConfig(), new TrainingConfigBuilder().AddFile(WriteFile("# nothing\n")).Config));
 
     [Fact]
     public void Settings_UnderAGermanCulture_ReadAndWriteTheSameNumbers()
@@ -116,7 +116,7 @@ public sealed class ConfigurationTests : IDisposable
         {
             CultureInfo.CurrentCulture = (CultureInfo)CultureInfo.InvariantCulture.Clone();
             CultureInfo.CurrentCulture.NumberFormat.NumberDecimalSeparator = ",";
-            TrainingConfig config = new TrainingConfigBuilder().Set("learning-rate", "0.0075").Config;
+            RunConfig config = new TrainingConfigBuilder().Set("learning-rate", "0.0075").Config;
             Assert.Equal(0.0075f, config.LearningRate);
             Assert.Contains("learning-rate: 0.0075\n", TrainingConfigBuilder.ToYaml(config), StringComparison.Ordinal);
             Assert.Contains("0.0075", new LearningRateSchedule(config, 10, 100).Description, StringComparison.Ordinal);
@@ -131,7 +131,7 @@ public sealed class ConfigurationTests : IDisposable
     public void Hash_OnlySettingsThatDecideTheNumbers_Count()
     {
         static string HashWith(string name, string value) => TrainingSettings.Hash(new TrainingConfigBuilder().Set(name, value).Config);
-        string plain = TrainingSettings.Hash(new TrainingConfig());
+        string plain = TrainingSettings.Hash(new RunConfig());
 
         Assert.All([("data", "x"), ("threads", "3"), ("output", "x"), ("log-every", "7"), ("keep", "9")], s => Assert.Equal(plain, HashWith(s.Item1, s.Item2)));
         Assert.All([("seed", "2"), ("steps", "9"), ("learning-rate", "0.5")], s => Assert.NotEqual(plain, HashWith(s.Item1, s.Item2)));
@@ -140,9 +140,9 @@ public sealed class ConfigurationTests : IDisposable
     private static readonly IEqualityComparer<IEnumerable<string>> SameSet =
         EqualityComparer<IEnumerable<string>>.Create((a, b) => a!.Order().SequenceEqual(b!.Order()), _ => 0);
 
-    private static TrainingConfig Recipe(string name) => new TrainingConfigBuilder().AddRecipe(name).Config;
+    private static RunConfig Recipe(string name) => new TrainingConfigBuilder().AddRecipe(name).Config;
 
-    private static string[] Differences(TrainingConfig a, TrainingConfig b) =>
+    private static string[] Differences(RunConfig a, RunConfig b) =>
         [.. TrainingSettings.All.Where(s => s.Get(a) != s.Get(b)).Select(s => s.Name)];
 
     private string WriteFile(string yaml)

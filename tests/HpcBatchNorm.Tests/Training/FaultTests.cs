@@ -21,7 +21,7 @@ public sealed class FaultTests(TrainingFixture fixture) : IClassFixture<Training
         UserErrorException error = Assert.Throws<UserErrorException>(() => Train(output, observer, settings));
 
         Assert.Contains("No space left on device", error.Message, StringComparison.Ordinal);
-        Assert.Contains("step-00000002.safetensors'; put that right, then: hpcbn train --resume", error.Message, StringComparison.Ordinal);
+        Assert.Contains("step-00000002.safetensors'; put that right, then resume", error.Message, StringComparison.Ordinal);
         AssertOnlyWholeFiles(output, "step-00000002.safetensors");
 
         disk.Free();

@@ -14,7 +14,7 @@ public sealed class LearningRateScheduleTests
     [InlineData("bn-x30", 6_000_000, 4.6e-4)]
     public void PaperLengths_AtTheQuotedSteps_GiveTheReconstructedRates(string recipe, long step, double expected)
     {
-        TrainingConfig config = new TrainingConfigBuilder().AddRecipe(recipe).Config;
+        RunConfig config = new TrainingConfigBuilder().AddRecipe(recipe).Config;
         long total = (long)(config.Epochs * ImageNetSteps);
 
         // The reference rates are rounded to two digits and made with a smooth decay, which lies at most one decay of 4 % away.
@@ -24,7 +24,7 @@ public sealed class LearningRateScheduleTests
     [Fact]
     public void Constants_DecayInSteps()
     {
-        var schedule = new LearningRateSchedule(new TrainingConfig { LearningRate = 1, Schedule = ScheduleKind.Exponential, DecayRate = 0.5, DecayEpochs = 2 }, 10, 100);
+        var schedule = new LearningRateSchedule(new RunConfig { LearningRate = 1, Schedule = ScheduleKind.Exponential, DecayRate = 0.5, DecayEpochs = 2 }, 10, 100);
 
         Assert.Equal([1f, 1f, 0.5f, 0.5f, 0.25f], new long[] { 0, 19, 20, 39, 40 }.Select(schedule.At));
     }
@@ -32,7 +32,7 @@ public sealed class LearningRateScheduleTests
     [Fact]
     public void ShortRun_OfAPaperRecipe_FallsTo86ThousandthsAtItsEnd()
     {
-        TrainingConfig config = new TrainingConfigBuilder().AddRecipe("bn-x5").Set("epochs", "6").Config;
+        RunConfig config = new TrainingConfigBuilder().AddRecipe("bn-x5").Set("epochs", "6").Config;
         var schedule = new LearningRateSchedule(config, 625, 3750);
 
         Assert.Equal(0.0075f, schedule.At(0));
@@ -44,14 +44,14 @@ public sealed class LearningRateScheduleTests
     [Fact]
     public void None_StaysConstant()
     {
-        var schedule = new LearningRateSchedule(new TrainingConfig { LearningRate = 0.1f, Schedule = ScheduleKind.Constant }, 10, 100);
+        var schedule = new LearningRateSchedule(new RunConfig { LearningRate = 0.1f, Schedule = ScheduleKind.Constant }, 10, 100);
 
         Assert.Equal(0.1f, schedule.At(99));
     }
 
     [Fact]
     public void Span_OneStep_IsFinite() =>
-        Assert.Equal(0.1f, new LearningRateSchedule(new TrainingConfig { LearningRate = 0.1f, Schedule = ScheduleKind.Span }, 10, 1).At(0));
+        Assert.Equal(0.1f, new LearningRateSchedule(new RunConfig { LearningRate = 0.1f, Schedule = ScheduleKind.Span }, 10, 1).At(0));
 
     // 10 steps an epoch, 100 steps. Expected values are worked out from the formulas by hand.
     [Theory]
@@ -103,7 +103,7 @@ public sealed class LearningRateScheduleTests
     [Fact]
     public void Validate_StepWithoutMilestones_SaysWhatToSet()
     {
-        TrainingConfig config = new TrainingConfigBuilder().Set("sched", "step").Config;
+        RunConfig config = new TrainingConfigBuilder().Set("sched", "step").Config;
 
         UserErrorException error = Assert.Throws<UserErrorException>(() => TrainingSettings.Validate(config));
         Assert.Contains("step needs milestones", error.Message, StringComparison.Ordinal);

@@ -110,7 +110,7 @@ public sealed partial class ResumeTests(TrainingFixture fixture) : IClassFixture
         (string, string)[] settings = [("data", data), ("steps", "1"), ("eval-every", "0"), ("learning-rate", "0"), ("weight-decay", "0"), ("initial-checkpoint", first.Checkpoint)];
 
         UserErrorException error = Assert.Throws<UserErrorException>(() => Train(observer, settings));
-        Assert.Contains("tells 3 classes apart, the data set has 5. Add --reset-classifier", error.Message, StringComparison.Ordinal);
+        Assert.Contains("tells 3 classes apart, the data set has 5. Set reset-classifier", error.Message, StringComparison.Ordinal);
 
         TrainingResult second = Train(observer, [.. settings, ("reset-classifier", "true")]);
         Dictionary<string, float[]> before = TrainingFixture.Tensors(first.Checkpoint), after = TrainingFixture.Tensors(second.Checkpoint);

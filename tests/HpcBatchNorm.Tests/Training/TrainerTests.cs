@@ -68,7 +68,7 @@ public sealed class TrainerTests(TrainingFixture fixture) : IClassFixture<Traini
         string message = Assert.Throws<UserErrorException>(() => TrainingFixture.Run(request, observer)).Message;
 
         Assert.Contains("MNIST", message, StringComparison.Ordinal);
-        Assert.Contains("--data", message, StringComparison.Ordinal);
+        Assert.Contains("Set data to", message, StringComparison.Ordinal);
     }
 
     [Fact]

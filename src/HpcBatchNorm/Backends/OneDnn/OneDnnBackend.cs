@@ -58,7 +58,7 @@ internal sealed partial class OneDnnBackend : Backend
     /// <inheritdoc/>
     public override bool Supports(Precision precision, out string reason)
     {
-        const string Instead = "Use --precision fp32";
+        const string Instead = "Use precision fp32";
         reason = (precision, _info.Bf16) switch
         {
             (Precision.Fp32, _) or (Precision.Bf16, Hbn.Bf16Native) => "",

@@ -11,22 +11,22 @@ namespace HpcBatchNorm.Training.Configuration;
 /// </summary>
 public enum ScheduleKind
 {
-    /// <summary><see cref="Exponential"/> when the run is at least <see cref="TrainingConfig.ScheduleEpochs"/> long, otherwise <see cref="Span"/>.</summary>
+    /// <summary><see cref="Exponential"/> when the run is at least <see cref="RunConfig.ScheduleEpochs"/> long, otherwise <see cref="Span"/>.</summary>
     Auto,
 
-    /// <summary>Times <see cref="TrainingConfig.DecayRate"/> every <see cref="TrainingConfig.DecayEpochs"/> epochs (a staircase): the paper's, and GoogLeNet's.</summary>
+    /// <summary>Times <see cref="RunConfig.DecayRate"/> every <see cref="RunConfig.DecayEpochs"/> epochs (a staircase): the paper's, and GoogLeNet's.</summary>
     Exponential,
 
-    /// <summary>Exponentially, so that the run ends at <see cref="TrainingConfig.FinalLearningRateFraction"/> of the start.</summary>
+    /// <summary>Exponentially, so that the run ends at <see cref="RunConfig.FinalLearningRateFraction"/> of the start.</summary>
     Span,
 
-    /// <summary>Times <see cref="TrainingConfig.Gamma"/> at every one of <see cref="TrainingConfig.Milestones"/>.</summary>
+    /// <summary>Times <see cref="RunConfig.Gamma"/> at every one of <see cref="RunConfig.Milestones"/>.</summary>
     Step,
 
-    /// <summary>Half a cosine down to <see cref="TrainingConfig.MinimumLearningRate"/>, which the step after the last would have.</summary>
+    /// <summary>Half a cosine down to <see cref="RunConfig.MinimumLearningRate"/>, which the step after the last would have.</summary>
     Cosine,
 
-    /// <summary>A straight line down to <see cref="TrainingConfig.MinimumLearningRate"/>, which the step after the last would have.</summary>
+    /// <summary>A straight line down to <see cref="RunConfig.MinimumLearningRate"/>, which the step after the last would have.</summary>
     Linear,
 
     /// <summary>Always the same.</summary>
@@ -34,138 +34,139 @@ public enum ScheduleKind
 }
 
 /// <summary>
-/// Everything that decides a training run. A new object holds the defaults; <see cref="TrainingConfigBuilder"/> lays a recipe, a file and flags over
-/// them; <see cref="TrainingSettings"/> lists every setting with its name, range and meaning, which is the only place that text exists.
+/// Everything that decides a training run; it never changes. A new object holds the defaults; <see cref="TrainingConfigBuilder"/> lays a recipe, a file
+/// and flags over them; <see cref="TrainingSettings"/> lists every setting with its name, range and meaning, which is the only place that text exists.
+/// Every value stands here once: what is planned, loaded and evaluated is made from this.
 /// </summary>
-public sealed class TrainingConfig
+public sealed record RunConfig
 {
     /// <summary>What the run is called: the name of its recipe unless set otherwise.</summary>
-    public string Name { get; set; } = "custom";
+    public string Name { get; init; } = "custom";
 
     // The network.
 
     /// <summary>Name of the network.</summary>
-    public string Model { get; set; } = "bn-inception";
+    public string Model { get; init; } = "bn-inception";
 
     /// <summary>What variant of it; the number of classes comes from the data set.</summary>
-    public NetworkOptions Network { get; set; } = new();
+    public NetworkOptions Network { get; init; } = new();
 
     /// <summary>A checkpoint whose weights and statistics the run begins with; empty for none.</summary>
-    public string InitialCheckpoint { get; set; } = "";
+    public string InitialCheckpoint { get; init; } = "";
 
     /// <summary>Leave out the classifier's weights of <see cref="InitialCheckpoint"/>.</summary>
-    public bool ResetClassifier { get; set; }
+    public bool ResetClassifier { get; init; }
 
     // The optimizer.
 
     /// <summary>Learning rate that the schedule starts from.</summary>
-    public float LearningRate { get; set; } = 0.0015f;
+    public float LearningRate { get; init; } = 0.0015f;
 
     /// <summary>How the learning rate changes over the run.</summary>
-    public ScheduleKind Schedule { get; set; }
+    public ScheduleKind Schedule { get; init; }
 
     /// <summary>Epochs after which <see cref="ScheduleKind.Step"/> multiplies the learning rate, rising.</summary>
-    public IReadOnlyList<double> Milestones { get; set; } = [];
+    public IReadOnlyList<double> Milestones { get; init; } = [];
 
     /// <summary>What <see cref="ScheduleKind.Step"/> multiplies it by.</summary>
-    public double Gamma { get; set; } = 0.1;
+    public double Gamma { get; init; } = 0.1;
 
     /// <summary>What <see cref="ScheduleKind.Cosine"/> and <see cref="ScheduleKind.Linear"/> end at.</summary>
-    public double MinimumLearningRate { get; set; }
+    public double MinimumLearningRate { get; init; }
 
     /// <summary>Epochs over which the learning rate rises in a straight line before the schedule, 0 for none.</summary>
-    public double WarmupEpochs { get; set; }
+    public double WarmupEpochs { get; init; }
 
     /// <summary>Learning rate that the warm-up rises from.</summary>
-    public double WarmupLearningRate { get; set; }
+    public double WarmupLearningRate { get; init; }
 
     /// <summary>Factor of one decay.</summary>
-    public double DecayRate { get; set; } = 0.96;
+    public double DecayRate { get; init; } = 0.96;
 
     /// <summary>Epochs between decays.</summary>
-    public double DecayEpochs { get; set; } = 8;
+    public double DecayEpochs { get; init; } = 8;
 
     /// <summary>Length of the run the decay constants were made for, in epochs.</summary>
-    public double ScheduleEpochs { get; set; }
+    public double ScheduleEpochs { get; init; }
 
     /// <summary>Share of the first learning rate that a run with <see cref="ScheduleKind.Span"/> ends at.</summary>
-    public double FinalLearningRateFraction { get; set; } = 0.086;
+    public double FinalLearningRateFraction { get; init; } = 0.086;
 
     /// <summary>Epochs after which batch normalization is frozen (<see cref="TrainingOptions.FrozenStatistics"/>), 0 for never.</summary>
-    public double FreezeBatchNormAfter { get; set; }
+    public double FreezeBatchNormAfter { get; init; }
 
-    /// <summary>Momentum, weight decay, averaging and the like; batch, image size and seed are taken from the properties below.</summary>
-    public TrainingOptions Optimizer { get; set; } = new() { WeightDecay = 2e-4f };
+    /// <summary>What a training session is planned with: momentum, weight decay, averaging and the like, and the batch, the image size and the seed.</summary>
+    public TrainingOptions Optimizer { get; init; } = new() { WeightDecay = 2e-4f };
 
     // The data.
 
     /// <summary>Folder or archive of the data set; empty means the generated sample.</summary>
-    public string Data { get; set; } = "";
+    public string Data { get; init; } = "";
 
     /// <summary>Height and width of the network's input in pixels.</summary>
-    public int ImageSize { get; set; } = 224;
+    public int ImageSize => Optimizer.Height;
 
     /// <summary>Images per forward and backward pass: what batch normalization sees together.</summary>
-    public int BatchSize { get; set; } = 32;
+    public int BatchSize => Optimizer.Batch;
 
     /// <summary>Images per step: several batches where gradients are accumulated.</summary>
     public int ImagesPerStep => BatchSize * Optimizer.Accumulate;
 
     /// <summary>Order of training images.</summary>
-    public ShuffleMode Shuffle { get; set; } = ShuffleMode.Global;
+    public ShuffleMode Shuffle { get; init; } = ShuffleMode.Global;
 
     /// <summary>Images per shard of <see cref="ShuffleMode.Shard"/>, where the data set has no shards of its own.</summary>
-    public int ShardSize { get; set; } = 1024;
+    public int ShardSize { get; init; } = 1024;
 
     /// <summary>How training images are varied.</summary>
-    public AugmentationOptions Augmentation { get; set; } = new() { PhotometricStrength = 1 };
+    public AugmentationOptions Augmentation { get; init; } = new() { PhotometricStrength = 1 };
 
     /// <summary>Pixels are black or white: values of 128 and more become 255, the others 0.</summary>
-    public bool Binarize { get; set; }
+    public bool Binarize { get; init; }
 
     /// <summary>Evaluation: image size divided by the short side that images are resized to before their centre is cropped.</summary>
-    public double CropFraction { get; set; } = 0.875;
+    public double CropFraction { get; init; } = 0.875;
 
     /// <summary>What an unreadable image does.</summary>
-    public BadImagePolicy OnBadImage { get; set; }
+    public BadImagePolicy OnBadImage { get; init; }
 
     /// <summary>Root of every random number of the run.</summary>
-    public long Seed { get; set; } = 1;
+    public long Seed => unchecked((long)Optimizer.Seed);
 
     // Where and how it runs.
 
     /// <summary>Backend: <c>auto</c>, <c>onednn</c> or <c>reference</c>.</summary>
-    public string Backend { get; set; } = "auto";
+    public string Backend { get; init; } = "auto";
 
     /// <summary>Threads that decode images.</summary>
-    public int Workers { get; set; } = 2;
+    public int Workers { get; init; } = 2;
 
     /// <summary>Seconds without a finished image after which loading fails; 0 means never.</summary>
-    public double LoaderTimeout { get; set; } = 120;
+    public double LoaderTimeout { get; init; } = 120;
 
     /// <summary>Threads and algorithms of the backend.</summary>
-    public BackendOptions BackendOptions { get; set; } = new();
+    public BackendOptions BackendOptions { get; init; } = new();
 
     // The run.
 
     /// <summary>Length of the run in epochs; used when <see cref="Steps"/> is 0.</summary>
-    public double Epochs { get; set; } = 80;
+    public double Epochs { get; init; } = 80;
 
     /// <summary>Length of the run in steps; 0 means <see cref="Epochs"/> decides.</summary>
-    public long Steps { get; set; }
+    public long Steps { get; init; }
 
     /// <summary>Epochs between evaluations on the validation images, besides the one at the end; 0 means none at all.</summary>
-    public double EvalEvery { get; set; } = 1;
+    public double EvalEvery { get; init; } = 1;
 
     /// <summary>Steps between checkpoints; 0 means one per evaluation.</summary>
-    public long CheckpointEvery { get; set; }
+    public long CheckpointEvery { get; init; }
 
     /// <summary>Checkpoints kept besides the best.</summary>
-    public int Keep { get; set; } = 2;
+    public int Keep { get; init; } = 2;
 
     /// <summary>Steps between lines of <c>metrics.jsonl</c> and of the plain progress.</summary>
-    public int LogEvery { get; set; } = 20;
+    public int LogEvery { get; init; } = 20;
 
     /// <summary>Folder of the run; empty means a new one under <c>runs</c>.</summary>
-    public string Output { get; set; } = "";
+    public string Output { get; init; } = "";
 }
