@@ -103,7 +103,7 @@ public sealed class Classifier : IDisposable, IAsyncDisposable
         options ??= new ClassifierOptions();
         options.Validate();
         using var file = Checkpoint.Open(checkpoint);
-        TrainingConfig config = EvaluationSetup.Configure(file, []);
+        RunConfig config = EvaluationSetup.Configure(file, []);
         IReadOnlyList<string> names = file.Info.ClassNames;
         Network network = NetworkCatalog.Create(config.Model, config.Network with { Classes = names.Count });
         NetworkState state = file.ReadNetworkState(network.Infer(1, config.ImageSize, config.ImageSize), config.Model);

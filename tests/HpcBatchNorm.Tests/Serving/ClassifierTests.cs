@@ -53,7 +53,7 @@ public sealed class ClassifierTests(ServingFixture fixture) : IClassFixture<Serv
         await using Classifier classifier = Open(1, 1, 0);
         using ImageDataset images = ImageDataset.Open(fixture.Data, DatasetSplit.Validation, cacheDirectory: null);
         using var checkpoint = Checkpoint.Open(fixture.Checkpoint);
-        TrainingConfig config = EvaluationSetup.Configure(checkpoint, [("batch-size", "1")]);
+        RunConfig config = EvaluationSetup.Configure(checkpoint, [("batch-size", "1")]);
         using Backend backend = Backend.Create(config.Backend, config.BackendOptions);
         EnsembleMember member = EnsembleMember.Read(checkpoint, images, config.ImageSize);
         var expected = new Dictionary<int, double[]>();
