@@ -80,7 +80,7 @@ public sealed class FaultTests(TrainingFixture fixture) : IClassFixture<Training
         UserErrorException error = Assert.Throws<UserErrorException>(() => Train(output, observer, ("steps", "1")));
 
         Assert.StartsWith($"The run's folder '{output}' cannot be written: ", error.Message, StringComparison.Ordinal);
-        Assert.Contains("choose another --output", error.Message, StringComparison.Ordinal);
+        Assert.Contains("set output to another folder", error.Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -125,7 +125,7 @@ public sealed class FaultTests(TrainingFixture fixture) : IClassFixture<Training
 
         TrainingResult result = Train(output, observer, ("steps", "4"), ("checkpoint-every", "1"), ("eval-every", "0"));
 
-        Assert.Equal($"'{Path.GetRelativePath(Directory.GetCurrentDirectory(), output)}' is in use by another hpcbn. Wait until it has ended, or choose another --output.", error?.Message);
+        Assert.Equal($"'{Path.GetRelativePath(Directory.GetCurrentDirectory(), output)}' is in use by another hpcbn. Wait until it has ended, or set output to another folder.", error?.Message);
         Assert.Equal((TrainingOutcome.Completed, 4), (result.Outcome, result.Steps));
         Assert.Empty(intruder.Losses);
         Assert.False(File.Exists(Path.Combine(output, "lock")));
