@@ -26,6 +26,9 @@ public static class LayerTypes
         new(SoftmaxLossLayer.TypeName, SoftmaxLossLayer.Read),
     ], StringComparer.Ordinal);
 
+    /// <summary>The library's own types.</summary>
+    internal static IReadOnlyCollection<string> BuiltIn { get; } = [.. Readers.Keys];
+
     /// <summary>All types that are known now.</summary>
     public static IReadOnlyCollection<string> Known => [.. Readers.Keys.Order(StringComparer.Ordinal)];
 

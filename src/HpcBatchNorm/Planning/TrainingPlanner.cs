@@ -62,7 +62,8 @@ internal sealed partial class TrainingPlanner : PlanBuilder
 
         foreach (Node node in Nodes.Reverse())
         {
-            if (_backward.TryGetValue(node, out Action? emit))
+            // Where neither the node nor anything before it learns, there is no gradient to compute.
+            if (_needGradient.Contains(node) && _backward.TryGetValue(node, out Action? emit))
             {
                 int first = Operations.Count;
                 emit();

@@ -31,7 +31,7 @@ public class AnyGraphTests
                 traits, network, new TrainingOptions { Batch = 4, Height = 9, Width = 9, Precision = precision, RecomputeBatchNorm = true, Accumulate = 2 }));
             AssertSound(ForwardSession.PlanFor(traits, network, new InferenceOptions { Batch = 4, Height = 9, Width = 9, Precision = precision }));
         }
-    }, iter: 60);
+    });
 
     /// <summary>Without batch normalization, whose division by small deviations makes large differences of small ones; seeds are fixed for the same reason.</summary>
     [Theory]
