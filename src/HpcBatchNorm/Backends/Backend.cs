@@ -106,7 +106,7 @@ public abstract partial class Backend : IDisposable
             throw new NotSupportedException($"{operation.Kind} '{operation.Name}': backend {Name} does not scale the loss.");
         }
 
-        if (!Traits.CustomOperations && operation is CustomForward or CustomBackward)
+        if (!Traits.CustomOperations && operation is CustomOperation)
         {
             throw NoCustom(operation);
         }

@@ -2,6 +2,32 @@ using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Operations;
 
+/// <summary>Either direction of an operation of one's own.</summary>
+/// <param name="Name">The layer the operation belongs to.</param>
+/// <param name="Spec">What computes it, and the shapes of everything it works on.</param>
+public abstract record CustomOperation(string Name, CustomSpec Spec) : Operation(Name)
+{
+    /// <summary>Throws unless the tensors are whole, plain, Float32, and of the expected shapes.</summary>
+    private protected void Check(IReadOnlyList<Tensor> tensors, string role, IReadOnlyList<Shape> expected)
+    {
+        if (tensors.Count != expected.Count)
+        {
+            throw new ArgumentException($"{Kind} '{Name}': {tensors.Count} tensors were given as {role}, expected {expected.Count}.");
+        }
+
+        for (int i = 0; i < tensors.Count; i++)
+        {
+            Tensor tensor = tensors[i];
+            Check(tensor, role, expected[i]);
+            if (tensor.Layout != TensorLayout.Plain || tensor.DataType != DataType.Float32 || tensor.IsSlice || tensor.Shape.Count > int.MaxValue)
+            {
+                throw new ArgumentException(
+                    $"{Kind} '{Name}': {role} '{tensor}' must be a whole plain Float32 tensor of less than 2^31 elements; copy it to one first.");
+            }
+        }
+    }
+}
+
 /// <summary>
 /// dst = an operation of one's own (<see cref="ICustomFunction"/>) of srcs. All tensors are whole, plain and Float32; the planner puts copies where others
 /// are wanted. With batch statistics it updates RunningStatistics; with <paramref name="Population"/> they are replaced by those of the pass.
@@ -9,7 +35,7 @@ namespace HpcBatchNorm.Operations;
 /// </summary>
 public sealed record CustomForward(
     string Name, CustomSpec Spec, BatchNormStatistics Statistics, IReadOnlyList<Tensor> Srcs, IReadOnlyList<Tensor> Parameters,
-    IReadOnlyList<Tensor> RunningStatistics, Tensor Dst, IReadOnlyList<Tensor> Saved, bool Training = true, bool Population = false) : Operation(Name)
+    IReadOnlyList<Tensor> RunningStatistics, Tensor Dst, IReadOnlyList<Tensor> Saved, bool Training = true, bool Population = false) : CustomOperation(Name, Spec)
 {
     /// <inheritdoc/>
     public override string Kind => "custom forward";
@@ -24,11 +50,11 @@ public sealed record CustomForward(
     public override void Validate()
     {
         Spec.Validate(Name);
-        CheckCustom(Srcs, "src", Spec.Srcs);
-        CheckCustom([Dst], "dst", [Spec.Dst]);
-        CheckCustom(Parameters, "parameter", [.. Spec.Parameters.Select(p => p.Shape)]);
-        CheckCustom(RunningStatistics, "running statistic", [.. Spec.RunningStatistics.Select(p => p.Shape)]);
-        CheckCustom(Saved, "saved tensor", [.. Spec.Saved.Select(p => p.Shape)]);
+        Check(Srcs, "src", Spec.Srcs);
+        Check([Dst], "dst", [Spec.Dst]);
+        Check(Parameters, "parameter", [.. Spec.Parameters.Select(p => p.Shape)]);
+        Check(RunningStatistics, "running statistic", [.. Spec.RunningStatistics.Select(p => p.Shape)]);
+        Check(Saved, "saved tensor", [.. Spec.Saved.Select(p => p.Shape)]);
     }
 }
 
@@ -38,7 +64,7 @@ public sealed record CustomForward(
 /// </summary>
 public sealed record CustomBackward(
     string Name, CustomSpec Spec, BatchNormStatistics Statistics, IReadOnlyList<Tensor> Srcs, Tensor DiffDst, IReadOnlyList<Tensor> Parameters,
-    IReadOnlyList<Tensor> RunningStatistics, IReadOnlyList<Tensor> Saved, IReadOnlyList<Tensor> DiffSrcs, IReadOnlyList<Tensor> DiffParameters) : Operation(Name)
+    IReadOnlyList<Tensor> RunningStatistics, IReadOnlyList<Tensor> Saved, IReadOnlyList<Tensor> DiffSrcs, IReadOnlyList<Tensor> DiffParameters) : CustomOperation(Name, Spec)
 {
     /// <inheritdoc/>
     public override string Kind => "custom backward";
@@ -53,12 +79,12 @@ public sealed record CustomBackward(
     public override void Validate()
     {
         Spec.Validate(Name);
-        CheckCustom(Srcs, "src", Spec.Srcs);
-        CheckCustom(DiffSrcs, "diffSrc", Spec.Srcs);
-        CheckCustom([DiffDst], "diffDst", [Spec.Dst]);
-        CheckCustom(Parameters, "parameter", [.. Spec.Parameters.Select(p => p.Shape)]);
-        CheckCustom(DiffParameters, "parameter's gradient", [.. Spec.Parameters.Select(p => p.Shape)]);
-        CheckCustom(RunningStatistics, "running statistic", [.. Spec.RunningStatistics.Select(p => p.Shape)]);
-        CheckCustom(Saved, "saved tensor", [.. Spec.Saved.Select(p => p.Shape)]);
+        Check(Srcs, "src", Spec.Srcs);
+        Check(DiffSrcs, "diffSrc", Spec.Srcs);
+        Check([DiffDst], "diffDst", [Spec.Dst]);
+        Check(Parameters, "parameter", [.. Spec.Parameters.Select(p => p.Shape)]);
+        Check(DiffParameters, "parameter's gradient", [.. Spec.Parameters.Select(p => p.Shape)]);
+        Check(RunningStatistics, "running statistic", [.. Spec.RunningStatistics.Select(p => p.Shape)]);
+        Check(Saved, "saved tensor", [.. Spec.Saved.Select(p => p.Shape)]);
     }
 }
