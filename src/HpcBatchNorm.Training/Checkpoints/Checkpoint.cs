@@ -258,7 +258,7 @@ public sealed class Checkpoint : IDisposable
         .. info.LossScale is { } scale
             ? [new KeyValuePair<string, string>("loss_scale", string.Create(CultureInfo.InvariantCulture, $"{scale.Scale:R} after {scale.GoodSteps} steps, {scale.SkippedSteps} skipped"))]
             : Array.Empty<KeyValuePair<string, string>>(),
-        new("class_names", string.Join(',', info.ClassNames)),
+        new(ClassNameList.Key, ClassNameList.Write(info.ClassNames)),
         new("config_hash", info.ConfigHash),
         new("config", info.Config),
     ];
@@ -276,7 +276,7 @@ public sealed class Checkpoint : IDisposable
             Model = Text("model"),
             Config = Text("config"),
             ConfigHash = Text("config_hash"),
-            ClassNames = Text("class_names").Split(',', StringSplitOptions.RemoveEmptyEntries),
+            ClassNames = ClassNameList.Read(Text(ClassNameList.Key)),
             BestTop1 = double.Parse(Text("best_top1"), CultureInfo.InvariantCulture),
             BestStep = long.Parse(Text("best_step"), CultureInfo.InvariantCulture),
             EvaluatedStep = long.Parse(Text("evaluated_step"), CultureInfo.InvariantCulture),

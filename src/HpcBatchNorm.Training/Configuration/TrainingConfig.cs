@@ -168,4 +168,7 @@ public sealed class TrainingConfig
 
     /// <summary>Folder of the run; empty means a new one under <c>runs</c>.</summary>
     public string Output { get; set; } = "";
+
+    /// <summary>An object of its own with the same settings.</summary>
+    internal TrainingConfig Copy() => (TrainingConfig)MemberwiseClone();
 }
