@@ -2,7 +2,6 @@ using System.Globalization;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
@@ -58,7 +57,8 @@ public sealed class OnnxModel
     private readonly NetworkShapes _shapes;
     private readonly IReadOnlyList<Node> _nodes;
     private readonly OnnxGraph _graph;
-    private readonly Dictionary<Node, Value> _values = [];
+    private readonly Dictionary<Node, OnnxValue> _values = [];
+    private readonly HashSet<Node> _folded = [];
 
     private OnnxModel(Network network, NetworkState state, OnnxOptions options)
     {
@@ -66,7 +66,7 @@ public sealed class OnnxModel
         _state = state;
         _options = options;
         _shapes = network.Infer(1, options.Height, options.Width);
-        _nodes = network.Ancestors(network.Loss.Inputs[0]);
+        _nodes = network.Ancestors(network.Loss);
         _graph = new OnnxGraph(network.Name);
     }
 
@@ -88,9 +88,6 @@ public sealed class OnnxModel
         return model._graph.NodeCount;
     }
 
-    /// <summary>A value's name, and whether it is a matrix (batch x features, what a fully connected layer gives) rather than maps.</summary>
-    private readonly record struct Value(string Name, bool IsMatrix);
-
     private IEnumerable<(string Key, string Value)> Metadata()
     {
         yield return ("model", _network.Name);
@@ -107,31 +104,21 @@ public sealed class OnnxModel
 
     private void Build()
     {
-        foreach (Node node in _nodes.Where(n => !_values.ContainsKey(n)))
+        foreach (Node node in _nodes)
         {
-            if (node.Layer is InputLayer)
-            {
-                _values[node] = new Value(AddInput(node), IsMatrix: false);
-            }
-            else
-            {
-                _values[node] = Add(node, _values[node.Inputs[0]]);
-            }
+            // The node of the layer before a folded batch normalization stands for both.
+            _values[node] = _folded.Contains(node) ? _values[node.Inputs[0]] : node.Layer.WriteOnnx(new Writer(this, node));
         }
-
-        Value logits = Matrix(_network.Loss.Inputs[0].Name, _values[_network.Loss.Inputs[0]]);
-        string probabilities = _graph.Node("Softmax", "probabilities", [logits.Name], ("axis", 1L));
-        _graph.Output(probabilities, OnnxType.Float, Batch, _shapes[_network.Loss].ImageCount);
     }
 
-    private string AddInput(Node node)
+    private OnnxValue AddImages(Node node)
     {
         Shape shape = _shapes[node];
         float[] mean = Channels(_options.PixelMean), deviation = Channels(_options.PixelDeviation);
         if (_options.Input == OnnxInput.Images)
         {
             _graph.Input("images", OnnxType.Float, Batch, shape.C, shape.H, shape.W);
-            return "images";
+            return new OnnxValue("images", IsMatrix: false);
         }
 
         _graph.Input("pixels", OnnxType.UInt8, Batch, shape.H, shape.W, shape.C);
@@ -139,116 +126,9 @@ public sealed class OnnxModel
         string values = _graph.Node("Cast", $"{node.Name}/float", [planes], ("to", (long)OnnxType.Float));
         string centred = _graph.Node("Sub", $"{node.Name}/centred", [values, _graph.Constant($"{node.Name}.mean", [1, shape.C, 1, 1], mean)]);
         float[] inverse = Array.ConvertAll(deviation, d => 1 / d);
-        return _graph.Node("Mul", node.Name, [centred, _graph.Constant($"{node.Name}.inverse_deviation", [1, shape.C, 1, 1], inverse)]);
+        string name = _graph.Node("Mul", node.Name, [centred, _graph.Constant($"{node.Name}.inverse_deviation", [1, shape.C, 1, 1], inverse)]);
+        return new OnnxValue(name, IsMatrix: false);
     }
-
-    private Value Add(Node node, Value src)
-    {
-        string name = node.Name;
-        switch (node.Layer)
-        {
-            case ConvolutionLayer layer:
-                return AddConvolution(node, layer, Maps(node, src));
-            case FullyConnectedLayer layer:
-                return AddFullyConnected(node, layer, src);
-            case BatchNormLayer layer:
-                return new Value(AddBatchNorm(node, layer, src.Name), src.IsMatrix);
-            case ActivationLayer layer:
-                return new Value(_graph.Node(layer.Function.ToString(), name, [src.Name]), src.IsMatrix);
-            case PoolingLayer layer:
-                return new Value(AddPooling(name, layer.Spec(_shapes[node.Inputs[0]]), Maps(node, src).Name), IsMatrix: false);
-            case GlobalAveragePoolingLayer:
-                return new Value(_graph.Node("GlobalAveragePool", name, [Maps(node, src).Name]), IsMatrix: false);
-            case LrnLayer layer:
-                return new Value(_graph.Node("LRN", name, [Maps(node, src).Name], ("size", (long)layer.Size), ("alpha", layer.Alpha), ("beta", layer.Beta), ("bias", layer.K)), IsMatrix: false);
-            case DropoutLayer:
-                return src;
-            case ConcatLayer:
-                return new Value(_graph.Node("Concat", name, node.Inputs.Select(i => _values[i].Name), ("axis", 1L)), src.IsMatrix);
-            case SumLayer:
-                return new Value(_graph.Node("Sum", name, node.Inputs.Select(i => _values[i].Name)), src.IsMatrix);
-            default:
-                throw new NotSupportedException($"ONNX export has no form for the layer '{name}' ({node.Layer.Description}).");
-        }
-    }
-
-    private Value AddConvolution(Node node, ConvolutionLayer layer, Value src)
-    {
-        ConvolutionSpec spec = layer.Spec(_shapes[node.Inputs[0]]);
-        Shape shape = spec.Weights;
-        return WithWeights(node, layer.Bias, shape, [shape.N, shape.C, shape.H, shape.W], parameters => new Value(
-            _graph.Node("Conv", node.Name, [src.Name, .. parameters],
-                ("kernel_shape", new long[] { spec.KernelH, spec.KernelW }), ("strides", new long[] { spec.StrideH, spec.StrideW }),
-                ("pads", new long[] { spec.PadTop, spec.PadLeft, spec.PadBottom, spec.PadRight }),
-                ("dilations", new long[] { spec.DilationH, spec.DilationW }), ("group", (long)spec.Groups)),
-            IsMatrix: false));
-    }
-
-    private Value AddFullyConnected(Node node, FullyConnectedLayer layer, Value src)
-    {
-        src = Matrix(node.Inputs[0].Name, src);
-        Shape shape = layer.Spec(_shapes[node.Inputs[0]]).Weights;
-        return WithWeights(node, layer.Bias, shape, [shape.N, shape.ImageCount], parameters =>
-            new Value(_graph.Node("Gemm", node.Name, [src.Name, .. parameters], ("transB", 1L)), IsMatrix: true));
-    }
-
-    /// <summary>A layer's constants, with the batch normalization behind it where that folds; its node then stands for both.</summary>
-    private Value WithWeights(Node node, bool bias, Shape shape, long[] extents, Func<string[], Value> add)
-    {
-        if (_options.Fold && OnlyConsumer(node) is { } batchNorm && BatchNormFolding.IsFoldable(batchNorm, _shapes))
-        {
-            (float[] weights, float[] shift) = BatchNormFolding.Fold(node, batchNorm, shape, _state);
-            Value value = add([_graph.Constant($"{node.Name}.weights", extents, weights), _graph.Constant($"{node.Name}.bias", [shape.N], shift)]);
-            _values[batchNorm] = value;
-            return value;
-        }
-
-        string constant = _graph.Constant($"{node.Name}.weights", extents, _state.Get($"{node.Name}.weights", shape).ToArray());
-        return add(bias ? [constant, Vector(node, "bias", shape.N)] : [constant]);
-    }
-
-    private string AddBatchNorm(Node node, BatchNormLayer layer, string src)
-    {
-        Shape parameters = layer.Spec(_shapes[node.Inputs[0]]).Parameters;
-        if (parameters.Area == 1)
-        {
-            // Scale, shift, mean, variance: ONNX has them in the same order.
-            string[] vectors = [.. layer.Parameters([parameters]).Select(p => Vector(node, p.Name, parameters.C))];
-            return _graph.Node("BatchNormalization", node.Name, [src, .. vectors], ("epsilon", layer.Epsilon));
-        }
-
-        // ONNX normalises per channel only; per activation it is a product and a sum.
-        (float[] factors, float[] offsets) = BatchNormFolding.Affine(node, parameters, _state);
-        long[] extents = [1, parameters.C, parameters.H, parameters.W];
-        string scaled = _graph.Node("Mul", $"{node.Name}/scaled", [src, _graph.Constant($"{node.Name}.factor", extents, factors)]);
-        return _graph.Node("Add", node.Name, [scaled, _graph.Constant($"{node.Name}.offset", extents, offsets)]);
-    }
-
-    private string AddPooling(string name, PoolingSpec spec, string src)
-    {
-        // Rounding up is in the padding already, so that the model means the same to readers that round up differently.
-        List<(string, object)> attributes =
-        [
-            ("kernel_shape", new long[] { spec.KernelH, spec.KernelW }), ("strides", new long[] { spec.StrideH, spec.StrideW }),
-            ("pads", new long[] { spec.PadTop, spec.PadLeft, spec.PadBottom, spec.PadRight }),
-        ];
-        if (spec.Kind == PoolingKind.Max)
-        {
-            return _graph.Node("MaxPool", name, [src], attributes);
-        }
-
-        attributes.Add(("count_include_pad", spec.Kind == PoolingKind.AverageIncludePadding ? 1L : 0L));
-        return _graph.Node("AveragePool", name, [src], attributes);
-    }
-
-    private string Vector(Node node, string parameter, int channels) =>
-        _graph.Constant($"{node.Name}.{parameter}", [channels], _state.Get($"{node.Name}.{parameter}", Shape.Vector(channels)).ToArray());
-
-    private Value Matrix(string name, Value value) => value.IsMatrix ? value : new Value(_graph.Node("Flatten", $"{name}/flat", [value.Name], ("axis", 1L)), IsMatrix: true);
-
-    private static Value Maps(Node node, Value value) => !value.IsMatrix
-        ? value
-        : throw new NotSupportedException($"ONNX export: '{node.Name}' ({node.Layer.Description}) behind a fully connected layer has no form.");
 
     private Node? OnlyConsumer(Node node)
     {
@@ -262,5 +142,58 @@ public sealed class OnnxModel
         return values is null || values.Count == channels
             ? [.. values ?? Enumerable.Repeat(128f, channels)]
             : throw new ArgumentException($"Pixel mean and deviation have {values.Count} channels; the network's images have {channels}.");
+    }
+
+    /// <summary>What a layer says to write itself, carried out for one node.</summary>
+    private sealed class Writer(OnnxModel model, Node node) : OnnxWriter
+    {
+        public override string Name => node.Name;
+
+        public override int InputCount => node.Inputs.Count;
+
+        public override OnnxValue Input(int index = 0) => model._values[node.Inputs[index]];
+
+        public override Shape InputShape(int index = 0) => model._shapes[node.Inputs[index]];
+
+        public override string Maps(int index = 0) => !Input(index).IsMatrix
+            ? Input(index).Name
+            : throw new NotSupportedException($"ONNX export: '{Name}' ({node.Layer.Description}) behind a fully connected layer has no form.");
+
+        public override string Matrix(int index = 0) => Input(index).IsMatrix
+            ? Input(index).Name
+            : model._graph.Node("Flatten", $"{node.Inputs[index].Name}/flat", [Input(index).Name], ("axis", 1L));
+
+        public override float[] Parameter(string parameter, Shape shape) => model._state.Get($"{Name}.{parameter}", shape).ToArray();
+
+        public override string Constant(string name, IReadOnlyList<long> extents, float[] values) => model._graph.Constant($"{Name}.{name}", extents, values);
+
+        public override string Node(string type, IEnumerable<string> inputs, params IEnumerable<(string Name, object Value)> attributes) =>
+            model._graph.Node(type, Name, inputs, attributes);
+
+        public override string Inner(string name, string type, IEnumerable<string> inputs, params IEnumerable<(string Name, object Value)> attributes) =>
+            model._graph.Node(type, $"{Name}/{name}", inputs, attributes);
+
+        internal override OnnxValue Images() => model.AddImages(node);
+
+        internal override IReadOnlyList<string> Weights(bool bias, Shape shape, IReadOnlyList<long> extents)
+        {
+            if (model._options.Fold && model.OnlyConsumer(node) is { } batchNorm && BatchNormFolding.IsFoldable(batchNorm, model._shapes))
+            {
+                (float[] weights, float[] shift) = BatchNormFolding.Fold(node, batchNorm, shape, model._state);
+                model._folded.Add(batchNorm);
+                return [Constant("weights", extents, weights), Constant("bias", [shape.N], shift)];
+            }
+
+            string constant = Constant("weights", extents, Parameter("weights", shape));
+            return bias ? [constant, Constant("bias", [shape.N], Parameter("bias", Shape.Vector(shape.N)))] : [constant];
+        }
+
+        internal override OnnxValue Probabilities(
+            string type, IEnumerable<string> inputs, int classes, params IEnumerable<(string Name, object Value)> attributes)
+        {
+            string probabilities = model._graph.Node(type, "probabilities", inputs, attributes);
+            model._graph.Output(probabilities, OnnxType.Float, Batch, classes);
+            return new OnnxValue(probabilities, IsMatrix: true);
+        }
     }
 }

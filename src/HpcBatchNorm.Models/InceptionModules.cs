@@ -26,7 +26,7 @@ internal readonly record struct ModuleRow(
 /// Stride 2 of a pass-through module sits on its 3x3 convolution, on the second convolution of its double branch and on its pooling, all padded by 1, so
 /// that their outputs agree for every image size. Branches are concatenated in the order 1x1, 3x3, double 3x3, pool, as in all ports.
 /// </summary>
-internal sealed class InceptionModules(Network.Builder builder, NetworkOptions options, bool batchNorm)
+internal sealed class InceptionModules(NetworkBuilder builder, NetworkOptions options, bool batchNorm)
 {
     private readonly Initializer _weights = Initializer.FanIn(2 * options.InitialWeightScale * options.InitialWeightScale);
     private readonly ActivationKind _activation = options.Activation ?? ActivationKind.Relu;
@@ -34,7 +34,7 @@ internal sealed class InceptionModules(Network.Builder builder, NetworkOptions o
     /// <summary>name/conv, name/bn, name/relu: convolution, batch normalization and nonlinearity.</summary>
     public Node Unit(string name, Node input, int outputs, int kernel, int stride = 1, bool perActivation = false)
     {
-        Node node = builder.Add($"{name}/conv", new ConvolutionLayer(outputs, kernel, _weights, stride, kernel / 2, Bias: !batchNorm), input);
+        Node node = builder.Add($"{name}/conv", new ConvolutionLayer(outputs, kernel, _weights, stride, kernel / 2, bias: !batchNorm), input);
         return Normalize(name, node, perActivation);
     }
 
@@ -42,8 +42,8 @@ internal sealed class InceptionModules(Network.Builder builder, NetworkOptions o
     public Node SeparableUnit(string name, Node input, int channels, int multiplier, int outputs, int kernel, int stride)
     {
         Node depthwise = builder.Add(
-            $"{name}/depthwise", new ConvolutionLayer(channels * multiplier, kernel, _weights, stride, kernel / 2, Groups: channels), input);
-        Node node = builder.Add($"{name}/conv", new ConvolutionLayer(outputs, 1, _weights, Bias: !batchNorm), depthwise);
+            $"{name}/depthwise", new ConvolutionLayer(channels * multiplier, kernel, _weights, stride, kernel / 2, groups: channels), input);
+        Node node = builder.Add($"{name}/conv", new ConvolutionLayer(outputs, 1, _weights, bias: !batchNorm), depthwise);
         return Normalize(name, node, false);
     }
 

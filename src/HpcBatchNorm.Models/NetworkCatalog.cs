@@ -46,7 +46,7 @@ public static class NetworkCatalog
         }
 
         int projection = options.Width == 608 ? 128 : 96;
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder(name);
         var modules = new InceptionModules(builder, options, batchNorm);
         bool lrn = options.Lrn ?? !batchNorm;
 
@@ -54,12 +54,12 @@ public static class NetworkCatalog
         node = options.SeparableFirstConvolution
             ? modules.SeparableUnit("conv1", node, 3, 8, 64, 7, 2)
             : modules.Unit("conv1", node, 64, 7, 2);
-        node = builder.Add("pool1", new PoolingLayer(PoolingKind.Max, 3, 2, Ceil: true), node);
+        node = builder.Add("pool1", new PoolingLayer(PoolingKind.Max, 3, 2, ceil: true), node);
         node = lrn ? builder.Add("lrn1", new LrnLayer(), node) : node;
         node = modules.Unit("conv2_reduce", node, 64, 1);
         node = modules.Unit("conv2", node, 192, 3);
         node = lrn ? builder.Add("lrn2", new LrnLayer(), node) : node;
-        node = builder.Add("pool2", new PoolingLayer(PoolingKind.Max, 3, 2, Ceil: true), node);
+        node = builder.Add("pool2", new PoolingLayer(PoolingKind.Max, 3, 2, ceil: true), node);
 
         ModuleRow[] rows =
         [
@@ -84,13 +84,13 @@ public static class NetworkCatalog
         }
 
         modules.Classifier(node, options.Dropout ?? dropout);
-        return builder.Build(name, minimumImageSize: 32);
+        return builder.Build(minimumImageSize: 32);
     }
 
     private static Network InceptionTiny(NetworkOptions options)
     {
         bool batchNorm = options.BatchNorm ?? true;
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder("inception-tiny");
         var modules = new InceptionModules(builder, options, batchNorm);
         Node node = builder.Add("input", new InputLayer(3));
         node = modules.Unit("conv1", node, 32, 3);
@@ -109,7 +109,7 @@ public static class NetworkCatalog
         }
 
         modules.Classifier(node, options.Dropout ?? 0);
-        return builder.Build("inception-tiny", minimumImageSize: 8);
+        return builder.Build(minimumImageSize: 8);
     }
 
     private static Network MnistMlp(NetworkOptions options)
@@ -119,7 +119,7 @@ public static class NetworkCatalog
         Initializer weights = options.InitialDeviation > 0
             ? Initializer.Gaussian(options.InitialDeviation * options.InitialWeightScale)
             : Initializer.FanIn(2 * options.InitialWeightScale * options.InitialWeightScale);
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder("mnist-mlp");
         Node node = builder.Add("input", new InputLayer(1));
         for (int i = 1; i <= options.HiddenLayers; i++)
         {
@@ -131,6 +131,6 @@ public static class NetworkCatalog
 
         node = builder.Add("fc", new FullyConnectedLayer(options.Classes, weights), node);
         builder.Add("loss", new SoftmaxLossLayer(), node);
-        return builder.Build("mnist-mlp", minimumImageSize: 1);
+        return builder.Build(minimumImageSize: 1);
     }
 }

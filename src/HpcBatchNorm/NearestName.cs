@@ -6,6 +6,9 @@ internal static class NearestName
     /// <summary>", did you mean 'x'?" for a name close to one of those known; empty when none is close.</summary>
     public static string Hint(string name, IEnumerable<string> known) => Find(name, known) is string nearest ? $", did you mean '{nearest}'?" : "";
 
+    /// <summary>The end of a sentence about an unknown name: ", did you mean 'x'?" for a name close to one of those known, else a full stop.</summary>
+    public static string HintOrStop(string name, IEnumerable<string> known) => Hint(name, known) is { Length: > 0 } hint ? hint : ".";
+
     /// <summary>The known name with the fewest edits, at most a third of its letters (and at least two); null when none is that close.</summary>
     public static string? Find(string name, IEnumerable<string> known)
     {

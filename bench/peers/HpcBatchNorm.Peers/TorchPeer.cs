@@ -166,17 +166,18 @@ internal sealed class TorchPeer : IDisposable
         return node.Layer switch
         {
             ConvolutionLayer c => F.conv2d(
-                src, _tensors[$"{node.Name}.weights"], c.Bias ? _tensors[$"{node.Name}.bias"] : null, strides: [c.Stride, c.Stride], padding: [c.Pad, c.Pad], groups: c.Groups),
+                src, _tensors[$"{node.Name}.weights"], c.Bias ? _tensors[$"{node.Name}.bias"] : null, strides: Pair(c.Stride), padding: Pair(node, c.Pad),
+                dilation: Pair(c.Dilation), groups: c.Groups),
             FullyConnectedLayer f => F.linear(src.flatten(1), _tensors[$"{node.Name}.weights"], f.Bias ? _tensors[$"{node.Name}.bias"] : null),
             BatchNormLayer { PerActivation: false } b => F.batch_norm(
                 src, _tensors[$"{node.Name}.running_mean"], _tensors[$"{node.Name}.running_variance"], _tensors[$"{node.Name}.scale"], _tensors[$"{node.Name}.shift"],
                 training, b.AveragingFactor, b.Epsilon),
             ActivationLayer { Function: ActivationKind.Relu } => _uses[node.Inputs[0]] == 1 ? src.relu_() : src.relu(),
             ActivationLayer { Function: ActivationKind.Sigmoid } => src.sigmoid(),
-            ActivationLayer => src.tanh(),
-            PoolingLayer { Kind: PoolingKind.Max } p => F.max_pool2d(src, [p.Kernel, p.Kernel], [p.Stride, p.Stride], [p.Pad, p.Pad], ceil_mode: p.Ceil),
+            ActivationLayer { Function: ActivationKind.Tanh } => src.tanh(),
+            PoolingLayer { Kind: PoolingKind.Max } p => F.max_pool2d(src, Pair(p.Kernel), Pair(p.Stride), Pair(node, p.Pad), ceil_mode: p.Ceil),
             PoolingLayer p => F.avg_pool2d(
-                src, [p.Kernel, p.Kernel], [p.Stride, p.Stride], [p.Pad, p.Pad], ceil_mode: p.Ceil, count_include_pad: p.Kind == PoolingKind.AverageIncludePadding),
+                src, Pair(p.Kernel), Pair(p.Stride), Pair(node, p.Pad), ceil_mode: p.Ceil, count_include_pad: p.Kind == PoolingKind.AverageIncludePadding),
             GlobalAveragePoolingLayer => F.adaptive_avg_pool2d(src, 1),
             LrnLayer l => F.local_response_norm(src, l.Size, l.Alpha, l.Beta, l.K),
             DropoutLayer d => F.dropout(src, d.Ratio, training),
@@ -184,6 +185,12 @@ internal sealed class TorchPeer : IDisposable
             _ => throw new NotSupportedException($"The TorchSharp peer has no form for '{node.Name}' ({node.Layer.Description})."),
         };
     }
+
+    private static long[] Pair(Extent extent) => [extent.Height, extent.Width];
+
+    private static long[] Pair(Node node, Padding pad) => pad.Top == pad.Bottom && pad.Left == pad.Right
+        ? [pad.Top, pad.Left]
+        : throw new NotSupportedException($"The TorchSharp peer has no form for '{node.Name}': its padding {pad} differs between opposite sides.");
 
     private Tensor Narrow(Tensor values) => _settings.Bf16 ? values.to(torch.ScalarType.BFloat16) : values;
 

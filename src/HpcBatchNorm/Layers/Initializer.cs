@@ -1,3 +1,4 @@
+using System.Text.Json;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Layers;
@@ -5,6 +6,9 @@ namespace HpcBatchNorm.Layers;
 /// <summary>How a parameter is filled before training. A pure function of the seed and the parameter's name, whatever the order or the thread.</summary>
 public abstract record Initializer
 {
+    /// <summary>What layers have when nothing is said: <see cref="FanIn"/> with gain 2, for ReLU (He et al. 2015).</summary>
+    public static Initializer He { get; } = new FanInInitializer(2);
+
     /// <summary>All elements equal.</summary>
     public static Initializer Constant(float value) => new ConstantInitializer(value);
 
@@ -19,6 +23,29 @@ public abstract record Initializer
 
     /// <summary>Fills <paramref name="values"/>, which has the shape <paramref name="shape"/>.</summary>
     public abstract void Fill(Shape shape, Span<float> values, ulong seed, string name);
+
+    /// <summary>Reads what <see cref="Write(Utf8JsonWriter)"/> writes; null when it is something else.</summary>
+    internal static Initializer? Read(JsonElement json)
+    {
+        if (json.ValueKind != JsonValueKind.Object || json.EnumerateObject().Take(2).ToArray() is not [JsonProperty form]
+            || form.Value.ValueKind != JsonValueKind.Number || !form.Value.TryGetDouble(out double value) || !double.IsFinite(value))
+        {
+            return null;
+        }
+
+        return form.Name switch
+        {
+            ConstantInitializer.Word => Constant((float)value),
+            GaussianInitializer.Word => Gaussian(value),
+            FanInInitializer.Word => FanIn(value),
+            _ => null,
+        };
+    }
+
+    /// <summary>Writes the initializer as it stands in a network file.</summary>
+    /// <exception cref="NotSupportedException">It is not one of the library's.</exception>
+    internal virtual void Write(Utf8JsonWriter json) => throw new NotSupportedException(
+        $"The initializer {GetType().Name} is made elsewhere and has no form in a network file. Use one of Initializer's, or set the initial values after the network is made.");
 
     private protected static void FillGaussian(Span<float> values, double deviation, ulong seed, string name)
     {
@@ -41,18 +68,38 @@ public abstract record Initializer
         return hash;
     }
 
+    private static void Write(Utf8JsonWriter json, string word, Action value)
+    {
+        json.WriteStartObject();
+        json.WritePropertyName(word);
+        value();
+        json.WriteEndObject();
+    }
+
     private sealed record ConstantInitializer(float Value) : Initializer
     {
+        public const string Word = "constant";
+
+        internal override void Write(Utf8JsonWriter json) => Write(json, Word, () => json.WriteNumberValue(Value));
+
         public override void Fill(Shape shape, Span<float> values, ulong seed, string name) => values.Fill(Value);
     }
 
     private sealed record GaussianInitializer(double Deviation) : Initializer
     {
+        public const string Word = "gaussian";
+
+        internal override void Write(Utf8JsonWriter json) => Write(json, Word, () => json.WriteNumberValue(Deviation));
+
         public override void Fill(Shape shape, Span<float> values, ulong seed, string name) => FillGaussian(values, Deviation, seed, name);
     }
 
     private sealed record FanInInitializer(double Gain) : Initializer
     {
+        public const string Word = "fan_in";
+
+        internal override void Write(Utf8JsonWriter json) => Write(json, Word, () => json.WriteNumberValue(Gain));
+
         public override void Fill(Shape shape, Span<float> values, ulong seed, string name) =>
             FillGaussian(values, Math.Sqrt(Gain / shape.ImageCount), seed, name);
     }

@@ -1,19 +1,27 @@
+using System.Text;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Networks;
 
-/// <summary>One layer in a network, with its name and where its inputs come from. Compared by identity.</summary>
-public sealed class Node(string name, Layer layer, IReadOnlyList<Node> inputs)
+/// <summary>One layer in a network, with its name and where its inputs come from. Compared by identity. A <see cref="NetworkBuilder"/> makes it.</summary>
+public sealed class Node
 {
+    internal Node(string name, Layer layer, IReadOnlyList<Node> inputs)
+    {
+        Name = name;
+        Layer = layer;
+        Inputs = inputs;
+    }
+
     /// <summary>The name, unique in a network: <c>inception_3a/3x3/bn</c>.</summary>
-    public string Name { get; } = name;
+    public string Name { get; }
 
     /// <summary>What it computes.</summary>
-    public Layer Layer { get; } = layer;
+    public Layer Layer { get; }
 
     /// <summary>Where its inputs come from.</summary>
-    public IReadOnlyList<Node> Inputs { get; } = inputs;
+    public IReadOnlyList<Node> Inputs { get; }
 
     /// <inheritdoc/>
     public override string ToString() => $"{Name}: {Layer.Description}";
@@ -21,18 +29,20 @@ public sealed class Node(string name, Layer layer, IReadOnlyList<Node> inputs)
 
 /// <summary>
 /// An immutable network: layers in an order in which every input comes before its use. It has no memory, no image size and no backend; the planner
-/// makes a plan of it for a batch, an image size and a backend's traits.
+/// makes a plan of it for a batch, an image size and a backend's traits. It is made by a <see cref="NetworkBuilder"/> or read from a file.
 /// </summary>
 public sealed class Network
 {
-    private Network(string name, IReadOnlyList<Node> nodes, int minimumImageSize)
+    /// <summary>From a builder, which has checked it all.</summary>
+    internal Network(string name, IReadOnlyList<Node> nodes, int minimumImageSize, int classes)
     {
         Name = name;
         Nodes = nodes;
         MinimumImageSize = minimumImageSize;
+        Classes = classes;
         Input = nodes.Single(n => n.Layer is InputLayer);
         Losses = [.. nodes.Where(n => n.Layer is SoftmaxLossLayer)];
-        Loss = Losses.MaxBy(n => ((SoftmaxLossLayer)n.Layer).Weight) ?? throw new ArgumentException($"Network '{name}' has no loss layer.");
+        Loss = Losses.MaxBy(n => ((SoftmaxLossLayer)n.Layer).Weight)!;
     }
 
     /// <summary>The name, e.g. <c>bn-inception</c>.</summary>
@@ -43,6 +53,9 @@ public sealed class Network
 
     /// <summary>The smallest image side the network's strides allow.</summary>
     public int MinimumImageSize { get; }
+
+    /// <summary>How many classes it tells apart: the values of its logits.</summary>
+    public int Classes { get; }
 
     /// <summary>Where images enter.</summary>
     public Node Input { get; }
@@ -89,25 +102,24 @@ public sealed class Network
         return [.. Nodes.Where(needed.Contains)];
     }
 
-    /// <summary>Builds networks: add layers, inputs first.</summary>
-    internal sealed class Builder
+    /// <summary>The network as text in the form of network files, one layer a line; <see cref="FromJson"/> makes the same network of it.</summary>
+    /// <exception cref="NotSupportedException">A layer or initializer made elsewhere has no form in network files (<see cref="LayerTypes.Register"/>).</exception>
+    public string ToJson() => NetworkJson.Write(this);
+
+    /// <summary>Writes <see cref="ToJson"/> in UTF-8.</summary>
+    /// <exception cref="NotSupportedException">A layer or initializer made elsewhere has no form in network files (<see cref="LayerTypes.Register"/>).</exception>
+    public void WriteJson(Stream stream) => stream.Write(Encoding.UTF8.GetBytes(NetworkJson.Write(this)));
+
+    /// <summary>Makes the network that <see cref="ToJson"/> or a person wrote. Comments and commas after last elements are allowed.</summary>
+    /// <exception cref="UserErrorException">It is not a network file, or says something that cannot be; the message names the layer and what was found.</exception>
+    public static Network FromJson(string json) => NetworkJson.Read(Encoding.UTF8.GetBytes(json));
+
+    /// <inheritdoc cref="FromJson"/>
+    public static Network ReadJson(Stream stream)
     {
-        private readonly List<Node> _nodes = [];
-        private readonly HashSet<string> _names = new(StringComparer.Ordinal);
-
-        public Node Add(string name, Layer layer, params IReadOnlyList<Node> inputs)
-        {
-            if (!_names.Add(name))
-            {
-                throw new ArgumentException($"Two layers are named '{name}'.");
-            }
-
-            var node = new Node(name, layer, inputs);
-            _nodes.Add(node);
-            return node;
-        }
-
-        public Network Build(string name, int minimumImageSize) => new(name, [.. _nodes], minimumImageSize);
+        using var bytes = new MemoryStream();
+        stream.CopyTo(bytes);
+        return NetworkJson.Read(bytes.GetBuffer().AsMemory(0, (int)bytes.Length));
     }
 }
 

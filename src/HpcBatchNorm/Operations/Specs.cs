@@ -87,9 +87,14 @@ public readonly record struct PoolingSpec(
 {
     /// <summary>A square window; <paramref name="ceil"/> rounds the number of outputs up by padding bottom and right further.</summary>
     public static PoolingSpec Square(Shape src, PoolingKind kind, int kernel, int stride, int pad = 0, bool ceil = false) =>
-        new(src, kind, kernel, kernel, stride, stride, pad, pad,
-            ceil ? Window.CeilPadAfter(src.H, kernel, stride, pad) : pad,
-            ceil ? Window.CeilPadAfter(src.W, kernel, stride, pad) : pad);
+        new PoolingSpec(src, kind, kernel, kernel, stride, stride, pad, pad, pad, pad).Rounded(ceil);
+
+    /// <summary>With <paramref name="up"/>: as many outputs as fit when their number is rounded up instead of down, by other padding at bottom and right.</summary>
+    public PoolingSpec Rounded(bool up) => !up ? this : this with
+    {
+        PadBottom = Window.CeilPadAfter(Src.H, KernelH, StrideH, PadTop, PadBottom),
+        PadRight = Window.CeilPadAfter(Src.W, KernelW, StrideW, PadLeft, PadRight),
+    };
 
     /// <summary>The mean over all positions of each channel.</summary>
     public static PoolingSpec GlobalAverage(Shape src) => new(src, PoolingKind.AverageExcludePadding, src.H, src.W, 1, 1, 0, 0, 0, 0);

@@ -16,15 +16,20 @@ internal static class Window
     /// The trailing padding that makes <see cref="Outputs"/> round up instead of down (Caffe's ceil mode):
     /// the last window may hang over the end but must start inside the input or its leading padding.
     /// </summary>
-    public static int CeilPadAfter(int extent, int kernel, int stride, int pad)
+    public static int CeilPadAfter(int extent, int kernel, int stride, int padBefore, int padAfter)
     {
-        int outputs = (extent + 2 * pad - kernel + stride - 1) / stride + 1;
-        if ((outputs - 1) * stride >= extent + pad)
+        if (stride < 1)
+        {
+            return padAfter; // Validate says so
+        }
+
+        int outputs = (extent + padBefore + padAfter - kernel + stride - 1) / stride + 1;
+        if ((outputs - 1) * stride >= extent + padBefore)
         {
             outputs--;
         }
 
-        return Math.Max(0, (outputs - 1) * stride + kernel - extent - pad);
+        return Math.Max(0, (outputs - 1) * stride + kernel - extent - padBefore);
     }
 
     public static void Validate(string name, string axis, int extent, int kernel, int stride, int padBefore, int padAfter, int dilation = 1)

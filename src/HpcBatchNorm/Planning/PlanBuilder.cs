@@ -10,11 +10,12 @@ namespace HpcBatchNorm.Planning;
 /// What training and inference planning share: who consumes what, which nodes fuse, where outputs lie, and the operations emitted so far.
 /// A value's tensor is named after its node, <c>node.dst</c>; a fused pair's after the node whose value it is.
 /// </summary>
-internal abstract class PlanBuilder
+internal abstract partial class PlanBuilder
 {
     private readonly Dictionary<Node, List<Node>> _consumers = [];
     private readonly Dictionary<Node, Tensor> _values = [];
     private readonly Dictionary<Node, (Node Concat, int Offset)> _placements = [];
+    private readonly HashSet<Node> _fused = [];
     private readonly Dictionary<string, int> _fusions = [];
     private readonly Dictionary<(Tensor, TensorLayout), Tensor> _converted = [];
     private readonly PlanOptions _options;
@@ -49,6 +50,9 @@ internal abstract class PlanBuilder
 
     protected BackendTraits Traits { get; }
 
+    /// <summary>What the caller writes, once the input is planned.</summary>
+    private Tensor? Pixels { get; set; }
+
     protected IReadOnlyList<Node> Nodes { get; }
 
     protected NetworkShapes Shapes { get; }
@@ -68,10 +72,12 @@ internal abstract class PlanBuilder
     /// <summary>The tensor that holds a node's output.</summary>
     protected Tensor Value(Node node) => _values[node];
 
-    protected bool HasValue(Node node) => _values.ContainsKey(node);
+    /// <summary>True when a node is computed with one before it.</summary>
+    protected bool IsFused(Node node) => _fused.Contains(node);
 
     protected void SetValue(Node node, Tensor value) => _values[node] = value;
 
+    /// <summary>True when a node's value is written straight into its concatenation.</summary>
     protected bool IsPlaced(Node node) => _placements.ContainsKey(node);
 
     /// <summary>First channel of a placed node in its concatenation.</summary>
@@ -87,10 +93,13 @@ internal abstract class PlanBuilder
         : node.Layer is ActivationLayer && node.Inputs[0].Layer is BatchNormLayer && FusableRelu(node.Inputs[0], Fusion.BatchNormRelu) == node ? node.Inputs[0]
         : null;
 
+    /// <summary>True when the only consumer of a node may write its own value over the node's: nothing reads that again.</summary>
+    protected abstract bool MayOverwrite(Node node);
+
     /// <summary>The tensor of an element-wise node: its input's memory when that may be overwritten, else its own.</summary>
-    protected Tensor InPlaceOrNew(Node node, Tensor src, bool overwritable)
+    private Tensor InPlaceOrNew(Node node, Tensor src)
     {
-        if (!Uses(Fusion.InPlace) || !overwritable || IsPlaced(node) || src.IsSlice || src.Role != TensorRole.Activation)
+        if (!Uses(Fusion.InPlace) || !MayOverwrite(node.Inputs[0]) || IsPlaced(node) || src.IsSlice || src.Role != TensorRole.Activation)
         {
             return NewValue(node, src.Layout);
         }
@@ -145,25 +154,8 @@ internal abstract class PlanBuilder
     /// </summary>
     private bool AreLogits(Node node) => node.Layer is FullyConnectedLayer && _consumers[node].TrueForAll(c => c.Layer is SoftmaxLossLayer);
 
-    /// <summary>Copies the inputs of a concatenation that are not already in place.</summary>
-    protected void EmitConcat(Node concat)
-    {
-        Tensor dst = ConcatValue(concat);
-        int offset = 0;
-        foreach (Node input in concat.Inputs)
-        {
-            if (!IsPlaced(input))
-            {
-                Tensor src = InLayout(Value(input), TensorLayout.Blocked);
-                Emit(new Copy($"{concat.Name}/{input.Name}", src, dst.Slice($"{concat.Name}[{offset}]", offset, src.Shape.C)));
-            }
-
-            offset += Shapes[input].C;
-        }
-    }
-
     /// <summary>Logits as a loss or softmax reads them: plain and in single precision.</summary>
-    protected Tensor AsLogits(Tensor tensor)
+    private Tensor AsLogits(Tensor tensor)
     {
         if (!tensor.DataType.IsNarrow())
         {
@@ -217,15 +209,11 @@ internal abstract class PlanBuilder
     /// <summary>A layer's parameter, by its name within the layer.</summary>
     protected NetworkParameter Parameter(Node node, string name) => Shapes.Parameters.Single(p => p.Node == node && p.Spec.Name == name);
 
-    /// <summary>Pixels to normalised values.</summary>
-    protected Tensor EmitInput(Node node)
+    private ImagePreparation PrepareImages(Node node)
     {
         Shape shape = Shapes[node];
-        var pixels = new Tensor("pixels", shape, TensorRole.Input, TensorLayout.Plain, DataType.UInt8);
-        Emit(new PrepareInput(
-            node.Name, pixels, NewValue(node, TensorLayout.Plain), Channels(_options.PixelMean, shape.C, v => v),
-            Channels(_options.PixelDeviation, shape.C, v => 1 / v)));
-        return pixels;
+        Pixels = new Tensor("pixels", shape, TensorRole.Input, TensorLayout.Plain, DataType.UInt8);
+        return new ImagePreparation(Pixels, Channels(_options.PixelMean, shape.C, v => v), Channels(_options.PixelDeviation, shape.C, v => 1 / v));
 
         static float[] Channels(IReadOnlyList<float>? values, int channels, Func<float, float> map)
         {
@@ -238,16 +226,8 @@ internal abstract class PlanBuilder
         }
     }
 
-    protected Plan Finish(int updateStart, Tensor pixels, Tensor? labels, Tensor? loss, Tensor probabilities, Tensor? lossScale = null) =>
-        new(Network, Shapes, _options, Traits, Operations, State, _fusions, updateStart, pixels, labels, loss, probabilities, lossScale);
+    protected Plan Finish(int updateStart, Tensor? labels, Tensor? loss, Tensor probabilities, Tensor? lossScale = null) =>
+        new(Network, Shapes, _options, Traits, Operations, State, _fusions, updateStart, Pixels!, labels, loss, probabilities, lossScale);
 
-    private Tensor ConcatValue(Node concat)
-    {
-        if (!_values.TryGetValue(concat, out Tensor? value))
-        {
-            value = NewValue(concat, TensorLayout.Blocked);
-        }
-
-        return value;
-    }
+    private Tensor ConcatValue(Node concat) => _values.TryGetValue(concat, out Tensor? value) ? value : NewValue(concat, TensorLayout.Blocked);
 }

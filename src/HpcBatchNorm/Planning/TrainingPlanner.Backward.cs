@@ -35,15 +35,21 @@ internal sealed partial class TrainingPlanner
     /// <summary>
     /// Emits the operation that computes one consumer's contribution to the gradient of <paramref name="input"/>'s value, in the layout that operation
     /// writes. <paramref name="overwrite"/>, when given, is memory that is not needed after the operation: a first contribution goes there.
+    /// With <paramref name="always"/> it is emitted even where nobody needs the gradient, since it makes those of parameters too.
     /// </summary>
-    private void Contribute(Node input, TensorLayout layout, Func<Tensor, Operation> operation, Tensor? overwrite = null)
+    private void Contribute(Node input, TensorLayout layout, Func<Tensor, Operation> operation, Tensor? overwrite = null, bool always = false)
     {
+        Tensor value = Value(input);
         if (!_needGradient.Contains(input))
         {
+            if (always)
+            {
+                Emit(operation(new Tensor($"{input.Name}.diff", value.Shape, TensorRole.Gradient, layout, ActivationType)));
+            }
+
             return;
         }
 
-        Tensor value = Value(input);
         int number = _contributions[input] = _contributions.GetValueOrDefault(input) + 1;
         string name = number == 1 ? $"{input.Name}.diff" : $"{input.Name}.diff{number}";
         if (PlaceInParallel(input) is Tensor place)
@@ -89,37 +95,6 @@ internal sealed partial class TrainingPlanner
         else
         {
             _gradients[input] = contribution;
-        }
-    }
-
-    /// <summary>Placed inputs find their gradient as a slice of the concatenation's; the others get a copy.</summary>
-    private void BackwardConcat(Node node)
-    {
-        Tensor diffDst = Gradient(node);
-        int offset = 0;
-        foreach (Node input in node.Inputs)
-        {
-            int channels = Shapes[input].C;
-            Tensor slice = diffDst.Slice($"{input.Name}.diff", offset, channels);
-            if (IsPlaced(input))
-            {
-                _gradients[input] = slice;
-            }
-            else
-            {
-                Contribute(input, diffDst.Layout, diffSrc => new Copy($"{node.Name}/{input.Name}.diff", slice, diffSrc));
-            }
-
-            offset += channels;
-        }
-    }
-
-    private void BackwardSum(Node node)
-    {
-        Tensor diffDst = Gradient(node);
-        foreach (Node input in node.Inputs)
-        {
-            Contribute(input, diffDst.Layout, diffSrc => new Copy($"{node.Name}/{input.Name}.diff", diffDst, diffSrc));
         }
     }
 }

@@ -2,18 +2,18 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Planning;
 
 /// <summary>
-/// Plans a training step: forward pass, losses, backward pass in reverse order, clipping, optimizer, weight averaging. This file emits the forward
-/// pass and the update; <c>TrainingPlanner.Backward.cs</c> the backward pass.
+/// Plans a training step: forward pass, losses, backward pass in reverse order, clipping, optimizer, weight averaging. Layers say what their passes are
+/// (<c>TrainingPlanner.Lowering.cs</c>); this file has the order and the update, <c>TrainingPlanner.Backward.cs</c> the gradients of values.
 /// </summary>
 internal sealed partial class TrainingPlanner : PlanBuilder
 {
     private readonly TrainingOptions _options;
+    private readonly TrainingNormalization _normalization;
     private readonly Tensor? _lossScale;
     private readonly Dictionary<Node, Action> _backward = [];
     private readonly List<(Tensor Parameter, Tensor Gradient, ParameterKind Kind, bool Frozen)> _learned = [];
@@ -29,6 +29,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(options.Accumulate, 1);
         _options = options;
+        _normalization = NormalizationOf(options);
         _lossScale = options.Precision == Precision.Fp16 ? new Tensor("loss_scale", UpdateLossScale.State, TensorRole.LossScale) : null;
         FindGradientNeeds();
         FindParallelConvolutions();
@@ -36,26 +37,26 @@ internal sealed partial class TrainingPlanner : PlanBuilder
 
     public static Plan Plan(Network network, TrainingOptions options, BackendTraits traits) => new TrainingPlanner(network, options, traits).Build();
 
+    /// <summary>In the backward pass too: the node's own does not read its value.</summary>
+    protected override bool MayOverwrite(Node node) => OnlyConsumer(node) is not null && !node.Layer.BackwardReadsDst;
+
     private Plan Build()
     {
         PlaceInConcats(input => Traits.BatchNormTakesSlices && BatchNormBehind(input) is not null);
-        Tensor? pixels = null;
         foreach (Node node in Nodes)
         {
-            if (node.Layer is InputLayer)
+            if (IsFused(node))
             {
-                pixels = EmitInput(node);
+                continue; // computed with one before it
             }
-            else if (_parallel.TryGetValue(node, out ParallelConvolution? parallel))
+
+            if (!_parallel.TryGetValue(node, out ParallelConvolution? parallel))
             {
-                if (node == parallel.First)
-                {
-                    EmitParallel(parallel);
-                }
+                node.Layer.LowerTraining(new Lowering(this, node));
             }
-            else if (!(HasValue(node) && node.Layer is ActivationLayer))
+            else if (node == parallel.First)
             {
-                EmitForward(node);
+                EmitParallel(parallel);
             }
         }
 
@@ -77,212 +78,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             Operations.Insert(0, new ConvertParameters("weights", [.. _copies.Select(c => c.Parameter)], [.. _copies.Select(c => c.Copy)]));
         }
 
-        return Finish(updateStart, pixels!, _labels, _loss, _probabilities!, _lossScale);
-    }
-
-    private void EmitForward(Node node)
-    {
-        Tensor src = Value(node.Inputs[0]);
-        switch (node.Layer)
-        {
-            case ConvolutionLayer layer:
-                EmitConvolution(node, layer, src);
-                break;
-            case FullyConnectedLayer layer:
-                EmitFullyConnected(node, layer, src);
-                break;
-            case BatchNormLayer layer:
-                EmitBatchNorm(node, layer, src);
-                break;
-            case ActivationLayer layer:
-                EmitActivation(node, layer, src);
-                break;
-            case PoolingLayer layer:
-                EmitPooling(node, layer.Spec(src.Shape), src);
-                break;
-            case GlobalAveragePoolingLayer:
-                EmitPooling(node, PoolingSpec.GlobalAverage(src.Shape), src);
-                break;
-            case LrnLayer layer:
-                EmitLrn(node, layer.Spec(src.Shape), InLayout(src, TensorLayout.Blocked));
-                break;
-            case DropoutLayer layer:
-                EmitDropout(node, new DropoutSpec(src.Shape, layer.Ratio, _options.Seed, RandomPurpose.Dropout + _dropouts++), src);
-                break;
-            case ConcatLayer:
-                EmitConcat(node);
-                _backward[node] = () => BackwardConcat(node);
-                break;
-            case SumLayer:
-                Tensor[] srcs = [.. node.Inputs.Select(i => InLayout(Value(i), src.Layout))];
-                Emit(new Sum(node.Name, srcs, NewValue(node, src.Layout)));
-                _backward[node] = () => BackwardSum(node);
-                break;
-            case SoftmaxLossLayer layer:
-                EmitLoss(node, layer, AsLogits(src));
-                break;
-            default:
-                throw new NotSupportedException($"The planner has no training for the layer '{node.Name}' ({node.Layer.Description}).");
-        }
-    }
-
-    private void EmitConvolution(Node node, ConvolutionLayer layer, Tensor src)
-    {
-        // The first convolution reads the prepared images as they are; all others read the backend's own layout.
-        src = node.Inputs[0] == Network.Input ? src : InLayout(src, TensorLayout.Blocked);
-        ConvolutionSpec spec = layer.Spec(src.Shape);
-        Tensor weights = Multiplied(Learn(node, "weights", TensorLayout.Opaque, out Tensor diffWeights));
-        Tensor? diffBias = null;
-        Tensor? bias = layer.Bias ? Learn(node, "bias", TensorLayout.Plain, out diffBias) : null;
-        Emit(new ConvolutionForward(node.Name, spec, src, weights, bias, NewValue(node, TensorLayout.Blocked)));
-        _backward[node] = () =>
-        {
-            Tensor diffDst = Gradient(node);
-            Emit(new ConvolutionBackwardWeights(node.Name, spec, ForBackward(node.Inputs[0], src), diffDst, diffWeights, diffBias));
-            Contribute(node.Inputs[0], TensorLayout.Blocked, diffSrc => new ConvolutionBackwardData(node.Name, spec, diffDst, weights, diffSrc));
-        };
-    }
-
-    private void EmitFullyConnected(Node node, FullyConnectedLayer layer, Tensor src)
-    {
-        src = InLayout(src, TensorLayout.Plain);
-        InnerProductSpec spec = layer.Spec(src.Shape);
-        Tensor weights = Multiplied(Learn(node, "weights", TensorLayout.Opaque, out Tensor diffWeights));
-        Tensor? diffBias = null;
-        Tensor? bias = layer.Bias ? Learn(node, "bias", TensorLayout.Plain, out diffBias) : null;
-        Emit(new InnerProductForward(node.Name, spec, src, weights, bias, NewValue(node, TensorLayout.Plain)));
-        _backward[node] = () =>
-        {
-            Tensor diffDst = Gradient(node);
-            Emit(new InnerProductBackwardWeights(node.Name, spec, src, diffDst, diffWeights, diffBias));
-            Contribute(node.Inputs[0], TensorLayout.Plain, diffSrc => new InnerProductBackwardData(node.Name, spec, diffDst, weights, diffSrc));
-        };
-    }
-
-    private void EmitBatchNorm(Node node, BatchNormLayer layer, Tensor src)
-    {
-        Node? relu = FusableRelu(node, Fusion.BatchNormRelu);
-        if (relu is not null)
-        {
-            Count(Fusion.BatchNormRelu);
-        }
-
-        Node output = relu ?? node;
-        BatchNormSpec spec = layer.Spec(src.Shape, relu is not null);
-        BatchNormStatistics statistics = _options.FrozenStatistics ? BatchNormStatistics.Running : BatchNormStatistics.Batch;
-        Tensor scale = Learn(node, "scale", src.Layout, out Tensor diffScale);
-        Tensor shift = Learn(node, "shift", src.Layout, out Tensor diffShift);
-        Tensor runningMean = AddState(node, "running_mean", src.Layout);
-        Tensor runningVariance = AddState(node, "running_variance", src.Layout);
-        bool batch = statistics == BatchNormStatistics.Batch, renormalize = batch && _options.BatchRenormalize;
-        spec = spec with { GhostBatch = batch ? _options.GhostBatch : 0 };
-        Tensor? Statistic(string name, bool wanted) => wanted ? new Tensor($"{node.Name}.{name}", spec.Statistics, TensorRole.BatchStatistic, src.Layout) : null;
-        Tensor? mean = Statistic("mean", batch), variance = Statistic("variance", batch), r = Statistic("r", renormalize), d = Statistic("d", renormalize);
-        Tensor dst = NewValue(output, src.Layout);
-        SetValue(node, dst);
-        _normalizations[output] = new BatchNormForward(
-            node.Name, spec, statistics, src, scale, shift, null, dst, mean, variance, runningMean, runningVariance, layer.AveragingFactor,
-            renormalize ? PerPass(_options.Renormalization) : null, r, d);
-        Emit(_normalizations[output]);
-        _backward[output] = () =>
-        {
-            // What a convolution or fully connected layer put out is not needed for its own gradient: ours may overwrite it.
-            Node input = node.Inputs[0];
-            bool overwrites = OnlyConsumer(input) is not null && input.Layer is ConvolutionLayer or FullyConnectedLayer && !src.IsSlice;
-            Tensor diffDst = Gradient(output);
-            BatchNormStatistics backward = _options.ConstantStatistics ? BatchNormStatistics.Running : statistics;
-            Operation Backward(Tensor diffSrc) => new BatchNormBackward(
-                node.Name, spec, backward, src, null, diffDst, scale, shift, mean ?? runningMean, variance ?? runningVariance, diffSrc, diffScale, diffShift, null, r, d);
-            if (_needGradient.Contains(input))
-            {
-                Contribute(input, src.Layout, Backward, overwrites ? src : null);
-            }
-            else
-            {
-                // Scale and shift learn even where nothing before them does.
-                Emit(Backward(new Tensor($"{input.Name}.diff", src.Shape, TensorRole.Gradient, src.Layout, ActivationType)));
-            }
-        };
-    }
-
-    /// <summary>Limits in passes instead of steps, which is what operations count (<see cref="TrainingSession.Step"/>).</summary>
-    private BatchRenormalization PerPass(BatchRenormalization limits) => limits with
-    {
-        Start = limits.Start * _options.Accumulate,
-        EndR = limits.EndR * _options.Accumulate,
-        EndD = limits.EndD * _options.Accumulate,
-    };
-
-    private void EmitActivation(Node node, ActivationLayer layer, Tensor src)
-    {
-        // The backward pass of these layers does not need their output, so the nonlinearity may overwrite it; its own needs only dst.
-        Node input = node.Inputs[0];
-        bool overwritable = OnlyConsumer(input) is not null && input.Layer is ConvolutionLayer or FullyConnectedLayer or BatchNormLayer;
-        Tensor dst = InPlaceOrNew(node, src, overwritable);
-        Emit(new ActivationForward(node.Name, layer.Function, src, dst));
-        _backward[node] = () =>
-        {
-            Tensor diffDst = Gradient(node);
-            Contribute(input, src.Layout, diffSrc => new ActivationBackward(node.Name, layer.Function, dst, diffDst, diffSrc), diffDst);
-        };
-    }
-
-    private void EmitPooling(Node node, PoolingSpec spec, Tensor src)
-    {
-        src = InLayout(src, TensorLayout.Blocked);
-        Tensor? workspace = spec.Kind == PoolingKind.Max
-            ? new Tensor($"{node.Name}.workspace", spec.Dst, TensorRole.Workspace, TensorLayout.Opaque, DataType.UInt8) : null;
-        Emit(new PoolingForward(node.Name, spec, src, NewValue(node, TensorLayout.Blocked), workspace));
-        _backward[node] = () =>
-        {
-            Tensor diffDst = Gradient(node);
-            Contribute(node.Inputs[0], TensorLayout.Blocked, diffSrc => new PoolingBackward(node.Name, spec, diffDst, workspace, diffSrc));
-        };
-    }
-
-    private void EmitLrn(Node node, LrnSpec spec, Tensor src)
-    {
-        var workspace = new Tensor($"{node.Name}.workspace", spec.Src, TensorRole.Workspace, TensorLayout.Opaque, DataType.UInt8);
-        Emit(new LrnForward(node.Name, spec, src, NewValue(node, TensorLayout.Blocked), workspace));
-        _backward[node] = () =>
-        {
-            Tensor diffDst = Gradient(node);
-            Contribute(node.Inputs[0], TensorLayout.Blocked, diffSrc => new LrnBackward(node.Name, spec, src, diffDst, workspace, diffSrc));
-        };
-    }
-
-    private void EmitDropout(Node node, DropoutSpec spec, Tensor src)
-    {
-        Emit(new Dropout(node.Name, spec, src, NewValue(node, src.Layout)));
-        _backward[node] = () =>
-        {
-            Tensor diffDst = Gradient(node);
-            Contribute(node.Inputs[0], src.Layout, diffSrc => new Dropout(node.Name, spec, diffDst, diffSrc, Backward: true), diffDst);
-        };
-    }
-
-    private void EmitLoss(Node node, SoftmaxLossLayer layer, Tensor logits)
-    {
-        _labels ??= new Tensor("labels", Shape.Matrix(logits.Shape.N, 1), TensorRole.Label, TensorLayout.Plain, DataType.Int32);
-        string prefix = node == Network.Loss ? "" : $"{node.Name}.";
-        var probabilities = new Tensor($"{prefix}probabilities", logits.Shape, TensorRole.Result);
-        var loss = new Tensor($"{prefix}loss", Shape.Vector(1), TensorRole.Result);
-        if (node == Network.Loss)
-        {
-            (_loss, _probabilities) = (loss, probabilities);
-        }
-
-        Contribute(
-            node.Inputs[0], TensorLayout.Plain,
-            diffLogits => new SoftmaxCrossEntropy(node.Name, logits, _labels, probabilities, loss, diffLogits, _options.LabelSmoothing, layer.Weight, _lossScale));
-    }
-
-    private Tensor Learn(Node node, string name, TensorLayout layout, out Tensor gradient)
-    {
-        Tensor parameter = AddState(node, name, layout);
-        bool frozen = node.Layer is BatchNormLayer && _options.FrozenStatistics && _options.FrozenScaleAndShift;
-        gradient = Learn(parameter, State[^1].Source.Spec.Kind, frozen);
-        return parameter;
+        return Finish(updateStart, _labels, _loss, _probabilities!, _lossScale);
     }
 
     /// <summary>

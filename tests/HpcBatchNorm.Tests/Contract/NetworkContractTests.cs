@@ -46,6 +46,22 @@ public sealed class NetworkContractTests
         Assert.True(result.Passed, result.Describe());
     }
 
+    [Theory]
+    [InlineData(ConvolutionAlgorithm.Auto)]
+    [InlineData(ConvolutionAlgorithm.Direct)]
+    public void Step_NetworkOfEveryLayer_AgreesWithTheReference(ConvolutionAlgorithm algorithm)
+    {
+        using Backend backend = OneDnn.Create(new BackendOptions { ConvolutionAlgorithm = algorithm });
+        using var reference = new ReferenceBackend();
+        Network network = SampleNetworks.EveryLayer(7);
+        foreach (PlanOptions options in new PlanOptions[] { new TrainingOptions { Batch = 3, Height = 21, Width = 26 }, new InferenceOptions { Batch = 2, Height = 21, Width = 26 } })
+        {
+            CaseResult result = NetworkVerifier.Step(backend, reference, network, options, "every-layer");
+
+            Assert.True(result.Passed, result.Describe());
+        }
+    }
+
     [Fact]
     public void Training_WithRecomputedBatchNorm_IsTheSameBitForBit()
     {

@@ -1,6 +1,7 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Experiments;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tests.Training;
 
 namespace HpcBatchNorm.Tests.Experiments;

@@ -5,6 +5,7 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Verification;
 using Microsoft.ML.OnnxRuntime;
 using Microsoft.ML.OnnxRuntime.Tensors;
@@ -54,6 +55,11 @@ public sealed class OnnxModelTests : IDisposable
             Dropout = 0.3f,
         }),
         64, fold, OnnxInput.Pixels);
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Write_NetworkOfEveryLayer_OnnxRuntimeGivesOurProbabilities(bool fold) => Compare(SampleNetworks.EveryLayer(Classes), 25, fold, OnnxInput.Pixels);
 
     [Fact]
     public void Write_ParametersOfAnotherNetwork_FailsAndLeavesNoFile()

@@ -1,10 +1,10 @@
 using System.Globalization;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Planning;
 using HpcBatchNorm.Tensors;
 
-namespace HpcBatchNorm.Planning;
+namespace HpcBatchNorm.Sessions;
 
 /// <summary>One operation of a prepared plan, for tables.</summary>
 public sealed record PlanRow(int Index, string Operation, string Layer, string Dst, string Implementation, double MegaFlops, string Notes);

@@ -1,0 +1,82 @@
+using HpcBatchNorm.Layers;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
+using HpcBatchNorm.Tensors;
+
+namespace HpcBatchNorm.Planning;
+
+/// <content>What a layer says to the planner of training, carried out for one node.</content>
+internal sealed partial class TrainingPlanner
+{
+    /// <summary>What all batch normalizations of the plan have in common.</summary>
+    private static TrainingNormalization NormalizationOf(TrainingOptions options)
+    {
+        BatchNormStatistics statistics = options.FrozenStatistics ? BatchNormStatistics.Running : BatchNormStatistics.Batch;
+        bool batch = statistics == BatchNormStatistics.Batch;
+        BatchRenormalization limits = options.Renormalization;
+
+        // Limits in passes instead of steps, which is what operations count (TrainingSession.Step).
+        BatchRenormalization? renormalization = !batch || !options.BatchRenormalize ? null : limits with
+        {
+            Start = limits.Start * options.Accumulate,
+            EndR = limits.EndR * options.Accumulate,
+            EndD = limits.EndD * options.Accumulate,
+        };
+        return new TrainingNormalization(
+            statistics, options.ConstantStatistics ? BatchNormStatistics.Running : statistics, batch ? options.GhostBatch : 0, renormalization,
+            options.FrozenStatistics && options.FrozenScaleAndShift);
+    }
+
+    private LossTensors NewLoss(Node node, Shape logits)
+    {
+        _labels ??= new Tensor("labels", Shape.Matrix(logits.N, 1), TensorRole.Label, TensorLayout.Plain, DataType.Int32);
+        string prefix = node == Network.Loss ? "" : $"{node.Name}.";
+        var probabilities = new Tensor($"{prefix}probabilities", logits, TensorRole.Result);
+        var loss = new Tensor($"{prefix}loss", Shape.Vector(1), TensorRole.Result);
+        if (node == Network.Loss)
+        {
+            (_loss, _probabilities) = (loss, probabilities);
+        }
+
+        return new LossTensors(_labels, probabilities, loss, _options.LabelSmoothing, _lossScale);
+    }
+
+    private sealed class Lowering(TrainingPlanner planner, Node node) : NodeLowering(planner, node), ITrainingLowering
+    {
+        public TrainingNormalization Normalization => planner._normalization;
+
+        public bool InputIsOverwritable => planner.MayOverwrite(Node.Inputs[0]);
+
+        public Tensor Gradient => planner.Gradient(Output);
+
+        public override Tensor AddState(string parameter, TensorLayout layout) => planner.AddState(Node, parameter, layout);
+
+        public Tensor Learn(string parameter, TensorLayout layout, out Tensor gradient, bool frozen = false)
+        {
+            Tensor tensor = AddState(parameter, layout);
+            gradient = planner.Learn(tensor, planner.State[^1].Source.Spec.Kind, frozen);
+            return tensor;
+        }
+
+        public Tensor Multiplied(Tensor weights) => planner.Multiplied(weights);
+
+        public void Backward(Action emit) => planner._backward[Output] = emit;
+
+        public void Contribute(int input, TensorLayout layout, Func<Tensor, Operation> operation, Tensor? overwrite = null, bool always = false) =>
+            planner.Contribute(Node.Inputs[input], layout, operation, overwrite, always);
+
+        public void SetGradient(int input, Tensor gradient) => planner._gradients[Node.Inputs[input]] = gradient;
+
+        public Tensor ForBackward(int input, Tensor src) => planner.ForBackward(Node.Inputs[input], src);
+
+        public void EmitRepeatable(BatchNormForward operation)
+        {
+            planner._normalizations[Output] = operation;
+            Emit(operation);
+        }
+
+        public DropoutSpec NewDropout(Shape src, float ratio) => new(src, ratio, planner._options.Seed, RandomPurpose.Dropout + planner._dropouts++);
+
+        public LossTensors NewLoss(Shape logits) => planner.NewLoss(Node, logits);
+    }
+}
