@@ -40,16 +40,17 @@ public static class NetworkSource
 
     private static Network Read(string path)
     {
-        string text;
         try
         {
-            text = File.ReadAllText(path);
+            return Network.FromJson(File.ReadAllText(path));
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
             throw new UserErrorException($"The network's file '{path}' cannot be read: {error.Message}", error);
         }
-
-        throw new UserErrorException($"'{path}' cannot be read: {text.Length} characters.");
+        catch (UserErrorException error)
+        {
+            throw new UserErrorException($"'{path}': {error.Message}", error);
+        }
     }
 }

@@ -57,10 +57,18 @@ public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? chec
     /// The network that the configuration names. One that is described in a file was read from there when the run began; the run goes on with what its
     /// checkpoint holds, wherever the file is now, unless the file is named anew.
     /// </summary>
-    private Network MakeNetwork(TrainingConfig config, int classes) =>
-        Checkpoint is not null && NetworkSource.IsFile(config.Model) && Settings.Origin("model") != "flag" && Checkpoint.Info.Network.Length > 0
-            ? Checkpoint.ReadNetwork()
-            : NetworkSource.Resolve(config.Model, config.Network with { Classes = classes });
+    private Network MakeNetwork(TrainingConfig config, int classes)
+    {
+        bool continued = Checkpoint is not null && NetworkSource.IsFile(config.Model) && Checkpoint.Info.Network.Length > 0;
+        if (continued && Settings.Origin("model") != "flag")
+        {
+            return Checkpoint!.ReadNetwork();
+        }
+
+        Network network = NetworkSource.Resolve(config.Model, config.Network with { Classes = classes });
+        return !continued || network.ToJson() == Checkpoint!.Info.Network ? network : throw new UserErrorException(
+            $"'{config.Model}' describes another network than '{Checkpoint.Path}' holds. Begin a new run with it, or go on without naming the file.");
+    }
 
     /// <summary>The generated pictures differ in shape alone; grey or black and white they tell these networks nothing, which would stay at chance.</summary>
     private static void RefuseSample(TrainingConfig config, bool grey)

@@ -4,6 +4,7 @@ using System.Text;
 using System.Text.Json;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Training.Runs;
@@ -18,7 +19,7 @@ internal sealed class RunDirectory : IDisposable
     /// <summary>Where runs are made when no folder is named.</summary>
     public const string Root = "runs";
 
-    public const string CheckpointFolderName = "checkpoints";
+    public const string CheckpointFolderName = CheckpointStore.FolderName;
 
     private const string LockName = "lock";
 
