@@ -16,20 +16,25 @@ internal sealed record LoadReport(nint Handle, string Text, Version? Version)
 }
 
 /// <summary>
-/// Finds libhbn. Places, in order: HBN_ONEDNN_PATH (a file or its folder; when it is set nothing else is tried, so that a wrong setting shows),
+/// Finds libhbn. Places, in order: HBN_PATH (a file or its folder; when it is set nothing else is tried, so that a wrong setting shows; HBN_ONEDNN_PATH,
+/// its older name, counts where it is not set),
 /// the program's folder, runtimes/RID/native beneath it, the system. A library is taken only when its ABI number and the sizes of its structs
 /// are ours.
 /// </summary>
 internal static partial class NativeLibraries
 {
-    public const string OverrideVariable = "HBN_ONEDNN_PATH";
+    public const string OverrideVariable = "HBN_PATH";
 
-    private const string FileName = "libhbn.so";
+    /// <summary>What <see cref="OverrideVariable"/> was called before; it still works.</summary>
+    public const string OlderOverrideVariable = "HBN_ONEDNN_PATH";
+
+    private const string FileName = $"lib{Interop.Hbn.Library}.so";
 
     private static readonly Lazy<LoadReport> LazyHbn = new(() =>
     {
         PrepareOpenMP();
-        return Probe(Environment.GetEnvironmentVariable(OverrideVariable), AppContext.BaseDirectory);
+        (string variable, string? path) = Override(Environment.GetEnvironmentVariable);
+        return Probe(path, AppContext.BaseDirectory, variable: variable);
     });
 
     static NativeLibraries()
@@ -47,8 +52,22 @@ internal static partial class NativeLibraries
     /// <summary>The library of this process, looked for once.</summary>
     public static LoadReport Hbn => LazyHbn.Value;
 
-    /// <summary>Looks for the library; <paramref name="overridePath"/> stands for the environment variable.</summary>
-    public static LoadReport Probe(string? overridePath, string baseDirectory, string fileName = FileName)
+    /// <summary>The variable that names the library, and its value; the newer name where none does.</summary>
+    public static (string Variable, string? Path) Override(Func<string, string?> environment)
+    {
+        foreach (string variable in new[] { OverrideVariable, OlderOverrideVariable })
+        {
+            if (environment(variable) is { Length: > 0 } path)
+            {
+                return (variable, path);
+            }
+        }
+
+        return (OverrideVariable, null);
+    }
+
+    /// <summary>Looks for the library; <paramref name="overridePath"/> stands for the value of the environment variable <paramref name="variable"/>.</summary>
+    public static LoadReport Probe(string? overridePath, string baseDirectory, string fileName = FileName, string variable = OverrideVariable)
     {
         StringBuilder text = new();
         foreach (string place in Places(overridePath, baseDirectory, fileName))
@@ -75,7 +94,7 @@ internal static partial class NativeLibraries
             }
         }
 
-        return new LoadReport(0, text.Append(Advice(text.ToString(), overridePath)).ToString(), null);
+        return new LoadReport(0, text.Append(Advice(text.ToString(), variable, overridePath)).ToString(), null);
     }
 
     private static IEnumerable<string> Places(string? overridePath, string baseDirectory, string fileName)
@@ -145,7 +164,7 @@ internal static partial class NativeLibraries
             !l.StartsWith("Unable", StringComparison.Ordinal)) ?? lines.FirstOrDefault() ?? message;
     }
 
-    private static string Advice(string report, string? overridePath)
+    private static string Advice(string report, string variable, string? overridePath)
     {
         // Debian and Ubuntu name the package after the number in the file name: libdnnl2, libdnnl3.6.
         Match missing = MissingOneDnn().Match(report);
@@ -157,7 +176,7 @@ internal static partial class NativeLibraries
 
         return string.IsNullOrEmpty(overridePath)
             ? "libhbn.so is made by the build: apt-get install cmake g++ libdnnl-dev, then build again without SkipNative."
-            : $"{OverrideVariable} is set to '{overridePath}': correct it or unset it.";
+            : $"{variable} is set to '{overridePath}': correct it or unset it.";
     }
 
     private static nint Resolve(string name, Assembly assembly, DllImportSearchPath? searchPath) => name == Interop.Hbn.Library ? Hbn.Handle : 0;

@@ -1,15 +1,15 @@
 /*
  * hbn.h: the whole C ABI of libhbn, the CPU kernels of HpcBatchNorm. Compiles as C11 and C++17.
  *
- * Everything executable is a plan. A plan is created for tensors (descriptions without memory), says how much scratch memory it needs, and
- * is executed on addresses given in the order of those tensors. Creation is slow (code is generated); execution allocates nothing.
+ * Everything executable is a kernel. A kernel is created for tensors (descriptions without memory), says how much scratch memory it needs,
+ * and is executed on addresses given in the order of those tensors. Creation is slow (code is generated); execution allocates nothing.
  *
  * Rules: README.md beside this folder. In short: every function returns a status unless said otherwise; outputs come last; destroy accepts
- * NULL; the text of the last failure on this thread is read with hbn_last_error; one thread at a time uses an engine and its plans. N
+ * NULL; the text of the last failure on this thread is read with hbn_last_error; one thread at a time uses an engine and its kernels. N
  * images, C channels, H rows, W columns; element (n, c, y, x).
  *
  * Element types: float32 unless said otherwise. Activations, their gradients (src, dst, residual, diff_...) and the weights of convolutions
- * and inner products may be bfloat16, all of one plan alike; an inner product's dst then may also be float32. What belongs to parameters
+ * and inner products may be bfloat16, all of one kernel alike; an inner product's dst then may also be float32. What belongs to parameters
  * otherwise (bias, scale, shift, statistics, diff_weights, diff_bias, diff_scale, diff_shift), logits, probabilities and loss stay float32,
  * and all arithmetic is float32 or better. Stores to bfloat16 round to nearest, ties to even.
  */
@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a signature, a struct or an enum value of this file changes. */
-#define HBN_ABI_VERSION 2
+#define HBN_ABI_VERSION 4
 
 typedef int32_t hbn_status;
 enum {
@@ -46,7 +46,7 @@ enum {
 
 typedef struct hbn_engine hbn_engine;
 typedef struct hbn_format hbn_format; /* the physical layout of an HBN_OPAQUE tensor */
-typedef struct hbn_plan hbn_plan;
+typedef struct hbn_kernel hbn_kernel;
 
 /* ------------------------------------------------------------------------------------------------------------------------------ library */
 
@@ -62,7 +62,7 @@ HBN_API int32_t hbn_last_error(char* text, int32_t capacity) HBN_NOEXCEPT;
 /* Version of the oneDNN that was loaded. */
 HBN_API hbn_status hbn_library_version(int32_t* major, int32_t* minor, int32_t* patch) HBN_NOEXCEPT;
 
-/* Engines, formats and plans that exist now, for leak tests. */
+/* Engines, formats and kernels that exist now, for leak tests. */
 HBN_API hbn_status hbn_live_objects(int64_t* count) HBN_NOEXCEPT;
 
 /* sizeof of a struct of this file, for the caller's self-test. */
@@ -106,7 +106,7 @@ typedef struct hbn_engine_info {
 
 HBN_API hbn_status hbn_engine_create(const hbn_engine_desc* desc, hbn_engine** engine) HBN_NOEXCEPT;
 HBN_API hbn_status hbn_engine_query(const hbn_engine* engine, hbn_engine_info* info) HBN_NOEXCEPT;
-/* Plans keep what they need of their engine: the order of destruction does not matter. */
+/* Kernels keep what they need of their engine: the order of destruction does not matter. */
 HBN_API void hbn_engine_destroy(hbn_engine* engine) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------------------ tensors */
@@ -115,7 +115,7 @@ enum {
     HBN_ABSENT = 0,  /* an optional tensor that is not given */
     HBN_PLAIN = 1,   /* dense NCHW; HBN_UINT8: dense NHWC */
     HBN_BLOCKED = 2, /* [N][C/B][H][W][B] with B = channel_block, C rounded up to a multiple of B, padded channels hold zeros */
-    HBN_OPAQUE = 3   /* decided by the first plan created with the tensor; see format */
+    HBN_OPAQUE = 3   /* decided by the first kernel created with the tensor; see format */
 };
 
 enum { HBN_FLOAT32 = 0, HBN_INT32 = 1, HBN_UINT8 = 2, HBN_BFLOAT16 = 3 };
@@ -144,28 +144,28 @@ HBN_API hbn_status hbn_tensor_write(hbn_engine* engine, const hbn_tensor* tensor
 /* values = memory, in NCHW order. */
 HBN_API hbn_status hbn_tensor_read(hbn_engine* engine, const hbn_tensor* tensor, const void* memory, float* values) HBN_NOEXCEPT;
 
-/* -------------------------------------------------------------------------------------------------------------------------------- plans */
+/* ------------------------------------------------------------------------------------------------------------------------------ kernels */
 
 /* Every create function takes its tensors as one array, in the order its comment gives; absent ones have the layout HBN_ABSENT. */
 
 /*
- * addresses[i] belongs to the i-th tensor of the plan's creation (ignored for absent ones); scratch has at least scratch_bytes, 64-byte
+ * addresses[i] belongs to the i-th tensor of the kernel's creation (ignored for absent ones); scratch has at least scratch_bytes, 64-byte
  * aligned. step: counter of dropout's random numbers. learning_rate: of sgd.
  */
-HBN_API hbn_status hbn_plan_execute(hbn_plan* plan, void* const* addresses, int32_t count, void* scratch, int64_t step,
-                                    float learning_rate) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_kernel_execute(hbn_kernel* kernel, void* const* addresses, int32_t count, void* scratch, int64_t step,
+                                      float learning_rate) HBN_NOEXCEPT;
 
-HBN_API hbn_status hbn_plan_scratch_bytes(const hbn_plan* plan, int64_t* bytes) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_kernel_scratch_bytes(const hbn_kernel* kernel, int64_t* bytes) HBN_NOEXCEPT;
 
 /* Texts for people, NUL-terminated and cut to capacity: oneDNN's implementation name or "native ..."; internal layout conversions, or "".
  */
-HBN_API hbn_status hbn_plan_implementation(const hbn_plan* plan, char* text, int32_t capacity) HBN_NOEXCEPT;
-HBN_API hbn_status hbn_plan_conversions(const hbn_plan* plan, char* text, int32_t capacity) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_kernel_implementation(const hbn_kernel* kernel, char* text, int32_t capacity) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_kernel_conversions(const hbn_kernel* kernel, char* text, int32_t capacity) HBN_NOEXCEPT;
 
-/* The format the plan decided for its tensor number `index`, owned by the caller; NULL when that tensor was not undecided. */
-HBN_API hbn_status hbn_plan_format(const hbn_plan* plan, int32_t index, hbn_format** format) HBN_NOEXCEPT;
+/* The format the kernel decided for its tensor number `index`, owned by the caller; NULL when that tensor was not undecided. */
+HBN_API hbn_status hbn_kernel_format(const hbn_kernel* kernel, int32_t index, hbn_format** format) HBN_NOEXCEPT;
 
-HBN_API void hbn_plan_destroy(hbn_plan* plan) HBN_NOEXCEPT;
+HBN_API void hbn_kernel_destroy(hbn_kernel* kernel) HBN_NOEXCEPT;
 
 /* -------------------------------------------------------------------------------------------------------------------------- convolution */
 
@@ -184,13 +184,13 @@ typedef struct hbn_conv_desc {
 
 /* Tensors: src, weights (O, C/G, kh, kw), bias or absent (1, O, 1, 1), dst. */
 HBN_API hbn_status hbn_conv_forward_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                           hbn_plan** plan) HBN_NOEXCEPT;
+                                           hbn_kernel** kernel) HBN_NOEXCEPT;
 /* Tensors: diff_dst, weights, diff_src. */
 HBN_API hbn_status hbn_conv_backward_data_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                                 hbn_plan** plan) HBN_NOEXCEPT;
+                                                 hbn_kernel** kernel) HBN_NOEXCEPT;
 /* Tensors: src, diff_dst, diff_weights, diff_bias or absent. */
 HBN_API hbn_status hbn_conv_backward_weights_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                                    hbn_plan** plan) HBN_NOEXCEPT;
+                                                    hbn_kernel** kernel) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------------ inner product */
 
@@ -202,13 +202,13 @@ typedef struct hbn_inner_product_desc {
 
 /* Tensors: src (N, C, H, W), weights (O, C, H, W), bias or absent, dst (N, O, 1, 1). */
 HBN_API hbn_status hbn_inner_product_forward_create(hbn_engine* engine, const hbn_inner_product_desc* desc, const hbn_tensor* tensors,
-                                                    int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+                                                    int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 /* Tensors: diff_dst, weights, diff_src. */
 HBN_API hbn_status hbn_inner_product_backward_data_create(hbn_engine* engine, const hbn_inner_product_desc* desc, const hbn_tensor* tensors,
-                                                          int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+                                                          int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 /* Tensors: src, diff_dst, diff_weights, diff_bias or absent. */
 HBN_API hbn_status hbn_inner_product_backward_weights_create(hbn_engine* engine, const hbn_inner_product_desc* desc,
-                                                             const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+                                                             const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------ batch normalization */
 
@@ -234,13 +234,13 @@ typedef struct hbn_batch_norm_desc {
  * running statistics, the running ones optional with batch statistics). dst and residual may be slices; dst may be src.
  */
 HBN_API hbn_status hbn_batch_norm_forward_create(hbn_engine* engine, const hbn_batch_norm_desc* desc, const hbn_tensor* tensors,
-                                                 int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+                                                 int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 /*
  * Tensors: src, dst or absent (the ReLU mask is dst > 0, or recomputed from src bit for bit as forward computed it), diff_dst, scale,
  * shift, mean, variance, diff_src, diff_scale, diff_shift, diff_residual or absent. diff_src may be src or diff_dst.
  */
 HBN_API hbn_status hbn_batch_norm_backward_create(hbn_engine* engine, const hbn_batch_norm_desc* desc, const hbn_tensor* tensors,
-                                                  int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+                                                  int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------------ pooling and LRN
  */
@@ -257,10 +257,10 @@ typedef struct hbn_pool_desc {
 
 /* Tensors: src, dst, workspace or absent (opaque bytes; needed by max pooling's backward). */
 HBN_API hbn_status hbn_pool_forward_create(hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                           hbn_plan** plan) HBN_NOEXCEPT;
+                                           hbn_kernel** kernel) HBN_NOEXCEPT;
 /* Tensors: diff_dst, workspace or absent, diff_src. */
 HBN_API hbn_status hbn_pool_backward_create(hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                            hbn_plan** plan) HBN_NOEXCEPT;
+                                            hbn_kernel** kernel) HBN_NOEXCEPT;
 
 /* dst[c] = src[c] * (k + alpha/size * sum of src[c']^2 over the size channels around c)^-beta */
 typedef struct hbn_lrn_desc {
@@ -271,14 +271,15 @@ typedef struct hbn_lrn_desc {
 
 /* Tensors: src, dst, workspace or absent. */
 HBN_API hbn_status hbn_lrn_forward_create(hbn_engine* engine, const hbn_lrn_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                          hbn_plan** plan) HBN_NOEXCEPT;
+                                          hbn_kernel** kernel) HBN_NOEXCEPT;
 /* Tensors: src, diff_dst, workspace, diff_src. */
 HBN_API hbn_status hbn_lrn_backward_create(hbn_engine* engine, const hbn_lrn_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                           hbn_plan** plan) HBN_NOEXCEPT;
+                                           hbn_kernel** kernel) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------- element by element */
 
-enum { HBN_RELU = 0, HBN_SIGMOID = 1, HBN_TANH = 2 };
+/* x * normal distribution(x) with the exact erf; x * sigmoid(x); x * clamp(x + 3, 0, 6) / 6. */
+enum { HBN_RELU = 0, HBN_SIGMOID = 1, HBN_TANH = 2, HBN_GELU = 3, HBN_SILU = 4, HBN_HARD_SWISH = 5 };
 
 typedef struct hbn_activation_desc {
     int32_t struct_size;
@@ -287,10 +288,10 @@ typedef struct hbn_activation_desc {
 
 /* Tensors: src, dst (may be src). */
 HBN_API hbn_status hbn_activation_forward_create(hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors,
-                                                 int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
-/* Tensors: dst, diff_dst, diff_src (may be diff_dst). */
+                                                 int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
+/* Tensors: dst (HBN_RELU, HBN_SIGMOID, HBN_TANH) or src (the others), diff_dst, diff_src (may be diff_dst). */
 HBN_API hbn_status hbn_activation_backward_create(hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors,
-                                                  int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+                                                  int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 
 /* Element i (NCHW order) is kept when word i%4 of Philox4x32-10(counter (i/4, stream, step), key seed) >= threshold; kept ones times
  * kept_scale. */
@@ -302,20 +303,20 @@ typedef struct hbn_dropout_desc {
     uint64_t seed;
 } hbn_dropout_desc;
 
-/* Tensors: src, dst (may be src). The same plan applied to diff_dst is the backward pass. */
+/* Tensors: src, dst (may be src). The same kernel applied to diff_dst is the backward pass. */
 HBN_API hbn_status hbn_dropout_create(hbn_engine* engine, const hbn_dropout_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                      hbn_plan** plan) HBN_NOEXCEPT;
+                                      hbn_kernel** kernel) HBN_NOEXCEPT;
 
 /* Tensors: src, dst: any two layouts, any slices, float32 or bfloat16 each. */
-HBN_API hbn_status hbn_copy_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_copy_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 
 /* Tensors: dst, src... (one layout, any slices; dst may be the first src). */
-HBN_API hbn_status hbn_sum_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_sum_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 
 /* Tensors: src (HBN_UINT8, NHWC), dst. dst[n,c,y,x] = (src[n,y,x,c] - mean[c]) * inverse_deviation[c]; both arrays have c floats and are
  * copied. */
 HBN_API hbn_status hbn_input_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, const float* mean,
-                                    const float* inverse_deviation, hbn_plan** plan) HBN_NOEXCEPT;
+                                    const float* inverse_deviation, hbn_kernel** kernel) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------- loss and optimizer */
 
@@ -332,10 +333,10 @@ typedef struct hbn_loss_desc {
  * Execution fails with HBN_RUNTIME when a label is not in 0 .. classes-1.
  */
 HBN_API hbn_status hbn_loss_create(hbn_engine* engine, const hbn_loss_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                   hbn_plan** plan) HBN_NOEXCEPT;
+                                   hbn_kernel** kernel) HBN_NOEXCEPT;
 
 /* Softmax over channels. Tensors: src (N, classes, 1, 1), dst (may be src). */
-HBN_API hbn_status hbn_softmax_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_softmax_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 
 typedef struct hbn_optimizer_desc {
     int32_t struct_size;
@@ -354,21 +355,21 @@ typedef struct hbn_optimizer_desc {
  * Tensors: gradient_scale or absent, then (parameter, gradient, momentum) repeated; each three share one physical layout.
  */
 HBN_API hbn_status hbn_sgd_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                  hbn_plan** plan) HBN_NOEXCEPT;
+                                  hbn_kernel** kernel) HBN_NOEXCEPT;
 /* copy = parameter, rounded; the two may lie differently. Tensors: (parameter (float32), copy (bfloat16)) repeated. */
-HBN_API hbn_status hbn_convert_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) HBN_NOEXCEPT;
+HBN_API hbn_status hbn_convert_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 /* gradient_scale = min(1, maximum_norm / norm), 1 when norm is 0. Tensors: gradient_scale, norm, gradient... */
 HBN_API hbn_status hbn_clip_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                   hbn_plan** plan) HBN_NOEXCEPT;
+                                   hbn_kernel** kernel) HBN_NOEXCEPT;
 /*
  * sum = gradient / count when the step is a multiple of count, else sum + gradient / count. Tensors: (gradient, sum) repeated; each two
  * share one physical layout.
  */
 HBN_API hbn_status hbn_accumulate_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                         hbn_plan** plan) HBN_NOEXCEPT;
+                                         hbn_kernel** kernel) HBN_NOEXCEPT;
 /* average = decay * average + (1 - decay) * source. Tensors: (source, average) repeated; each two share one physical layout. */
 HBN_API hbn_status hbn_average_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                      hbn_plan** plan) HBN_NOEXCEPT;
+                                      hbn_kernel** kernel) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------------------- probes */
 

@@ -7,16 +7,58 @@
          hbn_i += gridDim.x * blockDim.x)                                                                                                  \
         for (u32 row = hbn_i / hbn_per_row, column = (hbn_i - row * hbn_per_row) * (V), hbn_once = 1; hbn_once; hbn_once = 0)
 
-HBN_DEVICE float activate(float x, int function) {
-    if (function == 0)
-        return x > 0 ? x : x <= 0 ? 0.0f : x;
-    return function == 1 ? 1.0f / (1.0f + expf(-x)) : tanhf(x);
+// Numbered as CudnnElementwise.cs numbers them. A number that is none gives NaN, never another function.
+enum Function { RELU = 0, SIGMOID = 1, TANH = 2, GELU = 3, SILU = 4, HARD_SWISH = 5 };
+
+HBN_DEVICE float sigmoid(float x) {
+    return 1.0f / (1.0f + expf(-x));
 }
 
-HBN_DEVICE float activate_gradient(float y, float g, int function) {
-    if (function == 0)
-        return y > 0 ? g : 0.0f;
-    return function == 1 ? g * y * (1.0f - y) : g * (1.0f - y * y);
+// Of the standard normal distribution. erfc keeps the lower tail's relative accuracy, where 1 + erf would leave nothing.
+HBN_DEVICE float normal_cdf(float x) {
+    return 0.5f * erfcf(-0.70710678f * x);
+}
+
+HBN_DEVICE float activate(float x, int function) {
+    switch (function) {
+    case RELU:
+        return x > 0 ? x : x <= 0 ? 0.0f : x;
+    case SIGMOID:
+        return sigmoid(x);
+    case TANH:
+        return tanhf(x);
+    case GELU:
+        return x * normal_cdf(x);
+    case SILU:
+        return x * sigmoid(x);
+    case HARD_SWISH:
+        // A NaN is neither below nor above; an infinity below gives NaN, as everywhere else.
+        return x >= 3.0f ? x : x <= -3.0f ? x * 0.0f : x * (x + 3.0f) / 6.0f;
+    default:
+        return __uint_as_float(0x7FC00000u);
+    }
+}
+
+// f'(src) * g from what the forward pass kept: dst for RELU, SIGMOID and TANH, src for the others.
+HBN_DEVICE float activate_gradient(float kept, float g, int function) {
+    float s;
+    switch (function) {
+    case RELU:
+        return kept > 0 ? g : 0.0f;
+    case SIGMOID:
+        return g * kept * (1.0f - kept);
+    case TANH:
+        return g * (1.0f - kept * kept);
+    case GELU:
+        return g * (normal_cdf(kept) + kept * 0.39894228f * expf(-0.5f * kept * kept));
+    case SILU:
+        s = sigmoid(kept);
+        return g * s * (1.0f + kept * (1.0f - s));
+    case HARD_SWISH:
+        return kept >= 3.0f ? g : kept <= -3.0f ? 0.0f : g * (2.0f * kept + 3.0f) / 6.0f;
+    default:
+        return __uint_as_float(0x7FC00000u);
+    }
 }
 
 template <int V>
@@ -32,11 +74,11 @@ HBN_DEVICE void activation_forward(const elem* src, u32 src_stride, elem* dst, u
 }
 
 template <int V>
-HBN_DEVICE void activation_backward(const elem* dst, u32 dst_stride, const elem* diff_dst, u32 diff_dst_stride, elem* diff_src,
+HBN_DEVICE void activation_backward(const elem* kept, u32 kept_stride, const elem* diff_dst, u32 diff_dst_stride, elem* diff_src,
                                     u32 diff_src_stride, int rows, int columns, int function) {
     HBN_FOR_EACH(V, row, column) {
         float y[V], g[V];
-        load(y, dst + row * dst_stride + column);
+        load(y, kept + row * kept_stride + column);
         load(g, diff_dst + row * diff_dst_stride + column);
 #pragma unroll
         for (int i = 0; i < V; ++i)
@@ -87,7 +129,7 @@ template <int V> HBN_DEVICE void add_bias(elem* dst, u32 stride, const float* bi
 #pragma unroll
         for (int i = 0; i < V; ++i) {
             x[i] += b[i];
-            x[i] = relu ? activate(x[i], 0) : x[i];
+            x[i] = relu ? activate(x[i], RELU) : x[i];
         }
         store(dst + row * stride + column, x);
     }
@@ -99,9 +141,9 @@ template <int V> HBN_DEVICE void add_bias(elem* dst, u32 stride, const float* bi
         activation_forward<V>(src, src_stride, dst, dst_stride, rows, columns, function);                                                  \
     }                                                                                                                                      \
     HBN_KERNEL(activation_backward_##suffix)                                                                                               \
-    (const elem* dst, u32 dst_stride, const elem* diff_dst, u32 diff_dst_stride, elem* diff_src, u32 diff_src_stride, int rows,            \
+    (const elem* kept, u32 kept_stride, const elem* diff_dst, u32 diff_dst_stride, elem* diff_src, u32 diff_src_stride, int rows,          \
      int columns, int function) {                                                                                                          \
-        activation_backward<V>(dst, dst_stride, diff_dst, diff_dst_stride, diff_src, diff_src_stride, rows, columns, function);            \
+        activation_backward<V>(kept, kept_stride, diff_dst, diff_dst_stride, diff_src, diff_src_stride, rows, columns, function);          \
     }                                                                                                                                      \
     HBN_KERNEL(sum_##suffix)                                                                                                               \
     (const elem* a, u32 a_stride, const elem* b, u32 b_stride, const elem* c, u32 c_stride, const elem* d, u32 d_stride, elem* dst,        \

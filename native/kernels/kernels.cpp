@@ -19,7 +19,7 @@ namespace {
 #define HBN_JOIN2(a, b) a##b
 #define HBN_JOIN(a, b) HBN_JOIN2(a, b)
 
-extern const Kernels HBN_JOIN(kernels_, HBN_ISA) = {
+extern const Arithmetic HBN_JOIN(arithmetic_, HBN_ISA) = {
     batch_norm_forward, batch_norm_backward, batch_norm_mask, copy, sum, zero_padding, dropout, input, loss, sgd,
     sum_of_squares,     accumulate,          average};
 

@@ -100,7 +100,7 @@ struct Sgd {
     bool nesterov;
 };
 
-struct Kernels {
+struct Arithmetic {
     void (*batch_norm_forward)(const BatchNormForward&);
     void (*batch_norm_backward)(const BatchNormBackward&);
     // Masked gradient: dst = mask ? diff_dst : 0, the mask recomputed as batch_norm_backward does.
@@ -120,7 +120,7 @@ struct Kernels {
     void (*average)(float* average, const float* source, int64_t count, float decay);
 };
 
-extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;
+extern const Arithmetic arithmetic_baseline, arithmetic_avx2, arithmetic_avx512;
 
 // Doubles of scratch a batch normalization needs.
 inline int64_t batch_norm_scratch(const Extent& e, int64_t padded_channels) {

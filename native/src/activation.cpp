@@ -7,10 +7,36 @@ namespace {
 using dnnl::algorithm;
 using dnnl::prop_kind;
 
+// What oneDNN calls a function, what its gradient is computed from (DNNL_ARG_SRC or DNNL_ARG_DST), and whether f(0) = 0.
+struct Function {
+    algorithm forward, backward;
+    int gradient_reads;
+    bool keeps_zero;
+};
+
+Function function_of(int32_t f) {
+    switch (f) {
+    case HBN_RELU:
+        return {algorithm::eltwise_relu, algorithm::eltwise_relu_use_dst_for_bwd, DNNL_ARG_DST, true};
+    case HBN_SIGMOID:
+        return {algorithm::eltwise_logistic, algorithm::eltwise_logistic_use_dst_for_bwd, DNNL_ARG_DST, false};
+    case HBN_TANH:
+        return {algorithm::eltwise_tanh, algorithm::eltwise_tanh_use_dst_for_bwd, DNNL_ARG_DST, true};
+    case HBN_GELU:
+        return {algorithm::eltwise_gelu_erf, algorithm::eltwise_gelu_erf, DNNL_ARG_SRC, true};
+    case HBN_SILU:
+        return {algorithm::eltwise_swish, algorithm::eltwise_swish, DNNL_ARG_SRC, true};
+    case HBN_HARD_SWISH:
+        return {algorithm::eltwise_hardswish, algorithm::eltwise_hardswish, DNNL_ARG_SRC, true};
+    default:
+        throw Error(HBN_INVALID_ARGUMENT, "activation function " + std::to_string(f) + " is not an HBN_ value");
+    }
+}
+
 // oneDNN's eltwise over physical memory seen as one axis: padded channels are values like any other, so blocked tensors with padding take
 // the fast code too. f(0) != 0 (sigmoid) is put right afterwards. Dense tensors run in one call, slices image by image.
-struct ActivationPlan : hbn_plan {
-    ActivationPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_plan(std::move(e), std::move(t)) {
+struct ActivationKernel : hbn_kernel {
+    ActivationKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_kernel(std::move(e), std::move(t)) {
         for (const Tensor& tensor : tensors) {
             require_same_type(tensor, at(0), "tensors of an activation");
             require_same_shape(tensor, at(0), "tensors of an activation");
@@ -35,18 +61,6 @@ protected:
     memory scratchpad;
     bool keeps_zero = true;
 
-    static algorithm function(int32_t f, bool backward) {
-        require(f >= HBN_RELU && f <= HBN_TANH, "activation function is not an HBN_ value");
-        switch (f) {
-        case HBN_RELU:
-            return backward ? algorithm::eltwise_relu_use_dst_for_bwd : algorithm::eltwise_relu;
-        case HBN_SIGMOID:
-            return backward ? algorithm::eltwise_logistic_use_dst_for_bwd : algorithm::eltwise_logistic;
-        default:
-            return backward ? algorithm::eltwise_tanh_use_dst_for_bwd : algorithm::eltwise_tanh;
-        }
-    }
-
     template <typename Pd> void finish(const Pd& pd) {
         implementation = pd.impl_info_str();
         const memory::desc md = pd.scratchpad_desc();
@@ -69,16 +83,17 @@ protected:
     void close(size_t i, void* const* addresses) {
         engine->stream.wait();
         if (!keeps_zero) {
-            engine->kernels->zero_padding(at(i).extent(), view(i, addresses));
+            engine->arithmetic->zero_padding(at(i).extent(), view(i, addresses));
         }
     }
 };
 
-struct ActivationForward final : ActivationPlan {
+struct ActivationForward final : ActivationKernel {
     ActivationForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_activation_desc& d)
-        : ActivationPlan(std::move(e), std::move(t)) {
-        keeps_zero = d.function != HBN_SIGMOID;
-        finish(compat::eltwise_forward(engine->dnnl, scratch_attr(), prop_kind::forward_training, function(d.function, false), run));
+        : ActivationKernel(std::move(e), std::move(t)) {
+        const Function f = function_of(d.function);
+        keeps_zero = f.keeps_zero;
+        finish(compat::eltwise_forward(engine->dnnl, scratch_attr(), prop_kind::forward_training, f.forward, run));
     }
     void execute(void* const* a, char* scratch, int64_t, float) override {
         for (int64_t n = 0; n < images; n++) {
@@ -88,21 +103,24 @@ struct ActivationForward final : ActivationPlan {
     }
 };
 
-struct ActivationBackward final : ActivationPlan {
+struct ActivationBackward final : ActivationKernel {
     ActivationBackward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_activation_desc& d)
-        : ActivationPlan(std::move(e), std::move(t)) {
-        const auto hint =
-            compat::eltwise_forward(engine->dnnl, scratch_attr(), prop_kind::forward_training, function(d.function, true), run);
-        finish(compat::eltwise_backward(engine->dnnl, scratch_attr(), function(d.function, true), run, hint));
+        : ActivationKernel(std::move(e), std::move(t)) {
+        const Function f = function_of(d.function);
+        kept = f.gradient_reads;
+        const auto hint = compat::eltwise_forward(engine->dnnl, scratch_attr(), prop_kind::forward_training, f.backward, run);
+        finish(compat::eltwise_backward(engine->dnnl, scratch_attr(), f.backward, run, hint));
     }
     void execute(void* const* a, char* scratch, int64_t, float) override {
         // Padding: diff_dst is zero there, so diff_src is.
         for (int64_t n = 0; n < images; n++) {
-            execute_run({{DNNL_ARG_DST, run_of(0, a, n)}, {DNNL_ARG_DIFF_DST, run_of(1, a, n)}, {DNNL_ARG_DIFF_SRC, run_of(2, a, n)}},
-                        scratch);
+            execute_run({{kept, run_of(0, a, n)}, {DNNL_ARG_DIFF_DST, run_of(1, a, n)}, {DNNL_ARG_DIFF_SRC, run_of(2, a, n)}}, scratch);
         }
         close(2, a);
     }
+
+private:
+    int kept;
 };
 
 } // namespace
@@ -112,13 +130,13 @@ struct ActivationBackward final : ActivationPlan {
 using namespace hbn;
 
 hbn_status hbn_activation_forward_create(hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                         hbn_plan** plan) noexcept {
-    return create_plan<ActivationForward>(engine, tensors, count, plan, {{"src"}, {"dst"}}, 0,
-                                          Descriptor<hbn_activation_desc>{desc, "activation desc"});
+                                         hbn_kernel** kernel) noexcept {
+    return create_kernel<ActivationForward>(engine, tensors, count, kernel, {{"src"}, {"dst"}}, 0,
+                                            Descriptor<hbn_activation_desc>{desc, "activation desc"});
 }
 
 hbn_status hbn_activation_backward_create(hbn_engine* engine, const hbn_activation_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                          hbn_plan** plan) noexcept {
-    return create_plan<ActivationBackward>(engine, tensors, count, plan, {{"dst"}, {"diffDst"}, {"diffSrc"}}, 0,
-                                           Descriptor<hbn_activation_desc>{desc, "activation desc"});
+                                          hbn_kernel** kernel) noexcept {
+    return create_kernel<ActivationBackward>(engine, tensors, count, kernel, {{"src or dst"}, {"diffDst"}, {"diffSrc"}}, 0,
+                                             Descriptor<hbn_activation_desc>{desc, "activation desc"});
 }

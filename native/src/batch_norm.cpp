@@ -8,11 +8,11 @@ namespace hbn {
 namespace {
 
 // What both directions check: one layout and shape for activations, parameters that fit.
-struct BatchNormPlan : hbn_plan {
+struct BatchNormKernel : hbn_kernel {
     hbn_batch_norm_desc desc;
 
-    BatchNormPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_batch_norm_desc& d)
-        : hbn_plan(std::move(e), std::move(t)), desc(d) {
+    BatchNormKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_batch_norm_desc& d)
+        : hbn_kernel(std::move(e), std::move(t)), desc(d) {
         require(d.epsilon >= 0 && std::isfinite(d.epsilon), "epsilon must be finite and not negative");
         require(d.averaging_factor >= 0 && d.averaging_factor <= 1, "averaging_factor must be in [0, 1]");
     }
@@ -84,11 +84,11 @@ protected:
 
 const auto kScaleShift = dnnl::normalization_flags::use_scale | dnnl::normalization_flags::use_shift;
 
-struct BatchNormForwardPlan final : BatchNormPlan {
+struct BatchNormForwardKernel final : BatchNormKernel {
     enum { Src, Scale, Shift, Residual, Dst, Mean, Variance, RunningMean, RunningVariance };
 
-    BatchNormForwardPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_batch_norm_desc& d)
-        : BatchNormPlan(std::move(e), std::move(t), d) {
+    BatchNormForwardKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_batch_norm_desc& d)
+        : BatchNormKernel(std::move(e), std::move(t), d) {
         activation(Src, "src");
         activation(Residual, "residual");
         activation(Dst, "dst");
@@ -149,7 +149,7 @@ struct BatchNormForwardPlan final : BatchNormPlan {
         p.epsilon = desc.epsilon;
         p.averaging_factor = desc.averaging_factor;
         p.scratch = reinterpret_cast<double*>(scratch + native_offset);
-        engine->kernels->batch_norm_forward(p);
+        engine->arithmetic->batch_norm_forward(p);
     }
 
 private:
@@ -190,11 +190,11 @@ private:
     }
 };
 
-struct BatchNormBackwardPlan final : BatchNormPlan {
+struct BatchNormBackwardKernel final : BatchNormKernel {
     enum { Src, Dst, DiffDst, Scale, Shift, Mean, Variance, DiffSrc, DiffScale, DiffShift, DiffResidual };
 
-    BatchNormBackwardPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_batch_norm_desc& d)
-        : BatchNormPlan(std::move(e), std::move(t), d) {
+    BatchNormBackwardKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_batch_norm_desc& d)
+        : BatchNormKernel(std::move(e), std::move(t), d) {
         activation(Src, "src");
         activation(Dst, "dst");
         activation(DiffDst, "diffDst");
@@ -248,7 +248,7 @@ struct BatchNormBackwardPlan final : BatchNormPlan {
         if (library) {
             execute_library(p, a, scratch);
         } else {
-            engine->kernels->batch_norm_backward(p);
+            engine->arithmetic->batch_norm_backward(p);
         }
     }
 
@@ -261,7 +261,7 @@ private:
         void* diff_dst = a[DiffDst];
         if (desc.relu) {
             diff_dst = scratch + masked_offset;
-            engine->kernels->batch_norm_mask(p, at(DiffDst).view(diff_dst));
+            engine->arithmetic->batch_norm_mask(p, at(DiffDst).view(diff_dst));
         }
         const memory::desc data = at(Src).md(), channel = channel_values();
         std::unordered_map<int, memory> args{{DNNL_ARG_SRC, handle(data, a[Src])},
@@ -292,33 +292,33 @@ private:
 using namespace hbn;
 
 hbn_status hbn_batch_norm_forward_create(hbn_engine* engine, const hbn_batch_norm_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                         hbn_plan** plan) noexcept {
-    return create_plan<BatchNormForwardPlan>(engine, tensors, count, plan,
-                                             {{"src"},
-                                              {"scale"},
-                                              {"shift"},
-                                              {"residual", true},
-                                              {"dst"},
-                                              {"mean", true},
-                                              {"variance", true},
-                                              {"running mean", true},
-                                              {"running variance", true}},
-                                             0, Descriptor<hbn_batch_norm_desc>{desc, "batch normalization desc"});
+                                         hbn_kernel** kernel) noexcept {
+    return create_kernel<BatchNormForwardKernel>(engine, tensors, count, kernel,
+                                                 {{"src"},
+                                                  {"scale"},
+                                                  {"shift"},
+                                                  {"residual", true},
+                                                  {"dst"},
+                                                  {"mean", true},
+                                                  {"variance", true},
+                                                  {"running mean", true},
+                                                  {"running variance", true}},
+                                                 0, Descriptor<hbn_batch_norm_desc>{desc, "batch normalization desc"});
 }
 
 hbn_status hbn_batch_norm_backward_create(hbn_engine* engine, const hbn_batch_norm_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                          hbn_plan** plan) noexcept {
-    return create_plan<BatchNormBackwardPlan>(engine, tensors, count, plan,
-                                              {{"src"},
-                                               {"dst", true},
-                                               {"diffDst"},
-                                               {"scale"},
-                                               {"shift"},
-                                               {"mean"},
-                                               {"variance"},
-                                               {"diffSrc"},
-                                               {"diffScale"},
-                                               {"diffShift"},
-                                               {"diffResidual", true}},
-                                              0, Descriptor<hbn_batch_norm_desc>{desc, "batch normalization desc"});
+                                          hbn_kernel** kernel) noexcept {
+    return create_kernel<BatchNormBackwardKernel>(engine, tensors, count, kernel,
+                                                  {{"src"},
+                                                   {"dst", true},
+                                                   {"diffDst"},
+                                                   {"scale"},
+                                                   {"shift"},
+                                                   {"mean"},
+                                                   {"variance"},
+                                                   {"diffSrc"},
+                                                   {"diffScale"},
+                                                   {"diffShift"},
+                                                   {"diffResidual", true}},
+                                                  0, Descriptor<hbn_batch_norm_desc>{desc, "batch normalization desc"});
 }

@@ -123,8 +123,8 @@ struct Problem {
 // (Backward the same scratch costs nothing: what the forward pass kept is larger, and gone by then.)
 constexpr int64_t kMostScratch = int64_t{64} << 20;
 
-struct ConvForward final : PrimitivePlan {
-    ConvForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc) : PrimitivePlan(std::move(e), std::move(t)) {
+struct ConvForward final : PrimitiveKernel {
+    ConvForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc) : PrimitiveKernel(std::move(e), std::move(t)) {
         const auto problem_of = [&](int32_t n) { return Problem(desc, part_of(at(0), n), at(1), part_of(at(3), n), at(2).present()); };
         parts = parts_of_batch(problem_of);
         const Problem problem = problem_of(parts);
@@ -169,9 +169,9 @@ private:
     }
 };
 
-struct ConvBackwardData final : PrimitivePlan {
+struct ConvBackwardData final : PrimitiveKernel {
     ConvBackwardData(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc)
-        : PrimitivePlan(std::move(e), std::move(t)) {
+        : PrimitiveKernel(std::move(e), std::move(t)) {
         hbn_conv_desc plain = desc;
         plain.relu = 0;
         const Problem problem(plain, at(2), at(1), at(0), false);
@@ -192,9 +192,9 @@ struct ConvBackwardData final : PrimitivePlan {
     }
 };
 
-struct ConvBackwardWeights final : PrimitivePlan {
+struct ConvBackwardWeights final : PrimitiveKernel {
     ConvBackwardWeights(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc)
-        : PrimitivePlan(std::move(e), std::move(t)) {
+        : PrimitiveKernel(std::move(e), std::move(t)) {
         hbn_conv_desc plain = desc;
         plain.relu = 0;
         const Problem problem(plain, at(0), at(2), at(1), at(3).present());
@@ -242,19 +242,19 @@ struct ConvBackwardWeights final : PrimitivePlan {
 using namespace hbn;
 
 hbn_status hbn_conv_forward_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                   hbn_plan** plan) noexcept {
-    return create_plan<ConvForward>(engine, tensors, count, plan, {{"src"}, {"weights"}, {"bias", true}, {"dst"}}, 0,
-                                    Descriptor<hbn_conv_desc>{desc, "convolution desc"});
+                                   hbn_kernel** kernel) noexcept {
+    return create_kernel<ConvForward>(engine, tensors, count, kernel, {{"src"}, {"weights"}, {"bias", true}, {"dst"}}, 0,
+                                      Descriptor<hbn_conv_desc>{desc, "convolution desc"});
 }
 
 hbn_status hbn_conv_backward_data_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                         hbn_plan** plan) noexcept {
-    return create_plan<ConvBackwardData>(engine, tensors, count, plan, {{"diffDst"}, {"weights"}, {"diffSrc"}}, 0,
-                                         Descriptor<hbn_conv_desc>{desc, "convolution desc"});
+                                         hbn_kernel** kernel) noexcept {
+    return create_kernel<ConvBackwardData>(engine, tensors, count, kernel, {{"diffDst"}, {"weights"}, {"diffSrc"}}, 0,
+                                           Descriptor<hbn_conv_desc>{desc, "convolution desc"});
 }
 
 hbn_status hbn_conv_backward_weights_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                            hbn_plan** plan) noexcept {
-    return create_plan<ConvBackwardWeights>(engine, tensors, count, plan, {{"src"}, {"diffDst"}, {"diffWeights"}, {"diffBias", true}}, 0,
-                                            Descriptor<hbn_conv_desc>{desc, "convolution desc"});
+                                            hbn_kernel** kernel) noexcept {
+    return create_kernel<ConvBackwardWeights>(engine, tensors, count, kernel, {{"src"}, {"diffDst"}, {"diffWeights"}, {"diffBias", true}},
+                                              0, Descriptor<hbn_conv_desc>{desc, "convolution desc"});
 }

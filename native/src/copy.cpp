@@ -1,4 +1,4 @@
-// Plans over our own element-wise kernels: copy, sum, dropout, input preparation.
+// Element by element, by our own arithmetic: copy, sum, dropout, input preparation.
 #include "primitive.hpp"
 
 namespace hbn {
@@ -12,8 +12,8 @@ void require_activation(const Tensor& t, const char* name) {
     }
 }
 
-struct CopyPlan final : hbn_plan {
-    CopyPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_plan(std::move(e), std::move(t)) {
+struct CopyKernel final : hbn_kernel {
+    CopyKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_kernel(std::move(e), std::move(t)) {
         require_same_shape(at(0), at(1), "src and dst of a copy");
         require_real(at(0), "src");
         require_real(at(1), "dst");
@@ -49,9 +49,9 @@ struct CopyPlan final : hbn_plan {
         } else if (at(0).format) {
             const Extent flat{1, at(0).physical_count(), 1};
             const Element element = view(0, a).element;
-            engine->kernels->copy(flat, {a[0], 0, 1, 0, false, element}, {a[1], 0, 1, 0, false, element});
+            engine->arithmetic->copy(flat, {a[0], 0, 1, 0, false, element}, {a[1], 0, 1, 0, false, element});
         } else {
-            engine->kernels->copy(at(0).extent(), view(0, a), view(1, a));
+            engine->arithmetic->copy(at(0).extent(), view(0, a), view(1, a));
         }
     }
 
@@ -60,8 +60,8 @@ private:
     std::optional<dnnl::reorder> reorder;
 };
 
-struct SumPlan final : hbn_plan {
-    SumPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_plan(std::move(e), std::move(t)), views(tensors.size()) {
+struct SumKernel final : hbn_kernel {
+    SumKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_kernel(std::move(e), std::move(t)), views(tensors.size()) {
         require(tensors.size() >= 2 && tensors.size() <= 65, "a sum takes 1 to 64 sources");
         for (size_t i = 0; i < tensors.size(); i++) {
             decide_plain(i);
@@ -75,18 +75,18 @@ struct SumPlan final : hbn_plan {
         for (size_t i = 0; i < tensors.size(); i++) {
             views[i] = view(i, a);
         }
-        engine->kernels->sum(at(0).extent(), views.data() + 1, static_cast<int64_t>(views.size()) - 1, views[0]);
+        engine->arithmetic->sum(at(0).extent(), views.data() + 1, static_cast<int64_t>(views.size()) - 1, views[0]);
     }
 
 private:
     std::vector<View> views;
 };
 
-struct DropoutPlan final : hbn_plan {
+struct DropoutKernel final : hbn_kernel {
     hbn_dropout_desc desc;
 
-    DropoutPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_dropout_desc& d)
-        : hbn_plan(std::move(e), std::move(t)), desc(d) {
+    DropoutKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_dropout_desc& d)
+        : hbn_kernel(std::move(e), std::move(t)), desc(d) {
         require_activation(at(0), "src");
         require_activation(at(1), "dst");
         require_same_type(at(0), at(1), "src and dst of a dropout");
@@ -94,13 +94,14 @@ struct DropoutPlan final : hbn_plan {
     }
 
     void execute(void* const* a, char*, int64_t step, float) override {
-        engine->kernels->dropout({at(0).extent(), view(0, a), view(1, a), desc.seed, desc.stream, desc.threshold, desc.kept_scale, step});
+        engine->arithmetic->dropout(
+            {at(0).extent(), view(0, a), view(1, a), desc.seed, desc.stream, desc.threshold, desc.kept_scale, step});
     }
 };
 
-struct InputPlan final : hbn_plan {
-    InputPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const float* mean_values, const float* inverse_values)
-        : hbn_plan(std::move(e), std::move(t)) {
+struct InputKernel final : hbn_kernel {
+    InputKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const float* mean_values, const float* inverse_values)
+        : hbn_kernel(std::move(e), std::move(t)) {
         require(mean_values != nullptr && inverse_values != nullptr, "mean and inverse_deviation must not be null");
         require(at(0).desc.data_type == HBN_UINT8 && at(0).desc.layout == HBN_PLAIN && !at(0).is_slice(),
                 "src must be a plain uint8 tensor");
@@ -111,7 +112,7 @@ struct InputPlan final : hbn_plan {
     }
 
     void execute(void* const* a, char*, int64_t, float) override {
-        engine->kernels->input({at(0).extent(), static_cast<const uint8_t*>(a[0]), view(1, a), mean.data(), inverse_deviation.data()});
+        engine->arithmetic->input({at(0).extent(), static_cast<const uint8_t*>(a[0]), view(1, a), mean.data(), inverse_deviation.data()});
     }
 
 private:
@@ -124,21 +125,21 @@ private:
 
 using namespace hbn;
 
-hbn_status hbn_copy_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) noexcept {
-    return create_plan<CopyPlan>(engine, tensors, count, plan, {{"src"}, {"dst"}}, 0);
+hbn_status hbn_copy_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) noexcept {
+    return create_kernel<CopyKernel>(engine, tensors, count, kernel, {{"src"}, {"dst"}}, 0);
 }
 
-hbn_status hbn_sum_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) noexcept {
-    return create_plan<SumPlan>(engine, tensors, count, plan, {{"dst"}, {"src"}}, 1);
+hbn_status hbn_sum_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) noexcept {
+    return create_kernel<SumKernel>(engine, tensors, count, kernel, {{"dst"}, {"src"}}, 1);
 }
 
 hbn_status hbn_dropout_create(hbn_engine* engine, const hbn_dropout_desc* desc, const hbn_tensor* tensors, int32_t count,
-                              hbn_plan** plan) noexcept {
-    return create_plan<DropoutPlan>(engine, tensors, count, plan, {{"src"}, {"dst"}}, 0,
-                                    Descriptor<hbn_dropout_desc>{desc, "dropout desc"});
+                              hbn_kernel** kernel) noexcept {
+    return create_kernel<DropoutKernel>(engine, tensors, count, kernel, {{"src"}, {"dst"}}, 0,
+                                        Descriptor<hbn_dropout_desc>{desc, "dropout desc"});
 }
 
 hbn_status hbn_input_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, const float* mean, const float* inverse_deviation,
-                            hbn_plan** plan) noexcept {
-    return create_plan<InputPlan>(engine, tensors, count, plan, {{"src"}, {"dst"}}, 0, mean, inverse_deviation);
+                            hbn_kernel** kernel) noexcept {
+    return create_kernel<InputKernel>(engine, tensors, count, kernel, {{"src"}, {"dst"}}, 0, mean, inverse_deviation);
 }

@@ -100,23 +100,43 @@ batch_norm_backward(const engine& e, const primitive_attr& attr, const memory::d
 // Whether the backward primitive wants the shift it has no use for: 2.x fails without, 3.x with it.
 constexpr bool batch_norm_backward_takes_shift = !HBN_DNNL_V3;
 
+// The two numbers of an eltwise algorithm. Swish is x * sigmoid(alpha * x). Hardswish is fixed in 2.x, x * clamp(alpha * x + beta, 0, 1)
+// in 3.x.
+struct EltwiseNumbers {
+    float alpha = 0, beta = 0;
+};
+
+inline EltwiseNumbers eltwise_numbers(algorithm alg) {
+    if (alg == algorithm::eltwise_swish) {
+        return {1.0f, 0.0f};
+    }
+#if HBN_DNNL_V3
+    if (alg == algorithm::eltwise_hardswish) {
+        return {1.0f / 6, 0.5f};
+    }
+#endif
+    return {};
+}
+
 // Eltwise: 3.x names dst beside src.
 inline dnnl::eltwise_forward::primitive_desc eltwise_forward(const engine& e, const primitive_attr& attr, prop_kind prop, algorithm alg,
                                                              const memory::desc& data) {
+    const EltwiseNumbers n = eltwise_numbers(alg);
 #if HBN_DNNL_V3
-    return {e, prop, alg, data, data, 0.0f, 0.0f, attr};
+    return {e, prop, alg, data, data, n.alpha, n.beta, attr};
 #else
-    return {{prop, alg, data, 0.0f, 0.0f}, attr, e};
+    return {{prop, alg, data, n.alpha, n.beta}, attr, e};
 #endif
 }
 
 inline dnnl::eltwise_backward::primitive_desc eltwise_backward(const engine& e, const primitive_attr& attr, algorithm alg,
                                                                const memory::desc& data,
                                                                const dnnl::eltwise_forward::primitive_desc& hint) {
+    const EltwiseNumbers n = eltwise_numbers(alg);
 #if HBN_DNNL_V3
-    return {e, alg, data, data, data, 0.0f, 0.0f, hint, attr};
+    return {e, alg, data, data, data, n.alpha, n.beta, hint, attr};
 #else
-    return {{alg, data, data, 0.0f, 0.0f}, attr, e, hint};
+    return {{alg, data, data, n.alpha, n.beta}, attr, e, hint};
 #endif
 }
 

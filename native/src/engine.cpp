@@ -70,19 +70,19 @@ int32_t bf16_support() {
     return has(cpu_isa::avx512_core_bf16) ? HBN_BF16_NATIVE : has(cpu_isa::avx512_core) ? HBN_BF16_EMULATED : HBN_BF16_NONE;
 }
 
-const Kernels* kernels_for(int32_t isa) {
+const Arithmetic* arithmetic_for(int32_t isa) {
 #ifdef HBN_HAS_avx512
     if (isa == HBN_ISA_AVX512) {
-        return &kernels_avx512;
+        return &arithmetic_avx512;
     }
 #endif
 #ifdef HBN_HAS_avx2
     if (isa == HBN_ISA_AVX2) {
-        return &kernels_avx2;
+        return &arithmetic_avx2;
     }
 #endif
     (void)isa;
-    return &kernels_baseline;
+    return &arithmetic_baseline;
 }
 
 // What oneDNN itself chooses for a convolution's output, when that is a block of 8 or 16 channels.
@@ -109,7 +109,7 @@ int32_t preferred_block(const dnnl::engine& engine, int32_t isa) {
 
 Engine::Engine(int32_t requested_threads)
     : dnnl(dnnl::engine::kind::cpu, 0), stream(dnnl), threads(requested_threads > 0 ? requested_threads : physical_cores()),
-      isa(effective_isa()), channel_block(0), kernels(kernels_for(isa)) {
+      isa(effective_isa()), channel_block(0), arithmetic(arithmetic_for(isa)) {
     use_threads();
     channel_block = preferred_block(dnnl, isa);
 }

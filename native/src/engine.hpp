@@ -9,14 +9,14 @@
 
 namespace hbn {
 
-// What plans share: oneDNN's engine and stream, our kernels for this processor, the number of threads and the channel block.
+// What kernels share: oneDNN's engine and stream, our arithmetic for this processor, the number of threads and the channel block.
 struct Engine {
     dnnl::engine dnnl;
     dnnl::stream stream;
     int32_t threads;
     int32_t isa;
     int32_t channel_block;
-    const Kernels* kernels;
+    const Arithmetic* arithmetic;
 
     explicit Engine(int32_t requested_threads);
 

@@ -65,9 +65,9 @@ struct Problem {
     }
 };
 
-struct InnerProductForward final : PrimitivePlan {
+struct InnerProductForward final : PrimitiveKernel {
     InnerProductForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_inner_product_desc&)
-        : PrimitivePlan(std::move(e), std::move(t)) {
+        : PrimitiveKernel(std::move(e), std::move(t)) {
         const Problem problem(at(0), at(1), at(3), at(2).present());
         require_same_type(at(1), at(0), "src and weights of a fully connected layer");
         const auto pd = problem.choose([&](const memory::desc& w) { return problem.forward(*engine, w); },
@@ -83,9 +83,9 @@ struct InnerProductForward final : PrimitivePlan {
     }
 };
 
-struct InnerProductBackwardData final : PrimitivePlan {
+struct InnerProductBackwardData final : PrimitiveKernel {
     InnerProductBackwardData(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_inner_product_desc&)
-        : PrimitivePlan(std::move(e), std::move(t)) {
+        : PrimitiveKernel(std::move(e), std::move(t)) {
         const Problem problem(at(2), at(1), at(0), false);
         require_same_type(at(1), at(0), "diffDst and weights of a fully connected layer");
         const auto hint = problem.forward(*engine, problem.any_weights());
@@ -102,9 +102,9 @@ struct InnerProductBackwardData final : PrimitivePlan {
     }
 };
 
-struct InnerProductBackwardWeights final : PrimitivePlan {
+struct InnerProductBackwardWeights final : PrimitiveKernel {
     InnerProductBackwardWeights(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_inner_product_desc&)
-        : PrimitivePlan(std::move(e), std::move(t)) {
+        : PrimitiveKernel(std::move(e), std::move(t)) {
         const Problem problem(at(0), at(2), at(1), at(3).present());
         require_float(at(2), "diffWeights");
         const auto hint = problem.forward(*engine, problem.any_weights());
@@ -136,20 +136,20 @@ struct InnerProductBackwardWeights final : PrimitivePlan {
 using namespace hbn;
 
 hbn_status hbn_inner_product_forward_create(hbn_engine* engine, const hbn_inner_product_desc* desc, const hbn_tensor* tensors,
-                                            int32_t count, hbn_plan** plan) noexcept {
-    return create_plan<InnerProductForward>(engine, tensors, count, plan, {{"src"}, {"weights"}, {"bias", true}, {"dst"}}, 0,
-                                            Descriptor<hbn_inner_product_desc>{desc, "inner product desc"});
+                                            int32_t count, hbn_kernel** kernel) noexcept {
+    return create_kernel<InnerProductForward>(engine, tensors, count, kernel, {{"src"}, {"weights"}, {"bias", true}, {"dst"}}, 0,
+                                              Descriptor<hbn_inner_product_desc>{desc, "inner product desc"});
 }
 
 hbn_status hbn_inner_product_backward_data_create(hbn_engine* engine, const hbn_inner_product_desc* desc, const hbn_tensor* tensors,
-                                                  int32_t count, hbn_plan** plan) noexcept {
-    return create_plan<InnerProductBackwardData>(engine, tensors, count, plan, {{"diffDst"}, {"weights"}, {"diffSrc"}}, 0,
-                                                 Descriptor<hbn_inner_product_desc>{desc, "inner product desc"});
+                                                  int32_t count, hbn_kernel** kernel) noexcept {
+    return create_kernel<InnerProductBackwardData>(engine, tensors, count, kernel, {{"diffDst"}, {"weights"}, {"diffSrc"}}, 0,
+                                                   Descriptor<hbn_inner_product_desc>{desc, "inner product desc"});
 }
 
 hbn_status hbn_inner_product_backward_weights_create(hbn_engine* engine, const hbn_inner_product_desc* desc, const hbn_tensor* tensors,
-                                                     int32_t count, hbn_plan** plan) noexcept {
-    return create_plan<InnerProductBackwardWeights>(engine, tensors, count, plan,
-                                                    {{"src"}, {"diffDst"}, {"diffWeights"}, {"diffBias", true}}, 0,
-                                                    Descriptor<hbn_inner_product_desc>{desc, "inner product desc"});
+                                                     int32_t count, hbn_kernel** kernel) noexcept {
+    return create_kernel<InnerProductBackwardWeights>(engine, tensors, count, kernel,
+                                                      {{"src"}, {"diffDst"}, {"diffWeights"}, {"diffBias", true}}, 0,
+                                                      Descriptor<hbn_inner_product_desc>{desc, "inner product desc"});
 }

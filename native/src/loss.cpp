@@ -1,13 +1,13 @@
 // Softmax and cross-entropy: our own kernel, in double where it sums.
-#include "plan.hpp"
+#include "kernel.hpp"
 
 namespace hbn {
 
 namespace {
 
 // A matrix: one row per image, `classes` wide; blocked rows are padded.
-struct RowsPlan : hbn_plan {
-    using hbn_plan::hbn_plan;
+struct RowsKernel : hbn_kernel {
+    using hbn_kernel::hbn_kernel;
 
 protected:
     void require_matrix(size_t i, const char* name, bool any_real = false) const {
@@ -26,16 +26,16 @@ protected:
 
     void close(size_t i, void* const* a) const {
         if (at(i).present()) {
-            engine->kernels->zero_padding(at(i).extent(), view(i, a));
+            engine->arithmetic->zero_padding(at(i).extent(), view(i, a));
         }
     }
 };
 
-struct LossPlan final : RowsPlan {
+struct LossKernel final : RowsKernel {
     enum { Logits, Labels, Probabilities, LossValue, DiffLogits };
     hbn_loss_desc desc;
 
-    LossPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_loss_desc& d) : RowsPlan(std::move(e), std::move(t)), desc(d) {
+    LossKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_loss_desc& d) : RowsKernel(std::move(e), std::move(t)), desc(d) {
         require_matrix(Logits, "logits");
         require_matrix(Probabilities, "probabilities");
         require_matrix(DiffLogits, "diffLogits", true);
@@ -56,36 +56,36 @@ struct LossPlan final : RowsPlan {
             }
         }
         const View z = view(Logits, a), p = view(Probabilities, a), d = view(DiffLogits, a);
-        engine->kernels->loss({rows, classes, floats(z), z.image_stride, labels, floats(p), p.image_stride,
-                               static_cast<float*>(a[LossValue]), d.data, d.image_stride, d.element, desc.label_smoothing, desc.weight,
-                               reinterpret_cast<double*>(scratch)});
+        engine->arithmetic->loss({rows, classes, floats(z), z.image_stride, labels, floats(p), p.image_stride,
+                                  static_cast<float*>(a[LossValue]), d.data, d.image_stride, d.element, desc.label_smoothing, desc.weight,
+                                  reinterpret_cast<double*>(scratch)});
         close(Probabilities, a);
         close(DiffLogits, a);
     }
 };
 
-struct SoftmaxPlan final : RowsPlan {
-    SoftmaxPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t) : RowsPlan(std::move(e), std::move(t)) {
+struct SoftmaxKernel final : RowsKernel {
+    SoftmaxKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t) : RowsKernel(std::move(e), std::move(t)) {
         require_matrix(0, "src");
         require_matrix(1, "dst");
     }
 
     void execute(void* const* a, char*, int64_t, float) override {
         const View z = view(0, a), p = view(1, a);
-        engine->kernels->loss({at(0).desc.n,
-                               at(0).desc.c,
-                               floats(z),
-                               z.image_stride,
-                               nullptr,
-                               floats(p),
-                               p.image_stride,
-                               nullptr,
-                               nullptr,
-                               0,
-                               {},
-                               0,
-                               0,
-                               nullptr});
+        engine->arithmetic->loss({at(0).desc.n,
+                                  at(0).desc.c,
+                                  floats(z),
+                                  z.image_stride,
+                                  nullptr,
+                                  floats(p),
+                                  p.image_stride,
+                                  nullptr,
+                                  nullptr,
+                                  0,
+                                  {},
+                                  0,
+                                  0,
+                                  nullptr});
         close(1, a);
     }
 };
@@ -97,11 +97,12 @@ struct SoftmaxPlan final : RowsPlan {
 using namespace hbn;
 
 hbn_status hbn_loss_create(hbn_engine* engine, const hbn_loss_desc* desc, const hbn_tensor* tensors, int32_t count,
-                           hbn_plan** plan) noexcept {
-    return create_plan<LossPlan>(engine, tensors, count, plan, {{"logits"}, {"labels"}, {"probabilities"}, {"loss"}, {"diffLogits", true}},
-                                 0, Descriptor<hbn_loss_desc>{desc, "loss desc"});
+                           hbn_kernel** kernel) noexcept {
+    return create_kernel<LossKernel>(engine, tensors, count, kernel,
+                                     {{"logits"}, {"labels"}, {"probabilities"}, {"loss"}, {"diffLogits", true}}, 0,
+                                     Descriptor<hbn_loss_desc>{desc, "loss desc"});
 }
 
-hbn_status hbn_softmax_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) noexcept {
-    return create_plan<SoftmaxPlan>(engine, tensors, count, plan, {{"src"}, {"dst"}}, 0);
+hbn_status hbn_softmax_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) noexcept {
+    return create_kernel<SoftmaxKernel>(engine, tensors, count, kernel, {{"src"}, {"dst"}}, 0);
 }

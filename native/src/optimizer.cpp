@@ -1,6 +1,6 @@
-// Plans over lists of tensors: every parameter of a group in one call. They work on physical memory, whatever its layout; padding is zero
+// Kernels over lists of tensors: every parameter of a group in one call. They work on physical memory, whatever its layout; padding is zero
 // everywhere and stays zero.
-#include "plan.hpp"
+#include "kernel.hpp"
 
 #include <cmath>
 
@@ -8,11 +8,11 @@ namespace hbn {
 
 namespace {
 
-struct GroupPlan : hbn_plan {
+struct GroupKernel : hbn_kernel {
     hbn_optimizer_desc desc;
 
-    GroupPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d)
-        : hbn_plan(std::move(e), std::move(t)), desc(d) {
+    GroupKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d)
+        : hbn_kernel(std::move(e), std::move(t)), desc(d) {
         for (const Tensor& tensor : tensors) {
             require_float(tensor, "tensors of an optimizer");
             if (tensor.present() && tensor.is_slice()) {
@@ -52,8 +52,8 @@ private:
     }
 };
 
-struct SgdPlan final : GroupPlan {
-    SgdPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d) : GroupPlan(std::move(e), std::move(t), d) {
+struct SgdKernel final : GroupKernel {
+    SgdKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d) : GroupKernel(std::move(e), std::move(t), d) {
         for (size_t i = 1; i < tensors.size(); i += 3) {
             pair(i, 3);
             runs.push_back({nullptr, nullptr, nullptr, at(i).physical_count()});
@@ -67,7 +67,7 @@ struct SgdPlan final : GroupPlan {
             runs[r].momentum = floats(3 + 3 * r, a);
         }
         const float scale = at(0).present() ? *floats(0, a) : 1.0f;
-        engine->kernels->sgd(
+        engine->arithmetic->sgd(
             {runs.data(), static_cast<int64_t>(runs.size()), scale, desc.mu, desc.weight_decay, learning_rate, desc.nesterov != 0});
     }
 
@@ -75,8 +75,8 @@ private:
     std::vector<SgdRun> runs;
 };
 
-struct ClipPlan final : GroupPlan {
-    ClipPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d) : GroupPlan(std::move(e), std::move(t), d) {
+struct ClipKernel final : GroupKernel {
+    ClipKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d) : GroupKernel(std::move(e), std::move(t), d) {
         for (size_t i = 0; i < tensors.size(); i++) {
             decide_plain(i);
         }
@@ -85,7 +85,7 @@ struct ClipPlan final : GroupPlan {
     void execute(void* const* a, char*, int64_t, float) override {
         double total = 0;
         for (size_t i = 2; i < tensors.size(); i++) {
-            total += engine->kernels->sum_of_squares(floats(i, a), at(i).physical_count());
+            total += engine->arithmetic->sum_of_squares(floats(i, a), at(i).physical_count());
         }
         const double norm = std::sqrt(total);
         *floats(0, a) = norm > desc.maximum_norm ? static_cast<float>(desc.maximum_norm / norm) : 1.0f;
@@ -93,9 +93,9 @@ struct ClipPlan final : GroupPlan {
     }
 };
 
-struct AccumulatePlan final : GroupPlan {
-    AccumulatePlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d)
-        : GroupPlan(std::move(e), std::move(t), d) {
+struct AccumulateKernel final : GroupKernel {
+    AccumulateKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d)
+        : GroupKernel(std::move(e), std::move(t), d) {
         require(d.count >= 1, "count must be at least 1");
         for (size_t i = 0; i < tensors.size(); i += 2) {
             pair(i, 2);
@@ -104,14 +104,15 @@ struct AccumulatePlan final : GroupPlan {
 
     void execute(void* const* a, char*, int64_t step, float) override {
         for (size_t i = 0; i < tensors.size(); i += 2) {
-            engine->kernels->accumulate(floats(i + 1, a), floats(i, a), at(i).physical_count(), 1.0f / static_cast<float>(desc.count),
-                                        step % desc.count == 0);
+            engine->arithmetic->accumulate(floats(i + 1, a), floats(i, a), at(i).physical_count(), 1.0f / static_cast<float>(desc.count),
+                                           step % desc.count == 0);
         }
     }
 };
 
-struct AveragePlan final : GroupPlan {
-    AveragePlan(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d) : GroupPlan(std::move(e), std::move(t), d) {
+struct AverageKernel final : GroupKernel {
+    AverageKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d)
+        : GroupKernel(std::move(e), std::move(t), d) {
         for (size_t i = 0; i < tensors.size(); i += 2) {
             pair(i, 2);
         }
@@ -119,14 +120,14 @@ struct AveragePlan final : GroupPlan {
 
     void execute(void* const* a, char*, int64_t, float) override {
         for (size_t i = 0; i < tensors.size(); i += 2) {
-            engine->kernels->average(floats(i + 1, a), floats(i, a), at(i).physical_count(), desc.decay);
+            engine->arithmetic->average(floats(i + 1, a), floats(i, a), at(i).physical_count(), desc.decay);
         }
     }
 };
 
 // One reorder per pair: it changes type and blocking at once.
-struct ConvertPlan final : hbn_plan {
-    ConvertPlan(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_plan(std::move(e), std::move(t)) {
+struct ConvertKernel final : hbn_kernel {
+    ConvertKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_kernel(std::move(e), std::move(t)) {
         for (size_t i = 0; i < tensors.size(); i += 2) {
             require_float(at(i), "parameters");
             require_real(at(i + 1), "copies");
@@ -174,29 +175,29 @@ private:
 using namespace hbn;
 
 hbn_status hbn_sgd_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
-                          hbn_plan** plan) noexcept {
-    return create_plan<SgdPlan>(engine, tensors, count, plan, {{"gradient scale", true}, {"parameter"}, {"gradient"}, {"momentum"}}, 3,
-                                Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
+                          hbn_kernel** kernel) noexcept {
+    return create_kernel<SgdKernel>(engine, tensors, count, kernel, {{"gradient scale", true}, {"parameter"}, {"gradient"}, {"momentum"}},
+                                    3, Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
 }
 
 hbn_status hbn_clip_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
-                           hbn_plan** plan) noexcept {
-    return create_plan<ClipPlan>(engine, tensors, count, plan, {{"gradient scale"}, {"norm"}, {"gradient"}}, 1,
-                                 Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
+                           hbn_kernel** kernel) noexcept {
+    return create_kernel<ClipKernel>(engine, tensors, count, kernel, {{"gradient scale"}, {"norm"}, {"gradient"}}, 1,
+                                     Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
 }
 
-hbn_status hbn_convert_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan) noexcept {
-    return create_plan<ConvertPlan>(engine, tensors, count, plan, {{"parameter"}, {"copy"}}, 2);
+hbn_status hbn_convert_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) noexcept {
+    return create_kernel<ConvertKernel>(engine, tensors, count, kernel, {{"parameter"}, {"copy"}}, 2);
 }
 
 hbn_status hbn_accumulate_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                 hbn_plan** plan) noexcept {
-    return create_plan<AccumulatePlan>(engine, tensors, count, plan, {{"gradient"}, {"sum"}}, 2,
-                                       Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
+                                 hbn_kernel** kernel) noexcept {
+    return create_kernel<AccumulateKernel>(engine, tensors, count, kernel, {{"gradient"}, {"sum"}}, 2,
+                                           Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
 }
 
 hbn_status hbn_average_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
-                              hbn_plan** plan) noexcept {
-    return create_plan<AveragePlan>(engine, tensors, count, plan, {{"source"}, {"average"}}, 2,
-                                    Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
+                              hbn_kernel** kernel) noexcept {
+    return create_kernel<AverageKernel>(engine, tensors, count, kernel, {{"source"}, {"average"}}, 2,
+                                        Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
 }

@@ -9,8 +9,8 @@ using dnnl::algorithm;
 using dnnl::prop_kind;
 
 // The workspace is bytes in a layout of the primitive's choosing.
-struct WorkspacePlan : PrimitivePlan {
-    using PrimitivePlan::PrimitivePlan;
+struct WorkspaceKernel : PrimitiveKernel {
+    using PrimitiveKernel::PrimitiveKernel;
 
 protected:
     void bind_workspace(size_t index, Flow flow, const memory::desc& wanted) {
@@ -62,8 +62,8 @@ struct PoolProblem {
     }
 };
 
-struct PoolForward final : WorkspacePlan {
-    PoolForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_pool_desc& desc) : WorkspacePlan(std::move(e), std::move(t)) {
+struct PoolForward final : WorkspaceKernel {
+    PoolForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_pool_desc& desc) : WorkspaceKernel(std::move(e), std::move(t)) {
         const PoolProblem problem(desc, at(0), at(1));
         const auto pd = problem.forward(*engine, at(2).present() ? prop_kind::forward_training : prop_kind::forward_inference);
         bind(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
@@ -73,8 +73,9 @@ struct PoolForward final : WorkspacePlan {
     }
 };
 
-struct PoolBackward final : WorkspacePlan {
-    PoolBackward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_pool_desc& desc) : WorkspacePlan(std::move(e), std::move(t)) {
+struct PoolBackward final : WorkspaceKernel {
+    PoolBackward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_pool_desc& desc)
+        : WorkspaceKernel(std::move(e), std::move(t)) {
         const PoolProblem problem(desc, at(2), at(0));
         require(desc.kind != HBN_POOL_MAX || at(1).present(), "max pooling's backward pass needs its workspace");
         const auto hint = problem.forward(*engine, prop_kind::forward_training);
@@ -95,8 +96,8 @@ void check_lrn(const hbn_lrn_desc& d, const Tensor& src, const Tensor& other) {
     require_same_layout(src, other, "tensors of a local response normalization");
 }
 
-struct LrnForward final : WorkspacePlan {
-    LrnForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_lrn_desc& d) : WorkspacePlan(std::move(e), std::move(t)) {
+struct LrnForward final : WorkspaceKernel {
+    LrnForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_lrn_desc& d) : WorkspaceKernel(std::move(e), std::move(t)) {
         check_lrn(d, at(0), at(1));
         const auto pd =
             compat::lrn_forward(engine->dnnl, scratch_attr(), at(2).present() ? prop_kind::forward_training : prop_kind::forward_inference,
@@ -108,8 +109,8 @@ struct LrnForward final : WorkspacePlan {
     }
 };
 
-struct LrnBackward final : WorkspacePlan {
-    LrnBackward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_lrn_desc& d) : WorkspacePlan(std::move(e), std::move(t)) {
+struct LrnBackward final : WorkspaceKernel {
+    LrnBackward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_lrn_desc& d) : WorkspaceKernel(std::move(e), std::move(t)) {
         check_lrn(d, at(0), at(1));
         check_lrn(d, at(0), at(3));
         const memory::desc data = at(0).md();
@@ -131,25 +132,25 @@ struct LrnBackward final : WorkspacePlan {
 using namespace hbn;
 
 hbn_status hbn_pool_forward_create(hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                   hbn_plan** plan) noexcept {
-    return create_plan<PoolForward>(engine, tensors, count, plan, {{"src"}, {"dst"}, {"workspace", true}}, 0,
-                                    Descriptor<hbn_pool_desc>{desc, "pooling desc"});
+                                   hbn_kernel** kernel) noexcept {
+    return create_kernel<PoolForward>(engine, tensors, count, kernel, {{"src"}, {"dst"}, {"workspace", true}}, 0,
+                                      Descriptor<hbn_pool_desc>{desc, "pooling desc"});
 }
 
 hbn_status hbn_pool_backward_create(hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                    hbn_plan** plan) noexcept {
-    return create_plan<PoolBackward>(engine, tensors, count, plan, {{"diffDst"}, {"workspace", true}, {"diffSrc"}}, 0,
-                                     Descriptor<hbn_pool_desc>{desc, "pooling desc"});
+                                    hbn_kernel** kernel) noexcept {
+    return create_kernel<PoolBackward>(engine, tensors, count, kernel, {{"diffDst"}, {"workspace", true}, {"diffSrc"}}, 0,
+                                       Descriptor<hbn_pool_desc>{desc, "pooling desc"});
 }
 
 hbn_status hbn_lrn_forward_create(hbn_engine* engine, const hbn_lrn_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                  hbn_plan** plan) noexcept {
-    return create_plan<LrnForward>(engine, tensors, count, plan, {{"src"}, {"dst"}, {"workspace", true}}, 0,
-                                   Descriptor<hbn_lrn_desc>{desc, "lrn desc"});
+                                  hbn_kernel** kernel) noexcept {
+    return create_kernel<LrnForward>(engine, tensors, count, kernel, {{"src"}, {"dst"}, {"workspace", true}}, 0,
+                                     Descriptor<hbn_lrn_desc>{desc, "lrn desc"});
 }
 
 hbn_status hbn_lrn_backward_create(hbn_engine* engine, const hbn_lrn_desc* desc, const hbn_tensor* tensors, int32_t count,
-                                   hbn_plan** plan) noexcept {
-    return create_plan<LrnBackward>(engine, tensors, count, plan, {{"src"}, {"diffDst"}, {"workspace"}, {"diffSrc"}}, 0,
-                                    Descriptor<hbn_lrn_desc>{desc, "lrn desc"});
+                                   hbn_kernel** kernel) noexcept {
+    return create_kernel<LrnBackward>(engine, tensors, count, kernel, {{"src"}, {"diffDst"}, {"workspace"}, {"diffSrc"}}, 0,
+                                      Descriptor<hbn_lrn_desc>{desc, "lrn desc"});
 }

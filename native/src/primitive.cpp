@@ -14,7 +14,7 @@ void point(memory& m, void* address) {
 
 } // namespace
 
-void PrimitivePlan::bind(int argument, size_t index, const char* name, Flow flow, const memory::desc& given, const memory::desc& wanted) {
+void PrimitiveKernel::bind(int argument, size_t index, const char* name, Flow flow, const memory::desc& given, const memory::desc& wanted) {
     const Tensor& t = at(index);
     const bool same = given == wanted, slice = t.is_slice();
     if (same && !slice) {
@@ -42,7 +42,7 @@ void PrimitivePlan::bind(int argument, size_t index, const char* name, Flow flow
     staged.push_back(std::move(s));
 }
 
-void PrimitivePlan::bind_images(int argument, size_t index, const char* name, Flow flow, const memory::desc& wanted) {
+void PrimitiveKernel::bind_images(int argument, size_t index, const char* name, Flow flow, const memory::desc& wanted) {
     if (parts == 1) {
         bind(argument, index, name, flow, wanted);
         return;
@@ -61,7 +61,7 @@ void PrimitivePlan::bind_images(int argument, size_t index, const char* name, Fl
     arguments.emplace(argument, std::move(part));
 }
 
-void PrimitivePlan::bind_scratch(int argument, const memory::desc& md) {
+void PrimitiveKernel::bind_scratch(int argument, const memory::desc& md) {
     if (md.get_size() == 0) {
         return;
     }
@@ -69,7 +69,7 @@ void PrimitivePlan::bind_scratch(int argument, const memory::desc& md) {
     arguments.emplace(argument, in_scratch.back().argument);
 }
 
-void PrimitivePlan::bind_values(int argument, size_t index, Flow flow) {
+void PrimitiveKernel::bind_values(int argument, size_t index, Flow flow) {
     if (!at(index).present()) {
         return;
     }
@@ -84,14 +84,14 @@ void PrimitivePlan::bind_values(int argument, size_t index, Flow flow) {
     }
 }
 
-void PrimitivePlan::stage_in(Staged& s, void* address, char* scratch) {
+void PrimitiveKernel::stage_in(Staged& s, void* address, char* scratch) {
     const Tensor& t = at(s.index);
     if (s.slice) {
         // The dense twin has the tensor's own layout.
         hbn_tensor whole = t.desc;
         whole.root_channels = whole.c;
         whole.channel_offset = 0;
-        engine->kernels->copy(t.extent(), t.view(address), make_tensor(*engine, whole, "staging").view(scratch + s.dense_offset));
+        engine->arithmetic->copy(t.extent(), t.view(address), make_tensor(*engine, whole, "staging").view(scratch + s.dense_offset));
         address = scratch + s.dense_offset;
     }
     point(s.dense, address);
@@ -101,7 +101,7 @@ void PrimitivePlan::stage_in(Staged& s, void* address, char* scratch) {
     }
 }
 
-void PrimitivePlan::stage_out(Staged& s, void* address, char* scratch) {
+void PrimitiveKernel::stage_out(Staged& s, void* address, char* scratch) {
     const Tensor& t = at(s.index);
     if (s.reorder) {
         s.reorder->execute(engine->stream, s.wanted, s.dense);
@@ -110,11 +110,11 @@ void PrimitivePlan::stage_out(Staged& s, void* address, char* scratch) {
         hbn_tensor whole = t.desc;
         whole.root_channels = whole.c;
         whole.channel_offset = 0;
-        engine->kernels->copy(t.extent(), make_tensor(*engine, whole, "staging").view(scratch + s.dense_offset), t.view(address));
+        engine->arithmetic->copy(t.extent(), make_tensor(*engine, whole, "staging").view(scratch + s.dense_offset), t.view(address));
     }
 }
 
-void PrimitivePlan::execute(void* const* addresses, char* scratch, int64_t, float) {
+void PrimitiveKernel::execute(void* const* addresses, char* scratch, int64_t, float) {
     for (InScratch& s : in_scratch) {
         point(s.argument, scratch + s.offset);
     }
@@ -148,7 +148,7 @@ void PrimitivePlan::execute(void* const* addresses, char* scratch, int64_t, floa
         std::memset(static_cast<float*>(addresses[t.index]) + t.from, 0, static_cast<size_t>(t.to - t.from) * sizeof(float));
     }
     for (const size_t i : padded_outputs) {
-        engine->kernels->zero_padding(at(i).extent(), at(i).view(addresses[i]));
+        engine->arithmetic->zero_padding(at(i).extent(), at(i).view(addresses[i]));
     }
     engine->stream.wait();
 }

@@ -1,8 +1,8 @@
-// Plans whose work is one oneDNN primitive.
+// Kernels whose work is one oneDNN primitive.
 #ifndef HBN_PRIMITIVE_HPP
 #define HBN_PRIMITIVE_HPP
 
-#include "plan.hpp"
+#include "kernel.hpp"
 
 #include <unordered_map>
 
@@ -11,8 +11,8 @@ namespace hbn {
 // One primitive and the way its arguments get to it: directly, or, where the tensor lies otherwise than the primitive wants (a slice,
 // another blocking), through a staging buffer in scratch. Stagings are reported as conversions. The batch may be worked on in equal parts,
 // one after the other, when the primitive was made for a part: what it then needs of scratch is a part's.
-struct PrimitivePlan : hbn_plan {
-    using hbn_plan::hbn_plan;
+struct PrimitiveKernel : hbn_kernel {
+    using hbn_kernel::hbn_kernel;
 
     void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override;
 
@@ -89,7 +89,7 @@ private:
     void stage_out(Staged& s, void* address, char* scratch);
 };
 
-// User-managed scratchpad always: one scratch serves all plans of a session.
+// User-managed scratchpad always: one scratch serves all kernels of a session.
 dnnl::primitive_attr scratch_attr();
 
 // Runs `make`; "not implemented" or "invalid", from oneDNN or from a choice among its answers, becomes nothing, with its text in `why`.
@@ -111,8 +111,9 @@ template <typename Make> auto attempt(Make make, std::string& why) -> std::optio
     }
 }
 
+// oneDNN names its plain loops "ref:any" and the like; the letters may be in another name ("brgemm:..._prefetch").
 template <typename Pd> bool is_reference(const Pd& pd) {
-    return std::string(pd.impl_info_str()).find("ref") != std::string::npos;
+    return std::string(pd.impl_info_str()).rfind("ref", 0) == 0;
 }
 
 // "oneDNN 2.6.3 has no implementation of <what> (<why>); ..."

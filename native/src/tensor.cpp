@@ -132,7 +132,7 @@ template <typename Dense, typename Sliced> void transfer(const Engine& engine, c
     const Tensor t = make_tensor(engine, checked(tensor, "tensor"), "tensor");
     require(t.present() && (t.desc.data_type == HBN_FLOAT32 || t.desc.data_type == HBN_BFLOAT16),
             "only float32 and bfloat16 tensors are transferred");
-    require(!t.undecided(), "the tensor's layout is not decided: no plan uses it yet");
+    require(!t.undecided(), "the tensor's layout is not decided: no kernel uses it yet");
     engine.use_threads();
     if (t.desc.layout == HBN_OPAQUE) {
         dense(row_major(compat::dims_of(*t.format)), *t.format);
@@ -167,7 +167,7 @@ hbn_status hbn_tensor_write(hbn_engine* engine, const hbn_tensor* tensor, void* 
         void* from = const_cast<float*>(values);
         transfer(
             e, tensor, [&](const memory::desc& plain, const memory::desc& format) { reorder(e, plain, from, format, memory); },
-            [&](const Tensor& t, const Tensor& plain) { e.kernels->copy(t.extent(), plain.view(from), t.view(memory)); });
+            [&](const Tensor& t, const Tensor& plain) { e.arithmetic->copy(t.extent(), plain.view(from), t.view(memory)); });
     });
 }
 
@@ -178,6 +178,6 @@ hbn_status hbn_tensor_read(hbn_engine* engine, const hbn_tensor* tensor, const v
         void* from = const_cast<void*>(memory);
         transfer(
             e, tensor, [&](const memory::desc& plain, const memory::desc& format) { reorder(e, format, from, plain, values); },
-            [&](const Tensor& t, const Tensor& plain) { e.kernels->copy(t.extent(), t.view(from), plain.view(values)); });
+            [&](const Tensor& t, const Tensor& plain) { e.arithmetic->copy(t.extent(), t.view(from), plain.view(values)); });
     });
 }

@@ -9,7 +9,7 @@ namespace hbn {
 
 using dnnl::memory;
 
-// A tensor of a plan: the caller's description, checked, and what follows from it.
+// A tensor of a kernel: the caller's description, checked, and what follows from it.
 struct Tensor {
     hbn_tensor desc{};
     std::optional<memory::desc> format; // of an opaque tensor, once decided

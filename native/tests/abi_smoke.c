@@ -48,7 +48,7 @@ int main(void) {
         const int32_t n = 2, c = 5, o = 7, h = 6, w = 5, block = info.channel_block;
         hbn_conv_desc conv = {(int32_t)sizeof(hbn_conv_desc), 1, 1, 0, 0, 0, 0, 1, 1, 1, 0, HBN_CONV_AUTO};
         hbn_tensor conv_tensors[4];
-        hbn_plan* plan = NULL;
+        hbn_kernel* kernel = NULL;
         hbn_format* format = NULL;
         int64_t scratch_bytes = 0, weight_bytes = 0;
         float values[7 * 5], back[7 * 5], ones[2 * 5 * 6 * 5], results[2 * 7 * 6 * 5];
@@ -59,10 +59,10 @@ int main(void) {
         conv_tensors[1] = tensor(HBN_OPAQUE, o, c, 1, 1);
         conv_tensors[2] = tensor(HBN_ABSENT, 0, 0, 0, 0);
         conv_tensors[3] = tensor(HBN_BLOCKED, n, o, h, w);
-        CHECK(hbn_conv_forward_create(engine, &conv, conv_tensors, 4, &plan) == HBN_OK);
-        CHECK(hbn_plan_format(plan, 1, &format) == HBN_OK && format != NULL);
+        CHECK(hbn_conv_forward_create(engine, &conv, conv_tensors, 4, &kernel) == HBN_OK);
+        CHECK(hbn_kernel_format(kernel, 1, &format) == HBN_OK && format != NULL);
         CHECK(hbn_format_query(format, &weight_bytes) == HBN_OK && weight_bytes >= (int64_t)sizeof values);
-        CHECK(hbn_plan_scratch_bytes(plan, &scratch_bytes) == HBN_OK);
+        CHECK(hbn_kernel_scratch_bytes(kernel, &scratch_bytes) == HBN_OK);
         conv_tensors[1].format = format;
 
         addresses[0] = aligned_alloc(64, (size_t)(n * block * h * w) * sizeof(float));
@@ -79,15 +79,15 @@ int main(void) {
         CHECK(hbn_tensor_write(engine, &conv_tensors[0], addresses[0], ones) == HBN_OK);
         CHECK(hbn_tensor_write(engine, &conv_tensors[1], addresses[1], values) == HBN_OK);
         CHECK(hbn_tensor_read(engine, &conv_tensors[1], addresses[1], back) == HBN_OK && memcmp(values, back, sizeof values) == 0);
-        CHECK(hbn_plan_execute(plan, addresses, 4, scratch, 0, 0) == HBN_OK);
+        CHECK(hbn_kernel_execute(kernel, addresses, 4, scratch, 0, 0) == HBN_OK);
         CHECK(hbn_tensor_read(engine, &conv_tensors[3], addresses[3], results) == HBN_OK);
         for (i = 0; i < o; i++) {
             const float expected = values[i * 5] + values[i * 5 + 1] + values[i * 5 + 2] + values[i * 5 + 3] + values[i * 5 + 4];
             CHECK(fabsf(results[i * h * w] - expected) < 1e-5f);
         }
-        CHECK(hbn_plan_execute(plan, addresses, 3, scratch, 0, 0) == HBN_INVALID_ARGUMENT);
-        CHECK(hbn_plan_execute(NULL, addresses, 4, scratch, 0, 0) == HBN_INVALID_ARGUMENT);
-        hbn_plan_destroy(plan);
+        CHECK(hbn_kernel_execute(kernel, addresses, 3, scratch, 0, 0) == HBN_INVALID_ARGUMENT);
+        CHECK(hbn_kernel_execute(NULL, addresses, 4, scratch, 0, 0) == HBN_INVALID_ARGUMENT);
+        hbn_kernel_destroy(kernel);
         hbn_format_destroy(format);
         conv_tensors[1].format = NULL;
         for (i = 0; i < 4; i++) {
@@ -96,18 +96,18 @@ int main(void) {
         free(scratch);
 
         conv.struct_size = 3;
-        CHECK(hbn_conv_forward_create(engine, &conv, conv_tensors, 4, &plan) == HBN_INVALID_ARGUMENT && plan == NULL);
+        CHECK(hbn_conv_forward_create(engine, &conv, conv_tensors, 4, &kernel) == HBN_INVALID_ARGUMENT && kernel == NULL);
         conv.struct_size = (int32_t)sizeof conv;
         conv_tensors[3].c = 9;
         conv_tensors[3].root_channels = 9;
-        CHECK(hbn_conv_forward_create(engine, &conv, conv_tensors, 4, &plan) == HBN_INVALID_ARGUMENT);
-        CHECK(hbn_conv_forward_create(engine, &conv, NULL, 4, &plan) == HBN_INVALID_ARGUMENT);
+        CHECK(hbn_conv_forward_create(engine, &conv, conv_tensors, 4, &kernel) == HBN_INVALID_ARGUMENT);
+        CHECK(hbn_conv_forward_create(engine, &conv, NULL, 4, &kernel) == HBN_INVALID_ARGUMENT);
         CHECK(hbn_conv_forward_create(engine, NULL, conv_tensors, 4, NULL) == HBN_INVALID_ARGUMENT);
     }
 
     hbn_engine_destroy(engine);
     hbn_engine_destroy(NULL);
-    hbn_plan_destroy(NULL);
+    hbn_kernel_destroy(NULL);
     hbn_format_destroy(NULL);
     CHECK(hbn_live_objects(&live) == HBN_OK && live == 0);
     printf("oneDNN %d.%d.%d, %d threads, channel block %d: ok\n", major, minor, patch, info.threads, info.channel_block);

@@ -102,6 +102,6 @@ internal sealed class InceptionModules(NetworkBuilder builder, NetworkOptions op
             node = builder.Add($"{name}/bn", new BatchNormLayer(options.Epsilon, options.AveragingFactor, perActivation), node);
         }
 
-        return builder.Add($"{name}/{_activation.ToString().ToLowerInvariant()}", new ActivationLayer(_activation), node);
+        return builder.Add($"{name}/{_activation.Name()}", new ActivationLayer(_activation), node);
     }
 }

@@ -181,37 +181,6 @@ internal static partial class ErrorModel
         return new OutputBound(role, tensor, bound);
     }
 
-    private static IEnumerable<OutputBound> Activation(ActivationForward o, OperationValues values)
-    {
-        if (o.Function == ActivationKind.Relu)
-        {
-            return [Selected(o, "relu", "dst", o.Dst)];
-        }
-
-        Tolerance tolerance = Tolerances.Of(o.Kind, "dst");
-        double[] src = values.Inputs[o.Src], expected = values.Expected[o.Dst];
-
-        // exp(x) has the relative error of its argument, |x|*u; sigmoid inherits (1-y) of it. tanh is computed as 1 - 2/(1+exp(2x)) or as a
-        // rational function: an error of u at magnitude 1, except that near 0, where |x| itself is the magnitude, good libraries keep it relative.
-        return [new OutputBound("dst", o.Dst, Map(expected, (y, i) => tolerance.Bound(values.Kind,
-            o.Function == ActivationKind.Sigmoid ? y * (1 + (1 - y) * Math.Abs(src[i])) : Math.Min(1, Math.Abs(src[i]) + 0.25), 0, 1)))];
-    }
-
-    private static IEnumerable<OutputBound> Activation(ActivationBackward o, OperationValues values)
-    {
-        if (o.Function == ActivationKind.Relu)
-        {
-            return [Selected(o, "relu", "diffSrc", o.DiffSrc)];
-        }
-
-        Tolerance tolerance = Tolerances.Of(o.Kind, "diffSrc");
-        double[] dst = values.Inputs[o.Dst], diffDst = values.Inputs[o.DiffDst];
-
-        // y*(1-y) or 1-y^2, also as y - y^2: rounded at the magnitude before the subtraction.
-        return [new OutputBound("diffSrc", o.DiffSrc, Map(diffDst, (g, i) => tolerance.Bound(values.Kind,
-            Math.Abs(g) * (o.Function == ActivationKind.Sigmoid ? Math.Abs(dst[i]) + dst[i] * dst[i] : 1 + dst[i] * dst[i]), 0, 1)))];
-    }
-
     private static IEnumerable<OutputBound> LocalResponse(LrnForward o, OperationValues values)
     {
         Tolerance tolerance = Tolerances.Of(o.Kind, "dst");

@@ -11,7 +11,7 @@ public static partial class HardCases
     {
         foreach (ActivationKind function in Enum.GetValues<ActivationKind>())
         {
-            string name = $"activation/{function.ToString().ToLowerInvariant()}";
+            string name = $"activation/{function.Name()}";
             foreach ((string form, Shape shape, TensorLayout layout, double range) in new[]
             {
                 ("blocked", new Shape(2, 17, 5, 3), TensorLayout.Blocked, 4.0), ("plain", new Shape(60, 100, 1, 1), TensorLayout.Plain, 4.0),
@@ -22,6 +22,10 @@ public static partial class HardCases
             }
 
             yield return Activation(precision, $"{name}/in-place", function, new(2, 32, 4, 4), TensorLayout.Blocked, Fills.Uniform(-4, 4), inPlace: true);
+
+            // Where hardswish has its corners, and where the tails of exponentials leave single precision.
+            yield return Activation(precision, $"{name}/integers", function, new(2, 17, 4, 4), TensorLayout.Blocked, Fills.Integers(-4, 4), inPlace: false);
+            yield return Activation(precision, $"{name}/tail", function, new(2, 16, 4, 4), TensorLayout.Blocked, Fills.Uniform(-20, -3), inPlace: false);
         }
 
         yield return Activation(precision, "activation/relu/zeros", ActivationKind.Relu, new(2, 17, 4, 4), TensorLayout.Blocked, Fills.Integers(-1, 1), inPlace: false);
@@ -35,7 +39,10 @@ public static partial class HardCases
         Tensor diffDst = builder.Input("diffDst", shape, role: TensorRole.Gradient, layout: layout);
         Tensor diffSrc = inPlace ? diffDst.Alias("diffSrc", TensorRole.Gradient) : builder.Output("diffSrc", shape, TensorRole.Gradient, layout);
         builder.Add(new ActivationForward("activation", function, src, dst));
-        builder.Add(new ActivationBackward("activation", function, dst, diffDst, diffSrc));
+
+        // In place, nothing is left of src; who needs it has kept it elsewhere.
+        Tensor kept = inPlace && function.GradientReadsSrc() ? builder.Input("kept", shape, fill, layout: layout) : src;
+        builder.Add(ActivationBackward.Of("activation", function, kept, dst, diffDst, diffSrc));
         return builder.Build();
     }
 

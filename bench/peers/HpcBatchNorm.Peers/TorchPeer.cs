@@ -175,6 +175,9 @@ internal sealed class TorchPeer : IDisposable
             ActivationLayer { Function: ActivationKind.Relu } => _uses[node.Inputs[0]] == 1 ? src.relu_() : src.relu(),
             ActivationLayer { Function: ActivationKind.Sigmoid } => src.sigmoid(),
             ActivationLayer { Function: ActivationKind.Tanh } => src.tanh(),
+            ActivationLayer { Function: ActivationKind.Gelu } => F.gelu(src),
+            ActivationLayer { Function: ActivationKind.Silu } => F.silu(src),
+            ActivationLayer { Function: ActivationKind.HardSwish } => F.hardswish(src),
             PoolingLayer { Kind: PoolingKind.Max } p => F.max_pool2d(src, Pair(p.Kernel), Pair(p.Stride), Pair(node, p.Pad), ceil_mode: p.Ceil),
             PoolingLayer p => F.avg_pool2d(
                 src, Pair(p.Kernel), Pair(p.Stride), Pair(node, p.Pad), ceil_mode: p.Ceil, count_include_pad: p.Kind == PoolingKind.AverageIncludePadding),

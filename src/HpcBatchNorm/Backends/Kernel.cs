@@ -19,7 +19,7 @@ public abstract class Kernel : IDisposable
     /// <summary>Binds the kernel to its operation.</summary>
     protected Kernel(Operation operation) => Operation = operation;
 
-    /// <summary>What does the work, for people: oneDNN's implementation name, <c>native</c> for the shim's own kernels, <c>reference</c>.</summary>
+    /// <summary>What does the work, for people: oneDNN's implementation name, <c>native</c> for libhbn's own arithmetic, <c>reference</c>.</summary>
     public abstract string Implementation { get; }
 
     /// <summary>Layout conversions the kernel does internally on each execution, in words; empty when there are none.</summary>

@@ -1,4 +1,3 @@
-using System.Text.Json;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
@@ -7,16 +6,16 @@ namespace HpcBatchNorm.Layers;
 /// <summary>An element-wise nonlinearity.</summary>
 public sealed record ActivationLayer(ActivationKind Function) : Layer
 {
-    /// <summary>The nonlinearity's own name: <c>relu</c>, and <c>hard_swish</c> for HardSwish.</summary>
+    /// <summary>The nonlinearity's own name: <c>relu</c>, <c>hardswish</c>.</summary>
     public override string Type => TypeName(Function);
 
     /// <inheritdoc/>
-    public override string Description => Function.ToString().ToLowerInvariant();
+    public override string Description => Function.Name();
 
     /// <inheritdoc/>
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs) => inputs[0];
 
-    internal static string TypeName(ActivationKind function) => JsonNamingPolicy.SnakeCaseLower.ConvertName(function.ToString());
+    internal static string TypeName(ActivationKind function) => function.Name();
 
     internal static Func<LayerReader, Layer> ReadAs(ActivationKind function) => _ => new ActivationLayer(function);
 
@@ -27,12 +26,13 @@ public sealed record ActivationLayer(ActivationKind Function) : Layer
 
     internal override void LowerTraining(ITrainingLowering lowering)
     {
-        Tensor src = lowering.Input(), dst = lowering.InPlaceOrNew();
+        bool readsSrc = Function.GradientReadsSrc();
+        Tensor src = lowering.Input(), dst = readsSrc ? lowering.NewValue(src.Layout) : lowering.InPlaceOrNew();
         lowering.Emit(new ActivationForward(lowering.Name, Function, src, dst));
         lowering.Backward(() =>
         {
-            Tensor diffDst = lowering.Gradient;
-            lowering.Contribute(0, src.Layout, diffSrc => new ActivationBackward(lowering.Name, Function, dst, diffDst, diffSrc), diffDst);
+            Tensor diffDst = lowering.Gradient, kept = readsSrc ? lowering.ForBackward(0, src) : src;
+            lowering.Contribute(0, src.Layout, diffSrc => ActivationBackward.Of(lowering.Name, Function, kept, dst, diffDst, diffSrc), diffDst);
         });
     }
 
@@ -41,14 +41,29 @@ public sealed record ActivationLayer(ActivationKind Function) : Layer
 
     internal override OnnxValue WriteOnnx(OnnxWriter writer)
     {
-        OnnxValue src = writer.Input();
-        string type = Function switch
+        OnnxValue value = writer.Input();
+        string src = value.Name;
+        return value with
         {
-            ActivationKind.Relu => "Relu",
-            ActivationKind.Sigmoid => "Sigmoid",
-            ActivationKind.Tanh => "Tanh",
-            _ => throw new NotSupportedException($"ONNX export has no form for the layer '{writer.Name}' ({Description})."),
+            Name = Function switch
+            {
+                ActivationKind.Relu => writer.Node("Relu", [src]),
+                ActivationKind.Sigmoid => writer.Node("Sigmoid", [src]),
+                ActivationKind.Tanh => writer.Node("Tanh", [src]),
+                ActivationKind.HardSwish => writer.Node("HardSwish", [src]),
+                ActivationKind.Silu => writer.Node("Mul", [src, writer.Inner("sigmoid", "Sigmoid", [src])]),
+                ActivationKind.Gelu => WriteGelu(writer, src),
+                _ => throw ActivationKinds.Unknown(Function, "the functions of the ONNX export"),
+            },
         };
-        return src with { Name = writer.Node(type, [src.Name]) };
+    }
+
+    /// <summary>An operator of its own from operator set 20 on.</summary>
+    private static string WriteGelu(OnnxWriter writer, string src)
+    {
+        string Scalar(string name, float value) => writer.Constant(name, [], [value]);
+        string argument = writer.Inner("argument", "Mul", [src, Scalar("root_half", MathF.Sqrt(0.5f))]);
+        string distribution = writer.Inner("twice_distribution", "Add", [writer.Inner("erf", "Erf", [argument]), Scalar("one", 1)]);
+        return writer.Node("Mul", [writer.Inner("half", "Mul", [src, Scalar("half", 0.5f)]), distribution]);
     }
 }

@@ -274,17 +274,31 @@ public sealed record ActivationForward(string Name, ActivationKind Function, Ten
     public override IEnumerable<Tensor> Writes => Some(Dst);
 
     /// <inheritdoc/>
-    public override void Validate() => Check(Dst, "dst", Src.Shape);
+    public override void Validate()
+    {
+        _ = Function.GradientReadsSrc(); // throws for a value that is no function
+        Check(Dst, "dst", Src.Shape);
+    }
 }
 
-/// <summary>diffSrc = diffDst * f'(src), with f' computed from dst = f(src). DiffSrc may alias DiffDst.</summary>
-public sealed record ActivationBackward(string Name, ActivationKind Function, Tensor Dst, Tensor DiffDst, Tensor DiffSrc) : Operation(Name)
+/// <summary>
+/// diffSrc = diffDst * f'(src), with f' computed from src or from dst = f(src), whichever <see cref="ActivationKinds.GradientReadsSrc"/> names; the other
+/// is null. DiffSrc may alias DiffDst.
+/// </summary>
+public sealed record ActivationBackward(string Name, ActivationKind Function, Tensor? Src, Tensor? Dst, Tensor DiffDst, Tensor DiffSrc) : Operation(Name)
 {
+    /// <summary>The operation that reads of <paramref name="src"/> and <paramref name="dst"/> what the function's gradient needs.</summary>
+    public static ActivationBackward Of(string name, ActivationKind function, Tensor src, Tensor dst, Tensor diffDst, Tensor diffSrc) =>
+        function.GradientReadsSrc() ? new(name, function, src, null, diffDst, diffSrc) : new(name, function, null, dst, diffDst, diffSrc);
+
+    /// <summary>What the forward pass left for this operation: src or dst.</summary>
+    public Tensor Kept => Src ?? Dst ?? throw new InvalidOperationException($"{Kind} '{Name}': neither src nor dst is given.");
+
     /// <inheritdoc/>
     public override string Kind => "activation backward";
 
     /// <inheritdoc/>
-    public override IEnumerable<Tensor> Reads => Some(Dst, DiffDst);
+    public override IEnumerable<Tensor> Reads => Some(Src, Dst, DiffDst);
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Writes => Some(DiffSrc);
@@ -292,8 +306,15 @@ public sealed record ActivationBackward(string Name, ActivationKind Function, Te
     /// <inheritdoc/>
     public override void Validate()
     {
-        Check(DiffDst, "diffDst", Dst.Shape);
-        Check(DiffSrc, "diffSrc", Dst.Shape);
+        bool readsSrc = Function.GradientReadsSrc();
+        if (Src is not null != readsSrc || Dst is not null == readsSrc)
+        {
+            string found = (Src, Dst) switch { (null, null) => "neither is given", (null, _) => "only dst is given", (_, null) => "only src is given", _ => "both are given" };
+            throw new ArgumentException($"{Kind} '{Name}': the gradient of {Function.Name()} reads {(readsSrc ? "src, not dst" : "dst, not src")}; {found}.");
+        }
+
+        Check(DiffDst, "diffDst", Kept.Shape);
+        Check(DiffSrc, "diffSrc", Kept.Shape);
     }
 }
 

@@ -13,6 +13,43 @@ public enum ActivationKind
 
     /// <summary>tanh(x).</summary>
     Tanh,
+
+    /// <summary>x * P(X &lt;= x) for a standard normal X, in its exact form x/2 * (1 + erf(x/sqrt(2))) (Hendrycks and Gimpel, 1606.08415).</summary>
+    Gelu,
+
+    /// <summary>x * sigmoid(x), also called swish (1710.05941).</summary>
+    Silu,
+
+    /// <summary>x * clamp(x + 3, 0, 6) / 6 (1905.02244); the derivative is 0 at -3 and 1 at 3.</summary>
+    HardSwish,
+}
+
+/// <summary>
+/// What holds of an element-wise nonlinearity on every backend. What a backend computes for it is in one table of that backend, which throws
+/// <see cref="Unknown"/> for what it does not list.
+/// </summary>
+public static class ActivationKinds
+{
+    /// <summary>All names as settings and layers write them: <c>relu</c>, <c>hardswish</c>, ...</summary>
+    public static IReadOnlyList<string> Names { get; } = [.. Enum.GetValues<ActivationKind>().Select(Name)];
+
+    /// <summary>The name as settings and layers write it.</summary>
+    public static string Name(this ActivationKind function) => function.ToString().ToLowerInvariant();
+
+    /// <summary>
+    /// Whether the gradient is computed from src (then src must be kept for the backward pass) or from dst, which the function may then write over src.
+    /// </summary>
+    /// <exception cref="NotSupportedException">The value is none of <see cref="ActivationKind"/>'s.</exception>
+    public static bool GradientReadsSrc(this ActivationKind function) => function switch
+    {
+        ActivationKind.Relu or ActivationKind.Sigmoid or ActivationKind.Tanh => false,
+        ActivationKind.Gelu or ActivationKind.Silu or ActivationKind.HardSwish => true,
+        _ => throw Unknown(function, "the list of functions and what their gradients read"),
+    };
+
+    /// <summary>The exception of a table that does not list a function.</summary>
+    public static NotSupportedException Unknown(ActivationKind function, string where) =>
+        new($"The nonlinearity '{function}' is not in {where}. Those known are {string.Join(", ", Names)}; a new one needs an entry in every table of functions (CONTRIBUTING.md).");
 }
 
 /// <summary>

@@ -6,7 +6,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Planning;
 
 /// <content>
-/// <see cref="TrainingOptions.RecomputeBatchNorm"/>: what batch normalization puts out is not kept for the backward pass of the convolutions that read it;
+/// <see cref="TrainingOptions.RecomputeBatchNorm"/>: what batch normalization puts out is not kept for the backward pass of the convolutions and nonlinearities that read it;
 /// it is computed again there, from its input and the batch statistics, which are kept anyway. The same kernel on the same numbers gives the same bits.
 /// </content>
 internal sealed partial class TrainingPlanner

@@ -35,9 +35,15 @@ internal static class NotANumberCases
     private static IEnumerable<Operation> Operations(DataType type)
     {
         Tensor src = Activation("src"), dst = Activation("dst"), other = Activation("other");
-        yield return new ActivationForward("relu", ActivationKind.Relu, src, dst);
-        yield return new ActivationForward("sigmoid", ActivationKind.Sigmoid, src, dst);
-        yield return new ActivationForward("tanh", ActivationKind.Tanh, src, dst);
+        foreach (ActivationKind function in Enum.GetValues<ActivationKind>())
+        {
+            yield return new ActivationForward(function.Name(), function, src, dst);
+            if (function.GradientReadsSrc())
+            {
+                yield return new ActivationBackward($"{function.Name()} backward", function, src, null, other, dst);
+            }
+        }
+
         yield return new Sum("sum", [src, other], dst);
         foreach (PoolingKind kind in new[] { PoolingKind.Max, PoolingKind.AverageIncludePadding })
         {

@@ -40,6 +40,13 @@ public sealed class OnnxModelTests : IDisposable
     public void Write_Network_OnnxRuntimeGivesOurProbabilities(string name, int size, bool fold, OnnxInput input) =>
         Compare(NetworkCatalog.Create(name, new NetworkOptions { Classes = Classes }), size, fold, input);
 
+    public static TheoryData<ActivationKind> Functions() => [.. Enum.GetValues<ActivationKind>()];
+
+    [Theory]
+    [MemberData(nameof(Functions))]
+    public void Write_EveryNonlinearity_OnnxRuntimeGivesOurProbabilities(ActivationKind function) =>
+        Compare(NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = Classes, Activation = function }), 32, fold: true, OnnxInput.Images);
+
     [Theory]
     [InlineData(true)]
     [InlineData(false)]

@@ -43,12 +43,12 @@ public sealed class AbiTests
         HbnConvDesc desc = new() { StructSize = Unsafe.SizeOf<HbnConvDesc>(), StrideH = 1, StrideW = 1, DilationH = 1, DilationW = 1, Groups = 1 };
         HbnTensor[] tensors = [Blocked(2, 16, 8, 8), Opaque(32, 16, 3, 3), HbnTensor.None, Blocked(2, 32, 7, 7)];
 
-        int status = Hbn.hbn_conv_forward_create(engine, desc, tensors, 4, out HbnPlanHandle plan);
+        int status = Hbn.hbn_conv_forward_create(engine, desc, tensors, 4, out HbnKernelHandle kernel);
 
-        using (plan)
+        using (kernel)
         {
             Assert.Equal(Hbn.InvalidArgument, status);
-            Assert.True(plan.IsInvalid);
+            Assert.True(kernel.IsInvalid);
             string text = LastError();
             Assert.Contains("shapes do not fit together", text, StringComparison.Ordinal);
             Assert.Contains("2x16x8x8 blocked", text, StringComparison.Ordinal);
@@ -63,9 +63,9 @@ public sealed class AbiTests
         using HbnEngineHandle engine = Engine();
         HbnConvDesc desc = new() { StructSize = 4 };
 
-        int status = Hbn.hbn_conv_forward_create(engine, desc, [Blocked(2, 16, 8, 8)], 1, out HbnPlanHandle plan);
+        int status = Hbn.hbn_conv_forward_create(engine, desc, [Blocked(2, 16, 8, 8)], 1, out HbnKernelHandle kernel);
 
-        using (plan)
+        using (kernel)
         {
             Assert.Equal(Hbn.InvalidArgument, status);
             Assert.Contains($"struct_size is 4, this library expects {Unsafe.SizeOf<HbnConvDesc>()}", LastError(), StringComparison.Ordinal);

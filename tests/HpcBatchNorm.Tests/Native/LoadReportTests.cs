@@ -15,10 +15,25 @@ public sealed class LoadReportTests : IDisposable
 
         Assert.False(report.Loaded);
         Assert.Contains("/nowhere/libhbn.so: not there", report.Text, StringComparison.Ordinal);
-        Assert.Contains("HBN_ONEDNN_PATH is set to '/nowhere/libhbn.so'", report.Text, StringComparison.Ordinal);
+        Assert.Contains("HBN_PATH is set to '/nowhere/libhbn.so'", report.Text, StringComparison.Ordinal);
 
         // A wrong setting must show: the library that is beside the program is not taken instead.
         Assert.DoesNotContain(AppContext.BaseDirectory, report.Text, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("/new", "/old", "HBN_PATH", "/new")]
+    [InlineData("", "/old", "HBN_ONEDNN_PATH", "/old")]
+    [InlineData(null, "/old", "HBN_ONEDNN_PATH", "/old")]
+    [InlineData(null, null, "HBN_PATH", null)]
+    public void Override_OlderName_CountsWhereTheNewerIsNotSet(string? path, string? older, string variable, string? expected)
+    {
+        (string Variable, string? Path) found = NativeLibraries.Override(name => name switch { "HBN_PATH" => path, "HBN_ONEDNN_PATH" => older, _ => "/other" });
+        Assert.Equal((variable, expected), found);
+        if (expected is not null)
+        {
+            Assert.Contains($"{variable} is set to '{expected}'", NativeLibraries.Probe(expected, AppContext.BaseDirectory, variable: variable).Text, StringComparison.Ordinal);
+        }
     }
 
     [Fact]

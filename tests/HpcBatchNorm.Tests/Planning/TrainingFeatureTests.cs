@@ -287,6 +287,27 @@ public sealed class TrainingFeatureTests
         Assert.NotEqual(plain.Step(images, classes, new StepContext(5, 0)), renormalized.Step(images, classes, new StepContext(5, 0)));
     }
 
+    /// <summary>What the gradient reads is the output of batch normalization: kept, or computed again where that is wanted.</summary>
+    [Theory]
+    [InlineData("reference", ActivationKind.Gelu)]
+    [InlineData("onednn", ActivationKind.Silu)]
+    [InlineData("onednn", ActivationKind.HardSwish)]
+    public void ActivationThatReadsSrc_Recomputed_GivesTheSameBits(string name, ActivationKind activation)
+    {
+        using Backend backend = Create(name);
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = Classes, Activation = activation });
+        using var kept = new TrainingSession(backend, network, Options());
+        using var recomputed = new TrainingSession(backend, network, Options() with { RecomputeBatchNorm = true });
+        for (int step = 0; step < 2; step++)
+        {
+            (byte[] pixels, int[] labels) = Images(step, Batch);
+            Assert.Equal(kept.Step(pixels, labels, new StepContext(step, 0.05f)), recomputed.Step(pixels, labels, new StepContext(step, 0.05f)));
+        }
+
+        Assert.All(kept.State.Zip(recomputed.State), s => Assert.Equal(Values(kept, s.First.Tensor), Values(recomputed, s.Second.Tensor)));
+        Assert.True(recomputed.Plan.Operations.Count > kept.Plan.Operations.Count);
+    }
+
     private static Backend Create(string name) => name == "onednn" ? OneDnn.Create() : Backend.Create(name);
 
     private static TrainingOptions Options() => new() { Batch = Batch, Height = Size, Width = Size, Seed = 3 };

@@ -78,10 +78,15 @@ public sealed class ReferenceLayerTests
         AssertEqual(run[whole.Dst], run[c.Dst], 1e-14);
     }
 
+    public static TheoryData<ActivationKind> Functions() => [.. Enum.GetValues<ActivationKind>()];
+
     [Theory]
     [InlineData(ActivationKind.Relu, new double[] { 0, 0, 2 })]
     [InlineData(ActivationKind.Sigmoid, new double[] { 0.2689414213699951, 0.5, 0.8807970779778823 })]
     [InlineData(ActivationKind.Tanh, new double[] { -0.7615941559557649, 0, 0.9640275800758169 })]
+    [InlineData(ActivationKind.Gelu, new double[] { -0.15865525393145705, 0, 1.9544997361036416 })]
+    [InlineData(ActivationKind.Silu, new double[] { -0.2689414213699951, 0, 1.7615941559557649 })]
+    [InlineData(ActivationKind.HardSwish, new double[] { -1.0 / 3, 0, 5.0 / 3 })]
     public void Activation_KnownPoints_MatchPublishedValues(ActivationKind function, double[] expected)
     {
         ActivationCase c = new(function, new Shape(1, 3, 1, 1));
@@ -102,10 +107,44 @@ public sealed class ReferenceLayerTests
         Assert.Equal([0, 0, 7], run[c.DiffSrc]);
     }
 
+    /// <summary>P(X &lt;= -x) of the standard normal distribution at 1, 3, 5 and 10 deviations, from tables; the reference changes its way of computing at 3.</summary>
+    [Fact]
+    public void Gelu_LowerTail_IsThatOfTheNormalDistribution()
+    {
+        double[] x = [-1, -3, -5, -10], tail = [0.158655253931457, 1.3498980316300945e-3, 2.866515718791939e-7, 7.619853024160526e-24];
+        ActivationCase c = new(ActivationKind.Gelu, new Shape(1, 4, 1, 1));
+        using ReferenceRun run = new(c.Forward);
+        run[c.Src] = x;
+        run.Execute();
+        Assert.All(run[c.Dst], (y, i) => Assert.InRange(y / (x[i] * tail[i]), 1 - 1e-12, 1 + 1e-12));
+    }
+
+    [Fact]
+    public void HardSwish_AtItsCorners_HasTheOuterDerivative()
+    {
+        ActivationCase c = new(ActivationKind.HardSwish, new Shape(1, 5, 1, 1));
+        using ReferenceRun run = new(c.Forward, c.Backward);
+        run[c.Src] = [-4, -3, 0, 3, 4];
+        run[c.DiffDst] = [2, 2, 2, 2, 2];
+        run.Execute();
+        Assert.Equal([0, 0, 0, 3, 4], run[c.Dst]);
+        Assert.Equal([0, 0, 1, 2, 2], run[c.DiffSrc]);
+    }
+
     [Theory]
-    [InlineData(ActivationKind.Relu)]
-    [InlineData(ActivationKind.Sigmoid)]
+    [InlineData(ActivationKind.Gelu)]
     [InlineData(ActivationKind.Tanh)]
+    public void ActivationBackward_TheOtherTensor_IsRefused(ActivationKind function)
+    {
+        ActivationBackward right = new ActivationCase(function, new Shape(1, 3, 1, 1)).Backward;
+        foreach (ActivationBackward wrong in new[] { right with { Src = right.Dst, Dst = right.Src }, right with { Src = right.Kept, Dst = right.Kept }, right with { Src = null, Dst = null } })
+        {
+            Assert.Contains($"reads {(function == ActivationKind.Gelu ? "src" : "dst")}", Assert.Throws<ArgumentException>(wrong.Validate).Message, StringComparison.Ordinal);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Functions))]
     public void ActivationBackward_AnyFunction_MatchesFiniteDifferences(ActivationKind function)
     {
         ActivationCase c = new(function, new Shape(2, 3, 2, 3));
@@ -114,13 +153,12 @@ public sealed class ReferenceLayerTests
     }
 
     [Theory]
-    [InlineData(ActivationKind.Relu)]
-    [InlineData(ActivationKind.Sigmoid)]
-    [InlineData(ActivationKind.Tanh)]
+    [MemberData(nameof(Functions))]
     public void Activation_InPlace_EqualsSeparate(ActivationKind function)
     {
         Shape shape = new(2, 3, 2, 3);
         ActivationCase separate = new(function, shape), inPlace = new(function, shape, inPlace: true);
+        Assert.NotEqual(function.GradientReadsSrc(), inPlace.Dst.Root == inPlace.Src);
         using ReferenceRun expected = new(separate.Forward, separate.Backward), actual = new(inPlace.Forward, inPlace.Backward);
         foreach ((ReferenceRun run, ActivationCase c) in new[] { (expected, separate), (actual, inPlace) })
         {
@@ -204,11 +242,11 @@ public sealed class ReferenceLayerTests
         public ActivationCase(ActivationKind function, Shape shape, bool inPlace = false)
         {
             Src = Float64("src", shape);
-            Dst = inPlace ? Src.Alias("dst", TensorRole.Activation) : Float64("dst", shape);
+            Dst = inPlace && !function.GradientReadsSrc() ? Src.Alias("dst", TensorRole.Activation) : Float64("dst", shape);
             DiffDst = Float64("diffDst", shape);
             DiffSrc = inPlace ? DiffDst.Alias("diffSrc", TensorRole.Gradient) : Float64("diffSrc", shape);
             Forward = new ActivationForward("act", function, Src, Dst);
-            Backward = new ActivationBackward("act", function, Dst, DiffDst, DiffSrc);
+            Backward = ActivationBackward.Of("act", function, Src, Dst, DiffDst, DiffSrc);
         }
 
         public Tensor Src { get; }

@@ -236,7 +236,7 @@ internal sealed partial class CudnnBackend
 
             CudnnLaunch mask = Launch(Form("activation_backward", wide), type, Spread(spec.Src.Count / Width(type, wide)), name);
             mask = dst is null ? mask.Scratch(masked).Number((uint)src.Columns) : mask.Matrix(dst);
-            steps.Add(mask.Matrix(diffDst).Scratch(masked).Number((uint)src.Columns).Number(src.Rows).Number(src.Columns).Number((int)ActivationKind.Relu));
+            steps.Add(mask.Matrix(diffDst).Scratch(masked).Number((uint)src.Columns).Number(src.Rows).Number(src.Columns).Number(FunctionCode(ActivationKind.Relu)));
         }
 
         bool relu = spec.Relu;

@@ -17,10 +17,10 @@ internal sealed partial class CudnnBackend
     /// <inheritdoc/>
     protected override Kernel CreateCore(ActivationBackward operation, BufferMap buffers)
     {
-        CudnnBuffer dst = Buffer(buffers, operation.Dst), diffDst = Buffer(buffers, operation.DiffDst), diffSrc = Buffer(buffers, operation.DiffSrc);
-        CheckTypes(operation, dst, diffDst, diffSrc);
-        return Native(operation, Traffic(dst, diffDst, diffSrc), Spread("activation_backward", operation, dst, dst, diffDst, diffSrc)
-            .Matrix(dst).Matrix(diffDst).Matrix(diffSrc).Number(dst.Rows).Number(dst.Columns).Number((int)operation.Function));
+        CudnnBuffer kept = Buffer(buffers, operation.Kept), diffDst = Buffer(buffers, operation.DiffDst), diffSrc = Buffer(buffers, operation.DiffSrc);
+        CheckTypes(operation, kept, diffDst, diffSrc);
+        return Native(operation, Traffic(kept, diffDst, diffSrc), Spread("activation_backward", operation, kept, kept, diffDst, diffSrc)
+            .Matrix(kept).Matrix(diffDst).Matrix(diffSrc).Number(kept.Rows).Number(kept.Columns).Number(FunctionCode(operation.Function)));
     }
 
     /// <inheritdoc/>
@@ -131,6 +131,18 @@ internal sealed partial class CudnnBackend
         bool wide = IsWide(src, dst);
         DataType type = src.Tensor.DataType;
         return Launch(Form("activation_forward", wide), type, Spread((long)src.Rows * src.Columns / Width(type, wide)), name)
-            .Matrix(src).Matrix(dst).Number(src.Rows).Number(src.Columns).Number((int)function);
+            .Matrix(src).Matrix(dst).Number(src.Rows).Number(src.Columns).Number(FunctionCode(function));
     }
+
+    /// <summary>The function's number in the kernels (<c>Function</c> of elementwise.cu).</summary>
+    private static int FunctionCode(ActivationKind function) => function switch
+    {
+        ActivationKind.Relu => 0,
+        ActivationKind.Sigmoid => 1,
+        ActivationKind.Tanh => 2,
+        ActivationKind.Gelu => 3,
+        ActivationKind.Silu => 4,
+        ActivationKind.HardSwish => 5,
+        _ => throw ActivationKinds.Unknown(function, "the functions of backend cudnn"),
+    };
 }

@@ -4,7 +4,7 @@ using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends.OneDnn;
 
-/// <content>Values in logical order to and from memory. Dense plain tensors are copied here; the shim knows the other layouts.</content>
+/// <content>Values in logical order to and from memory. Dense plain tensors are copied here; libhbn knows the other layouts.</content>
 internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>

@@ -6,8 +6,8 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Backends.OneDnn;
 
 /// <summary>
-/// Operations on the CPU by libhbn: oneDNN's primitives for convolution, pooling, LRN, fully connected layers and nonlinearities, the shim's own
-/// kernels for batch normalization, data movement, loss and optimizer. One file per group of operations turns operations into the shim's
+/// Operations on the CPU by libhbn: oneDNN's primitives for convolution, pooling, LRN, fully connected layers and nonlinearities, libhbn's own
+/// kernels for batch normalization, data movement, loss and optimizer. One file per group of operations turns operations into libhbn's
 /// descriptors; everything executes through <see cref="OneDnnKernel"/>.
 /// </summary>
 internal sealed partial class OneDnnBackend : Backend
@@ -95,16 +95,16 @@ internal sealed partial class OneDnnBackend : Backend
         base.Dispose(disposing);
     }
 
-    /// <summary>A create function of the shim that takes a descriptor.</summary>
-    private delegate int CreatePlan<TDesc>(HbnEngineHandle engine, in TDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+    /// <summary>A create function of libhbn that takes a descriptor.</summary>
+    private delegate int CreateNative<TDesc>(HbnEngineHandle engine, in TDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle native);
 
-    /// <summary>Creates a plan for the tensors, in the order the shim's header gives (null: absent), and lets it decide open layouts.</summary>
-    private OneDnnKernel Create<TDesc>(Operation operation, BufferMap buffers, CreatePlan<TDesc> create, in TDesc desc, params ReadOnlySpan<Tensor?> tensors)
+    /// <summary>Creates a kernel for the tensors, in the order libhbn's header gives (null: absent), and lets it decide open layouts.</summary>
+    private OneDnnKernel Create<TDesc>(Operation operation, BufferMap buffers, CreateNative<TDesc> create, in TDesc desc, params ReadOnlySpan<Tensor?> tensors)
         where TDesc : unmanaged
     {
         OneDnnBuffer?[] slots = Slots(buffers, tensors);
-        int status = create(_engine, desc, Describe(slots), slots.Length, out HbnPlanHandle plan);
-        return Finish(operation, status, plan, slots);
+        int status = create(_engine, desc, Describe(slots), slots.Length, out HbnKernelHandle native);
+        return Finish(operation, status, native, slots);
     }
 
     private static OneDnnBuffer?[] Slots(BufferMap buffers, ReadOnlySpan<Tensor?> tensors)
@@ -120,7 +120,7 @@ internal sealed partial class OneDnnBackend : Backend
 
     private static HbnTensor[] Describe(OneDnnBuffer?[] slots) => Array.ConvertAll(slots, s => s?.Describe() ?? HbnTensor.None);
 
-    private static OneDnnKernel Finish(Operation operation, int status, HbnPlanHandle plan, OneDnnBuffer?[] slots)
+    private static OneDnnKernel Finish(Operation operation, int status, HbnKernelHandle native, OneDnnBuffer?[] slots)
     {
         bool success = false;
         try
@@ -130,12 +130,12 @@ internal sealed partial class OneDnnBackend : Backend
             {
                 if (slots[i] is { IsUndecided: true } slot)
                 {
-                    NativeException.ThrowIfFailed(Hbn.hbn_plan_format(plan, i, out HbnFormatHandle format), OneDnnKernel.Describe(operation));
+                    NativeException.ThrowIfFailed(Hbn.hbn_kernel_format(native, i, out HbnFormatHandle format), OneDnnKernel.Describe(operation));
                     slot.Decide(format);
                 }
             }
 
-            OneDnnKernel kernel = new(operation, plan, slots);
+            OneDnnKernel kernel = new(operation, native, slots);
             success = true;
             return kernel;
         }
@@ -143,7 +143,7 @@ internal sealed partial class OneDnnBackend : Backend
         {
             if (!success)
             {
-                plan.Dispose();
+                native.Dispose();
             }
         }
     }

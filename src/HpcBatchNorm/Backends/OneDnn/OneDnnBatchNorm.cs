@@ -4,7 +4,7 @@ using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Backends.OneDnn;
 
-/// <content>Batch normalization: the shim's fused kernels, or oneDNN's primitive where it fits (<see cref="BatchNormAlgorithm.Library"/>).</content>
+/// <content>Batch normalization: libhbn's fused kernels, or oneDNN's primitive where it fits (<see cref="BatchNormAlgorithm.Library"/>).</content>
 internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>
@@ -29,8 +29,8 @@ internal sealed partial class OneDnnBackend
             operation.Src, operation.Dst, operation.DiffDst, operation.Scale, operation.Shift, operation.Mean, operation.Variance,
             operation.DiffSrc, operation.DiffScale, operation.DiffShift, operation.DiffResidual);
 
-    /// <summary>A plan for one group of images of a batch normalization whose tensors are <paramref name="slots"/>; null where absent.</summary>
-    internal HbnPlanHandle CreateGroupPlan(Operation operation, OneDnnBuffer?[] slots, in BatchNormSpec spec, BatchNormStatistics statistics, float averagingFactor)
+    /// <summary>A kernel of libhbn for one group of images of a batch normalization whose tensors are <paramref name="slots"/>; null where absent.</summary>
+    internal HbnKernelHandle CreateGroupKernel(Operation operation, OneDnnBuffer?[] slots, in BatchNormSpec spec, BatchNormStatistics statistics, float averagingFactor)
     {
         int groups = spec.Groups;
         HbnTensor[] tensors = Describe(slots);
@@ -42,12 +42,12 @@ internal sealed partial class OneDnnBackend
 
         HbnBatchNormDesc desc = Describe(spec, statistics, averagingFactor);
         desc.Algorithm = Hbn.BatchNormNative;
-        HbnPlanHandle plan;
+        HbnKernelHandle native;
         int status = operation is BatchNormForward
-            ? Hbn.hbn_batch_norm_forward_create(_engine, desc, tensors, tensors.Length, out plan)
-            : Hbn.hbn_batch_norm_backward_create(_engine, desc, tensors, tensors.Length, out plan);
+            ? Hbn.hbn_batch_norm_forward_create(_engine, desc, tensors, tensors.Length, out native)
+            : Hbn.hbn_batch_norm_backward_create(_engine, desc, tensors, tensors.Length, out native);
         NativeException.ThrowIfFailed(status, OneDnnKernel.Describe(operation));
-        return plan;
+        return native;
     }
 
     private HbnBatchNormDesc Describe(in BatchNormSpec spec, BatchNormStatistics statistics, float averagingFactor) => new()

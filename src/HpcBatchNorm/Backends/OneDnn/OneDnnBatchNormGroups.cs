@@ -5,7 +5,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Backends.OneDnn;
 
 /// <summary>
-/// Batch normalization with ghost batches or batch renormalization, made of the shim's plans for one group of images: they run group after group on
+/// Batch normalization with ghost batches or batch renormalization, made of libhbn's kernels for one group of images: they run group after group on
 /// addresses that move on, and between them the few numbers per channel are worked out here. Nothing changes inside the vectorised loops.
 /// </summary>
 internal abstract class OneDnnBatchNormGroups : Kernel
@@ -15,7 +15,7 @@ internal abstract class OneDnnBatchNormGroups : Kernel
     private readonly OneDnnBuffer?[] _slots;
     private readonly long[] _steps;
     private readonly nint[] _addresses;
-    private long _plansBytes, _vectorBytes;
+    private long _kernelsBytes, _vectorBytes;
     private int _vectors;
 
     protected OneDnnBatchNormGroups(Operation operation, in BatchNormSpec spec, BufferMap buffers, params ReadOnlySpan<Tensor?> tensors)
@@ -39,32 +39,32 @@ internal abstract class OneDnnBatchNormGroups : Kernel
 
     public override string Implementation => "native, " + (Spec.Groups > 1 ? FormattableString.Invariant($"{Spec.Groups} groups of {Spec.GhostBatch}") : "renormalized");
 
-    public override long ScratchBytes => _plansBytes + _vectors * _vectorBytes;
+    public override long ScratchBytes => _kernelsBytes + _vectors * _vectorBytes;
 
     protected BatchNormSpec Spec { get; }
 
     protected OneDnnBuffer?[] Slots => _slots;
 
-    /// <summary>Scratch: the plans' own first, then <paramref name="vectors"/> vectors of as many elements as <paramref name="like"/>, which is in single precision.</summary>
-    protected void Reserve(OneDnnBuffer like, int vectors, params ReadOnlySpan<HbnPlanHandle> plans)
+    /// <summary>Scratch: the kernels' own first, then <paramref name="vectors"/> vectors of as many elements as <paramref name="like"/>, which is in single precision.</summary>
+    protected void Reserve(OneDnnBuffer like, int vectors, params ReadOnlySpan<HbnKernelHandle> kernels)
     {
         long own = 0;
-        foreach (HbnPlanHandle plan in plans)
+        foreach (HbnKernelHandle native in kernels)
         {
-            NativeException.ThrowIfFailed(Hbn.hbn_plan_scratch_bytes(plan, out long bytes), OneDnnKernel.Describe(Operation));
+            NativeException.ThrowIfFailed(Hbn.hbn_kernel_scratch_bytes(native, out long bytes), OneDnnKernel.Describe(Operation));
             own = Math.Max(own, Round(bytes));
         }
 
         Length = (int)(like.Bytes / sizeof(float));
         _vectorBytes = Round(like.Bytes * 2); // room for doubles
-        (_plansBytes, _vectors) = (own, vectors);
+        (_kernelsBytes, _vectors) = (own, vectors);
     }
 
     /// <summary>Elements of a vector of parameters, padding included.</summary>
     protected int Length { get; private set; }
 
     /// <summary>Address of a vector of scratch.</summary>
-    protected nint VectorAddress(int index) => Scratch + (nint)(_plansBytes + index * _vectorBytes);
+    protected nint VectorAddress(int index) => Scratch + (nint)(_kernelsBytes + index * _vectorBytes);
 
     protected Span<float> Floats(nint address) => AlignedMemory.AsSpan<float>(address, Length);
 
@@ -73,8 +73,8 @@ internal abstract class OneDnnBatchNormGroups : Kernel
     /// <summary>The address of slot <paramref name="i"/> for a group.</summary>
     protected nint AddressOf(int i, int group) => _slots[i] is { } slot ? slot.Address + (nint)(group * _steps[i]) : 0;
 
-    /// <summary>Executes a plan on a group; <paramref name="replace"/> gives slots other addresses, 0 leaves them.</summary>
-    protected void Execute(HbnPlanHandle plan, int slots, int group, in StepContext context, ReadOnlySpan<(int Slot, nint Address)> replace = default)
+    /// <summary>Executes a kernel on a group; <paramref name="replace"/> gives slots other addresses, 0 leaves them.</summary>
+    protected void Execute(HbnKernelHandle native, int slots, int group, in StepContext context, ReadOnlySpan<(int Slot, nint Address)> replace = default)
     {
         nint[] addresses = _addresses;
         for (int i = 0; i < slots; i++)
@@ -87,13 +87,13 @@ internal abstract class OneDnnBatchNormGroups : Kernel
             addresses[slot] = address;
         }
 
-        int status = Hbn.hbn_plan_execute(plan.DangerousGetHandle(), addresses.AsSpan(0, slots), slots, Scratch, context.Step, context.LearningRate);
+        int status = Hbn.hbn_kernel_execute(native.DangerousGetHandle(), addresses.AsSpan(0, slots), slots, Scratch, context.Step, context.LearningRate);
         if (status != Hbn.Ok)
         {
             throw NativeException.FromHbn(status, OneDnnKernel.Describe(Operation));
         }
 
-        GC.KeepAlive(plan);
+        GC.KeepAlive(native);
     }
 
     /// <summary>scale * r and shift + scale * d, which is what scale and shift become for the plain kernels.</summary>
@@ -113,12 +113,12 @@ internal abstract class OneDnnBatchNormGroups : Kernel
 /// <summary>The forward pass.</summary>
 internal sealed class OneDnnBatchNormForward : OneDnnBatchNormGroups
 {
-    // The order of hbn_batch_norm_forward_create; r and d come after what its plans take.
-    private const int Scale = 1, Shift = 2, Mean = 5, Variance = 6, RunningMean = 7, RunningVariance = 8, PlanSlots = 9, R = 9, D = 10;
+    // The order of hbn_batch_norm_forward_create; r and d come after what its kernels take.
+    private const int Scale = 1, Shift = 2, Mean = 5, Variance = 6, RunningMean = 7, RunningVariance = 8, KernelSlots = 9, R = 9, D = 10;
 
     private readonly BatchNormForward _operation;
-    private readonly HbnPlanHandle _plan;
-    private readonly HbnPlanHandle? _renormalize;
+    private readonly HbnKernelHandle _native;
+    private readonly HbnKernelHandle? _renormalize;
 
     public OneDnnBatchNormForward(OneDnnBackend backend, BatchNormForward operation, BufferMap buffers)
         : base(operation, operation.Spec, buffers,
@@ -132,16 +132,16 @@ internal sealed class OneDnnBatchNormForward : OneDnnBatchNormGroups
         }
 
         _operation = operation;
-        OneDnnBuffer?[] slots = [.. Slots[..PlanSlots]];
-        _plan = backend.CreateGroupPlan(operation, slots, operation.Spec, operation.Statistics, operation.AveragingFactor);
+        OneDnnBuffer?[] slots = [.. Slots[..KernelSlots]];
+        _native = backend.CreateGroupKernel(operation, slots, operation.Spec, operation.Statistics, operation.AveragingFactor);
         if (operation.Renormalization is not null)
         {
             // With the batch statistics as if they were running ones: the same bits as the pass that measures them.
-            _renormalize = backend.CreateGroupPlan(
+            _renormalize = backend.CreateGroupKernel(
                 operation, [.. slots[..Mean], null, null, slots[Mean], slots[Variance]], operation.Spec, BatchNormStatistics.Running, 0);
         }
 
-        Reserve(Slots[Scale]!, 4, _renormalize is null ? [_plan] : [_plan, _renormalize]);
+        Reserve(Slots[Scale]!, 4, _renormalize is null ? [_native] : [_native, _renormalize]);
     }
 
     /// <inheritdoc/>
@@ -156,11 +156,11 @@ internal sealed class OneDnnBatchNormForward : OneDnnBatchNormGroups
             else if (_operation.R is not null)
             {
                 Correct(AddressOf(Scale, group), AddressOf(Shift, group), AddressOf(R, group), AddressOf(D, group), VectorAddress(0), VectorAddress(1));
-                Execute(_plan, PlanSlots, group, context, [(Scale, VectorAddress(0)), (Shift, VectorAddress(1))]);
+                Execute(_native, KernelSlots, group, context, [(Scale, VectorAddress(0)), (Shift, VectorAddress(1))]);
             }
             else
             {
-                Execute(_plan, PlanSlots, group, context);
+                Execute(_native, KernelSlots, group, context);
             }
         }
     }
@@ -170,7 +170,7 @@ internal sealed class OneDnnBatchNormForward : OneDnnBatchNormGroups
     {
         if (disposing)
         {
-            _plan.Dispose();
+            _native.Dispose();
             _renormalize?.Dispose();
         }
 
@@ -183,7 +183,7 @@ internal sealed class OneDnnBatchNormForward : OneDnnBatchNormGroups
         Span<float> oldMean = Floats(VectorAddress(2)), oldVariance = Floats(VectorAddress(3));
         Floats(AddressOf(RunningMean, group)).CopyTo(oldMean);
         Floats(AddressOf(RunningVariance, group)).CopyTo(oldVariance);
-        Execute(_plan, PlanSlots, group, context);
+        Execute(_native, KernelSlots, group, context);
 
         (double R, double D) limits = _operation.Renormalization!.LimitsAt(context.Step);
         Span<float> mean = Floats(AddressOf(Mean, group)), variance = Floats(AddressOf(Variance, group)), r = Floats(AddressOf(R, group)), d = Floats(AddressOf(D, group));
@@ -198,7 +198,7 @@ internal sealed class OneDnnBatchNormForward : OneDnnBatchNormGroups
         if (!plain)
         {
             Correct(AddressOf(Scale, group), AddressOf(Shift, group), AddressOf(R, group), AddressOf(D, group), VectorAddress(0), VectorAddress(1));
-            Execute(_renormalize!, PlanSlots, group, context,
+            Execute(_renormalize!, KernelSlots, group, context,
             [
                 (Scale, VectorAddress(0)), (Shift, VectorAddress(1)), (RunningMean, AddressOf(Mean, group)), (RunningVariance, AddressOf(Variance, group)),
                 (Mean, 0), (Variance, 0),
@@ -211,10 +211,10 @@ internal sealed class OneDnnBatchNormForward : OneDnnBatchNormGroups
 internal sealed class OneDnnBatchNormBackward : OneDnnBatchNormGroups
 {
     // The order of hbn_batch_norm_backward_create.
-    private const int Scale = 3, Shift = 4, DiffScale = 8, DiffShift = 9, PlanSlots = 11, R = 11, D = 12;
+    private const int Scale = 3, Shift = 4, DiffScale = 8, DiffShift = 9, KernelSlots = 11, R = 11, D = 12;
 
     private readonly BatchNormBackward _operation;
-    private readonly HbnPlanHandle _plan;
+    private readonly HbnKernelHandle _native;
 
     public OneDnnBatchNormBackward(OneDnnBackend backend, BatchNormBackward operation, BufferMap buffers)
         : base(operation, operation.Spec, buffers,
@@ -222,8 +222,8 @@ internal sealed class OneDnnBatchNormBackward : OneDnnBatchNormGroups
             operation.DiffScale, operation.DiffShift, operation.DiffResidual, operation.R, operation.D)
     {
         _operation = operation;
-        _plan = backend.CreateGroupPlan(operation, [.. Slots[..PlanSlots]], operation.Spec, operation.Statistics, 0);
-        Reserve(Slots[Scale]!, 6, _plan);
+        _native = backend.CreateGroupKernel(operation, [.. Slots[..KernelSlots]], operation.Spec, operation.Statistics, 0);
+        Reserve(Slots[Scale]!, 6, _native);
     }
 
     /// <inheritdoc/>
@@ -238,12 +238,12 @@ internal sealed class OneDnnBatchNormBackward : OneDnnBatchNormGroups
         {
             if (_operation.R is null)
             {
-                Execute(_plan, PlanSlots, group, context, [(DiffScale, diffScale), (DiffShift, diffShift)]);
+                Execute(_native, KernelSlots, group, context, [(DiffScale, diffScale), (DiffShift, diffShift)]);
             }
             else
             {
                 Correct(AddressOf(Scale, group), AddressOf(Shift, group), AddressOf(R, group), AddressOf(D, group), scale, shift);
-                Execute(_plan, PlanSlots, group, context, [(Scale, scale), (Shift, shift), (DiffScale, diffScale), (DiffShift, diffShift)]);
+                Execute(_native, KernelSlots, group, context, [(Scale, scale), (Shift, shift), (DiffScale, diffScale), (DiffShift, diffShift)]);
             }
 
             Span<float> ofScale = Floats(diffScale), ofShift = Floats(diffShift);
@@ -267,7 +267,7 @@ internal sealed class OneDnnBatchNormBackward : OneDnnBatchNormGroups
     {
         if (disposing)
         {
-            _plan.Dispose();
+            _native.Dispose();
         }
 
         base.Dispose(disposing);

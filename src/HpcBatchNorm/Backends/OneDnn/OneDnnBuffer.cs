@@ -5,7 +5,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Backends.OneDnn;
 
 /// <summary>
-/// A tensor as the shim sees it. Plain and blocked layouts follow from the shape. An opaque tensor has the format that the first plan using it
+/// A tensor as libhbn sees it. Plain and blocked layouts follow from the shape. An opaque tensor has the format that the first kernel using it
 /// (or one that must lie like it) decided; that format is kept once, by the tensor all the others follow.
 /// </summary>
 internal sealed class OneDnnBuffer : DeviceBuffer
@@ -61,7 +61,7 @@ internal sealed class OneDnnBuffer : DeviceBuffer
     /// <summary>The layout, that of another tensor where this one must follow it.</summary>
     public TensorLayout Layout => LayoutOwner.Tensor.Layout;
 
-    /// <summary>True for an opaque tensor that no plan has used yet.</summary>
+    /// <summary>True for an opaque tensor that no kernel has used yet.</summary>
     public bool IsUndecided => Layout == TensorLayout.Opaque && LayoutOwner._format is null;
 
     /// <inheritdoc/>
@@ -79,7 +79,7 @@ internal sealed class OneDnnBuffer : DeviceBuffer
 
     private OneDnnBuffer LayoutOwner => Tensor.Layout != TensorLayout.Opaque ? this : _parent?.LayoutOwner ?? _layoutLike?.LayoutOwner ?? this;
 
-    /// <summary>Takes over the format a plan decided.</summary>
+    /// <summary>Takes over the format a kernel decided.</summary>
     public void Decide(HbnFormatHandle format)
     {
         if (IsUndecided && !format.IsInvalid)
@@ -92,7 +92,7 @@ internal sealed class OneDnnBuffer : DeviceBuffer
         }
     }
 
-    /// <summary>The shim's description. Its format stays alive as long as this buffer.</summary>
+    /// <summary>libhbn's description. Its format stays alive as long as this buffer.</summary>
     public HbnTensor Describe() => new()
     {
         StructSize = Unsafe.SizeOf<HbnTensor>(),

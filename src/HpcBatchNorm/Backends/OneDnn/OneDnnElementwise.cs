@@ -14,7 +14,7 @@ internal sealed partial class OneDnnBackend
     /// <inheritdoc/>
     protected override Kernel CreateCore(ActivationBackward operation, BufferMap buffers) =>
         Create<HbnActivationDesc>(operation, buffers, Hbn.hbn_activation_backward_create, Describe(operation.Function),
-            operation.Dst, operation.DiffDst, operation.DiffSrc);
+            operation.Kept, operation.DiffDst, operation.DiffSrc);
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(Dropout operation, BufferMap buffers)
@@ -34,16 +34,16 @@ internal sealed partial class OneDnnBackend
     protected override Kernel CreateCore(Copy operation, BufferMap buffers)
     {
         OneDnnBuffer?[] slots = Slots(buffers, [operation.Src, operation.Dst]);
-        int status = Hbn.hbn_copy_create(_engine, Describe(slots), slots.Length, out HbnPlanHandle plan);
-        return Finish(operation, status, plan, slots);
+        int status = Hbn.hbn_copy_create(_engine, Describe(slots), slots.Length, out HbnKernelHandle native);
+        return Finish(operation, status, native, slots);
     }
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(Sum operation, BufferMap buffers)
     {
         OneDnnBuffer?[] slots = Slots(buffers, [operation.Dst, .. operation.Srcs]);
-        int status = Hbn.hbn_sum_create(_engine, Describe(slots), slots.Length, out HbnPlanHandle plan);
-        return Finish(operation, status, plan, slots);
+        int status = Hbn.hbn_sum_create(_engine, Describe(slots), slots.Length, out HbnKernelHandle native);
+        return Finish(operation, status, native, slots);
     }
 
     /// <inheritdoc/>
@@ -51,13 +51,22 @@ internal sealed partial class OneDnnBackend
     {
         OneDnnBuffer?[] slots = Slots(buffers, [operation.Src, operation.Dst]);
         int status = Hbn.hbn_input_create(
-            _engine, Describe(slots), slots.Length, operation.Mean.ToArray(), operation.InverseDeviation.ToArray(), out HbnPlanHandle plan);
-        return Finish(operation, status, plan, slots);
+            _engine, Describe(slots), slots.Length, operation.Mean.ToArray(), operation.InverseDeviation.ToArray(), out HbnKernelHandle native);
+        return Finish(operation, status, native, slots);
     }
 
     private static HbnActivationDesc Describe(ActivationKind function) => new()
     {
         StructSize = Unsafe.SizeOf<HbnActivationDesc>(),
-        Function = function switch { ActivationKind.Relu => Hbn.Relu, ActivationKind.Sigmoid => Hbn.Sigmoid, _ => Hbn.Tanh },
+        Function = function switch
+        {
+            ActivationKind.Relu => Hbn.Relu,
+            ActivationKind.Sigmoid => Hbn.Sigmoid,
+            ActivationKind.Tanh => Hbn.Tanh,
+            ActivationKind.Gelu => Hbn.Gelu,
+            ActivationKind.Silu => Hbn.Silu,
+            ActivationKind.HardSwish => Hbn.HardSwish,
+            _ => throw ActivationKinds.Unknown(function, "the functions of backend onednn"),
+        },
     };
 }

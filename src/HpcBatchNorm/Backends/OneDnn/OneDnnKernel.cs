@@ -5,29 +5,29 @@ using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Backends.OneDnn;
 
-/// <summary>Any operation as a plan of the shim: one native call per execution, nothing allocated, no reference counted.</summary>
+/// <summary>Any operation as a kernel of libhbn: one native call per execution, nothing allocated, no reference counted.</summary>
 internal sealed class OneDnnKernel : Kernel
 {
-    private delegate int GetText(HbnPlanHandle plan, Span<byte> text, int capacity);
+    private delegate int GetText(HbnKernelHandle native, Span<byte> text, int capacity);
 
-    private readonly HbnPlanHandle _plan;
+    private readonly HbnKernelHandle _native;
     private readonly OneDnnBuffer?[] _slots;
     private readonly nint[] _addresses;
     private nint _raw;
 
-    /// <summary>Takes over the plan; slots are its tensors in order, null where absent.</summary>
-    public OneDnnKernel(Operation operation, HbnPlanHandle plan, OneDnnBuffer?[] slots)
+    /// <summary>Takes over the native kernel; slots are its tensors in order, null where absent.</summary>
+    public OneDnnKernel(Operation operation, HbnKernelHandle native, OneDnnBuffer?[] slots)
         : base(operation)
     {
         string description = Describe(operation);
-        NativeException.ThrowIfFailed(Hbn.hbn_plan_scratch_bytes(plan, out long scratchBytes), description);
+        NativeException.ThrowIfFailed(Hbn.hbn_kernel_scratch_bytes(native, out long scratchBytes), description);
         ScratchBytes = scratchBytes;
-        Implementation = Text(Hbn.hbn_plan_implementation, plan, description);
-        Conversions = Text(Hbn.hbn_plan_conversions, plan, description);
-        _plan = plan;
+        Implementation = Text(Hbn.hbn_kernel_implementation, native, description);
+        Conversions = Text(Hbn.hbn_kernel_conversions, native, description);
+        _native = native;
         _slots = slots;
         _addresses = new nint[slots.Length];
-        _raw = plan.DangerousGetHandle();
+        _raw = native.DangerousGetHandle();
     }
 
     /// <inheritdoc/>
@@ -51,23 +51,23 @@ internal sealed class OneDnnKernel : Kernel
             addresses[i] = _slots[i]?.Address ?? 0;
         }
 
-        int status = Hbn.hbn_plan_execute(_raw, addresses, addresses.Length, Scratch, context.Step, context.LearningRate);
+        int status = Hbn.hbn_kernel_execute(_raw, addresses, addresses.Length, Scratch, context.Step, context.LearningRate);
         if (status != Hbn.Ok)
         {
             ThrowFailed(status);
         }
 
-        GC.KeepAlive(_plan);
+        GC.KeepAlive(_native);
     }
 
     /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
-        // Executing afterwards hands the shim a null plan, which it answers with an error.
+        // Executing afterwards hands libhbn a null kernel, which it answers with an error.
         _raw = 0;
         if (disposing)
         {
-            _plan.Dispose();
+            _native.Dispose();
         }
 
         base.Dispose(disposing);
@@ -80,10 +80,10 @@ internal sealed class OneDnnKernel : Kernel
         throw NativeException.FromHbn(status, Describe(Operation));
     }
 
-    private static string Text(GetText get, HbnPlanHandle plan, string description)
+    private static string Text(GetText get, HbnKernelHandle native, string description)
     {
         Span<byte> text = stackalloc byte[512];
-        NativeException.ThrowIfFailed(get(plan, text, text.Length), description);
+        NativeException.ThrowIfFailed(get(native, text, text.Length), description);
         return Encoding.UTF8.GetString(text[..text.IndexOf((byte)0)]);
     }
 }

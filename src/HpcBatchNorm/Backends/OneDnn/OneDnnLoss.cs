@@ -24,7 +24,7 @@ internal sealed partial class OneDnnBackend
     protected override Kernel CreateCore(Softmax operation, BufferMap buffers)
     {
         OneDnnBuffer?[] slots = Slots(buffers, [operation.Src, operation.Dst]);
-        int status = Hbn.hbn_softmax_create(_engine, Describe(slots), slots.Length, out HbnPlanHandle plan);
-        return Finish(operation, status, plan, slots);
+        int status = Hbn.hbn_softmax_create(_engine, Describe(slots), slots.Length, out HbnKernelHandle native);
+        return Finish(operation, status, native, slots);
     }
 }

@@ -38,8 +38,8 @@ internal sealed partial class OneDnnBackend
     protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers)
     {
         OneDnnBuffer?[] slots = Slots(buffers, [.. operation.Parameters.Zip(operation.Copies).SelectMany(p => new Tensor?[] { p.First, p.Second })]);
-        int status = Hbn.hbn_convert_create(_engine, Describe(slots), slots.Length, out HbnPlanHandle plan);
-        return Finish(operation, status, plan, slots);
+        int status = Hbn.hbn_convert_create(_engine, Describe(slots), slots.Length, out HbnKernelHandle native);
+        return Finish(operation, status, native, slots);
     }
 
     /// <inheritdoc/>

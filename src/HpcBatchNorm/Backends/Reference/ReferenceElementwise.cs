@@ -8,6 +8,7 @@ namespace HpcBatchNorm.Backends.Reference;
 internal sealed class ReferenceActivationForward(ActivationForward operation, BufferMap buffers, ParallelOptions parallel)
     : ReferenceKernel(operation, buffers, parallel)
 {
+    private readonly Func<double, double> _function = ReferenceActivations.Of(operation.Function).Value;
     private readonly ReferenceBuffer _src = Buffer(buffers, operation.Src);
     private readonly ReferenceBuffer _dst = Buffer(buffers, operation.Dst);
 
@@ -18,40 +19,28 @@ internal sealed class ReferenceActivationForward(ActivationForward operation, Bu
         Span<double> src = _src.Image(n), dst = _dst.Image(n);
         for (int i = 0; i < src.Length; i++)
         {
-            dst[i] = operation.Function switch
-            {
-                ActivationKind.Relu => Math.Max(0, src[i]),
-                ActivationKind.Sigmoid => 1 / (1 + Math.Exp(-src[i])),
-                ActivationKind.Tanh => Math.Tanh(src[i]),
-                _ => throw new NotSupportedException($"{operation.Kind} '{operation.Name}': unknown function {operation.Function}."),
-            };
+            dst[i] = _function(src[i]);
         }
     }
 }
 
-/// <summary>diffSrc = diffDst * f'(src), the derivative written in terms of y = f(src).</summary>
+/// <summary>diffSrc = diffDst * f'(src), the derivative written in terms of src or of dst = f(src), whichever was kept.</summary>
 internal sealed class ReferenceActivationBackward(ActivationBackward operation, BufferMap buffers, ParallelOptions parallel)
     : ReferenceKernel(operation, buffers, parallel)
 {
-    private readonly ReferenceBuffer _dst = Buffer(buffers, operation.Dst);
+    private readonly Func<double, double, double> _gradient = ReferenceActivations.Of(operation.Function).Gradient;
+    private readonly ReferenceBuffer _kept = Buffer(buffers, operation.Kept);
     private readonly ReferenceBuffer _diffDst = Buffer(buffers, operation.DiffDst);
     private readonly ReferenceBuffer _diffSrc = Buffer(buffers, operation.DiffSrc);
 
-    protected override void Run(in StepContext context) => ForEach(operation.Dst.Shape.N, operation.Dst.Shape.Count, Image);
+    protected override void Run(in StepContext context) => ForEach(operation.Kept.Shape.N, operation.Kept.Shape.Count, Image);
 
     private void Image(int n)
     {
-        Span<double> dst = _dst.Image(n), diffDst = _diffDst.Image(n), diffSrc = _diffSrc.Image(n);
-        for (int i = 0; i < dst.Length; i++)
+        Span<double> kept = _kept.Image(n), diffDst = _diffDst.Image(n), diffSrc = _diffSrc.Image(n);
+        for (int i = 0; i < kept.Length; i++)
         {
-            double y = dst[i];
-            diffSrc[i] = operation.Function switch
-            {
-                ActivationKind.Relu => y > 0 ? diffDst[i] : 0,
-                ActivationKind.Sigmoid => diffDst[i] * y * (1 - y),
-                ActivationKind.Tanh => diffDst[i] * (1 - y * y),
-                _ => throw new NotSupportedException($"{operation.Kind} '{operation.Name}': unknown function {operation.Function}."),
-            };
+            diffSrc[i] = _gradient(kept[i], diffDst[i]);
         }
     }
 }

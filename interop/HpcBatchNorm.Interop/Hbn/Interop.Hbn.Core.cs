@@ -12,7 +12,7 @@ internal static unsafe partial class Hbn
     public const string Library = "hbn";
 
     /// <summary>HBN_ABI_VERSION this assembly was written for.</summary>
-    public const int AbiVersion = 2;
+    public const int AbiVersion = 4;
 
     public const int Ok = 0;
     public const int InvalidArgument = 1;
@@ -101,27 +101,27 @@ internal static unsafe partial class Hbn
     /// <summary>The hot call: a raw pointer, kept alive by the caller, instead of a handle's reference counting.</summary>
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
-    public static partial int hbn_plan_execute(nint plan, ReadOnlySpan<nint> addresses, int count, nint scratch, long step, float learning_rate);
+    public static partial int hbn_kernel_execute(nint kernel, ReadOnlySpan<nint> addresses, int count, nint scratch, long step, float learning_rate);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
-    public static partial int hbn_plan_scratch_bytes(HbnPlanHandle plan, out long bytes);
+    public static partial int hbn_kernel_scratch_bytes(HbnKernelHandle kernel, out long bytes);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
-    public static partial int hbn_plan_implementation(HbnPlanHandle plan, Span<byte> text, int capacity);
+    public static partial int hbn_kernel_implementation(HbnKernelHandle kernel, Span<byte> text, int capacity);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
-    public static partial int hbn_plan_conversions(HbnPlanHandle plan, Span<byte> text, int capacity);
+    public static partial int hbn_kernel_conversions(HbnKernelHandle kernel, Span<byte> text, int capacity);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
-    public static partial int hbn_plan_format(HbnPlanHandle plan, int index, out HbnFormatHandle format);
+    public static partial int hbn_kernel_format(HbnKernelHandle kernel, int index, out HbnFormatHandle format);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
-    public static partial void hbn_plan_destroy(nint plan);
+    public static partial void hbn_kernel_destroy(nint kernel);
 }
 
 [StructLayout(LayoutKind.Sequential)]

@@ -11,12 +11,12 @@ internal static unsafe partial class Hbn
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_batch_norm_forward_create(
-        HbnEngineHandle engine, in HbnBatchNormDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnBatchNormDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_batch_norm_backward_create(
-        HbnEngineHandle engine, in HbnBatchNormDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnBatchNormDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 }
 
 /// <summary>hbn_batch_norm_desc.</summary>

@@ -11,17 +11,17 @@ internal static unsafe partial class Hbn
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_conv_forward_create(
-        HbnEngineHandle engine, in HbnConvDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnConvDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_conv_backward_data_create(
-        HbnEngineHandle engine, in HbnConvDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnConvDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_conv_backward_weights_create(
-        HbnEngineHandle engine, in HbnConvDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnConvDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 }
 
 /// <summary>hbn_conv_desc.</summary>

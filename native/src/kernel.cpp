@@ -1,4 +1,4 @@
-#include "plan.hpp"
+#include "kernel.hpp"
 
 namespace hbn {
 
@@ -57,13 +57,13 @@ void require_same_type(const Tensor& a, const Tensor& b, const char* what) {
 
 using namespace hbn;
 
-hbn_status hbn_plan_execute(hbn_plan* plan, void* const* addresses, int32_t count, void* scratch, int64_t step,
-                            float learning_rate) noexcept {
+hbn_status hbn_kernel_execute(hbn_kernel* kernel, void* const* addresses, int32_t count, void* scratch, int64_t step,
+                              float learning_rate) noexcept {
     return guard([&] {
-        hbn_plan& p = checked_handle(plan, "plan");
+        hbn_kernel& p = checked_handle(kernel, "kernel");
         require(addresses != nullptr, "addresses is null");
         if (count != static_cast<int32_t>(p.tensors.size())) {
-            invalid("wrong number of addresses: " + std::to_string(count) + ", the plan has " + std::to_string(p.tensors.size()) +
+            invalid("wrong number of addresses: " + std::to_string(count) + ", the kernel has " + std::to_string(p.tensors.size()) +
                     " tensors");
         }
         for (size_t i = 0; i < p.tensors.size(); i++) {
@@ -71,35 +71,35 @@ hbn_status hbn_plan_execute(hbn_plan* plan, void* const* addresses, int32_t coun
                 invalid("tensor number " + std::to_string(i) + " (" + p.tensors[i].text() + ") has no memory yet");
             }
         }
-        require(p.scratch_bytes == 0 || scratch != nullptr, "the plan needs scratch memory");
+        require(p.scratch_bytes == 0 || scratch != nullptr, "the kernel needs scratch memory");
         p.engine->use_threads();
         p.execute(addresses, static_cast<char*>(scratch), step, learning_rate);
     });
 }
 
-hbn_status hbn_plan_scratch_bytes(const hbn_plan* plan, int64_t* bytes) noexcept {
-    return guard([&] { checked_handle(bytes, "bytes") = checked_handle(plan, "plan").scratch_bytes; });
+hbn_status hbn_kernel_scratch_bytes(const hbn_kernel* kernel, int64_t* bytes) noexcept {
+    return guard([&] { checked_handle(bytes, "bytes") = checked_handle(kernel, "kernel").scratch_bytes; });
 }
 
-hbn_status hbn_plan_implementation(const hbn_plan* plan, char* text, int32_t capacity) noexcept {
-    return guard([&] { copy_text(checked_handle(plan, "plan").implementation, text, capacity); });
+hbn_status hbn_kernel_implementation(const hbn_kernel* kernel, char* text, int32_t capacity) noexcept {
+    return guard([&] { copy_text(checked_handle(kernel, "kernel").implementation, text, capacity); });
 }
 
-hbn_status hbn_plan_conversions(const hbn_plan* plan, char* text, int32_t capacity) noexcept {
-    return guard([&] { copy_text(checked_handle(plan, "plan").conversions, text, capacity); });
+hbn_status hbn_kernel_conversions(const hbn_kernel* kernel, char* text, int32_t capacity) noexcept {
+    return guard([&] { copy_text(checked_handle(kernel, "kernel").conversions, text, capacity); });
 }
 
-hbn_status hbn_plan_format(const hbn_plan* plan, int32_t index, hbn_format** format) noexcept {
+hbn_status hbn_kernel_format(const hbn_kernel* kernel, int32_t index, hbn_format** format) noexcept {
     return guard([&] {
         checked_handle(format, "format") = nullptr;
-        const hbn_plan& p = checked_handle(plan, "plan");
-        require(index >= 0 && index < static_cast<int32_t>(p.tensors.size()), "index is not a tensor of the plan");
+        const hbn_kernel& p = checked_handle(kernel, "kernel");
+        require(index >= 0 && index < static_cast<int32_t>(p.tensors.size()), "index is not a tensor of the kernel");
         if (p.decided[static_cast<size_t>(index)]) {
             *format = new hbn_format(*p.decided[static_cast<size_t>(index)]);
         }
     });
 }
 
-void hbn_plan_destroy(hbn_plan* plan) noexcept {
-    delete plan;
+void hbn_kernel_destroy(hbn_kernel* kernel) noexcept {
+    delete kernel;
 }

@@ -12,22 +12,22 @@ internal static unsafe partial class Hbn
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_pool_forward_create(
-        HbnEngineHandle engine, in HbnPoolDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnPoolDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_pool_backward_create(
-        HbnEngineHandle engine, in HbnPoolDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnPoolDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_lrn_forward_create(
-        HbnEngineHandle engine, in HbnLrnDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnLrnDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_lrn_backward_create(
-        HbnEngineHandle engine, in HbnLrnDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnLrnDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 }
 
 /// <summary>hbn_pool_desc.</summary>

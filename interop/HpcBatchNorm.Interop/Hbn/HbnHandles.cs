@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 namespace HpcBatchNorm.Interop;
 
 /// <summary>
-/// Owners of the shim's objects. A plan keeps what it needs of its engine on the native side, so handles may be released in any order, and from
+/// Owners of libhbn's objects. A kernel keeps what it needs of its engine on the native side, so handles may be released in any order, and from
 /// the finalizer thread: destruction only frees memory.
 /// </summary>
 internal sealed class HbnEngineHandle() : SafeHandle(0, ownsHandle: true)
@@ -18,13 +18,13 @@ internal sealed class HbnEngineHandle() : SafeHandle(0, ownsHandle: true)
 }
 
 /// <inheritdoc cref="HbnEngineHandle"/>
-internal sealed class HbnPlanHandle() : SafeHandle(0, ownsHandle: true)
+internal sealed class HbnKernelHandle() : SafeHandle(0, ownsHandle: true)
 {
     public override bool IsInvalid => handle == 0;
 
     protected override bool ReleaseHandle()
     {
-        Hbn.hbn_plan_destroy(handle);
+        Hbn.hbn_kernel_destroy(handle);
         return true;
     }
 }

@@ -1,5 +1,5 @@
-#ifndef HBN_PLAN_HPP
-#define HBN_PLAN_HPP
+#ifndef HBN_KERNEL_HPP
+#define HBN_KERNEL_HPP
 
 #include "tensor.hpp"
 
@@ -7,17 +7,17 @@
 #include <vector>
 
 // Anything executable. Sub-classes do their checks and choices in the constructor and only work in execute.
-struct hbn_plan : hbn::Counted {
+struct hbn_kernel : hbn::Counted {
     std::shared_ptr<hbn::Engine> engine;
     std::vector<hbn::Tensor> tensors;
-    std::vector<std::optional<dnnl::memory::desc>> decided; // formats this plan chose for undecided tensors
+    std::vector<std::optional<dnnl::memory::desc>> decided; // formats this kernel chose for undecided tensors
     int64_t scratch_bytes = 0;
     std::string implementation = "native";
     std::string conversions;
 
-    hbn_plan(std::shared_ptr<hbn::Engine> engine, std::vector<hbn::Tensor> tensors)
+    hbn_kernel(std::shared_ptr<hbn::Engine> engine, std::vector<hbn::Tensor> tensors)
         : engine(std::move(engine)), tensors(std::move(tensors)), decided(this->tensors.size()) {}
-    virtual ~hbn_plan() = default;
+    virtual ~hbn_kernel() = default;
 
     // addresses: one per tensor; scratch: scratch_bytes.
     virtual void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) = 0;
@@ -40,7 +40,7 @@ protected:
         }
     }
 
-    // The same, dense NCHW: for plans that do not care.
+    // The same, dense NCHW: for kernels that do not care.
     void decide_plain(size_t i) { decide(i, hbn::row_major(tensors[i].dims(), tensors[i].type())); }
 
     hbn::View view(size_t i, void* const* addresses) const {
@@ -64,7 +64,7 @@ struct Slot {
 std::vector<Tensor> make_tensors(const Engine& engine, const hbn_tensor* tensors, int32_t count, std::initializer_list<Slot> slots,
                                  int32_t repeated = 0);
 
-// A descriptor argument of a create function, checked when the plan is made.
+// A descriptor argument of a create function, checked when the kernel is made.
 template <typename T> struct Descriptor {
     const T* desc;
     const char* name;
@@ -77,15 +77,15 @@ template <typename T> const T& unwrap(const T& other) {
     return other;
 }
 
-// What every create function does: *plan is NULL unless all went well.
+// What every create function does: *kernel is NULL unless all went well.
 template <typename P, typename... Args>
-hbn_status create_plan(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_plan** plan, std::initializer_list<Slot> slots,
-                       int32_t repeated, const Args&... args) noexcept {
+hbn_status create_kernel(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel,
+                         std::initializer_list<Slot> slots, int32_t repeated, const Args&... args) noexcept {
     return guard([&] {
-        checked_handle(plan, "plan") = nullptr;
+        checked_handle(kernel, "kernel") = nullptr;
         const std::shared_ptr<Engine>& shared = checked_handle(engine, "engine").shared;
         shared->use_threads();
-        *plan = std::make_unique<P>(shared, make_tensors(*shared, tensors, count, slots, repeated), unwrap(args)...).release();
+        *kernel = std::make_unique<P>(shared, make_tensors(*shared, tensors, count, slots, repeated), unwrap(args)...).release();
     });
 }
 

@@ -8,12 +8,12 @@ internal static unsafe partial class Hbn
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_loss_create(
-        HbnEngineHandle engine, in HbnLossDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnLossDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_softmax_create(
-        HbnEngineHandle engine, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 }
 
 /// <summary>hbn_loss_desc.</summary>

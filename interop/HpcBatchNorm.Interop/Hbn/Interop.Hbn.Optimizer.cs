@@ -8,26 +8,26 @@ internal static unsafe partial class Hbn
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_sgd_create(
-        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_clip_create(
-        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_accumulate_create(
-        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_average_create(
-        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
-    public static partial int hbn_convert_create(HbnEngineHandle engine, ReadOnlySpan<HbnTensor> tensors, int count, out HbnPlanHandle plan);
+    public static partial int hbn_convert_create(HbnEngineHandle engine, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 }
 
 /// <summary>hbn_optimizer_desc.</summary>
