@@ -2,8 +2,6 @@ using System.Diagnostics;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Operations;
-using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Training.Checkpoints;
