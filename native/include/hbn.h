@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a signature, a struct or an enum value of this file changes. */
-#define HBN_ABI_VERSION 4
+#define HBN_ABI_VERSION 5
 
 typedef int32_t hbn_status;
 enum {
@@ -182,7 +182,9 @@ typedef struct hbn_conv_desc {
     int32_t algorithm; /* HBN_CONV_AUTO: Winograd where it exists (float32, 3x3, stride 1, oneDNN 2.x), else direct */
 } hbn_conv_desc;
 
-/* Tensors: src, weights (O, C/G, kh, kw), bias or absent (1, O, 1, 1), dst. */
+/* Tensors: src, weights (O, C/G, kh, kw), bias or absent (1, O, 1, 1), dst, residual or absent. The residual, as dst in shape, layout and
+ * type, is added to dst before the ReLU; where it lies at dst's address that takes no memory traffic of its own, elsewhere it is copied to
+ * dst first. */
 HBN_API hbn_status hbn_conv_forward_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
                                            hbn_kernel** kernel) HBN_NOEXCEPT;
 /* Tensors: diff_dst, weights, diff_src. */
@@ -237,7 +239,9 @@ HBN_API hbn_status hbn_batch_norm_forward_create(hbn_engine* engine, const hbn_b
                                                  int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 /*
  * Tensors: src, dst or absent (the ReLU mask is dst > 0, or recomputed from src bit for bit as forward computed it), diff_dst, scale,
- * shift, mean, variance, diff_src, diff_scale, diff_shift, diff_residual or absent. diff_src may be src or diff_dst.
+ * shift, mean, variance, diff_src, diff_scale, diff_shift, diff_residual or absent, second diff_dst or absent. diff_src may be src or
+ * diff_dst, diff_residual may be diff_dst. A second diff_dst, only given with diff_residual, is added to diff_dst and the sum rounded to
+ * its type.
  */
 HBN_API hbn_status hbn_batch_norm_backward_create(hbn_engine* engine, const hbn_batch_norm_desc* desc, const hbn_tensor* tensors,
                                                   int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;

@@ -163,9 +163,16 @@ HBN_DEVICE void batch_norm_apply(const elem* src, u32 src_stride, const elem* re
 
 // The gradient that passes ReLU: where dst is positive, as it was kept or as it follows from src.
 template <int V>
-HBN_DEVICE void masked_gradient(float (&g)[V], const float (&x)[V], const Normalizer<V>& n, const elem* diff_dst, const elem* dst,
-                                int relu) {
+HBN_DEVICE void masked_gradient(float (&g)[V], const float (&x)[V], const Normalizer<V>& n, const elem* diff_dst, const elem* second,
+                                const elem* dst, int relu) {
     load(g, diff_dst);
+    if (second) {
+        float more[V];
+        load(more, second);
+#pragma unroll
+        for (int i = 0; i < V; ++i)
+            g[i] = widen(narrow(g[i] + more[i]));
+    }
     if (!relu)
         return;
     float y[V];
@@ -183,9 +190,9 @@ HBN_DEVICE void masked_gradient(float (&g)[V], const float (&x)[V], const Normal
 
 template <int V>
 HBN_DEVICE void batch_norm_gradient_sums(const elem* src, u32 src_stride, const elem* dst, u32 dst_stride, const elem* diff_dst,
-                                         u32 diff_dst_stride, int columns, int positions, int rows, const float* mean,
-                                         const float* variance, const float* scale, const float* shift, float epsilon, int relu,
-                                         float* partials, u32* counters, float* diff_scale, float* diff_shift) {
+                                         u32 diff_dst_stride, const elem* second, u32 second_stride, int columns, int positions, int rows,
+                                         const float* mean, const float* variance, const float* scale, const float* shift, float epsilon,
+                                         int relu, float* partials, u32* counters, float* diff_scale, float* diff_shift) {
     int column = (blockIdx.x * blockDim.x + threadIdx.x) * V;
     float sums[2][V] = {};
     if (column < columns) {
@@ -195,6 +202,7 @@ HBN_DEVICE void batch_norm_gradient_sums(const elem* src, u32 src_stride, const 
             float x[V], g[V];
             load(x, src + at(row, positions, src_stride, column));
             masked_gradient(g, x, n, diff_dst + at(row, positions, diff_dst_stride, column),
+                            second ? second + at(row, positions, second_stride, column) : second,
                             dst ? dst + at(row, positions, dst_stride, column) : dst, relu);
 #pragma unroll
             for (int i = 0; i < V; ++i) {
@@ -217,10 +225,10 @@ HBN_DEVICE void batch_norm_gradient_sums(const elem* src, u32 src_stride, const 
 // src or diffDst: a thread reads an element before it writes it, and no other thread touches it.
 template <int V>
 HBN_DEVICE void batch_norm_gradient(const elem* src, u32 src_stride, const elem* dst, u32 dst_stride, const elem* diff_dst,
-                                    u32 diff_dst_stride, elem* diff_src, u32 diff_src_stride, elem* diff_residual, u32 diff_residual_stride,
-                                    int columns, int positions, int rows, const float* mean, const float* variance, const float* scale,
-                                    const float* shift, float epsilon, int relu, int batch, const float* diff_scale,
-                                    const float* diff_shift) {
+                                    u32 diff_dst_stride, const elem* second, u32 second_stride, elem* diff_src, u32 diff_src_stride,
+                                    elem* diff_residual, u32 diff_residual_stride, int columns, int positions, int rows, const float* mean,
+                                    const float* variance, const float* scale, const float* shift, float epsilon, int relu, int batch,
+                                    const float* diff_scale, const float* diff_shift) {
     int column = (blockIdx.x * blockDim.x + threadIdx.x) * V;
     if (column >= columns)
         return;
@@ -240,6 +248,7 @@ HBN_DEVICE void batch_norm_gradient(const elem* src, u32 src_stride, const elem*
         float x[V], g[V], dx[V];
         load(x, src + at(row, positions, src_stride, column));
         masked_gradient(g, x, n, diff_dst + at(row, positions, diff_dst_stride, column),
+                        second ? second + at(row, positions, second_stride, column) : second,
                         dst ? dst + at(row, positions, dst_stride, column) : dst, relu);
 #pragma unroll
         for (int i = 0; i < V; ++i) {
@@ -289,20 +298,21 @@ HBN_DEVICE void column_sums(const elem* src, u32 stride, int columns, int rows, 
                             shift, epsilon, relu);                                                                                         \
     }                                                                                                                                      \
     HBN_KERNEL(batch_norm_gradient_sums_##suffix)                                                                                          \
-    (const elem* src, u32 src_stride, const elem* dst, u32 dst_stride, const elem* diff_dst, u32 diff_dst_stride, int columns,             \
-     int positions, int rows, const float* mean, const float* variance, const float* scale, const float* shift, float epsilon, int relu,   \
-     float* partials, u32* counters, float* diff_scale, float* diff_shift) {                                                               \
-        batch_norm_gradient_sums<V>(src, src_stride, dst, dst_stride, diff_dst, diff_dst_stride, columns, positions, rows, mean, variance, \
-                                    scale, shift, epsilon, relu, partials, counters, diff_scale, diff_shift);                              \
+    (const elem* src, u32 src_stride, const elem* dst, u32 dst_stride, const elem* diff_dst, u32 diff_dst_stride, const elem* second,      \
+     u32 second_stride, int columns, int positions, int rows, const float* mean, const float* variance, const float* scale,                \
+     const float* shift, float epsilon, int relu, float* partials, u32* counters, float* diff_scale, float* diff_shift) {                  \
+        batch_norm_gradient_sums<V>(src, src_stride, dst, dst_stride, diff_dst, diff_dst_stride, second, second_stride, columns,           \
+                                    positions, rows, mean, variance, scale, shift, epsilon, relu, partials, counters, diff_scale,          \
+                                    diff_shift);                                                                                           \
     }                                                                                                                                      \
     HBN_KERNEL(batch_norm_gradient_##suffix)                                                                                               \
-    (const elem* src, u32 src_stride, const elem* dst, u32 dst_stride, const elem* diff_dst, u32 diff_dst_stride, elem* diff_src,          \
-     u32 diff_src_stride, elem* diff_residual, u32 diff_residual_stride, int columns, int positions, int rows, const float* mean,          \
-     const float* variance, const float* scale, const float* shift, float epsilon, int relu, int batch, const float* diff_scale,           \
-     const float* diff_shift) {                                                                                                            \
-        batch_norm_gradient<V>(src, src_stride, dst, dst_stride, diff_dst, diff_dst_stride, diff_src, diff_src_stride, diff_residual,      \
-                               diff_residual_stride, columns, positions, rows, mean, variance, scale, shift, epsilon, relu, batch,         \
-                               diff_scale, diff_shift);                                                                                    \
+    (const elem* src, u32 src_stride, const elem* dst, u32 dst_stride, const elem* diff_dst, u32 diff_dst_stride, const elem* second,      \
+     u32 second_stride, elem* diff_src, u32 diff_src_stride, elem* diff_residual, u32 diff_residual_stride, int columns, int positions,    \
+     int rows, const float* mean, const float* variance, const float* scale, const float* shift, float epsilon, int relu, int batch,       \
+     const float* diff_scale, const float* diff_shift) {                                                                                   \
+        batch_norm_gradient<V>(src, src_stride, dst, dst_stride, diff_dst, diff_dst_stride, second, second_stride, diff_src,               \
+                               diff_src_stride, diff_residual, diff_residual_stride, columns, positions, rows, mean, variance, scale,      \
+                               shift, epsilon, relu, batch, diff_scale, diff_shift);                                                       \
     }                                                                                                                                      \
     HBN_KERNEL(column_sums_##suffix)                                                                                                       \
     (const elem* src, u32 stride, int columns, int rows, float* partials, u32* counters, float* sums) {                                    \

@@ -177,6 +177,24 @@ static void run_normalize(const T* x, const T* r, T* y, int64_t area, float m, f
     }
 }
 
+// g = dy + more where y is positive, or everywhere when y is null. g may be dy.
+template <int B, typename T> static void lane_sum_masked(const T* y, const T* dy, const T* more, T* g, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        const Float<B> sum = load<B>(dy + i * B) + load<B>(more + i * B);
+        store<B>(g + i * B, y == nullptr ? sum : load<B>(y + i * B) > 0.0f ? sum : Float<B>{});
+    }
+}
+
+template <typename T> static void sum_masked(const T* y, const T* dy, const T* more, T* g, int64_t count) {
+    constexpr int W = kWidth;
+    const int64_t vectors = count / W;
+    lane_sum_masked<W>(y, dy, more, g, vectors);
+    for (int64_t i = vectors * W; i < count; i++) {
+        const float sum = (float)dy[i] + (float)more[i];
+        g[i] = y == nullptr || (float)y[i] > 0.0f ? sum : 0.0f;
+    }
+}
+
 // dx, and dr = g when wanted. dx may be x or dy: every element is read before it is written.
 template <int B, Mask K, bool Residual, typename T>
 static void lane_gradient(const T* x, const T* y, const T* dy, T* dx, T* dr, int64_t area, Float<B> m, Float<B> a, Float<B> s, Float<B> k1,
@@ -375,9 +393,18 @@ template <typename T, int L, Mask K, bool Residual> static void backward_groups(
         affine_coefficients(k, c, channels, value_at(p.mean, c, channels), value_at(p.variance, c, channels), p.epsilon, p.scale, p.shift);
     }
 
+    // Two contributions to the gradient of dst: their masked sum goes to diff_residual first, and everything else comes from there.
+    const bool two = Residual && p.second_diff_dst.data != nullptr;
     auto reduce = [&](int64_t n, int64_t g) {
         const int64_t at = g * group_stride;
         const T* x = image<T>(p.src, n) + at;
+        if (two) {
+            T* sum = image<T>(p.diff_residual, n) + at;
+            sum_masked<T>(K == Mask::FromDst ? image<T>(p.dst, n) + at : nullptr, image<T>(p.diff_dst, n) + at,
+                          image<T>(p.second_diff_dst, n) + at, sum, group_stride);
+            Pass::template gradient_sums<Mask::None>(x, x, sum, area, k, g * L, sums + n * padded + g * L, dots + n * padded + g * L);
+            return;
+        }
         Pass::template gradient_sums<K>(x, K == Mask::FromDst ? image<T>(p.dst, n) + at : x, image<T>(p.diff_dst, n) + at, area, k, g * L,
                                         sums + n * padded + g * L, dots + n * padded + g * L);
     };
@@ -399,6 +426,11 @@ template <typename T, int L, Mask K, bool Residual> static void backward_groups(
     auto apply = [&](int64_t n, int64_t g) {
         const int64_t at = g * group_stride;
         const T* x = image<T>(p.src, n) + at;
+        if (two) {
+            const T* sum = image<T>(p.diff_residual, n) + at;
+            Pass::template gradient<Mask::None, false>(x, x, sum, image<T>(p.diff_src, n) + at, (T*)nullptr, area, k, g * L);
+            return;
+        }
         Pass::template gradient<K, Residual>(x, K == Mask::FromDst ? image<T>(p.dst, n) + at : x, image<T>(p.diff_dst, n) + at,
                                              image<T>(p.diff_src, n) + at, Residual ? image<T>(p.diff_residual, n) + at : nullptr, area, k,
                                              g * L);

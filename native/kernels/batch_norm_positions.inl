@@ -87,7 +87,10 @@ template <typename T> static void forward_positions(const BatchNormForward& p) {
 
 template <typename T>
 HBN_INLINE float position_gradient(const BatchNormBackward& p, const Tile& t, int64_t n, int64_t at, int64_t i, float x) {
-    const float g = image<T>(p.diff_dst, n)[at + i];
+    float g = image<T>(p.diff_dst, n)[at + i];
+    if (p.second_diff_dst.data != nullptr) {
+        g = (T)(g + (float)image<T>(p.second_diff_dst, n)[at + i]);
+    }
     if (!p.relu) {
         return g;
     }

@@ -16,14 +16,14 @@ struct Convolution {
     }
 
 HBN_KERNEL(convolution_forward)
-(const elem* src, u32 src_stride, const elem* weights, elem* dst, u32 dst_stride, HBN_CONVOLUTION_PARAMETERS) {
+(const elem* src, u32 src_stride, const elem* weights, elem* dst, u32 dst_stride, HBN_CONVOLUTION_PARAMETERS, int add) {
     Convolution v = HBN_CONVOLUTION_VALUE;
     int c_per_group = v.src_c / v.groups, k_per_group = v.dst_c / v.groups;
     u32 total = static_cast<u32>(v.images) * v.dst_h * v.dst_w * v.dst_c;
     for (u32 index = blockIdx.x * blockDim.x + threadIdx.x; index < total; index += gridDim.x * blockDim.x) {
         Place to = place(index, v.dst_c, v.dst_h, v.dst_w);
         int c0 = to.channel / k_per_group * c_per_group;
-        float sum = 0;
+        float sum = add ? widen(dst[to.row * dst_stride + to.channel]) : 0;
         for (int r = 0; r < v.kernel_h; ++r) {
             int sy = to.y * v.stride_h - v.pad_top + r * v.dilation_h;
             if (sy < 0 || sy >= v.src_h)

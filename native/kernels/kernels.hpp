@@ -46,6 +46,7 @@ struct BatchNormForward {
 struct BatchNormBackward {
     Extent extent;
     View src, dst, diff_dst, diff_src, diff_residual; // dst.data and diff_residual.data may be null
+    View second_diff_dst;                             // its data may be null; is given with diff_residual only
     Values scale, shift, mean, variance, diff_scale, diff_shift;
     bool per_activation, relu, batch_statistics;
     float epsilon;

@@ -191,7 +191,7 @@ private:
 };
 
 struct BatchNormBackwardKernel final : BatchNormKernel {
-    enum { Src, Dst, DiffDst, Scale, Shift, Mean, Variance, DiffSrc, DiffScale, DiffShift, DiffResidual };
+    enum { Src, Dst, DiffDst, Scale, Shift, Mean, Variance, DiffSrc, DiffScale, DiffShift, DiffResidual, SecondDiffDst };
 
     BatchNormBackwardKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_batch_norm_desc& d)
         : BatchNormKernel(std::move(e), std::move(t), d) {
@@ -200,6 +200,8 @@ struct BatchNormBackwardKernel final : BatchNormKernel {
         activation(DiffDst, "diffDst");
         activation(DiffSrc, "diffSrc");
         activation(DiffResidual, "diffResidual");
+        activation(SecondDiffDst, "second diffDst");
+        require(!at(SecondDiffDst).present() || at(DiffResidual).present(), "a second diffDst needs diffResidual");
         parameter(Scale, "scale");
         parameter(Shift, "shift");
         parameter(Mean, "mean");
@@ -234,6 +236,7 @@ struct BatchNormBackwardKernel final : BatchNormKernel {
         p.diff_dst = view(DiffDst, a);
         p.diff_src = view(DiffSrc, a);
         p.diff_residual = view(DiffResidual, a);
+        p.second_diff_dst = view(SecondDiffDst, a);
         p.scale = values(Scale, a);
         p.shift = values(Shift, a);
         p.mean = values(Mean, a);
@@ -319,6 +322,7 @@ hbn_status hbn_batch_norm_backward_create(hbn_engine* engine, const hbn_batch_no
                                                    {"diffSrc"},
                                                    {"diffScale"},
                                                    {"diffShift"},
-                                                   {"diffResidual", true}},
+                                                   {"diffResidual", true},
+                                                   {"second diffDst", true}},
                                                   0, Descriptor<hbn_batch_norm_desc>{desc, "batch normalization desc"});
 }

@@ -20,13 +20,15 @@ struct Problem {
     memory::desc src, dst;  // as the tensors lie
     memory::data_type type; // of activations and multiplied weights; the gradient of the weights is float32
     bool bias, relu;
+    bool onto_dst;                     // the result is added to what dst holds
     std::vector<algorithm> algorithms; // in order of preference
     std::string text;
 
-    Problem(const hbn_conv_desc& d, const Tensor& src_tensor, const Tensor& weights, const Tensor& dst_tensor, bool bias)
+    Problem(const hbn_conv_desc& d, const Tensor& src_tensor, const Tensor& weights, const Tensor& dst_tensor, bool bias,
+            bool onto_dst = false)
         : strides{d.stride_h, d.stride_w}, dilations{d.dilation_h - 1, d.dilation_w - 1},
           pad_before{d.pad_top, d.pad_left}, pad_after{d.pad_bottom, d.pad_right}, src(src_tensor.md()), dst(dst_tensor.md()),
-          type(src_tensor.type()), bias(bias), relu(d.relu != 0) {
+          type(src_tensor.type()), bias(bias), relu(d.relu != 0), onto_dst(onto_dst) {
         const hbn_tensor &s = src_tensor.desc, &w = weights.desc, &o = dst_tensor.desc;
         require(d.groups >= 1 && d.stride_h >= 1 && d.stride_w >= 1 && d.dilation_h >= 1 && d.dilation_w >= 1 && d.pad_top >= 0 &&
                     d.pad_left >= 0 && d.pad_bottom >= 0 && d.pad_right >= 0,
@@ -75,11 +77,14 @@ struct Problem {
 
     ForwardPd forward(const Engine& e, algorithm a, const memory::desc& s, const memory::desc& w, const memory::desc& d) const {
         dnnl::primitive_attr attr = scratch_attr();
-        if (relu) {
-            dnnl::post_ops ops;
-            compat::append_relu(ops);
-            attr.set_post_ops(ops);
+        dnnl::post_ops ops;
+        if (onto_dst) {
+            ops.append_sum(1.0f);
         }
+        if (relu) {
+            compat::append_relu(ops);
+        }
+        attr.set_post_ops(ops);
         // forward_training also for inference: Winograd then keeps its weights in the one format that all directions share and that can be
         // read.
         return bias ? compat::forward_pd<convolution_forward>(e.dnnl, attr, prop_kind::forward_training, a, s, w, bias_md(), d, strides,
@@ -125,7 +130,15 @@ constexpr int64_t kMostScratch = int64_t{64} << 20;
 
 struct ConvForward final : PrimitiveKernel {
     ConvForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc) : PrimitiveKernel(std::move(e), std::move(t)) {
-        const auto problem_of = [&](int32_t n) { return Problem(desc, part_of(at(0), n), at(1), part_of(at(3), n), at(2).present()); };
+        const bool residual = at(4).present();
+        const auto problem_of = [&](int32_t n) {
+            return Problem(desc, part_of(at(0), n), at(1), part_of(at(3), n), at(2).present(), residual);
+        };
+        if (residual) {
+            require_same_shape(at(4), at(3), "residual and dst of a convolution");
+            require_same_layout(at(4), at(3), "residual and dst of a convolution");
+            require_same_type(at(4), at(3), "residual and dst of a convolution");
+        }
         parts = parts_of_batch(problem_of);
         const Problem problem = problem_of(parts);
         require_same_type(at(1), at(0), "src and weights of a convolution");
@@ -145,8 +158,16 @@ struct ConvForward final : PrimitiveKernel {
         bind_images(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
         bind(DNNL_ARG_WEIGHTS, 1, "weights", Flow::In, problem.given_weights(at(1)), pd.weights_desc());
         bind_values(DNNL_ARG_BIAS, 2, Flow::In);
-        bind_images(DNNL_ARG_DST, 3, "dst", Flow::Out, pd.dst_desc());
+        bind_images(DNNL_ARG_DST, 3, "dst", residual ? Flow::Both : Flow::Out, pd.dst_desc());
         finish(pd);
+    }
+
+    // oneDNN adds to what dst holds, so that is the residual: it lies there already, or is brought there.
+    void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override {
+        if (at(4).present() && addresses[4] != addresses[3]) {
+            engine->arithmetic->copy(at(3).extent(), at(4).view(addresses[4]), at(3).view(addresses[3]));
+        }
+        PrimitiveKernel::execute(addresses, scratch, step, learning_rate);
     }
 
 private:
@@ -243,8 +264,8 @@ using namespace hbn;
 
 hbn_status hbn_conv_forward_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
                                    hbn_kernel** kernel) noexcept {
-    return create_kernel<ConvForward>(engine, tensors, count, kernel, {{"src"}, {"weights"}, {"bias", true}, {"dst"}}, 0,
-                                      Descriptor<hbn_conv_desc>{desc, "convolution desc"});
+    return create_kernel<ConvForward>(engine, tensors, count, kernel, {{"src"}, {"weights"}, {"bias", true}, {"dst"}, {"residual", true}},
+                                      0, Descriptor<hbn_conv_desc>{desc, "convolution desc"});
 }
 
 hbn_status hbn_conv_backward_data_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,

@@ -22,7 +22,7 @@ void PrimitiveKernel::bind(int argument, size_t index, const char* name, Flow fl
         arguments.emplace(argument, direct.back().argument);
         return;
     }
-    Staged s{index, flow, slice, 0, 0, std::nullopt, memory(given, engine->dnnl, nullptr), memory()};
+    Staged s{index, flow, slice, 0, 0, std::nullopt, std::nullopt, memory(given, engine->dnnl, nullptr), memory()};
     if (slice) {
         s.dense_offset = reserve(t.physical_bytes());
     }
@@ -32,7 +32,12 @@ void PrimitiveKernel::bind(int argument, size_t index, const char* name, Flow fl
     } else {
         s.wanted = memory(wanted, engine->dnnl, nullptr);
         s.wanted_offset = reserve(static_cast<int64_t>(wanted.get_size()));
-        s.reorder = flow == Flow::In ? dnnl::reorder(s.dense, s.wanted) : dnnl::reorder(s.wanted, s.dense);
+        if (flow != Flow::Out) {
+            s.in = dnnl::reorder(s.dense, s.wanted);
+        }
+        if (flow != Flow::In) {
+            s.out = dnnl::reorder(s.wanted, s.dense);
+        }
     }
     const bool activation = compat::dims_of(given) == t.dims() && t.desc.layout != HBN_OPAQUE;
     const std::string from = (slice ? "slice " : "") + layout_name(given, activation), to = layout_name(wanted, activation);
@@ -55,7 +60,8 @@ void PrimitiveKernel::bind_images(int argument, size_t index, const char* name, 
         direct.push_back({index, part, part_bytes});
     } else {
         const int64_t offset = reserve(t.physical_bytes());
-        staged.push_back({index, flow, true, offset, offset, std::nullopt, memory(t.md(), engine->dnnl, nullptr), part, part_bytes});
+        staged.push_back(
+            {index, flow, true, offset, offset, std::nullopt, std::nullopt, memory(t.md(), engine->dnnl, nullptr), part, part_bytes});
         conversions += (conversions.empty() ? "" : ", ") + std::string(name) + (flow == Flow::In ? " slice -> whole" : " whole -> slice");
     }
     arguments.emplace(argument, std::move(part));
@@ -95,16 +101,16 @@ void PrimitiveKernel::stage_in(Staged& s, void* address, char* scratch) {
         address = scratch + s.dense_offset;
     }
     point(s.dense, address);
-    if (s.reorder) {
+    if (s.in) {
         point(s.wanted, scratch + s.wanted_offset);
-        s.reorder->execute(engine->stream, s.dense, s.wanted);
+        s.in->execute(engine->stream, s.dense, s.wanted);
     }
 }
 
 void PrimitiveKernel::stage_out(Staged& s, void* address, char* scratch) {
     const Tensor& t = at(s.index);
-    if (s.reorder) {
-        s.reorder->execute(engine->stream, s.wanted, s.dense);
+    if (s.out) {
+        s.out->execute(engine->stream, s.wanted, s.dense);
     }
     if (s.slice) {
         hbn_tensor whole = t.desc;
@@ -119,11 +125,11 @@ void PrimitiveKernel::execute(void* const* addresses, char* scratch, int64_t, fl
         point(s.argument, scratch + s.offset);
     }
     for (Staged& s : staged) {
-        if (s.flow == Flow::In) {
+        if (s.flow != Flow::Out) {
             stage_in(s, addresses[s.index], scratch);
         } else {
             point(s.dense, s.slice ? scratch + s.dense_offset : addresses[s.index]);
-            if (s.reorder) {
+            if (s.out) {
                 point(s.wanted, scratch + s.wanted_offset);
             }
         }
@@ -140,7 +146,7 @@ void PrimitiveKernel::execute(void* const* addresses, char* scratch, int64_t, fl
         primitive.execute(engine->stream, arguments);
     }
     for (Staged& s : staged) {
-        if (s.flow == Flow::Out) {
+        if (s.flow != Flow::In) {
             stage_out(s, addresses[s.index], scratch);
         }
     }

@@ -17,7 +17,8 @@ struct PrimitiveKernel : hbn_kernel {
     void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override;
 
 protected:
-    enum class Flow { In, Out };
+    // Both: an output that the primitive adds to.
+    enum class Flow { In, Out, Both };
 
     // Tensor number `index` is the primitive's argument `argument`, wanted in the layout `wanted`; `given` is how the tensor lies (dense).
     void bind(int argument, size_t index, const char* name, Flow flow, const memory::desc& given, const memory::desc& wanted);
@@ -59,7 +60,7 @@ private:
         Flow flow;
         bool slice;                           // copied between the tensor and `dense`
         int64_t dense_offset, wanted_offset;  // in scratch
-        std::optional<dnnl::reorder> reorder; // between `dense` and `wanted`
+        std::optional<dnnl::reorder> in, out; // between `dense` and `wanted`
         memory dense, wanted;
         int64_t part_bytes = 0; // from one part to the next; 0: every part sees the same
     };

@@ -47,19 +47,20 @@ int main(void) {
     {
         const int32_t n = 2, c = 5, o = 7, h = 6, w = 5, block = info.channel_block;
         hbn_conv_desc conv = {(int32_t)sizeof(hbn_conv_desc), 1, 1, 0, 0, 0, 0, 1, 1, 1, 0, HBN_CONV_AUTO};
-        hbn_tensor conv_tensors[4];
+        hbn_tensor conv_tensors[5];
         hbn_kernel* kernel = NULL;
         hbn_format* format = NULL;
         int64_t scratch_bytes = 0, weight_bytes = 0;
         float values[7 * 5], back[7 * 5], ones[2 * 5 * 6 * 5], results[2 * 7 * 6 * 5];
-        void* addresses[4];
+        void* addresses[5];
         int i;
 
         conv_tensors[0] = tensor(HBN_BLOCKED, n, c, h, w);
         conv_tensors[1] = tensor(HBN_OPAQUE, o, c, 1, 1);
         conv_tensors[2] = tensor(HBN_ABSENT, 0, 0, 0, 0);
         conv_tensors[3] = tensor(HBN_BLOCKED, n, o, h, w);
-        CHECK(hbn_conv_forward_create(engine, &conv, conv_tensors, 4, &kernel) == HBN_OK);
+        conv_tensors[4] = tensor(HBN_ABSENT, 0, 0, 0, 0);
+        CHECK(hbn_conv_forward_create(engine, &conv, conv_tensors, 5, &kernel) == HBN_OK);
         CHECK(hbn_kernel_format(kernel, 1, &format) == HBN_OK && format != NULL);
         CHECK(hbn_format_query(format, &weight_bytes) == HBN_OK && weight_bytes >= (int64_t)sizeof values);
         CHECK(hbn_kernel_scratch_bytes(kernel, &scratch_bytes) == HBN_OK);
@@ -69,6 +70,7 @@ int main(void) {
         addresses[1] = aligned_alloc(64, (size_t)((weight_bytes + 63) / 64 * 64));
         addresses[2] = NULL;
         addresses[3] = aligned_alloc(64, (size_t)(n * block * h * w) * sizeof(float));
+        addresses[4] = NULL;
         void* scratch = aligned_alloc(64, (size_t)(scratch_bytes + 64) / 64 * 64);
         for (i = 0; i < 7 * 5; i++) {
             values[i] = (float)(i % 11) - 5;
@@ -79,14 +81,14 @@ int main(void) {
         CHECK(hbn_tensor_write(engine, &conv_tensors[0], addresses[0], ones) == HBN_OK);
         CHECK(hbn_tensor_write(engine, &conv_tensors[1], addresses[1], values) == HBN_OK);
         CHECK(hbn_tensor_read(engine, &conv_tensors[1], addresses[1], back) == HBN_OK && memcmp(values, back, sizeof values) == 0);
-        CHECK(hbn_kernel_execute(kernel, addresses, 4, scratch, 0, 0) == HBN_OK);
+        CHECK(hbn_kernel_execute(kernel, addresses, 5, scratch, 0, 0) == HBN_OK);
         CHECK(hbn_tensor_read(engine, &conv_tensors[3], addresses[3], results) == HBN_OK);
         for (i = 0; i < o; i++) {
             const float expected = values[i * 5] + values[i * 5 + 1] + values[i * 5 + 2] + values[i * 5 + 3] + values[i * 5 + 4];
             CHECK(fabsf(results[i * h * w] - expected) < 1e-5f);
         }
         CHECK(hbn_kernel_execute(kernel, addresses, 3, scratch, 0, 0) == HBN_INVALID_ARGUMENT);
-        CHECK(hbn_kernel_execute(NULL, addresses, 4, scratch, 0, 0) == HBN_INVALID_ARGUMENT);
+        CHECK(hbn_kernel_execute(NULL, addresses, 5, scratch, 0, 0) == HBN_INVALID_ARGUMENT);
         hbn_kernel_destroy(kernel);
         hbn_format_destroy(format);
         conv_tensors[1].format = NULL;
@@ -96,13 +98,13 @@ int main(void) {
         free(scratch);
 
         conv.struct_size = 3;
-        CHECK(hbn_conv_forward_create(engine, &conv, conv_tensors, 4, &kernel) == HBN_INVALID_ARGUMENT && kernel == NULL);
+        CHECK(hbn_conv_forward_create(engine, &conv, conv_tensors, 5, &kernel) == HBN_INVALID_ARGUMENT && kernel == NULL);
         conv.struct_size = (int32_t)sizeof conv;
         conv_tensors[3].c = 9;
         conv_tensors[3].root_channels = 9;
-        CHECK(hbn_conv_forward_create(engine, &conv, conv_tensors, 4, &kernel) == HBN_INVALID_ARGUMENT);
-        CHECK(hbn_conv_forward_create(engine, &conv, NULL, 4, &kernel) == HBN_INVALID_ARGUMENT);
-        CHECK(hbn_conv_forward_create(engine, NULL, conv_tensors, 4, NULL) == HBN_INVALID_ARGUMENT);
+        CHECK(hbn_conv_forward_create(engine, &conv, conv_tensors, 5, &kernel) == HBN_INVALID_ARGUMENT);
+        CHECK(hbn_conv_forward_create(engine, &conv, NULL, 5, &kernel) == HBN_INVALID_ARGUMENT);
+        CHECK(hbn_conv_forward_create(engine, NULL, conv_tensors, 5, NULL) == HBN_INVALID_ARGUMENT);
     }
 
     hbn_engine_destroy(engine);

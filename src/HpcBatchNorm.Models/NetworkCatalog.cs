@@ -4,27 +4,84 @@ using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Models;
 
-/// <summary>The networks this library knows by name.</summary>
+/// <summary>The networks that are known by name: those that come with the library, and whatever a program adds with <see cref="Register"/>.</summary>
 public static class NetworkCatalog
 {
-    private static readonly Dictionary<string, (string Summary, Func<NetworkOptions, Network> Create)> Entries = new(StringComparer.Ordinal)
-    {
-        ["bn-inception"] = ("The paper's Figure 5 with batch normalization before every nonlinearity", o => Inception("bn-inception", o, o.BatchNorm ?? true, 0)),
-        ["inception"] = ("The same without batch normalization: biases, LRN, dropout 40 %", o => Inception("inception", o, o.BatchNorm ?? false, 0.4f)),
-        ["inception-tiny"] = ("Six small inception modules for images of 32 to 64 pixels, 0.33 M parameters", InceptionTiny),
-        ["mnist-mlp"] = ("Section 4.1: three hidden layers of 100 sigmoid units on 28x28 images", MnistMlp),
-    };
+    private static readonly Lock Gate = new();
+
+    // In the order of registration, which is the order of lists.
+    private static readonly List<Entry> Entries =
+    [
+        new("bn-inception", "The paper's Figure 5 with batch normalization before every nonlinearity", o => Inception("bn-inception", o, o.BatchNorm ?? true, 0), null),
+        new("inception", "The same without batch normalization: biases, LRN, dropout 40 %", o => Inception("inception", o, o.BatchNorm ?? false, 0.4f), null),
+        new("inception-tiny", "Six small inception modules for images of 32 to 64 pixels, 0.33 M parameters", InceptionTiny, null),
+        new("mnist-mlp", "Section 4.1: three hidden layers of 100 sigmoid units on 28x28 images", MnistMlp, null),
+        new("resnet-18", "Residual network of 18 layers, 11.7 M parameters", o => ResNets.Create("resnet-18", o, false, 2, 2, 2, 2), ResNets.Options),
+        new("resnet-34", "Residual network of 34 layers, 21.8 M parameters", o => ResNets.Create("resnet-34", o, false, 3, 4, 6, 3), ResNets.Options),
+        new("resnet-50", "Residual network of 50 layers in bottlenecks (version 1.5), 25.6 M parameters", o => ResNets.Create("resnet-50", o, true, 3, 4, 6, 3), ResNets.Options),
+        new("resnet-101", "Residual network of 101 layers in bottlenecks (version 1.5), 44.5 M parameters", o => ResNets.Create("resnet-101", o, true, 3, 4, 23, 3), ResNets.Options),
+        new("inception-v3", "Szegedy et al. 2015b: factorised convolutions, for images of 299 pixels, 23.8 M parameters", InceptionV3.Create, InceptionV3.Options),
+    ];
+
+    private sealed record Entry(string Name, string Summary, Func<NetworkOptions, Network> Create, IReadOnlyCollection<string>? Options);
 
     /// <summary>Name and one-line summary of each network.</summary>
-    public static IReadOnlyList<(string Name, string Summary)> All => [.. Entries.Select(e => (e.Key, e.Value.Summary))];
+    public static IReadOnlyList<(string Name, string Summary)> All
+    {
+        get
+        {
+            lock (Gate)
+            {
+                return [.. Entries.Select(e => (e.Name, e.Summary))];
+            }
+        }
+    }
+
+    /// <summary>
+    /// Adds a network, which from then on can be named wherever a network's name is asked for. Give <paramref name="options"/>, the names of the properties of
+    /// <see cref="NetworkOptions"/> that <paramref name="create"/> looks at, to have all others refused when they are set; null lets everything through.
+    /// </summary>
+    /// <exception cref="ArgumentException">The name is empty, or there is a network of that name; or an option has no such name.</exception>
+    public static void Register(string name, string summary, Func<NetworkOptions, Network> create, IReadOnlyCollection<string>? options = null)
+    {
+        ArgumentException.ThrowIfNullOrWhiteSpace(name);
+        ArgumentNullException.ThrowIfNull(summary);
+        ArgumentNullException.ThrowIfNull(create);
+        if (options?.FirstOrDefault(o => !NetworkOptions.Names.Contains(o)) is { } unknown)
+        {
+            throw new ArgumentException($"Network '{name}' says that it looks at the option '{unknown}', which does not exist. Options: {string.Join(", ", NetworkOptions.Names)}.", nameof(options));
+        }
+
+        lock (Gate)
+        {
+            if (Entries.Exists(e => e.Name == name))
+            {
+                throw new ArgumentException($"There is a network '{name}' already; register yours under another name.", nameof(name));
+            }
+
+            Entries.Add(new Entry(name, summary, create, options is null ? null : [.. options]));
+        }
+    }
 
     /// <summary>Makes a network by name.</summary>
-    /// <exception cref="UserErrorException">There is no network of that name.</exception>
+    /// <exception cref="UserErrorException">There is no network of that name, or an option is set that means nothing for it.</exception>
     public static Network Create(string name, NetworkOptions options)
     {
-        if (!Entries.TryGetValue(name, out (string Summary, Func<NetworkOptions, Network> Create) entry))
+        Entry? entry;
+        lock (Gate)
         {
-            throw new UserErrorException($"There is no network '{name}'. Known: {string.Join(", ", Entries.Keys)}.");
+            entry = Entries.Find(e => e.Name == name);
+        }
+
+        if (entry is null)
+        {
+            throw new UserErrorException($"There is no network '{name}'. Known: {string.Join(", ", All.Select(n => n.Name))}.");
+        }
+
+        if (entry.Options is not null && options.NamesOfSet().FirstOrDefault(o => !entry.Options.Contains(o)) is { } meaningless)
+        {
+            throw new UserErrorException(
+                $"The option {meaningless} means nothing for {name}, but it is set. Leave it at its default; {name} looks at {string.Join(", ", entry.Options)}.");
         }
 
         if (options.Classes < 2)

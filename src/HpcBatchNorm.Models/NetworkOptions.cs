@@ -2,9 +2,28 @@ using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Models;
 
-/// <summary>What the paper's variants differ in. Not every network looks at every option; each says where it applies.</summary>
+/// <summary>
+/// What variants of the networks differ in. Not every network looks at every option; each says where it applies. The residual networks and
+/// <c>inception-v3</c> refuse what they do not look at.
+/// </summary>
 public sealed record NetworkOptions
 {
+    private static readonly NetworkOptions Defaults = new();
+
+    // In place of reflection, so that trimmed programs work; a test compares it with the properties. No LRN is asked for where there is none anyway.
+    private static readonly (string Name, Func<NetworkOptions, object?> Get)[] Properties =
+    [
+        (nameof(Classes), o => o.Classes), (nameof(Width), o => o.Width), (nameof(SeparableFirstConvolution), o => o.SeparableFirstConvolution),
+        (nameof(Activation), o => o.Activation), (nameof(BatchNorm), o => o.BatchNorm), (nameof(Epsilon), o => o.Epsilon),
+        (nameof(AveragingFactor), o => o.AveragingFactor), (nameof(PerActivationLast), o => o.PerActivationLast), (nameof(Lrn), o => o.Lrn == false ? null : o.Lrn),
+        (nameof(Dropout), o => o.Dropout), (nameof(AuxiliaryHeads), o => o.AuxiliaryHeads), (nameof(InitialWeightScale), o => o.InitialWeightScale),
+        (nameof(AverageIncludesPadding), o => o.AverageIncludesPadding), (nameof(HiddenLayers), o => o.HiddenLayers),
+        (nameof(HiddenUnits), o => o.HiddenUnits), (nameof(InitialDeviation), o => o.InitialDeviation),
+    ];
+
+    /// <summary>The names of all options.</summary>
+    public static IReadOnlyList<string> Names { get; } = [.. Properties.Select(p => p.Name)];
+
     /// <summary>Number of classes.</summary>
     public int Classes { get; init; } = 1000;
 
@@ -23,7 +42,7 @@ public sealed record NetworkOptions
     /// <summary>Batch normalization before every nonlinearity; null means the network's own choice.</summary>
     public bool? BatchNorm { get; init; }
 
-    /// <summary>Batch normalization's epsilon; the paper gives no value.</summary>
+    /// <summary>Batch normalization's epsilon; the paper gives no value. The default of 1e-5 leaves it to the network, and <c>inception-v3</c> has 1e-3.</summary>
     public float Epsilon { get; init; } = 1e-5f;
 
     /// <summary>Weight of the new batch in running statistics.</summary>
@@ -35,10 +54,13 @@ public sealed record NetworkOptions
     /// <summary>Local response normalization after the first max pooling and after the second convolution (GoogLeNet); null means where there is no batch normalization.</summary>
     public bool? Lrn { get; init; }
 
-    /// <summary>Dropout before the classifier; null means the network's own (0.4 for <c>inception</c>, 0 otherwise).</summary>
+    /// <summary>Dropout before the classifier; null means the network's own (0.4 for <c>inception</c>, 0.5 for <c>inception-v3</c>, 0 otherwise).</summary>
     public float? Dropout { get; init; }
 
-    /// <summary>Auxiliary classifiers after modules 4a and 4d, weight 0.3 each (GoogLeNet); whether the paper's network had them is not known.</summary>
+    /// <summary>
+    /// Auxiliary classifiers: after modules 4a and 4d of the Inception networks, weight 0.3 each (GoogLeNet; whether the paper's network had them is not known);
+    /// after the last 17x17 module of <c>inception-v3</c>, weight 0.4 (torchvision).
+    /// </summary>
     public bool AuxiliaryHeads { get; init; }
 
     /// <summary>Initial weights are this times their usual deviation (larger initial weights are one of the ensemble's changes, section 4.2.3).</summary>
@@ -55,4 +77,7 @@ public sealed record NetworkOptions
 
     /// <summary>Deviation of the initial weights of <c>mnist-mlp</c>; 0 means He's.</summary>
     public double InitialDeviation { get; init; } = 0.1;
+
+    /// <summary>Names of the options that differ from their defaults.</summary>
+    internal IEnumerable<string> NamesOfSet() => Properties.Where(p => !Equals(p.Get(this), p.Get(Defaults))).Select(p => p.Name);
 }

@@ -23,6 +23,12 @@ internal sealed record BatchNormForm
 
     public bool DiffSrcOverSrc { get; init; }
 
+    /// <summary>diffResidual over diffDst.</summary>
+    public bool DiffResidualOverDiffDst { get; init; }
+
+    /// <summary>A second diffDst.</summary>
+    public bool SecondDiffDst { get; init; }
+
     /// <summary>dst and diffDst are slices of wider tensors, from this channel on; 0 for whole tensors.</summary>
     public int SliceOffset { get; init; }
 
@@ -89,6 +95,18 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
         string tensorName, Shape shape, int offset, TensorRole role = TensorRole.Activation, TensorLayout layout = TensorLayout.Blocked) =>
         offset == 0 ? Output(tensorName, shape, role, layout) : InputSlice(tensorName, shape, offset, role, layout);
 
+    /// <summary>The forward pass of a convolution that is added to a residual, in its place or beside it, with ReLU if asked.</summary>
+    public CaseBuilder ConvolutionOnto(ConvolutionSpec spec, bool inPlace, bool relu)
+    {
+        spec.Validate(name);
+        Tensor src = Input("src", spec.Src), weights = Weights(spec.Weights, kind == InputKind.Exact ? Fills.Integers(-2, 2) : null);
+        Tensor? bias = spec.Bias ? Input("bias", spec.BiasShape, role: TensorRole.Parameter, layout: TensorLayout.Plain) : null;
+        Tensor residual = Input("residual", spec.Dst);
+        Tensor dst = inPlace ? residual.Alias("dst", TensorRole.Activation) : Output("dst", spec.Dst);
+        Add(new ConvolutionForward("conv", spec, src, weights, bias, dst, relu, residual));
+        return this;
+    }
+
     /// <summary>All three passes of a convolution.</summary>
     public CaseBuilder Convolution(ConvolutionSpec spec, bool backwardData = true, bool backward = true, bool relu = false, TensorLayout srcLayout = TensorLayout.Blocked)
     {
@@ -146,7 +164,9 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
             : Output("diffSrc", spec.Src, TensorRole.Gradient, form.Layout);
         Add(new BatchNormBackward("bn", spec, form.Statistics, src, maskFromDst ? dst : null, diffDst, scale, shift, mean ?? runningMean!, variance ?? runningVariance!,
             diffSrc, Made("diffScale", TensorRole.ParameterGradient), Made("diffShift", TensorRole.ParameterGradient),
-            spec.Residual ? Output("diffResidual", spec.Src, TensorRole.Gradient, form.Layout) : null, r, d));
+            !spec.Residual ? null : form.DiffResidualOverDiffDst ? diffDst.Alias("diffResidual", TensorRole.Gradient)
+                : Output("diffResidual", spec.Src, TensorRole.Gradient, form.Layout), r, d,
+            form.SecondDiffDst ? Input("secondDiffDst", spec.Src, role: TensorRole.Gradient, layout: form.Layout) : null));
         return this;
     }
 

@@ -171,7 +171,17 @@ internal static partial class ErrorModel
     {
         BatchNormSpec spec = o.Spec;
         long m = spec.StatisticCount;
-        double[] x = values.Inputs[o.Src], dy = values.Inputs[o.DiffDst];
+        double[] x = values.Inputs[o.Src], dy = values.Inputs[o.DiffDst], either = new double[x.Length];
+        if (o.SecondDiffDst is not null)
+        {
+            // The sum of both is rounded to their type: 16 bits once and for all, single precision by the backend only.
+            DataType type = o.DiffDst.DataType;
+            Tolerance ofSum = Tolerances.Of("sum", "dst");
+            double[] first = dy, second = values.Inputs[o.SecondDiffDst];
+            dy = Map(first, (v, i) => type.IsNarrow() ? type.Round(v + second[i]) : v + second[i]);
+            either = type.IsNarrow() ? either : Map(dy, v => ofSum.Bound(values.Kind, Math.Abs(v), 0, 1));
+        }
+
         double[]? r = o.R is null ? null : values.Inputs[o.R], d = o.D is null ? null : values.Inputs[o.D];
         (double[] scale, double[] shift) = Corrected(spec, values.Inputs[o.Scale], values.Inputs[o.Shift], r, d);
         double[] mean = values.Inputs[o.Mean], variance = values.Inputs[o.Variance];
@@ -180,13 +190,14 @@ internal static partial class ErrorModel
 
         // g: diffDst after the ReLU mask. A mask from dst is the same on both sides. One recomputed from src is decided only where the
         // pre-activation is further from 0 than its own bound; elsewhere either answer is right, and `either` is what it is worth.
-        double[] g = new double[x.Length], either = new double[x.Length];
+        double[] g = new double[x.Length];
         Tolerance preActivation = Tolerances.Of("batch-norm forward", "dst"), ofCorrection = Tolerances.Of("batch-norm forward", "correction");
         for (int i = 0; i < x.Length; i++)
         {
             int s = StatisticOf(spec, i);
             double slope = scale[s] * inverse[s], value = slope * (x[i] - mean[s]) + shift[s];
             g[i] = !spec.Relu || (dst is null ? value > 0 : dst[i] > 0) ? dy[i] : 0;
+            either[i] = g[i] == 0 ? 0 : either[i];
             double magnitude = Math.Abs(slope) * Math.Abs(x[i] - mean[s]) + Math.Abs(shift[s]);
             double undecided = preActivation.Bound(values.Kind, magnitude, 0, 1)
                 + (r is null ? 0 : ofCorrection.Bound(values.Kind, magnitude + Math.Abs(scale[s] * d![s] / r[s]), 0, 1));

@@ -74,6 +74,18 @@ public static partial class HardCases
                 ConvolutionSpec.Square(new(2, 32, 7, 7), 32, 3, pad: 1, bias: true), backward: false, relu: true).Build();
             yield return Case(precision, "convolution/relu", kind).Convolution(
                 ConvolutionSpec.Square(new(2, 17, 5, 5), 33, 1), backward: false, relu: true).Build();
+            foreach (bool inPlace in new[] { false, true })
+            {
+                string where = inPlace ? "in-place" : "beside";
+                yield return Case(precision, $"convolution/residual-{where}", kind).ConvolutionOnto(
+                    ConvolutionSpec.Square(new(2, 32, 7, 7), 64, 1), inPlace, relu: false).Build();
+                yield return Case(precision, $"convolution/residual-bias-relu-{where}", kind).ConvolutionOnto(
+                    ConvolutionSpec.Square(new(2, 32, 14, 14), 32, 3, pad: 1, bias: true), inPlace, relu: true).Build();
+                yield return Case(precision, $"convolution/residual-odd-{where}", kind).ConvolutionOnto(
+                    ConvolutionSpec.Square(new(1, 5, 9, 7), 17, 3, stride: 2, pad: 1, bias: true), inPlace, relu: true).Build();
+                yield return Case(precision, $"convolution/residual-uneven-padding-{where}", kind).ConvolutionOnto(
+                    ConvolutionSpec.Square(new(2, 16, 10, 10), 16, 3, stride: 2) with { PadBottom = 1, PadRight = 1 }, inPlace, relu: true).Build();
+            }
         }
     }
 
@@ -89,6 +101,13 @@ public static partial class HardCases
             ("relu-mask-from-dst", new(new(4, 32, 8, 8), Relu: true), new() { MaskFromDst = true }),
             ("residual", new(new(2, 32, 5, 5), Residual: true), null),
             ("residual-relu", new(new(2, 32, 5, 5), Relu: true, Residual: true), null),
+            ("residual-relu-over", new(new(2, 17, 9, 9), Relu: true, Residual: true), new() { DiffSrcOverSrc = true, DiffResidualOverDiffDst = true }),
+            ("residual-relu-two-gradients", new(new(2, 32, 7, 7), Relu: true, Residual: true), new() { SecondDiffDst = true }),
+            ("residual-relu-two-gradients-over", new(new(3, 17, 9, 5), Relu: true, Residual: true),
+                new() { SecondDiffDst = true, DiffSrcOverSrc = true, DiffResidualOverDiffDst = true }),
+            ("residual-two-gradients", new(new(2, 16, 5, 5), Residual: true), new() { SecondDiffDst = true }),
+            ("residual-two-gradients-vectors", new(new(20, 100, 1, 1), Relu: true, Residual: true), plain with { SecondDiffDst = true, DiffResidualOverDiffDst = true }),
+            ("residual-relu-per-activation", new(new(6, 16, 3, 5), PerActivation: true, Relu: true, Residual: true), new() { SecondDiffDst = true, DiffResidualOverDiffDst = true }),
             ("tiny-batch", new(new(2, 32, 1, 1)), null),
             ("tiny-batch-relu", new(new(1, 16, 1, 2), Relu: true), null),
             ("m3", new(new(3, 17, 1, 1)), null),
@@ -116,6 +135,7 @@ public static partial class HardCases
         {
             forms.Add(("slice", new(new(3, 2 * block, 5, 5)), new() { SliceOffset = block }));
             forms.Add(("slice-relu", new(new(3, 2 * block, 5, 5), Relu: true), new() { SliceOffset = block }));
+            forms.Add(("slice-residual-relu", new(new(3, 2 * block, 5, 5), Relu: true, Residual: true), new() { SliceOffset = block }));
             forms.Add(("slice-running", new(new(3, 2 * block, 5, 5), Relu: true), running with { SliceOffset = block }));
             forms.Add(("slice-diffSrc-over-src", new(new(2, block, 4, 4), Relu: true), new() { SliceOffset = 2 * block, DiffSrcOverSrc = true }));
         }
@@ -129,6 +149,7 @@ public static partial class HardCases
                 ("ghost-relu-odd", new(new(6, 17, 3, 5), Relu: true, GhostBatch: 3), null),
                 ("ghost-one-image", new(new(4, 16, 4, 4), Relu: true, GhostBatch: 1), new() { DiffSrcOverSrc = true }),
                 ("ghost-residual-relu", new(new(4, 32, 5, 5), Relu: true, Residual: true, GhostBatch: 2), null),
+                ("ghost-residual-two-gradients", new(new(4, 32, 5, 5), Relu: true, Residual: true, GhostBatch: 2), new() { SecondDiffDst = true, DiffResidualOverDiffDst = true }),
                 ("ghost-per-activation", new(new(8, 17, 2, 3), PerActivation: true, Relu: true, GhostBatch: 4), null),
                 ("ghost-plain-vectors", new(new(20, 100, 1, 1), GhostBatch: 10), plain),
                 ("renorm", new(new(4, 32, 5, 5)), renorm),
@@ -136,6 +157,7 @@ public static partial class HardCases
                 ("renorm-in-range", new(new(4, 16, 6, 6), Relu: true), new() { Renormalization = new BatchRenormalization(100, 100, 0, 0, 0) }),
                 ("renorm-per-activation", new(new(8, 16, 3, 2), PerActivation: true, Relu: true), renorm),
                 ("renorm-plain-vectors", new(new(20, 100, 1, 1)), plain with { Renormalization = renorm.Renormalization }),
+                ("renorm-residual-relu", new(new(4, 32, 5, 5), Relu: true, Residual: true), renorm with { DiffResidualOverDiffDst = true }),
                 ("renorm-ghost", new(new(6, 33, 4, 4), Relu: true, GhostBatch: 2), renorm),
             ]);
             if (traits.BatchNormTakesSlices)

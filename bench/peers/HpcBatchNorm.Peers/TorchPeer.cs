@@ -17,7 +17,7 @@ internal sealed record TorchSettings(bool Training, bool Bf16, bool ChannelsLast
 
 /// <summary>
 /// A network of our catalogue in TorchSharp: the same layers, shapes, epsilon, padding and initial parameters; SGD with momentum. Rectifiers work in place,
-/// and every value is let go after its last use, as Python would. In bf16 the weights of convolutions and classifier are bfloat16 without single-precision
+/// sums go into a batch normalization's output, and every value is let go after its last use, as Python would. In bf16 the weights of convolutions and classifier are bfloat16 without single-precision
 /// masters: less work than ours does. Its images are normalised beforehand; ours start from bytes.
 /// </summary>
 internal sealed class TorchPeer : IDisposable
@@ -185,13 +185,21 @@ internal sealed class TorchPeer : IDisposable
             LrnLayer l => F.local_response_norm(src, l.Size, l.Alpha, l.Beta, l.K),
             DropoutLayer d => F.dropout(src, d.Ratio, training),
             ConcatLayer => torch.cat(inputs, 1),
+            SumLayer => Sum(node, inputs),
             _ => throw new NotSupportedException($"The TorchSharp peer has no form for '{node.Name}' ({node.Layer.Description})."),
         };
     }
 
+    /// <summary>As torchvision's blocks add their shortcut: into the batch normalization's output, which nobody else reads.</summary>
+    private Tensor Sum(Node node, Tensor[] inputs)
+    {
+        int into = Array.FindIndex([.. node.Inputs], i => _uses[i] == 1 && i.Layer is BatchNormLayer);
+        return inputs.Length == 2 && into >= 0 ? inputs[into].add_(inputs[1 - into]) : inputs.Skip(1).Aggregate(inputs[0], (sum, next) => sum + next);
+    }
+
     private static long[] Pair(Extent extent) => [extent.Height, extent.Width];
 
-    private static long[] Pair(Node node, Padding pad) => pad.Top == pad.Bottom && pad.Left == pad.Right
+    private static long[] Pair(Node node, HpcBatchNorm.Layers.Padding pad) => pad.Top == pad.Bottom && pad.Left == pad.Right
         ? [pad.Top, pad.Left]
         : throw new NotSupportedException($"The TorchSharp peer has no form for '{node.Name}': its padding {pad} differs between opposite sides.");
 

@@ -75,10 +75,10 @@ internal sealed unsafe class CudnnConvolution : IDisposable
     /// <summary>Sets the algorithm's kind of arithmetic on the convolution; once, before it is executed.</summary>
     public void Use(CudnnAlgorithm algorithm) => _cudnn.Check(_cudnn.Api.cudnnSetConvolutionMathType(_convolution.Handle, algorithm.MathType), _operation);
 
-    /// <summary>Enqueues c = the computation on a and b.</summary>
-    public void Execute(nint a, nint b, nint c, int algorithm, nint workspace, long workspaceBytes)
+    /// <summary>Enqueues c = the computation on a and b, plus what c holds when <paramref name="add"/>.</summary>
+    public void Execute(nint a, nint b, nint c, int algorithm, nint workspace, long workspaceBytes, bool add = false)
     {
-        float one = 1, zero = 0;
+        float one = 1, kept = add ? 1 : 0;
         CudnnApi api = _cudnn.Api;
         var execute = _pass switch
         {
@@ -87,7 +87,7 @@ internal sealed unsafe class CudnnConvolution : IDisposable
             _ => api.cudnnConvolutionBackwardFilter,
         };
         int status = execute(_cudnn.Handle, &one, _a.Handle, (void*)a, _b.Handle, (void*)b, _convolution.Handle, algorithm, (void*)workspace,
-            (nuint)workspaceBytes, &zero, _c.Handle, (void*)c);
+            (nuint)workspaceBytes, &kept, _c.Handle, (void*)c);
         _cudnn.Check(status, _operation);
     }
 

@@ -40,6 +40,8 @@ public static class RecipeCatalog
         "inception" => "inception",
         "inception-tiny" => "quick",
         "mnist-mlp" => "mnist",
+        "inception-v3" => "inception-v3",
+        _ when model.StartsWith("resnet-", StringComparison.Ordinal) => "resnet",
         _ => "bn-x5",
     };
 

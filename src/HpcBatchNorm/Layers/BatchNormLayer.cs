@@ -73,26 +73,29 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
         Tensor src = lowering.Input();
         TensorLayout layout = src.Layout;
         TrainingNormalization training = lowering.Normalization;
-        BatchNormSpec spec = Spec(src.Shape, lowering.FuseReluWithBatchNorm()) with { GhostBatch = training.GhostBatch };
+        Tensor? residual = lowering.FuseResidual(layout);
+        bool relu = residual is not null || lowering.FuseReluWithBatchNorm();
+        BatchNormSpec spec = Spec(src.Shape, relu) with { Residual = residual is not null, GhostBatch = training.GhostBatch };
         Tensor scale = lowering.Learn("scale", layout, out Tensor diffScale, training.FrozenScaleAndShift);
         Tensor shift = lowering.Learn("shift", layout, out Tensor diffShift, training.FrozenScaleAndShift);
         Tensor runningMean = lowering.AddState("running_mean", layout), runningVariance = lowering.AddState("running_variance", layout);
         bool batch = training.Statistics == BatchNormStatistics.Batch, renormalize = training.Renormalization is not null;
         Tensor? mean = Statistic(lowering, "mean", spec, layout, batch), variance = Statistic(lowering, "variance", spec, layout, batch);
         Tensor? r = Statistic(lowering, "r", spec, layout, renormalize), d = Statistic(lowering, "d", spec, layout, renormalize);
+        Tensor dst = lowering.NewValue(layout);
         lowering.EmitRepeatable(new BatchNormForward(
-            lowering.Name, spec, training.Statistics, src, scale, shift, null, lowering.NewValue(layout), mean, variance, runningMean, runningVariance,
+            lowering.Name, spec, training.Statistics, src, scale, shift, residual, dst, mean, variance, runningMean, runningVariance,
             AveragingFactor, training.Renormalization, r, d));
         lowering.Backward(() =>
         {
-            // Scale and shift learn even where nothing before them does.
+            // Scale and shift learn even where nothing before them does. With a residual the ReLU's mask cannot be computed again from src.
             Tensor diffDst = lowering.Gradient;
-            lowering.Contribute(
-                0, layout,
-                diffSrc => new BatchNormBackward(
-                    lowering.Name, spec, training.BackwardStatistics, src, null, diffDst, scale, shift, mean ?? runningMean, variance ?? runningVariance,
-                    diffSrc, diffScale, diffShift, null, r, d),
-                lowering.InputIsOverwritable ? src : null, always: true);
+            lowering.ContributeWithResidual(
+                layout,
+                (diffSrc, diffResidual) => new BatchNormBackward(
+                    lowering.Name, spec, training.BackwardStatistics, src, residual is null ? null : dst, diffDst, scale, shift, mean ?? runningMean,
+                    variance ?? runningVariance, diffSrc, diffScale, diffShift, diffResidual, r, d, lowering.SecondGradient),
+                lowering.InputIsOverwritable ? src : null);
         });
     }
 
@@ -101,12 +104,13 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
         Tensor src = lowering.Input();
         TensorLayout layout = src.Layout;
         bool batch = lowering.Statistics == BatchNormStatistics.Batch;
-        BatchNormSpec spec = Spec(src.Shape, lowering.FuseReluWithBatchNorm());
+        Tensor? residual = lowering.FuseResidual(layout);
+        BatchNormSpec spec = Spec(src.Shape, residual is not null || lowering.FuseReluWithBatchNorm()) with { Residual = residual is not null };
         Tensor dst = lowering.NewValue(layout);
 
         // The new batch's weight is 1: what is left of a pass are its own statistics.
         lowering.Emit(new BatchNormForward(
-            lowering.Name, spec, lowering.Statistics, src, lowering.AddState("scale", layout), lowering.AddState("shift", layout), null, dst,
+            lowering.Name, spec, lowering.Statistics, src, lowering.AddState("scale", layout), lowering.AddState("shift", layout), residual, dst,
             Statistic(lowering, "mean", spec, layout, batch), Statistic(lowering, "variance", spec, layout, batch),
             lowering.AddState("running_mean", layout), lowering.AddState("running_variance", layout), AveragingFactor: 1));
     }

@@ -133,9 +133,10 @@ public sealed record ConvolutionLayer : Layer, IAffineLayer
     {
         Tensor src = Src(lowering);
         (Tensor weights, Tensor? bias) = lowering.AddWeights(Bias, OutputChannels);
-        bool relu = lowering.FuseReluWithConvolution();
-        Tensor dst = lowering.NewValue(TensorLayout.Blocked);
-        lowering.Emit(new ConvolutionForward(lowering.Name, Spec(src.Shape) with { Bias = bias is not null }, src, weights, bias, dst, relu));
+        Tensor? residual = lowering.FuseResidualWithConvolution();
+        bool relu = residual is not null || lowering.FuseReluWithConvolution();
+        Tensor dst = residual is null ? lowering.NewValue(TensorLayout.Blocked) : lowering.NewValueOver(residual);
+        lowering.Emit(new ConvolutionForward(lowering.Name, Spec(src.Shape) with { Bias = bias is not null }, src, weights, bias, dst, relu, residual));
     }
 
     internal override OnnxValue WriteOnnx(OnnxWriter writer)

@@ -54,6 +54,12 @@ internal interface ILowering
     /// <summary>True when a ReLU behind this batch normalization is computed with it; the layer's value is the ReLU's from then on.</summary>
     bool FuseReluWithBatchNorm();
 
+    /// <summary>
+    /// The value that is added to this batch normalization's where that sum and the ReLU after it are computed with it, else null; the layer's value is the
+    /// ReLU's from then on.
+    /// </summary>
+    Tensor? FuseResidual(TensorLayout layout);
+
     /// <summary>Adds an operation.</summary>
     void Emit(Operation operation);
 }
@@ -87,6 +93,9 @@ internal interface ITrainingLowering : ILowering
     /// <summary>The complete gradient of the layer's value (of the fused layer's, where one is); only within <see cref="Backward"/>.</summary>
     Tensor Gradient { get; }
 
+    /// <summary>What <see cref="Gradient"/> lacks: a second contribution, which the operation that reads both adds. Only with a fused residual.</summary>
+    Tensor? SecondGradient { get; }
+
     /// <summary>A parameter that the optimizer updates, and the tensor its gradient is wanted in. A frozen one keeps its place and does not learn.</summary>
     Tensor Learn(string parameter, TensorLayout layout, out Tensor gradient, bool frozen = false);
 
@@ -102,6 +111,15 @@ internal interface ITrainingLowering : ILowering
     /// emitted, unless the operation makes the gradients of parameters too (<paramref name="always"/>).
     /// </summary>
     void Contribute(int input, TensorLayout layout, Func<Tensor, Operation> operation, Tensor? overwrite = null, bool always = false);
+
+    /// <summary>
+    /// As <see cref="Contribute"/> for the (first) input, with an operation that also makes the gradient of what <see cref="ILowering.FuseResidual"/> gave,
+    /// where somebody needs it.
+    /// </summary>
+    void ContributeWithResidual(TensorLayout layout, Func<Tensor, Tensor?, Operation> operation, Tensor? overwrite);
+
+    /// <summary>An input's gradient is that of this layer's value.</summary>
+    void PassGradient(int input);
 
     /// <summary>The gradient of an input that is placed in this layer's value lies in this layer's gradient.</summary>
     void SetGradient(int input, Tensor gradient);
@@ -133,6 +151,12 @@ internal interface IInferenceLowering : ILowering
 
     /// <summary>True when a ReLU behind this convolution is computed with it; the layer's value is the ReLU's from then on.</summary>
     bool FuseReluWithConvolution();
+
+    /// <summary>As <see cref="ILowering.FuseResidual"/>, for a convolution, whose kernel then adds to the residual.</summary>
+    Tensor? FuseResidualWithConvolution();
+
+    /// <summary>Makes the tensor of a convolution's value that is added to a residual: the residual's own memory where nobody reads that later.</summary>
+    Tensor NewValueOver(Tensor residual);
 
     /// <summary>The layer does nothing: its value is its input's.</summary>
     void PassInput();

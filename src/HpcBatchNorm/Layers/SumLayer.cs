@@ -21,6 +21,9 @@ public sealed record SumLayer : Layer
     public override string Description => "sum";
 
     /// <inheritdoc/>
+    internal override bool BackwardReadsDst => false;
+
+    /// <inheritdoc/>
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs)
     {
         foreach (Shape input in inputs)
@@ -46,11 +49,9 @@ public sealed record SumLayer : Layer
         Add(lowering);
         lowering.Backward(() =>
         {
-            Tensor diffDst = lowering.Gradient;
             for (int i = 0; i < lowering.InputCount; i++)
             {
-                string name = $"{lowering.Name}/{lowering.InputName(i)}.diff";
-                lowering.Contribute(i, diffDst.Layout, diffSrc => new Copy(name, diffDst, diffSrc));
+                lowering.PassGradient(i);
             }
         });
     }

@@ -44,14 +44,18 @@ public abstract record Operation(string Name)
     }
 }
 
-/// <summary>dst = convolution of src (<see cref="ConvolutionSpec"/>), with ReLU applied when <paramref name="Relu"/> (inference only).</summary>
-public sealed record ConvolutionForward(string Name, ConvolutionSpec Spec, Tensor Src, Tensor Weights, Tensor? Bias, Tensor Dst, bool Relu = false) : Operation(Name)
+/// <summary>
+/// dst = convolution of src (<see cref="ConvolutionSpec"/>), plus <paramref name="Residual"/>, then ReLU when <paramref name="Relu"/> (both at inference only).
+/// Dst may alias Residual; kernels add to what is there, so elsewhere it costs a copy.
+/// </summary>
+public sealed record ConvolutionForward(
+    string Name, ConvolutionSpec Spec, Tensor Src, Tensor Weights, Tensor? Bias, Tensor Dst, bool Relu = false, Tensor? Residual = null) : Operation(Name)
 {
     /// <inheritdoc/>
     public override string Kind => "convolution forward";
 
     /// <inheritdoc/>
-    public override IEnumerable<Tensor> Reads => Some(Src, Weights, Bias);
+    public override IEnumerable<Tensor> Reads => Some(Src, Weights, Bias, Residual);
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Writes => Some(Dst);
@@ -67,6 +71,7 @@ public sealed record ConvolutionForward(string Name, ConvolutionSpec Spec, Tenso
         Check(Weights, "weights", Spec.Weights);
         Check(Bias, "bias", Spec.BiasShape);
         Check(Dst, "dst", Spec.Dst);
+        Check(Residual, "residual", Spec.Dst);
     }
 }
 
@@ -219,11 +224,14 @@ public sealed record BatchNormForward(
 /// and the gradient flows through them; with running statistics they are constants: pass the running tensors as Mean and Variance.
 /// Where the spec has ReLU, the mask is Dst > 0 when Dst is given and is recomputed from Src otherwise; Dst is required with a residual and ReLU.
 /// R and D, given together, are those of batch renormalization, constants. DiffScale and DiffShift are sums over all groups of images.
-/// DiffSrc may alias Src or DiffDst. DiffDst may be a slice. DiffResidual receives the masked diffDst.
+/// DiffSrc may alias Src or DiffDst. DiffDst may be a slice. DiffResidual receives the masked diffDst and may alias DiffDst, unless DiffSrc does.
+/// SecondDiffDst, only given with DiffResidual, is added to DiffDst: the gradient of a value that a residual block reads twice, summed on the way. The sum is
+/// rounded to DiffResidual's type before anything is computed from it.
 /// </summary>
 public sealed record BatchNormBackward(
     string Name, BatchNormSpec Spec, BatchNormStatistics Statistics, Tensor Src, Tensor? Dst, Tensor DiffDst, Tensor Scale, Tensor Shift,
-    Tensor Mean, Tensor Variance, Tensor DiffSrc, Tensor DiffScale, Tensor DiffShift, Tensor? DiffResidual, Tensor? R = null, Tensor? D = null) : Operation(Name)
+    Tensor Mean, Tensor Variance, Tensor DiffSrc, Tensor DiffScale, Tensor DiffShift, Tensor? DiffResidual, Tensor? R = null, Tensor? D = null,
+    Tensor? SecondDiffDst = null) : Operation(Name)
 {
     /// <inheritdoc/>
     public override string Kind => "batch-norm backward";
@@ -232,7 +240,7 @@ public sealed record BatchNormBackward(
     public override long MinimumBytes => base.MinimumBytes + (Statistics == BatchNormStatistics.Batch ? Src.Bytes + DiffDst.Bytes : 0);
 
     /// <inheritdoc/>
-    public override IEnumerable<Tensor> Reads => Some(Src, Dst, DiffDst, Scale, Shift, Mean, Variance, R, D);
+    public override IEnumerable<Tensor> Reads => Some(Src, Dst, DiffDst, SecondDiffDst, Scale, Shift, Mean, Variance, R, D);
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Writes => Some(DiffSrc, DiffScale, DiffShift, DiffResidual);
@@ -244,6 +252,7 @@ public sealed record BatchNormBackward(
         Check(Src, "src", Spec.Src);
         Check(Dst, "dst", Spec.Src);
         Check(DiffDst, "diffDst", Spec.Src);
+        Check(SecondDiffDst, "second diffDst", Spec.Src);
         Check(DiffSrc, "diffSrc", Spec.Src);
         Check(DiffResidual, "diffResidual", Spec.Src);
         Check(Scale, "scale", Spec.Parameters);
@@ -254,6 +263,11 @@ public sealed record BatchNormBackward(
         Check(D, "d", Spec.Statistics);
         Check(DiffScale, "diffScale", Spec.Parameters);
         Check(DiffShift, "diffShift", Spec.Parameters);
+        if (SecondDiffDst is not null && DiffResidual is null)
+        {
+            throw new ArgumentException($"{Kind} '{Name}': a second diffDst needs diffResidual, where the sum of both is kept.");
+        }
+
         if (Spec.Residual && Spec.Relu && Dst is null)
         {
             throw new ArgumentException($"{Kind} '{Name}': with a residual and ReLU the mask needs dst.");

@@ -6,6 +6,12 @@ public static class Fusion
     /// <summary>ReLU after batch normalization is computed with it, forward and backward.</summary>
     public const string BatchNormRelu = "bn-relu";
 
+    /// <summary>
+    /// The end of a residual block: a value added to batch normalization's output, and the ReLU after the sum, are computed with it, forward and backward;
+    /// at inference with the convolution it folds into. Of two batch normalizations that are summed it is the one computed last.
+    /// </summary>
+    public const string BatchNormAddRelu = "bn-add-relu";
+
     /// <summary>Batch normalization writes its channels of a concatenation directly, and reads their gradient there.</summary>
     public const string ConcatSlice = "concat-slice";
 
@@ -15,7 +21,7 @@ public static class Fusion
     /// </summary>
     public const string ParallelConvolution = "parallel-1x1";
 
-    /// <summary>Batch normalization's gradient overwrites its input; nonlinearities and dropout work in place.</summary>
+    /// <summary>Batch normalization's gradient overwrites its input; nonlinearities and dropout work in place; a sum's gradient is that of its inputs.</summary>
     public const string InPlace = "in-place";
 
     /// <summary>Inference: batch normalization folds into the convolution or fully connected layer before it (Algorithm 2).</summary>
@@ -28,6 +34,7 @@ public static class Fusion
     public static IReadOnlyList<(string Name, string Summary)> All { get; } =
     [
         (BatchNormRelu, "ReLU is computed with the batch normalization before it"),
+        (BatchNormAddRelu, "a residual block's sum and ReLU are computed with the batch normalization (inference: convolution) before them"),
         (ConcatSlice, "batch normalization writes its channels of a concatenation directly"),
         (ParallelConvolution, "training: 1x1 convolutions of one value are computed as a single wider one"),
         (InPlace, "gradients and nonlinearities overwrite what is not needed again"),

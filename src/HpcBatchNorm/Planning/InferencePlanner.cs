@@ -69,13 +69,20 @@ internal sealed class InferencePlanner : PlanBuilder
             {
                 biasTensor ??= AddFoldedShift(batchNorm, outputs);
                 planner._folded.Add(new FoldedLayer(Node, batchNorm, weights, biasTensor));
-                Fuse(batchNorm, Fusion.FoldBatchNorm);
+                Fuse(Fusion.FoldBatchNorm, batchNorm);
             }
 
             return (weights, biasTensor);
         }
 
         public bool FuseReluWithConvolution() => FuseRelu(Fusion.ConvolutionRelu);
+
+        public Tensor? FuseResidualWithConvolution() => planner.Uses(Fusion.ConvolutionRelu) ? FuseResidual(TensorLayout.Blocked) : null;
+
+        public Tensor NewValueOver(Tensor residual) =>
+            planner.Uses(Fusion.InPlace) && !residual.IsSlice && residual.Root.Role == TensorRole.Activation && !planner.IsReadLater(residual, Node, Output.Inputs[0])
+                ? Cover(residual.Alias($"{Output.Name}.dst", TensorRole.Activation))
+                : NewValue(TensorLayout.Blocked);
 
         public void PassInput() => planner.SetValue(Node, Input());
 

@@ -13,6 +13,9 @@ internal abstract partial class PlanBuilder
     {
         private readonly List<Node> _covered = [node];
 
+        /// <summary>What is added to the node's value before the ReLU that is fused with it (<see cref="Fusion.BatchNormAddRelu"/>).</summary>
+        protected Node? Residual { get; private set; }
+
         public string Name => Node.Name;
 
         public int InputCount => Node.Inputs.Count;
@@ -37,9 +40,11 @@ internal abstract partial class PlanBuilder
 
         public Tensor AsLogits(Tensor tensor) => planner.AsLogits(tensor);
 
-        public Tensor NewValue(TensorLayout layout)
+        public Tensor NewValue(TensorLayout layout) => Cover(planner.NewValue(Output, layout));
+
+        /// <summary>Makes a tensor the value of the node and of all that are fused with it.</summary>
+        protected Tensor Cover(Tensor value)
         {
-            Tensor value = planner.NewValue(Output, layout);
             foreach (Node covered in _covered)
             {
                 planner.SetValue(covered, value);
@@ -56,6 +61,18 @@ internal abstract partial class PlanBuilder
 
         public bool FuseReluWithBatchNorm() => FuseRelu(Fusion.BatchNormRelu);
 
+        public Tensor? FuseResidual(TensorLayout layout)
+        {
+            if (planner.FusableSum(Output, Node) is not { } end)
+            {
+                return null;
+            }
+
+            Residual = end.Residual;
+            Fuse(Fusion.BatchNormAddRelu, end.Sum, end.Relu);
+            return planner.InLayout(planner.Value(end.Residual), layout);
+        }
+
         public void Emit(Operation operation) => planner.Emit(operation);
 
         protected bool FuseRelu(string rule)
@@ -65,16 +82,16 @@ internal abstract partial class PlanBuilder
                 return false;
             }
 
-            Fuse(relu, rule);
+            Fuse(rule, relu);
             return true;
         }
 
-        /// <summary>The node's operation computes the value of <paramref name="next"/> too.</summary>
-        protected void Fuse(Node next, string rule)
+        /// <summary>The node's operation computes the values of those after it too.</summary>
+        protected void Fuse(string rule, params IEnumerable<Node> next)
         {
             planner.Count(rule);
-            planner._fused.Add(next);
-            _covered.Add(next);
+            planner._fused.UnionWith(next);
+            _covered.AddRange(next);
         }
     }
 }

@@ -13,6 +13,7 @@ namespace HpcBatchNorm.Planning;
 internal abstract partial class PlanBuilder
 {
     private readonly Dictionary<Node, List<Node>> _consumers = [];
+    private readonly Dictionary<Node, int> _order = [];
     private readonly Dictionary<Node, Tensor> _values = [];
     private readonly Dictionary<Node, (Node Concat, int Offset)> _placements = [];
     private readonly HashSet<Node> _fused = [];
@@ -31,6 +32,7 @@ internal abstract partial class PlanBuilder
         Shapes = network.Infer(options.Batch, options.Height, options.Width);
         foreach (Node node in nodes)
         {
+            _order[node] = _order.Count;
             _consumers[node] = [];
             foreach (Node input in node.Inputs)
             {
@@ -87,11 +89,45 @@ internal abstract partial class PlanBuilder
     protected Node? FusableRelu(Node node, string fusion) =>
         Uses(fusion) && OnlyConsumer(node) is { Layer: ActivationLayer { Function: ActivationKind.Relu } } relu ? relu : null;
 
-    /// <summary>The batch normalization whose kernel writes this node's value: the node itself, or the one its ReLU is fused with.</summary>
-    protected Node? BatchNormBehind(Node node) =>
-        node.Layer is BatchNormLayer ? node
-        : node.Layer is ActivationLayer && node.Inputs[0].Layer is BatchNormLayer && FusableRelu(node.Inputs[0], Fusion.BatchNormRelu) == node ? node.Inputs[0]
-        : null;
+    /// <summary>The end of a residual block: <paramref name="Sum"/> adds <paramref name="Residual"/>, and <paramref name="Relu"/> follows.</summary>
+    protected sealed record ResidualEnd(Node Sum, Node Relu, Node Residual);
+
+    /// <summary>
+    /// The sum and the ReLU that fuse with <paramref name="node"/>, when nothing else reads the values between and the other summand is computed before
+    /// <paramref name="at"/>, the node with which all of it is computed.
+    /// </summary>
+    protected ResidualEnd? FusableSum(Node node, Node at)
+    {
+        if (!Uses(Fusion.BatchNormAddRelu) || OnlyConsumer(node) is not { Layer: SumLayer, Inputs.Count: 2 } sum
+            || OnlyConsumer(sum) is not { Layer: ActivationLayer { Function: ActivationKind.Relu } } relu)
+        {
+            return null;
+        }
+
+        Node residual = sum.Inputs[0] == node ? sum.Inputs[1] : sum.Inputs[0];
+        return _order[residual] < _order[at] ? new ResidualEnd(sum, relu, residual) : null;
+    }
+
+    /// <summary>True when a node computed after <paramref name="at"/>, other than <paramref name="except"/>, may read the memory of a value.</summary>
+    protected bool IsReadLater(Tensor value, Node at, Node except) =>
+        _values.Any(v => v.Value.Root == value.Root && _consumers[v.Key].Exists(c => c != except && _order[c] > _order[at]));
+
+    /// <summary>The batch normalization whose kernel writes this node's value: the node itself, or the one its ReLU (and sum) is fused with.</summary>
+    protected Node? BatchNormBehind(Node node)
+    {
+        if (node.Layer is BatchNormLayer)
+        {
+            return node;
+        }
+
+        Node? input = node.Layer is ActivationLayer ? node.Inputs[0] : null;
+        return input?.Layer switch
+        {
+            BatchNormLayer => FusableRelu(input, Fusion.BatchNormRelu) == node ? input : null,
+            SumLayer => input.Inputs.FirstOrDefault(i => i.Layer is BatchNormLayer && FusableSum(i, i)?.Relu == node),
+            _ => null,
+        };
+    }
 
     /// <summary>True when the only consumer of a node may write its own value over the node's: nothing reads that again.</summary>
     protected abstract bool MayOverwrite(Node node);

@@ -49,6 +49,8 @@ internal sealed partial class TrainingPlanner
 
         public Tensor Gradient => planner.Gradient(Output);
 
+        public Tensor? SecondGradient => planner._second.GetValueOrDefault(Output);
+
         public override Tensor AddState(string parameter, TensorLayout layout) => planner.AddState(Node, parameter, layout);
 
         public Tensor Learn(string parameter, TensorLayout layout, out Tensor gradient, bool frozen = false)
@@ -60,18 +62,38 @@ internal sealed partial class TrainingPlanner
 
         public Tensor Multiplied(Tensor weights) => planner.Multiplied(weights);
 
-        public void Backward(Action emit) => planner._backward[Output] = emit;
+        public void Backward(Action emit)
+        {
+            planner._backward[Output] = emit;
+            if (Residual is not null && planner._needGradient.Contains(Residual))
+            {
+                planner._takesTwo.Add(Output);
+            }
+        }
 
         public void Contribute(int input, TensorLayout layout, Func<Tensor, Operation> operation, Tensor? overwrite = null, bool always = false) =>
-            planner.Contribute(Node.Inputs[input], layout, operation, overwrite, always);
+            planner.Contribute(Node.Inputs[input], layout, operation, planner.OrNothing(overwrite, Output), always);
 
-        public void SetGradient(int input, Tensor gradient) => planner._gradients[Node.Inputs[input]] = gradient;
+        public void ContributeWithResidual(TensorLayout layout, Func<Tensor, Tensor?, Operation> operation, Tensor? overwrite)
+        {
+            Contribution? residual = Residual is null ? null : planner.Place(Residual, layout, planner.OrNothing(Gradient, Output));
+            Contribute(0, layout, diffSrc => operation(diffSrc, residual?.Target), overwrite, always: true);
+            residual?.Finish?.Invoke();
+        }
+
+        public void PassGradient(int input) => planner.PassGradient(Node, Node.Inputs[input]);
+
+        public void SetGradient(int input, Tensor gradient) => planner.SetGradient(Node.Inputs[input], gradient);
 
         public Tensor ForBackward(int input, Tensor src) => planner.ForBackward(Node.Inputs[input], src);
 
         public void EmitRepeatable(BatchNormForward operation)
         {
-            planner._normalizations[Output] = operation;
+            if (operation.Residual is null)
+            {
+                planner._normalizations[Output] = operation; // else the backward pass needs the value itself
+            }
+
             Emit(operation);
         }
 

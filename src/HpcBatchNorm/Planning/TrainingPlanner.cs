@@ -66,6 +66,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             {
                 int first = Operations.Count;
                 emit();
+                ReleaseGradient(node);
                 EmitAccumulation(first);
             }
         }

@@ -61,6 +61,9 @@ public static class PlanPrinter
     {
         string fused = kernel.Operation switch
         {
+            BatchNormForward { Residual: not null, Spec.Relu: true } or BatchNormBackward { Spec: { Residual: true, Relu: true } } => "with sum and ReLU",
+            ConvolutionForward { Residual: not null, Relu: true } => "with sum and ReLU",
+            ConvolutionForward { Residual: not null } => "with sum",
             BatchNormForward { Spec.Relu: true } or BatchNormBackward { Spec.Relu: true } => "with ReLU",
             ConvolutionForward { Relu: true } => "with ReLU",
             _ => "",

@@ -29,6 +29,10 @@ public sealed class NetworkContractTests
         { "bn-inception", 64, new NetworkOptions(), new BackendOptions() },
         { "bn-inception", 48, new NetworkOptions { Width = 576, SeparableFirstConvolution = true }, new BackendOptions { ConvolutionAlgorithm = ConvolutionAlgorithm.Direct } },
         { "inception", 64, new NetworkOptions { AuxiliaryHeads = true }, new BackendOptions() },
+        { "resnet-18", 33, new NetworkOptions(), new BackendOptions() },
+        { "resnet-50", 64, new NetworkOptions { Dropout = 0.1f }, new BackendOptions() },
+        { "resnet-50", 32, new NetworkOptions(), new BackendOptions { ConvolutionAlgorithm = ConvolutionAlgorithm.Direct, BatchNormAlgorithm = BatchNormAlgorithm.Library } },
+        { "inception-v3", 75, new NetworkOptions(), new BackendOptions() },
     };
 
     [Theory]

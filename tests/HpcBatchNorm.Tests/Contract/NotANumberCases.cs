@@ -66,6 +66,9 @@ internal static class NotANumberCases
         yield return new ConvolutionForward(
             "convolution and relu", convolution, src, new Tensor("weights", convolution.Weights, TensorRole.Parameter, TensorLayout.Opaque, type),
             new Tensor("bias", convolution.BiasShape, TensorRole.Parameter), dst, Relu: true);
+        yield return new ConvolutionForward(
+            "convolution, residual and relu", convolution, other, new Tensor("weights", convolution.Weights, TensorRole.Parameter, TensorLayout.Opaque, type),
+            new Tensor("bias", convolution.BiasShape, TensorRole.Parameter), dst, Relu: true, Residual: src);
         Shape logits = Shape.Matrix(2, 33);
         yield return new SoftmaxCrossEntropy(
             "loss", new Tensor("src", logits, TensorRole.Activation), new Tensor("labels", Shape.Matrix(2, 1), TensorRole.Label, TensorLayout.Plain, DataType.Int32),

@@ -41,9 +41,9 @@ public sealed class AbiTests
         using Backend backend = OneDnn.Create();
         using HbnEngineHandle engine = Engine();
         HbnConvDesc desc = new() { StructSize = Unsafe.SizeOf<HbnConvDesc>(), StrideH = 1, StrideW = 1, DilationH = 1, DilationW = 1, Groups = 1 };
-        HbnTensor[] tensors = [Blocked(2, 16, 8, 8), Opaque(32, 16, 3, 3), HbnTensor.None, Blocked(2, 32, 7, 7)];
+        HbnTensor[] tensors = [Blocked(2, 16, 8, 8), Opaque(32, 16, 3, 3), HbnTensor.None, Blocked(2, 32, 7, 7), HbnTensor.None];
 
-        int status = Hbn.hbn_conv_forward_create(engine, desc, tensors, 4, out HbnKernelHandle kernel);
+        int status = Hbn.hbn_conv_forward_create(engine, desc, tensors, tensors.Length, out HbnKernelHandle kernel);
 
         using (kernel)
         {

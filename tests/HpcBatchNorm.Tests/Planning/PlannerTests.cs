@@ -47,9 +47,11 @@ public class PlannerTests
     [InlineData("inception")]
     [InlineData("inception-tiny")]
     [InlineData("mnist-mlp")]
+    [InlineData("resnet-18")]
+    [InlineData("resnet-50")]
     public void TrainingPlan_EveryReadWasWrittenBefore(string name)
     {
-        foreach (string[] disabled in new string[][] { [], [Fusion.BatchNormRelu], [Fusion.ConcatSlice], [Fusion.InPlace], [Fusion.ParallelConvolution], [Fusion.BatchNormRelu, Fusion.ConcatSlice, Fusion.InPlace] })
+        foreach (string[] disabled in new string[][] { [], [Fusion.BatchNormRelu], [Fusion.ConcatSlice], [Fusion.InPlace], [Fusion.ParallelConvolution], [Fusion.BatchNormAddRelu], [Fusion.BatchNormRelu, Fusion.ConcatSlice, Fusion.InPlace] })
         {
             Plan plan = Train(
                 name, new NetworkOptions { AuxiliaryHeads = name == "inception", Dropout = 0.1f },
@@ -63,9 +65,12 @@ public class PlannerTests
     [InlineData("inception")]
     [InlineData("inception-tiny")]
     [InlineData("mnist-mlp")]
+    [InlineData("resnet-18")]
+    [InlineData("resnet-50")]
     public void InferencePlan_EveryReadWasWrittenBefore(string name)
     {
-        Network network = NetworkCatalog.Create(name, Channels(name, new NetworkOptions { PerActivationLast = true, AuxiliaryHeads = true }));
+        NetworkOptions options = name.StartsWith("resnet", StringComparison.Ordinal) ? new() : new() { PerActivationLast = true, AuxiliaryHeads = true };
+        Network network = NetworkCatalog.Create(name, Channels(name, options));
         foreach (string disabled in Fusion.All.Select(f => f.Name))
         {
             AssertDataFlow(ForwardSession.PlanFor(Blocks, network, new InferenceOptions { Batch = 2, Height = 64, Width = 64, DisabledFusions = [disabled] }));
@@ -133,7 +138,7 @@ public class PlannerTests
     /// Replays a plan on names: every tensor read must hold what its own last writer put there, so an in-place operation or a slice that came too early
     /// shows as a foreign value.
     /// </summary>
-    private static void AssertDataFlow(Plan plan)
+    internal static void AssertDataFlow(Plan plan)
     {
         foreach (Operation operation in plan.Operations)
         {

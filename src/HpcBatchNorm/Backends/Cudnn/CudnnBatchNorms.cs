@@ -79,6 +79,7 @@ internal sealed partial class CudnnBackend
         CudnnBuffer src = Buffer(buffers, operation.Src), diffDst = Buffer(buffers, operation.DiffDst), diffSrc = Buffer(buffers, operation.DiffSrc);
         BatchNormSpec spec = operation.Spec;
         CudnnBuffer? dst = spec.Relu ? Optional(buffers, operation.Dst) : null, diffResidual = Optional(buffers, operation.DiffResidual);
+        CudnnBuffer? second = Optional(buffers, operation.SecondDiffDst);
         CheckTypes(operation, src, diffDst, diffSrc);
         bool batch = operation.Statistics == BatchNormStatistics.Batch;
         if (_options.BatchNormAlgorithm == BatchNormAlgorithm.Library && batch && diffResidual is null && spec.Groups == 1 && operation.R is null
@@ -95,7 +96,7 @@ internal sealed partial class CudnnBackend
         CudnnBuffer? r = Optional(buffers, operation.R), d = Optional(buffers, operation.D);
         (int positions, int rows) = Population(spec);
         int count = (int)spec.Parameters.Count;
-        bool wide = IsWide(src, dst, diffDst, diffSrc, diffResidual), parted = spec.Groups > 1 || r is not null;
+        bool wide = IsWide(src, dst, diffDst, second, diffSrc, diffResidual), parted = spec.Groups > 1 || r is not null;
         int width = Width(type, wide);
         LaunchShape reduce = Columns(src.Columns, rows, width, positions, blocksPerMultiprocessor: 4, sharedFloatsPerThread: 2 * width);
         LaunchShape apply = Columns(src.Columns, rows, width, positions, 8, 0);
@@ -115,12 +116,12 @@ internal sealed partial class CudnnBackend
             AddCorrection(steps, corrected, scale, shift, r, d, statistic, count, type, name);
             steps.Add(Gradients(Parameters(
                 Launch(Form("batch_norm_gradient_sums", wide), type, reduce, name)
-                    .Matrix(src, row).Matrix(dst, row).Matrix(diffDst, row).Number(src.Columns).Number(positions).Number(rows)
+                    .Matrix(src, row).Matrix(dst, row).Matrix(diffDst, row).Matrix(second, row).Number(src.Columns).Number(positions).Number(rows)
                     .Address(mean, statistic).Address(variance, statistic), corrected, scale, shift, count)
                 .Number(spec.Epsilon).Flag(spec.Relu).Scratch(partials).Number(_counters)));
             steps.Add(Gradients(Parameters(
                 Launch(Form("batch_norm_gradient", wide), type, apply, name)
-                    .Matrix(src, row).Matrix(dst, row).Matrix(diffDst, row).Matrix(diffSrc, row).Matrix(diffResidual, row)
+                    .Matrix(src, row).Matrix(dst, row).Matrix(diffDst, row).Matrix(second, row).Matrix(diffSrc, row).Matrix(diffResidual, row)
                     .Number(src.Columns).Number(positions).Number(rows).Address(mean, statistic).Address(variance, statistic), corrected, scale, shift, count)
                 .Number(spec.Epsilon).Flag(spec.Relu).Flag(batch)));
         }
@@ -131,7 +132,7 @@ internal sealed partial class CudnnBackend
                 .Scratch(parts).Address(r).Address(d).Number(spec.Groups).Number(count).Address(diffScale).Address(diffShift));
         }
 
-        long passes = 5 + (dst is null ? 0 : 2) + (diffResidual is null ? 0 : 1);
+        long passes = 5 + (dst is null ? 0 : 2) + (second is null ? 0 : 2) + (diffResidual is null ? 0 : 1);
         return new CudnnKernel(this, operation, Variant(spec, r), scratch.Bytes, passes * spec.Src.Count * src.ElementBytes, [.. steps]);
     }
 

@@ -26,7 +26,7 @@ internal sealed partial class CudnnBackend
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) =>
-        CreateForward(operation, buffers, operation.Spec, operation.Src, operation.Weights, operation.Bias, operation.Dst, operation.Relu);
+        CreateForward(operation, buffers, operation.Spec, operation.Src, operation.Weights, operation.Bias, operation.Dst, operation.Relu, operation.Residual);
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) =>
@@ -88,13 +88,22 @@ internal sealed partial class CudnnBackend
     }
 
     private CudnnKernel CreateForward(
-        Operation operation, BufferMap buffers, in ConvolutionSpec spec, Tensor src, Tensor weights, Tensor? bias, Tensor dst, bool relu)
+        Operation operation, BufferMap buffers, in ConvolutionSpec spec, Tensor src, Tensor weights, Tensor? bias, Tensor dst, bool relu,
+        Tensor? residual = null)
     {
         CudnnBuffer s = Buffer(buffers, src), w = Buffer(buffers, weights), d = Buffer(buffers, dst);
         CheckTypes(operation, s, w, d);
         Problem problem = new(CudnnPass.Forward, src.DataType, buffers.Precision, spec, Stride(s, spec.Src), d.RowStride, CudnnKernel.Describe(operation));
-        (string implementation, long scratch, CudnnStep step) = Compute(problem, s, w, d);
+        bool inPlace = residual is not null && residual.Root == dst.Root && residual.RootChannelOffset == dst.RootChannelOffset;
+        (string implementation, long scratch, CudnnStep step) = Compute(problem, s, w, d, add: residual is not null);
         List<CudnnStep> steps = [step];
+        if (residual is not null && !inPlace)
+        {
+            CudnnBuffer r = Buffer(buffers, residual);
+            CheckTypes(operation, d, r);
+            steps.Insert(0, Spread("copy", operation, r, r, d).Matrix(r).Matrix(d).Number(r.Rows).Number(r.Columns));
+        }
+
         if (bias is not null)
         {
             bool wide = IsWide(d);
@@ -107,7 +116,7 @@ internal sealed partial class CudnnBackend
             steps.Add(Activation(d, d, ActivationKind.Relu, problem.Operation));
         }
 
-        long extra = steps.Count > 1 ? 2 * d.Tensor.Shape.Count * d.ElementBytes : 0;
+        long extra = (2 * (steps.Count - 1) + (residual is null ? 0 : 1)) * d.Tensor.Shape.Count * d.ElementBytes;
         return new CudnnKernel(this, operation, implementation, scratch, Traffic(s, w, d) + extra, [.. steps]);
     }
 
@@ -155,13 +164,14 @@ internal sealed partial class CudnnBackend
 
     /// <summary>
     /// The computation of c from a and b (in cuDNN's order of the pass) and the scratch memory it needs, of which the first <paramref name="narrow"/> bytes
-    /// take the result in cuDNN's place of c.
+    /// take the result in cuDNN's place of c. With <paramref name="add"/>, which the forward pass knows, it is added to what c holds.
     /// </summary>
-    private (string Implementation, long Scratch, CudnnStep Step) Compute(Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, long narrow = 0)
+    private (string Implementation, long Scratch, CudnnStep Step) Compute(
+        Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, long narrow = 0, bool add = false)
     {
         if (!problem.HasEvenPadding)
         {
-            return Direct(problem, a, b, c);
+            return Direct(problem, a, b, c, add);
         }
 
         if (_device is null)
@@ -179,18 +189,18 @@ internal sealed partial class CudnnBackend
             if (_choices.Choose(_device, convolution, key, bytes, math) is not { } choice)
             {
                 convolution.Dispose();
-                return Direct(problem, a, b, c);
+                return Direct(problem, a, b, c, add);
             }
 
             convolution.Use(choice);
             string name = FormattableString.Invariant($"cudnn {AlgorithmName(problem.Pass, choice.Algorithm)}{(choice.MathType == CudnnApi.MathFma ? "" : " tensor-core")}");
             return (name, narrow + choice.WorkspaceBytes, new CudnnCall(
-                scratch => convolution.Execute(a.Address, b.Address, narrow > 0 ? scratch : c.Address, choice.Algorithm, scratch + (nint)narrow, choice.WorkspaceBytes), convolution));
+                scratch => convolution.Execute(a.Address, b.Address, narrow > 0 ? scratch : c.Address, choice.Algorithm, scratch + (nint)narrow, choice.WorkspaceBytes, add), convolution));
         }
         catch (NotSupportedException)
         {
             convolution.Dispose();
-            return Direct(problem, a, b, c);
+            return Direct(problem, a, b, c, add);
         }
         catch
         {
@@ -234,7 +244,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <summary>By our own kernel.</summary>
-    private (string Implementation, long Scratch, CudnnStep Step) Direct(Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c)
+    private (string Implementation, long Scratch, CudnnStep Step) Direct(Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, bool add)
     {
         ConvolutionSpec spec = problem.Spec;
         ReadOnlySpan<int> numbers =
@@ -251,7 +261,8 @@ internal sealed partial class CudnnBackend
             _ => Launch("convolution_backward_weights", problem.Type, new LaunchShape((int)spec.Weights.Count, 1, 1, 256, 1, 256 * sizeof(float)), problem.Operation)
                 .Address(a).Number((uint)problem.SrcStride).Address(b).Number((uint)problem.DstStride).Address(c),
         };
-        return ("native direct", 0, launch.Numbers(numbers));
+        launch.Numbers(numbers);
+        return ("native direct", 0, problem.Pass == CudnnPass.Forward ? launch.Flag(add) : launch);
     }
 
     /// <summary>cuDNN's names of its algorithms.</summary>

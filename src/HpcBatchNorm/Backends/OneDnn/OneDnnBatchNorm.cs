@@ -27,7 +27,7 @@ internal sealed partial class OneDnnBackend
         ? new OneDnnBatchNormBackward(this, operation, buffers)
         : Create<HbnBatchNormDesc>(operation, buffers, Hbn.hbn_batch_norm_backward_create, Describe(operation.Spec, operation.Statistics, 0),
             operation.Src, operation.Dst, operation.DiffDst, operation.Scale, operation.Shift, operation.Mean, operation.Variance,
-            operation.DiffSrc, operation.DiffScale, operation.DiffShift, operation.DiffResidual);
+            operation.DiffSrc, operation.DiffScale, operation.DiffShift, operation.DiffResidual, operation.SecondDiffDst);
 
     /// <summary>A kernel of libhbn for one group of images of a batch normalization whose tensors are <paramref name="slots"/>; null where absent.</summary>
     internal HbnKernelHandle CreateGroupKernel(Operation operation, OneDnnBuffer?[] slots, in BatchNormSpec spec, BatchNormStatistics statistics, float averagingFactor)

@@ -211,7 +211,7 @@ internal sealed class OneDnnBatchNormForward : OneDnnBatchNormGroups
 internal sealed class OneDnnBatchNormBackward : OneDnnBatchNormGroups
 {
     // The order of hbn_batch_norm_backward_create.
-    private const int Scale = 3, Shift = 4, DiffScale = 8, DiffShift = 9, KernelSlots = 11, R = 11, D = 12;
+    private const int Scale = 3, Shift = 4, DiffScale = 8, DiffShift = 9, KernelSlots = 12, R = 12, D = 13;
 
     private readonly BatchNormBackward _operation;
     private readonly HbnKernelHandle _native;
@@ -219,7 +219,7 @@ internal sealed class OneDnnBatchNormBackward : OneDnnBatchNormGroups
     public OneDnnBatchNormBackward(OneDnnBackend backend, BatchNormBackward operation, BufferMap buffers)
         : base(operation, operation.Spec, buffers,
             operation.Src, operation.Dst, operation.DiffDst, operation.Scale, operation.Shift, operation.Mean, operation.Variance, operation.DiffSrc,
-            operation.DiffScale, operation.DiffShift, operation.DiffResidual, operation.R, operation.D)
+            operation.DiffScale, operation.DiffShift, operation.DiffResidual, operation.SecondDiffDst, operation.R, operation.D)
     {
         _operation = operation;
         _native = backend.CreateGroupKernel(operation, [.. Slots[..KernelSlots]], operation.Spec, operation.Statistics, 0);

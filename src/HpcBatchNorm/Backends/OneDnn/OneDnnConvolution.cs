@@ -13,7 +13,7 @@ internal sealed partial class OneDnnBackend
     /// <inheritdoc/>
     protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) =>
         Create<HbnConvDesc>(operation, buffers, Hbn.hbn_conv_forward_create, Describe(operation.Spec, operation.Relu),
-            operation.Src, operation.Weights, operation.Bias, operation.Dst);
+            operation.Src, operation.Weights, operation.Bias, operation.Dst, operation.Residual);
 
     /// <inheritdoc/>
     protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) =>

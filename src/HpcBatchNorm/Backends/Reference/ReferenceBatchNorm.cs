@@ -1,4 +1,5 @@
 using HpcBatchNorm.Operations;
+using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends.Reference;
 
@@ -161,6 +162,7 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
     private readonly ReferenceBuffer _src = Buffer(buffers, operation.Src);
     private readonly ReferenceBuffer? _dst = Optional(buffers, operation.Dst);
     private readonly ReferenceBuffer _diffDst = Buffer(buffers, operation.DiffDst);
+    private readonly ReferenceBuffer? _secondDiffDst = Optional(buffers, operation.SecondDiffDst);
     private readonly ReferenceBuffer _scale = Buffer(buffers, operation.Scale);
     private readonly ReferenceBuffer _shift = Buffer(buffers, operation.Shift);
     private readonly ReferenceBuffer _mean = Buffer(buffers, operation.Mean);
@@ -202,12 +204,12 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
         double sumDiffNormalized = 0, sumDiffNormalizedTimesCentred = 0, sumCentred = 0;
         for (int n = first; n < end; n++)
         {
-            Span<double> x = _population.Values(_src, n, k), diffDst = _population.Values(_diffDst, n, k), dst = Dst(n, k);
+            Span<double> x = _population.Values(_src, n, k), diffDst = _population.Values(_diffDst, n, k), second = SecondDiffDst(n, k), dst = Dst(n, k);
             for (int p = 0; p < x.Length; p++)
             {
                 double centred = x[p] - mean;
                 double normalized = centred * inverseDeviation;
-                double diffY = PassesRelu(dst, p, scale * normalized + shift) ? diffDst[p] : 0;
+                double diffY = PassesRelu(dst, p, scale * normalized + shift) ? Sum(diffDst, second, p) : 0;
                 diffScale += diffY * normalized;
                 diffShift += diffY;
                 sumDiffNormalized += diffY * scale;
@@ -225,14 +227,14 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
 
         for (int n = first; n < end; n++)
         {
-            Span<double> x = _population.Values(_src, n, k), diffDst = _population.Values(_diffDst, n, k), dst = Dst(n, k);
+            Span<double> x = _population.Values(_src, n, k), diffDst = _population.Values(_diffDst, n, k), second = SecondDiffDst(n, k), dst = Dst(n, k);
             Span<double> diffSrc = _population.Values(_diffSrc, n, k);
             Span<double> diffResidual = _diffResidual is null ? default : _population.Values(_diffResidual, n, k);
             for (int p = 0; p < x.Length; p++)
             {
                 // diffSrc may be src or diffDst itself: at each p everything is read before anything is written.
                 double centred = x[p] - mean;
-                double diffY = PassesRelu(dst, p, scale * (centred * inverseDeviation) + shift) ? diffDst[p] : 0;
+                double diffY = PassesRelu(dst, p, scale * (centred * inverseDeviation) + shift) ? Sum(diffDst, second, p) : 0;
                 diffSrc[p] = diffY * scale * inverseDeviation + diffVariance * 2 * centred / m + diffMean / m;
                 if (_diffResidual is not null)
                 {
@@ -244,6 +246,12 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
         // The normalized value times r plus d is what scale multiplies.
         return (r * diffScale + d * diffShift, diffShift);
     }
+
+    private Span<double> SecondDiffDst(int n, int k) => _secondDiffDst is null ? default : _population.Values(_secondDiffDst, n, k);
+
+    /// <summary>The gradient of dst at p: one contribution, or two, whose sum a 16-bit type rounds.</summary>
+    private double Sum(ReadOnlySpan<double> diffDst, ReadOnlySpan<double> second, int p) =>
+        second.IsEmpty ? diffDst[p] : operation.DiffDst.DataType.IsNarrow() ? operation.DiffDst.DataType.Round(diffDst[p] + second[p]) : diffDst[p] + second[p];
 
     private Span<double> Dst(int n, int k) => _dst is null ? default : _population.Values(_dst, n, k);
 

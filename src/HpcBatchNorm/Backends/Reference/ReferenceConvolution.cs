@@ -111,7 +111,7 @@ internal readonly struct ConvolutionTiles
         numerator > 0 ? (numerator - 1) / denominator + 1 : numerator / denominator;
 }
 
-/// <summary>dst[n,o] = bias[o] + sum over taps of weights[o, k] * patch[k], then ReLU if asked; one tile of one group at a time.</summary>
+/// <summary>dst[n,o] = bias[o] + residual + sum over taps of weights[o, k] * patch[k], then ReLU if asked; one tile of one group at a time.</summary>
 internal sealed class ReferenceConvolutionForward(ConvolutionForward operation, BufferMap buffers, ParallelOptions parallel)
     : ReferenceKernel(operation, buffers, parallel)
 {
@@ -120,6 +120,7 @@ internal sealed class ReferenceConvolutionForward(ConvolutionForward operation, 
     private readonly ReferenceBuffer _src = Buffer(buffers, operation.Src);
     private readonly ReferenceBuffer _weights = Buffer(buffers, operation.Weights);
     private readonly ReferenceBuffer? _bias = Optional(buffers, operation.Bias);
+    private readonly ReferenceBuffer? _residual = Optional(buffers, operation.Residual);
     private readonly ReferenceBuffer _dst = Buffer(buffers, operation.Dst);
 
     protected override void Run(in StepContext context) => ForEach(_spec.Src.N * _spec.Groups * _tiles.Count, _spec.Flops, Tile);
@@ -150,7 +151,16 @@ internal sealed class ReferenceConvolutionForward(ConvolutionForward operation, 
         {
             Span<double> weights = _weights.Image(o);
             Span<double> dst = _dst.Plane(n, o)[span];
-            dst.Fill(_bias is null ? 0 : _bias.Vector[o]);
+            double bias = _bias is null ? 0 : _bias.Vector[o];
+            if (_residual is null)
+            {
+                dst.Fill(bias);
+            }
+            else
+            {
+                TensorPrimitives.Add(_residual.Plane(n, o)[span], bias, dst);
+            }
+
             for (k = 0; k < taps; k++)
             {
                 TensorPrimitives.MultiplyAdd(patch.AsSpan(k * positions, positions), weights[k], dst, dst);
