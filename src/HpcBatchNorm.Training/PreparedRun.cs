@@ -47,7 +47,11 @@ public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? chec
                 $"warning: {config.Model} is made for MNIST's digits; '{train.Source}' ({train.Layout}) becomes grey, {config.ImageSize} px, then black and white, which may leave little to learn. --data FOLDER with MNIST's four files is what it is for; --binarize false keeps the shades.");
         }
 
-        return new Trainer(MakeNetwork(config, train.ClassCount), train, validation, config, observer, sinks) { Resume = Checkpoint }.Run(stop);
+        return new Trainer(MakeNetwork(config, train.ClassCount), train, validation, config, observer, sinks)
+        {
+            Resume = Checkpoint,
+            ModelNamesNetwork = true,
+        }.Run(stop);
     }
 
     /// <inheritdoc/>

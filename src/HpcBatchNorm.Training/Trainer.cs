@@ -36,10 +36,20 @@ public sealed class Trainer(
     /// <summary>Where to compute, which stays the caller's; null for the one that the configuration names.</summary>
     public Backend? Backend { get; init; }
 
+    /// <summary>
+    /// True when the configuration's model is what the network was made of, so that the run's files keep it; otherwise they say the network's own name.
+    /// </summary>
+    internal bool ModelNamesNetwork { get; init; }
+
     /// <summary>Trains until the last step, or until <paramref name="stop"/> is cancelled or the observer asks for the end: then the state is saved first.</summary>
     /// <exception cref="UserErrorException">Images, network, settings or checkpoint do not fit together; the message says what to change.</exception>
     public TrainingResult Run(CancellationToken stop = default)
     {
+        if (!ModelNamesNetwork)
+        {
+            _config.Model = network.Name;
+        }
+
         TrainingSettings.Validate(_config);
         CheckClasses();
         long stepsPerEpoch = training.Count / _config.ImagesPerStep;
@@ -109,15 +119,10 @@ public sealed class Trainer(
         }
     }
 
-    /// <summary>What the run's files say: the network it is, whatever the configuration's model, and a folder.</summary>
+    /// <summary>A copy of the configuration that names the run's folder.</summary>
     private static TrainingConfig Own(TrainingConfig config, Network network)
     {
         TrainingConfig own = config.Copy();
-        if (!NetworkSource.IsFile(own.Model))
-        {
-            own.Model = network.Name;
-        }
-
         if (own.Output.Length == 0)
         {
             own.Output = RunDirectory.NewPath(network.Name, own.Name, DateTime.Now);
