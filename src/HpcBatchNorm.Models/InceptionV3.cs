@@ -24,7 +24,7 @@ internal sealed class InceptionV3
     /// <summary>Torchvision's weight of the auxiliary loss; the paper of GoogLeNet has 0.3, that of Inception v3 says nothing.</summary>
     private const float AuxiliaryWeight = 0.4f;
 
-    private readonly Network.Builder _builder = new();
+    private readonly NetworkBuilder _builder = new("inception-v3");
     private readonly NetworkOptions _options;
     private readonly Initializer _weights;
     private readonly ActivationKind _activation;
@@ -64,7 +64,7 @@ internal sealed class InceptionV3
         node = v3.Grid8("mixed_7b", node);
         node = v3.Grid8("mixed_7c", node);
         v3.Classifier("", node, options.Dropout ?? 0.5f, 1);
-        return v3._builder.Build("inception-v3", options.AuxiliaryHeads ? 299 : 75);
+        return v3._builder.Build(options.AuxiliaryHeads ? 299 : 75);
     }
 
     private Node Stem()
@@ -162,6 +162,6 @@ internal sealed class InceptionV3
     private Node Normalize(string name, Node node)
     {
         node = _builder.Add($"{name}/bn", new BatchNormLayer(_epsilon, _options.AveragingFactor), node);
-        return _builder.Add($"{name}/{_activation.ToString().ToLowerInvariant()}", new ActivationLayer(_activation), node);
+        return _builder.Add($"{name}/{_activation.Name()}", new ActivationLayer(_activation), node);
     }
 }

@@ -24,14 +24,15 @@ internal sealed class ResNets
     /// <summary>A bottleneck puts out this many times the channels of its 3x3 convolution.</summary>
     private const int Expansion = 4;
 
-    private readonly Network.Builder _builder = new();
+    private readonly NetworkBuilder _builder;
     private readonly NetworkOptions _options;
     private readonly Initializer _weights;
     private readonly ActivationKind _activation;
     private readonly bool _bottleneck;
 
-    private ResNets(NetworkOptions options, bool bottleneck)
+    private ResNets(string name, NetworkOptions options, bool bottleneck)
     {
+        _builder = new NetworkBuilder(name);
         _options = options;
         _weights = Initializer.FanIn(2 * options.InitialWeightScale * options.InitialWeightScale);
         _activation = options.Activation ?? ActivationKind.Relu;
@@ -46,7 +47,7 @@ internal sealed class ResNets
             throw new UserErrorException($"{name} is made of batch normalization; there is no form of it without.");
         }
 
-        var resnet = new ResNets(options, bottleneck);
+        var resnet = new ResNets(name, options, bottleneck);
         Node node = resnet.Stem();
         for (int stage = 0; stage < blocks.Length; stage++)
         {
@@ -57,7 +58,7 @@ internal sealed class ResNets
         }
 
         resnet.Classifier(node);
-        return resnet._builder.Build(name, minimumImageSize: 32);
+        return resnet._builder.Build(minimumImageSize: 32);
     }
 
     private Node Stem()
@@ -97,5 +98,5 @@ internal sealed class ResNets
 
     private Node Normalize(string name, Node input) => _builder.Add(name, new BatchNormLayer(_options.Epsilon, _options.AveragingFactor), input);
 
-    private Node Activate(string name, Node input) => _builder.Add(name.Replace("relu", _activation.ToString().ToLowerInvariant(), StringComparison.Ordinal), new ActivationLayer(_activation), input);
+    private Node Activate(string name, Node input) => _builder.Add(name.Replace("relu", _activation.Name(), StringComparison.Ordinal), new ActivationLayer(_activation), input);
 }

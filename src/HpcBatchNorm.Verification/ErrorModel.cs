@@ -115,6 +115,8 @@ internal static partial class ErrorModel
             AccumulateGradients o => Accumulated(o, values),
             UpdateAverage o => Average(o, values),
             ConvertParameters o => o.Copies.Select(c => Selected(o, "copy", "copy", c)),
+            CustomForward o => o.Writes.Select(t => SameCode(o, t == o.Dst ? "dst" : o.Saved.Contains(t) ? "saved" : "running statistic", t)),
+            CustomBackward o => o.Writes.Select(t => SameCode(o, o.DiffSrcs.Contains(t) ? "diffSrc" : "diffParameter", t)),
             _ => throw new NotSupportedException($"The verification has no error model for '{operation.Kind}'."),
         };
     }
@@ -180,6 +182,13 @@ internal static partial class ErrorModel
         Array.Fill(bound, tolerance.Rounding == 0 ? 0 : throw new InvalidOperationException($"{o.Kind} {role} is not a selection."));
         return new OutputBound(role, tensor, bound);
     }
+
+    /// <summary>
+    /// An output of an operation of one's own. Both sides call the same code on the same single-precision values, equally aligned in memory: there is one
+    /// right answer, whatever the code computes. What is compared is everything around it: layouts, copies, lifetimes, and that the code sets all it should
+    /// and reads nothing else. Whether it computes the right thing is for <see cref="GradientCheck"/>.
+    /// </summary>
+    private static OutputBound SameCode(Operation o, string role, Tensor tensor) => Selected(o, role, role, tensor);
 
     private static IEnumerable<OutputBound> LocalResponse(LrnForward o, OperationValues values)
     {

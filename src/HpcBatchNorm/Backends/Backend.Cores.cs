@@ -80,6 +80,12 @@ public abstract partial class Backend
     /// <summary>Creates the kernel of the loss scale's update; asked for only where the traits say that the loss can be scaled.</summary>
     protected virtual Kernel CreateCore(UpdateLossScale operation, BufferMap buffers) => throw new NotSupportedException($"Backend {Name} does not scale the loss.");
 
+    /// <summary>Creates the kernel of an operation of one's own; asked for only where the traits say that managed code can run.</summary>
+    protected virtual Kernel CreateCore(CustomForward operation, BufferMap buffers) => throw NoCustom(operation);
+
+    /// <summary>Creates the kernel of the gradients of an operation of one's own; asked for only where the traits say that managed code can run.</summary>
+    protected virtual Kernel CreateCore(CustomBackward operation, BufferMap buffers) => throw NoCustom(operation);
+
     /// <summary>Creates the kernel of the parameters' rounding to 16 bits.</summary>
     protected abstract Kernel CreateCore(ConvertParameters operation, BufferMap buffers);
 

@@ -8,7 +8,9 @@ namespace HpcBatchNorm.Backends;
 /// <param name="BatchNormTakesSlices">Batch normalization reads and writes concatenation slices directly; otherwise the planner adds copies.</param>
 /// <param name="BatchNormVariants">Batch normalization takes ghost batches and batch renormalization.</param>
 /// <param name="LossScaling">The loss can be scaled (<see cref="UpdateLossScale"/>), which training in half precision needs.</param>
-public sealed record BackendTraits(int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false);
+/// <param name="CustomOperations">Managed code can work on the tensors (<see cref="CustomForward"/>): they lie in the host's memory.</param>
+public sealed record BackendTraits(
+    int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false, bool CustomOperations = false);
 
 /// <summary>
 /// A place where operations run. Public methods validate once, for all backends alike, and hand on to <c>...Core</c> methods.
@@ -84,6 +86,11 @@ public abstract partial class Backend : IDisposable
             throw new NotSupportedException($"{operation.Kind} '{operation.Name}': backend {Name} does not scale the loss.");
         }
 
+        if (!Traits.CustomOperations && operation is CustomForward or CustomBackward)
+        {
+            throw NoCustom(operation);
+        }
+
         return operation switch
         {
             ConvolutionForward o => CreateCore(o, buffers),
@@ -112,6 +119,8 @@ public abstract partial class Backend : IDisposable
             UpdateAverage o => CreateCore(o, buffers),
             UpdateLossScale o => CreateCore(o, buffers),
             ConvertParameters o => CreateCore(o, buffers),
+            CustomForward o => CreateCore(o, buffers),
+            CustomBackward o => CreateCore(o, buffers),
             _ => throw new NotSupportedException($"No backend knows the operation '{operation.Kind}'."),
         };
     }
@@ -231,6 +240,9 @@ public abstract partial class Backend : IDisposable
     protected virtual void Dispose(bool disposing)
     {
     }
+
+    private NotSupportedException NoCustom(Operation operation) => new(
+        $"{operation.Kind} '{operation.Name}': an operation of one's own is managed code, which backend {Name} does not run. Use the backend onednn or reference.");
 
     private static void CheckTransfer(DeviceBuffer buffer, int length)
     {

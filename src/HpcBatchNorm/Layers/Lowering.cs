@@ -39,6 +39,13 @@ internal interface ILowering
     /// <summary>The tensor as a loss or softmax reads it: plain and in single precision.</summary>
     Tensor AsLogits(Tensor tensor);
 
+    /// <summary>Has planning end here, with an error that names the layer, when the backend runs no managed code.</summary>
+    /// <exception cref="UserErrorException">It does not.</exception>
+    void RequireManagedCode(string function);
+
+    /// <summary>The tensor as managed code reads it: whole, plain and in single precision.</summary>
+    Tensor AsManaged(Tensor tensor);
+
     /// <summary>Makes the tensor of this layer's value, or of the layer's that is fused with it.</summary>
     Tensor NewValue(TensorLayout layout);
 

@@ -34,6 +34,26 @@ public abstract record Operation(string Name)
     /// <summary>The tensors that are not null.</summary>
     private protected static IEnumerable<Tensor> Some(params Tensor?[] tensors) => tensors.Where(t => t is not null)!;
 
+    /// <summary>Throws unless the tensors are whole, plain, Float32, and of the expected shapes.</summary>
+    private protected void CheckCustom(IReadOnlyList<Tensor> tensors, string role, IReadOnlyList<Shape> expected)
+    {
+        if (tensors.Count != expected.Count)
+        {
+            throw new ArgumentException($"{Kind} '{Name}': {tensors.Count} tensors were given as {role}, expected {expected.Count}.");
+        }
+
+        for (int i = 0; i < tensors.Count; i++)
+        {
+            Tensor tensor = tensors[i];
+            Check(tensor, role, expected[i]);
+            if (tensor.Layout != TensorLayout.Plain || tensor.DataType != DataType.Float32 || tensor.IsSlice || tensor.Shape.Count > int.MaxValue)
+            {
+                throw new ArgumentException(
+                    $"{Kind} '{Name}': {role} '{tensor}' must be a whole plain Float32 tensor of less than 2^31 elements; copy it to one first.");
+            }
+        }
+    }
+
     /// <summary>Throws unless <paramref name="tensor"/> is null or has the shape <paramref name="expected"/>.</summary>
     private protected void Check(Tensor? tensor, string role, Shape expected)
     {

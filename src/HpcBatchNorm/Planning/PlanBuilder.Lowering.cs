@@ -40,6 +40,10 @@ internal abstract partial class PlanBuilder
 
         public Tensor AsLogits(Tensor tensor) => planner.AsLogits(tensor);
 
+        public void RequireManagedCode(string function) => planner.RequireManagedCode(Node, function);
+
+        public Tensor AsManaged(Tensor tensor) => planner.AsManaged(tensor);
+
         public Tensor NewValue(TensorLayout layout) => Cover(planner.NewValue(Output, layout));
 
         /// <summary>Makes a tensor the value of the node and of all that are fused with it.</summary>

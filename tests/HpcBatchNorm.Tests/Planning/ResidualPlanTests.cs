@@ -15,7 +15,7 @@ public sealed class ResidualPlanTests
     private static readonly BackendTraits Blocks = new(8, BatchNormTakesSlices: true, BatchNormVariants: true);
 
     // Each builds on a value of 16 channels and returns one of any number of channels.
-    private static readonly Dictionary<string, Func<Network.Builder, Node, Node>> Graphs = new(StringComparer.Ordinal)
+    private static readonly Dictionary<string, Func<NetworkBuilder, Node, Node>> Graphs = new(StringComparer.Ordinal)
     {
         ["identity-blocks"] = (b, x) => Block(b, "second", Block(b, "first", x, x), null),
         ["projection"] = (b, x) => Block(b, "block", x, Normalized(b, "shortcut", x, 16, 1)),
@@ -178,30 +178,30 @@ public sealed class ResidualPlanTests
 
     private static Network Build(string graph)
     {
-        var builder = new Network.Builder();
+        var builder = new NetworkBuilder(graph);
         Node node = builder.Add("input", new InputLayer(3));
         node = Relu(builder, "stem/relu", Normalized(builder, "stem", node, 16, 3));
         node = Graphs[graph](builder, node);
         node = builder.Add("tail", new ConvolutionLayer(16, 3, pad: 1), node);
         node = builder.Add("fc", new FullyConnectedLayer(5, Initializer.FanIn(1)), builder.Add("pool", new GlobalAveragePoolingLayer(), node));
         builder.Add("loss", new SoftmaxLossLayer(), node);
-        return builder.Build(graph, minimumImageSize: 4);
+        return builder.Build(minimumImageSize: 4);
     }
 
     /// <summary>Two convolutions with their batch normalizations, the shortcut (the input itself when null), sum and ReLU.</summary>
-    private static Node Block(Network.Builder builder, string name, Node input, Node? shortcut)
+    private static Node Block(NetworkBuilder builder, string name, Node input, Node? shortcut)
     {
         Node first = Relu(builder, $"{name}/relu1", Normalized(builder, $"{name}/1", input, 16, 3));
         return Relu(builder, $"{name}/relu", builder.Add($"{name}/sum", new SumLayer(), Normalized(builder, $"{name}/2", first, 16, 3), shortcut ?? input));
     }
 
-    private static Node PreActivated(Network.Builder builder, string name, Node input) => builder.Add(
+    private static Node PreActivated(NetworkBuilder builder, string name, Node input) => builder.Add(
         $"{name}/conv", new ConvolutionLayer(16, 3, pad: 1), Relu(builder, $"{name}/relu", builder.Add($"{name}/bn", new BatchNormLayer(), input)));
 
-    private static Node Normalized(Network.Builder builder, string name, Node input, int channels, int kernel) => builder.Add(
+    private static Node Normalized(NetworkBuilder builder, string name, Node input, int channels, int kernel) => builder.Add(
         $"{name}/bn", new BatchNormLayer(), builder.Add($"{name}/conv", new ConvolutionLayer(channels, kernel, pad: kernel / 2), input));
 
-    private static Node Relu(Network.Builder builder, string name, Node input) => builder.Add(name, new ActivationLayer(ActivationKind.Relu), input);
+    private static Node Relu(NetworkBuilder builder, string name, Node input) => builder.Add(name, new ActivationLayer(ActivationKind.Relu), input);
 
     private static (float Loss, float[] State) Trained(Network network, TrainingOptions options)
     {

@@ -47,7 +47,7 @@ internal sealed partial class OneDnnBackend : Backend
     private string Isa => _info.Isa switch { 2 => "AVX-512", 1 => "AVX2", _ => "SSE" };
 
     /// <inheritdoc/>
-    public override BackendTraits Traits => new(_info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true);
+    public override BackendTraits Traits => new(_info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true);
 
     /// <inheritdoc/>
     public override bool Supports(Precision precision, out string reason)

@@ -13,6 +13,8 @@ namespace HpcBatchNorm.Backends.Reference;
 /// <see cref="TensorRole.RunningStatistic"/>, <see cref="TensorRole.Average"/>) of type <see cref="DataType.Float32"/>, so that training resumed from a
 /// checkpoint of single-precision values continues bit for bit. And tensors of the 16-bit types, because what the next operation reads is what could
 /// be stored: the rounding is the precision's own, not an error of the backend that is checked.</item>
+/// <item>Operations of one's own (<see cref="ICustomFunction"/>) are code on single-precision values here as elsewhere: what they read is rounded to
+/// single precision before each call, and what they are to set is NaN until they set it.</item>
 /// <item>Results do not depend on the number of threads: work is divided over outputs, and each output is summed in one fixed order.</item>
 /// </list>
 /// </summary>
@@ -36,7 +38,7 @@ public sealed partial class ReferenceBackend : Backend
     public override string Description => $"pure C# in double precision, {_parallel.MaxDegreeOfParallelism} threads";
 
     /// <inheritdoc/>
-    public override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true, BatchNormVariants: true, LossScaling: true);
+    public override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true, BatchNormVariants: true, LossScaling: true, CustomOperations: true);
 
     /// <summary>All: 16-bit tensors are rounded, and what <see cref="Precision.Tf32"/> may round is computed exactly.</summary>
     public override bool Supports(Precision precision, out string reason)
@@ -155,6 +157,14 @@ public sealed partial class ReferenceBackend : Backend
     /// <inheritdoc/>
     protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers) =>
         new ReferenceConvertParameters(operation, buffers, _parallel);
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(CustomForward operation, BufferMap buffers) =>
+        new ReferenceCustom(operation, new CustomCall(operation), buffers, _parallel);
+
+    /// <inheritdoc/>
+    protected override Kernel CreateCore(CustomBackward operation, BufferMap buffers) =>
+        new ReferenceCustom(operation, new CustomCall(operation), buffers, _parallel);
 
     /// <inheritdoc/>
     protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<double> values) => ((ReferenceBuffer)buffer).Write(values);
