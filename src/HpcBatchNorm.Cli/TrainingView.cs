@@ -140,6 +140,7 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
             TrainingOutcome.AlreadyComplete => "This run is already complete; raise --epochs or --steps to go on.",
             TrainingOutcome.LossNotFinite => $"The run has diverged. {result.Divergence?.Description}",
             TrainingOutcome.Interrupted => "Stopped.",
+            TrainingOutcome.StoppedEarly => $"Stopped early: {result.StopReason}",
             _ => "Done.",
         });
         Line(string.Create(CultureInfo.InvariantCulture,
@@ -169,7 +170,7 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
         {
             Line($"Go on with:  hpcbn train --resume {result.RunDirectory}");
         }
-        else if (result.Outcome is TrainingOutcome.Completed && result.Checkpoint.Length > 0)
+        else if (result.Outcome is TrainingOutcome.Completed or TrainingOutcome.StoppedEarly && result.Checkpoint.Length > 0)
         {
             Line($"Next:        hpcbn eval --checkpoint {result.Checkpoint}");
         }

@@ -19,7 +19,7 @@ public sealed class BatchLoader : IDisposable
 {
     private static readonly TimeSpan MostPatience = TimeSpan.FromSeconds(5);
 
-    private readonly ImageDataset _dataset;
+    private readonly IImageSource _dataset;
     private readonly LoaderOptions _options;
     private readonly int _itemsPerEpoch;
     private readonly ShardTable _shards;
@@ -42,7 +42,7 @@ public sealed class BatchLoader : IDisposable
 
     /// <summary>Starts loading at <paramref name="firstStep"/>.</summary>
     /// <exception cref="UserErrorException">A setting is out of its range, or the data set is smaller than one batch.</exception>
-    public BatchLoader(ImageDataset dataset, LoaderOptions options, long firstStep = 0)
+    public BatchLoader(IImageSource dataset, LoaderOptions options, long firstStep = 0)
     {
         options.Validate();
         ArgumentOutOfRangeException.ThrowIfNegative(firstStep);

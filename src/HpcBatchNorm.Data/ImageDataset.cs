@@ -25,7 +25,7 @@ public enum DatasetSplit
 /// Classes are sorted by name, ordinally, so for ImageNet the class index is the position among the sorted WNIDs (not the ILSVRC2012_ID).
 /// Images are sorted by name, so archives and the folders extracted from them give the same order; only those of a packed set stay as they were packed. All members may be used from any thread.
 /// </summary>
-public sealed class ImageDataset : IDisposable
+public sealed class ImageDataset : IImageSource, IDisposable
 {
     private readonly DatasetContents _contents;
 
@@ -119,6 +119,13 @@ public sealed class ImageDataset : IDisposable
         {
             throw new UserErrorException($"image '{Name(index)}' in '{Source}' cannot be read: {exception.Message}", exception);
         }
+    }
+
+    /// <inheritdoc/>
+    public StoredImage Read(int index, ref byte[] buffer)
+    {
+        int length = ReadEncoded(index, ref buffer);
+        return _contents.GreyPixels is var (width, height) ? StoredImage.Grey(width, height) : StoredImage.File(length);
     }
 
     /// <inheritdoc/>

@@ -54,7 +54,8 @@ internal sealed class ImageDecoder : IDisposable
     private GCHandle _pin;
     private bool _open, _hasEndMarker;
     private int _windowOffset;
-    private byte[]? _grey;
+    private byte[]? _bare;
+    private int _bytesPerPixel;
 
     private static ReadOnlySpan<byte> StartMarker => [0xFF, 0xD8];
 
@@ -104,11 +105,30 @@ internal sealed class ImageDecoder : IDisposable
         return (long)Width * Height <= MostPixels && (long)Stride(Width) * Height <= 4 * MostPixels ? ImageStatus.Ok : ImageStatus.TooLarge;
     }
 
-    /// <summary>Takes bare grey pixels, a byte each, row by row. The buffer must stay unchanged until <see cref="Close"/>.</summary>
-    public ImageStatus OpenGrey(byte[] pixels, int width, int height)
+    /// <summary>Opens what a source has read: reads a file's header, or takes bare pixels. The buffer must stay unchanged until <see cref="Close"/>.</summary>
+    /// <exception cref="ArgumentException">The buffer does not hold as many pixels as the source says.</exception>
+    public ImageStatus Open(byte[] buffer, StoredImage image)
     {
+        if (image.Encoding == ImageEncoding.File)
+        {
+            return Open(buffer, image.Length);
+        }
+
         Close();
-        (_grey, Width, Height) = (pixels, width, height);
+        long pixels = (long)image.Width * image.Height;
+        if (image.Width < 1 || image.Height < 1 || pixels > MostPixels)
+        {
+            return pixels == 0 ? ImageStatus.Empty : ImageStatus.TooLarge;
+        }
+
+        int bytesPerPixel = image.Encoding == ImageEncoding.Rgb ? 3 : 1;
+        if (buffer.Length < pixels * bytesPerPixel)
+        {
+            throw new ArgumentException(FormattableString.Invariant(
+                $"An image of {image.Width}x{image.Height} pixels of {bytesPerPixel} bytes was read into a buffer of {buffer.Length} bytes."), nameof(buffer));
+        }
+
+        (_bare, _bytesPerPixel, Width, Height) = (buffer, bytesPerPixel, image.Width, image.Height);
         return ImageStatus.Ok;
     }
 
@@ -118,9 +138,9 @@ internal sealed class ImageDecoder : IDisposable
     /// </summary>
     public ImageStatus Decode(int left, int top, int right, int bottom, double smallestScale)
     {
-        if (_grey is not null)
+        if (_bare is not null)
         {
-            ExpandGrey(_grey);
+            Expand(_bare, left, top, right, bottom);
             return ImageStatus.Ok;
         }
 
@@ -176,7 +196,7 @@ internal sealed class ImageDecoder : IDisposable
     /// <summary>Lets go of the encoded bytes.</summary>
     public void Close()
     {
-        _grey = null;
+        _bare = null;
         _codec.Close();
         _open = false;
         if (_pin.IsAllocated)
@@ -198,19 +218,36 @@ internal sealed class ImageDecoder : IDisposable
         _pixels.Dispose();
     }
 
-    private void ExpandGrey(ReadOnlySpan<byte> grey)
+    /// <summary>
+    /// Bare pixels as RGBA. Of colours the window is what was asked for, as of a decoded file; of grey it is the whole image, whose pixels beyond a training
+    /// crop therefore count within the filter's reach: so it has always been for MNIST, and runs that were begun must go on to the bit.
+    /// </summary>
+    private void Expand(ReadOnlySpan<byte> bare, int left, int top, int right, int bottom)
     {
         const uint Replicate = 0x00010101, Opaque = 0xFF000000;
         int stride = Stride(Width);
-        Reserve((long)stride * Height);
-        Window = new DecodedWindow(0, 0, Width, Height, stride, 1);
-        _windowOffset = 0;
+        Reserve((long)stride * Height + Resampler.RowAlignment);
+        bool whole = _bytesPerPixel == 1;
+        Window = whole ? new DecodedWindow(0, 0, Width, Height, stride, 1) : new DecodedWindow(left, top, right - left, bottom - top, stride, 1);
+        _windowOffset = whole ? 0 : top * stride + left * 4;
         Span<uint> rows = AlignedMemory.AsSpan<uint>(_pixels.Address, stride / 4 * Height);
         for (int y = 0; y < Height; y++)
         {
-            for (int x = 0; x < Width; x++)
+            Span<uint> row = rows.Slice(y * (stride / 4), Width);
+            ReadOnlySpan<byte> values = bare.Slice(y * Width * _bytesPerPixel, Width * _bytesPerPixel);
+            if (_bytesPerPixel == 1)
             {
-                rows[y * (stride / 4) + x] = grey[y * Width + x] * Replicate | Opaque;
+                for (int x = 0; x < row.Length; x++)
+                {
+                    row[x] = values[x] * Replicate | Opaque;
+                }
+            }
+            else
+            {
+                for (int x = 0; x < row.Length; x++)
+                {
+                    row[x] = values[3 * x] | (uint)values[3 * x + 1] << 8 | (uint)values[3 * x + 2] << 16 | Opaque;
+                }
             }
         }
     }

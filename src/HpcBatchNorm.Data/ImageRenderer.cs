@@ -3,7 +3,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Data;
 
 /// <summary>Encoded image to network input: read, decode, crop, resize, distort. Keeps its buffers; one per thread.</summary>
-internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options, StageClock clock) : IDisposable
+internal sealed class ImageRenderer(IImageSource dataset, LoaderOptions options, StageClock clock) : IDisposable
 {
     /// <summary>Training lets the codec reduce as far as no pixel has to be invented again.</summary>
     private const double TrainingMargin = 1;
@@ -25,13 +25,11 @@ internal sealed class ImageRenderer(ImageDataset dataset, LoaderOptions options,
     public ImageStatus Render(int index, uint epoch, uint position, Span<byte> pixels)
     {
         clock.Begin(index);
-        int length = dataset.ReadEncoded(index, ref _encoded);
+        StoredImage image = dataset.Read(index, ref _encoded);
         clock.Enter(LoaderStage.Decode);
         try
         {
-            ImageStatus status = dataset.GreyPixels is var (width, height)
-                ? _decoder.OpenGrey(_encoded, width, height)
-                : _decoder.Open(_encoded, length);
+            ImageStatus status = _decoder.Open(_encoded, image);
             if (status != ImageStatus.Ok)
             {
                 return status;

@@ -27,7 +27,7 @@ public static class LoaderBenchmark
     /// <param name="options">What is made of it.</param>
     /// <param name="seconds">How long to measure.</param>
     /// <param name="cancellationToken">Stops the measurement.</param>
-    public static LoaderTiming Run(ImageDataset dataset, LoaderOptions options, double seconds, CancellationToken cancellationToken = default)
+    public static LoaderTiming Run(IImageSource dataset, LoaderOptions options, double seconds, CancellationToken cancellationToken = default)
     {
         const int LongestWarmUp = 32;
         using var loader = new BatchLoader(dataset, options);

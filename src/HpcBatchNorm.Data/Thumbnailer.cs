@@ -11,7 +11,7 @@ internal sealed class Thumbnailer : IDisposable
     private readonly ImageRenderer _renderer;
     private readonly byte[] _rgb, _rgba;
 
-    public Thumbnailer(ImageDataset dataset, LoaderOptions evaluation, int size)
+    public Thumbnailer(IImageSource dataset, LoaderOptions evaluation, int size)
     {
         _size = size;
         _renderer = new ImageRenderer(dataset, evaluation with { ImageSize = size, Crops = 1, Channels = Rgb, Binarize = false }, new StageClock());

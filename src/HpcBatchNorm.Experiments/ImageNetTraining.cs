@@ -186,7 +186,7 @@ internal sealed record ImageNetTraining(string Name, string Recipe, IReadOnlyLis
             ],
         };
         using PreparedRun run = request.Prepare(_ => { });
-        TrainingResult result = new Trainer(run, new Observer(progress), RunSinks.All).Run(context.Cancellation);
+        TrainingResult result = run.Run(new Observer(progress), RunSinks.All, context.Cancellation);
         if (result.Outcome == TrainingOutcome.Interrupted)
         {
             throw new OperationCanceledException(context.Cancellation);
@@ -202,28 +202,12 @@ internal sealed record ImageNetTraining(string Name, string Recipe, IReadOnlyLis
 
     private sealed class Observer(IProgress<double> progress) : ITrainingObserver
     {
-        public void Note(string message)
-        {
-        }
-
-        public void Started(IReadOnlyList<(string Name, string Value)> facts, long firstStep, long totalSteps)
-        {
-        }
-
         public void Stepped(in StepReport report)
         {
             if (report.IsLogStep)
             {
                 progress.Report((double)report.Step / report.TotalSteps);
             }
-        }
-
-        public void Evaluated(in EvaluationReport report)
-        {
-        }
-
-        public void Saved(string checkpoint)
-        {
         }
     }
 }

@@ -96,7 +96,7 @@ public sealed class OnnxModel
         yield return ("pixel_deviation", Join(Channels(_options.PixelDeviation)));
         if (_options.ClassNames.Count > 0)
         {
-            yield return ("class_names", string.Join(',', _options.ClassNames));
+            yield return (ClassNameList.Key, ClassNameList.Write(_options.ClassNames));
         }
 
         static string Join(float[] values) => string.Join(',', values.Select(v => v.ToString(CultureInfo.InvariantCulture)));

@@ -11,7 +11,7 @@ namespace HpcBatchNorm.Reporting;
 /// the most confident mistakes; the classes with the lowest accuracy; the pairs confused most often. It is told of every image while the evaluation
 /// runs, and costs a look at each image's probabilities.
 /// </summary>
-internal sealed class PredictionLog(ImageDataset validation, LoaderOptions loading, string path)
+internal sealed class PredictionLog(IImageSource validation, LoaderOptions loading, string path)
 {
     private const int Spread = 12, Mistakes = 12, Top = 3, ThumbnailSize = 160, WorstClasses = 12, Confusions = 12;
 

@@ -30,6 +30,7 @@ public static class RunSinks
                 _events.Add("skipped_steps", scale.SkippedSteps);
             }
 
+            Add(report.Metrics);
             _events.Write(report.Step);
         }
 
@@ -49,24 +50,33 @@ public static class RunSinks
                 _events.Add($"bn_deviation/{layer.Layer}", layer.Deviation);
             }
 
+            Add(report.Metrics);
             _events.Write(report.Step);
         }
 
         public void Dispose() => _events.Dispose();
+
+        private void Add(IReadOnlyDictionary<string, double> metrics)
+        {
+            foreach ((string name, double value) in metrics)
+            {
+                _events.Add($"metrics/{name}", value);
+            }
+        }
     }
 
     /// <summary>What was said of single images, and the page that shows the run.</summary>
     private sealed class ReportSink(RunContext context) : IRunSink
     {
-        private readonly PredictionLog _predictions = new(context.Validation, context.EvaluationLoading, Path.Combine(context.Folder, RunFolder.PredictionsName));
+        private readonly PredictionLog? _predictions = context.Validation is null ? null : new(context.Validation, context.EvaluationLoading, Path.Combine(context.Folder, RunFolder.PredictionsName));
 
-        public void EvaluationStarted() => _predictions.Begin();
+        public void EvaluationStarted() => _predictions?.Begin();
 
-        public void Predicted(int image, int label, ReadOnlySpan<double> probabilities) => _predictions.Add(image, label, probabilities);
+        public void Predicted(int image, int label, ReadOnlySpan<double> probabilities) => _predictions?.Add(image, label, probabilities);
 
         public void Evaluated(in EvaluationReport report, IReadOnlyList<LayerDrift> drift)
         {
-            _predictions.Write(report.Step, report.Validation);
+            _predictions?.Write(report.Step, report.Validation);
             WritePage();
         }
 

@@ -35,9 +35,16 @@ public sealed record ExportRequest
         using Checkpoint? checkpoint = Checkpoint is string path ? Checkpoints.Checkpoint.Open(path) : null;
         RunConfig config = checkpoint is not null ? EvaluationSetup.Configure(checkpoint, Flags) : Configure();
         IReadOnlyList<string> classes = checkpoint?.Info.ClassNames ?? [];
-        Network network = NetworkCatalog.Create(config.Model, config.Network with { Classes = checkpoint is not null ? classes.Count : Classes });
+        Network network = checkpoint is not null && !Flags.Any(f => TrainingSettings.Find(f.Name).Group == SettingGroup.Network)
+            ? checkpoint.ReadNetwork()
+            : NetworkSource.Resolve(config.Model, config.Network with { Classes = checkpoint is not null ? classes.Count : Classes });
+        if (classes.Count > 0)
+        {
+            NetworkSource.CheckClasses(network, classes.Count, checkpoint!.Path, config.ImageSize);
+        }
+
         NetworkShapes shapes = network.Infer(1, config.ImageSize, config.ImageSize);
-        NetworkState state = checkpoint?.ReadNetworkState(shapes, config.Model) ?? NetworkState.Initial(shapes, config.Optimizer.Seed);
+        NetworkState state = checkpoint?.ReadNetworkState(shapes, network.Name) ?? NetworkState.Initial(shapes, config.Optimizer.Seed);
         int nodes = OnnxModel.Write(Output, network, state, new OnnxOptions
         {
             Height = config.ImageSize,
@@ -55,7 +62,7 @@ public sealed record ExportRequest
     {
         if (!Flags.Any(f => f.Name == "model"))
         {
-            throw new UserErrorException("Nothing to export: name a checkpoint, or set model for a network with its initial parameters.");
+            throw new UserErrorException("Nothing to export: name a checkpoint, or set model (a name or a .json file) for a network with its initial parameters.");
         }
 
         var builder = new TrainingConfigBuilder();

@@ -37,7 +37,7 @@ internal static class InitialWeights
             if (entry.Tensor.Role != TensorRole.Momentum && !classifiers.Contains(entry.Source.Node))
             {
                 float[] values = new float[entry.Tensor.Shape.Count];
-                checkpoint.ReadEvaluated(config.Model, entry.Source, values);
+                checkpoint.ReadEvaluated(session.Plan.Network.Name, entry.Source, values);
                 session.Write(entry.Tensor, values);
             }
         }

@@ -1,7 +1,9 @@
+using HpcBatchNorm.Data;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Training;
@@ -9,6 +11,22 @@ namespace HpcBatchNorm.Training;
 /// <summary>What the start of a run says about how it trains: only what is switched on.</summary>
 internal static class TrainingFacts
 {
+    /// <summary>What is trained, on what and where.</summary>
+    public static IEnumerable<(string Name, string Value)> Of(
+        RunConfig config, Network network, TrainingSession session, IImageSource train, IImageSource? validation)
+    {
+        NetworkShapes shapes = network.Infer(config.BatchSize, config.ImageSize, config.ImageSize);
+        yield return ("network", FormattableString.Invariant(
+            $"{network.Name}, {shapes.ParameterCount:N0} parameters, {shapes.MultiplyAdds / 1e9 / config.BatchSize:0.000} GMAC per image"));
+        yield return ("backend", $"{session.Backend.Name}: {session.Backend.Description}");
+        yield return ("precision", PrecisionOf(config.Optimizer.Precision, session));
+        yield return ("memory", FormattableString.Invariant(
+            $"{(session.Prepared.ArenaBytes + session.Prepared.StateBytes) / 1e6:0} MB planned, {session.Plan.Operations.Count} operations a step"));
+        yield return ("data", FormattableString.Invariant(
+            $"{train.Source}: {train.Layout}, {train.ClassCount} classes, {train.Count}{(validation is null ? "" : FormattableString.Invariant($" + {validation.Count}"))} images"));
+    }
+
+    /// <summary>How it is trained, as far as that is not usual.</summary>
     public static IEnumerable<(string Name, string Value)> Of(RunConfig config, Network network, BatchNormFreezing freezing)
     {
         TrainingOptions options = config.Optimizer;
@@ -40,6 +58,13 @@ internal static class TrainingFacts
         {
             yield return ("optimizer", string.Join("; ", extras));
         }
+    }
+
+    /// <summary>What the run computes in, and what the backend has to say about it.</summary>
+    private static string PrecisionOf(Precision precision, TrainingSession session)
+    {
+        session.Backend.Supports(precision, out string note);
+        return precision.ToString().ToLowerInvariant() + (note.Length > 0 ? $"; {note}" : "");
     }
 
     private static IEnumerable<string> Regularisation(TrainingOptions options)

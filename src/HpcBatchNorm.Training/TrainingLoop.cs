@@ -2,8 +2,6 @@ using System.Diagnostics;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Operations;
-using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Training.Checkpoints;
@@ -27,15 +25,16 @@ internal sealed class TrainingLoop : IDisposable
     private readonly ITrainingObserver _observer;
     private readonly Network _network;
     private readonly BatchNormFreezing _freezing;
-    private readonly ImageDataset _validation;
+    private readonly IImageSource? _validation;
     private readonly BatchLoader _loader;
-    private readonly Evaluator _evaluator;
+    private readonly Evaluator? _evaluator;
+    private readonly TrainingControl _control;
     private readonly LearningRateSchedule _schedule;
     private readonly RunDirectory _run;
     private readonly RunRecorder _recorder;
     private readonly CheckpointStore _store;
     private readonly IReadOnlyList<(string Name, string Value)> _facts;
-    private readonly string _yaml;
+    private readonly string _yaml, _networkJson;
     private readonly IReadOnlyList<string> _classNames;
     private readonly long _stepsPerEpoch, _firstStep, _totalSteps;
     private readonly long _start = Stopwatch.GetTimestamp();
@@ -50,11 +49,11 @@ internal sealed class TrainingLoop : IDisposable
     private Divergence? _divergence;
 
     // Sums over three windows: since the last log line, since the last evaluation, since the start of this process.
-    private Window _log, _epoch, _all;
+    private StepWindow _log, _epoch, _all;
     private double _lastTrainLoss = double.NaN;
 
     public TrainingLoop(
-        RunConfig config, ITrainingObserver observer, Network network, TrainingSession session, ImageDataset train, ImageDataset validation,
+        RunConfig config, ITrainingObserver observer, Network network, TrainingSession session, IImageSource train, IImageSource? validation,
         long stepsPerEpoch, long totalSteps, Checkpoint? resumed, IReadOnlyList<RunSinkFactory> sinks)
     {
         (_config, _observer, _network, _session, _validation) = (config, observer, network, session, validation);
@@ -62,8 +61,8 @@ internal sealed class TrainingLoop : IDisposable
         _firstStep = _step = resumed?.Info.Step ?? 0;
         _evaluatedStep = resumed?.Info.EvaluatedStep ?? 0;
         (_bestTop1, _bestStep) = resumed is null ? (double.NaN, -1) : (resumed.Info.BestTop1, resumed.Info.BestStep);
-        _log = new Window(resumed?.Info.SinceLog ?? default);
-        _epoch = new Window(resumed?.Info.SinceEvaluation ?? default);
+        _log = new StepWindow(resumed?.Info.SinceLog ?? default);
+        _epoch = new StepWindow(resumed?.Info.SinceEvaluation ?? default);
         _lastCheckpoint = resumed?.Path ?? "";
         _classNames = train.ClassNames;
         _schedule = new LearningRateSchedule(config, stepsPerEpoch, totalSteps);
@@ -72,13 +71,17 @@ internal sealed class TrainingLoop : IDisposable
         try
         {
             _store = new CheckpointStore(RunDirectory.CheckpointFolder(config.Output), config.Keep);
-            _facts = Facts(train);
+            _facts = [.. TrainingFacts.Of(config, network, session, train, validation), .. Lengths(), .. TrainingFacts.Of(config, network, _freezing), ("run", config.Output)];
+            _networkJson = Json(network);
+            _control = new TrainingControl(resumed is null ? [] : new RunLog(_run.MetricsPath).Update().Evaluations);
             _yaml = TrainingConfigBuilder.ToYaml(config, "Effective configuration; as a configuration file it repeats the run.");
             _run.WriteConfig(_yaml);
             _loader = new BatchLoader(train, TrainingLoading(), _firstStep);
             _feeder = new StepFeeder(_loader);
             _recorder = new RunRecorder(_run, config, session, validation, EvaluationLoading(), _firstStep, _evaluatedStep, () => Elapsed, sinks);
-            _evaluator = new Evaluator(session.Backend, validation, EvaluationLoading(), EvaluationSession()) { OnPrediction = _recorder.Predicted };
+            _evaluator = validation is null
+                ? null
+                : new Evaluator(session.Backend, validation, EvaluationLoading(), EvaluationSetup.Session(config)) { OnPrediction = _recorder.Predicted };
         }
         catch
         {
@@ -117,6 +120,7 @@ internal sealed class TrainingLoop : IDisposable
             return Result(TrainingOutcome.AlreadyComplete);
         }
 
+        _observer.Attached(_control);
         _observer.Started(_facts, _step, _totalSteps);
         _recorder.Started(_facts, _step, _totalSteps, _stepsPerEpoch);
         try
@@ -126,7 +130,12 @@ internal sealed class TrainingLoop : IDisposable
             {
                 if (stop.IsCancellationRequested)
                 {
-                    return Interrupted();
+                    return Ended(TrainingOutcome.Interrupted);
+                }
+
+                if (_control.StopReason is not null)
+                {
+                    return Ended(TrainingOutcome.StoppedEarly);
                 }
 
                 if (!float.IsFinite(Step(stop)))
@@ -137,7 +146,7 @@ internal sealed class TrainingLoop : IDisposable
         }
         catch (OperationCanceledException)
         {
-            return Interrupted();
+            return Ended(TrainingOutcome.Interrupted);
         }
         catch (NotFiniteStateException error)
         {
@@ -183,7 +192,7 @@ internal sealed class TrainingLoop : IDisposable
         _observer.Stepped(report);
         if (log)
         {
-            _recorder.Logged(report);
+            _recorder.Logged(report with { Metrics = _control.TakeMetrics() });
             _log = default;
         }
 
@@ -209,18 +218,18 @@ internal sealed class TrainingLoop : IDisposable
     }
 
     private bool IsEvaluationDue() =>
-        _step > _evaluatedStep && (_step == _totalSteps ? IsFinalEvaluationDue() : IsMultiple(_config.EvalEvery * _stepsPerEpoch));
+        _validation is not null && _step > _evaluatedStep && (_step == _totalSteps ? IsFinalEvaluationDue() : IsMultiple(_config.EvalEvery * _stepsPerEpoch));
 
     /// <summary>True when the current step is the first at or after a multiple of <paramref name="interval"/> steps, which need not be whole.</summary>
     private bool IsMultiple(double interval) => interval > 0 && Math.Floor(_step / interval) > Math.Floor((_step - 1) / interval);
 
     private bool IsFinalEvaluationDue()
     {
-        bool due = _config.EvalEvery > 0 && (_validation.Count <= LargeEvaluation || _validation.Count <= 10 * _totalSteps * _config.ImagesPerStep);
+        bool due = _config.EvalEvery > 0 && (_validation!.Count <= LargeEvaluation || _validation.Count <= 10 * _totalSteps * _config.ImagesPerStep);
         if (!due && _config.EvalEvery > 0)
         {
             _observer.Note(FormattableString.Invariant(
-                $"No evaluation: {_validation.Count} validation images are many for a run of {_totalSteps} steps. hpcbn eval does it for the checkpoint."));
+                $"No evaluation: {_validation!.Count} validation images are many for a run of {_totalSteps} steps. hpcbn eval does it for the checkpoint."));
         }
 
         return due;
@@ -230,7 +239,7 @@ internal sealed class TrainingLoop : IDisposable
     {
         using Activity? activity = Instruments.Source.StartActivity("hpcbn.evaluate");
         _recorder.EvaluationStarted();
-        EvaluationResult result = _evaluator.Run(
+        EvaluationResult result = _evaluator!.Run(
             [new EnsembleMember(_network, _session.ReadNetworkState(_config.Optimizer.AverageDecay > 0))], _session.Arena, p => _observer.Evaluating(p), stop);
         bool best = double.IsNaN(_bestTop1) || result.Top1 > _bestTop1;
         if (best)
@@ -242,9 +251,10 @@ internal sealed class TrainingLoop : IDisposable
         _lastEvaluation = result;
         _lastTrainLoss = _epoch.MeanLoss;
         var report = new EvaluationReport(_step, (double)_step / _stepsPerEpoch, _epoch.MeanLoss, result, best);
-        _recorder.Evaluated(report, _schedule.At(_step - 1), _epoch.ImagesPerSecond(_config.ImagesPerStep), _epoch.WaitShare);
         Instruments.Evaluated(report);
         _observer.Evaluated(report);
+        _recorder.Evaluated(
+            report with { Metrics = _control.TakeMetrics() }, _schedule.At(_step - 1), _epoch.ImagesPerSecond(_config.ImagesPerStep), _epoch.WaitShare);
         NoteTroubles();
         _epoch = default;
     }
@@ -275,7 +285,8 @@ internal sealed class TrainingLoop : IDisposable
             Step = _step,
             StepsPerEpoch = _stepsPerEpoch,
             EvaluatedStep = _evaluatedStep,
-            Model = _config.Model,
+            Model = _network.Name,
+            Network = _networkJson,
             Config = _yaml,
             ConfigHash = TrainingSettings.Hash(_config),
             ClassNames = _classNames,
@@ -328,9 +339,11 @@ internal sealed class TrainingLoop : IDisposable
         }
     }
 
-    private TrainingResult Interrupted()
+    /// <summary>Ends before the last step; the state is kept.</summary>
+    private TrainingResult Ended(TrainingOutcome outcome)
     {
-        if (_step > _firstStep || _lastCheckpoint.Length == 0)
+        bool saved = outcome == TrainingOutcome.StoppedEarly && _lastCheckpoint == _store.PathOf(_step);
+        if (!saved && (_step > _firstStep || _lastCheckpoint.Length == 0))
         {
             try
             {
@@ -342,7 +355,7 @@ internal sealed class TrainingLoop : IDisposable
             }
         }
 
-        return Result(TrainingOutcome.Interrupted);
+        return Result(outcome);
     }
 
     /// <summary>The step whose loss is not finite has updated nothing; its forward pass is made again, looking at every layer.</summary>
@@ -364,7 +377,8 @@ internal sealed class TrainingLoop : IDisposable
     private TrainingResult Result(TrainingOutcome outcome)
     {
         NoteTroubles();
-        _recorder.Ended(outcome, _step, (double)_step / _stepsPerEpoch);
+        string? reason = outcome == TrainingOutcome.StoppedEarly ? _control.StopReason : null;
+        _recorder.Ended(outcome, reason, _step, (double)_step / _stepsPerEpoch);
         return new TrainingResult
         {
             Outcome = outcome,
@@ -380,6 +394,7 @@ internal sealed class TrainingLoop : IDisposable
             Checkpoint = _lastCheckpoint,
             Report = File.Exists(_run.ReportPath) ? _run.ReportPath : "",
             RunDirectory = _run.Path,
+            StopReason = reason,
             Divergence = _divergence,
         };
     }
@@ -395,60 +410,24 @@ internal sealed class TrainingLoop : IDisposable
 
     private LoaderOptions EvaluationLoading() => EvaluationSetup.Loading(_config, _network);
 
-    private InferenceOptions EvaluationSession() => EvaluationSetup.Session(_config);
-
-    private IReadOnlyList<(string Name, string Value)> Facts(ImageDataset train)
+    /// <summary>The lines of the start that only the loop knows.</summary>
+    private IEnumerable<(string Name, string Value)> Lengths()
     {
-        NetworkShapes shapes = _network.Infer(_config.BatchSize, _config.ImageSize, _config.ImageSize);
-        return
-        [
-            ("network", FormattableString.Invariant(
-                $"{_network.Name}, {shapes.ParameterCount:N0} parameters, {shapes.MultiplyAdds / 1e9 / _config.BatchSize:0.000} GMAC per image")),
-            ("backend", $"{_session.Backend.Name}: {_session.Backend.Description}"),
-            ("precision", Precision()),
-            ("memory", FormattableString.Invariant($"{(_session.Prepared.ArenaBytes + _session.Prepared.StateBytes) / 1e6:0} MB planned, {_session.Plan.Operations.Count} operations a step")),
-            ("data", FormattableString.Invariant($"{train.Source}: {train.Layout}, {train.ClassCount} classes, {train.Count} + {_validation.Count} images")),
-            ("learning rate", _schedule.Description),
-            ("steps", FormattableString.Invariant(
-                $"{_totalSteps} of {_config.ImagesPerStep} images, {(double)_totalSteps / _stepsPerEpoch:0.##} epochs of {_stepsPerEpoch} steps") + (_firstStep > 0 ? FormattableString.Invariant($"; going on after step {_firstStep}") : "")),
-            .. TrainingFacts.Of(_config, _network, _freezing),
-            ("run", _config.Output),
-        ];
+        yield return ("learning rate", _schedule.Description);
+        yield return ("steps", FormattableString.Invariant(
+            $"{_totalSteps} of {_config.ImagesPerStep} images, {(double)_totalSteps / _stepsPerEpoch:0.##} epochs of {_stepsPerEpoch} steps") + (_firstStep > 0 ? FormattableString.Invariant($"; going on after step {_firstStep}") : ""));
     }
 
-    /// <summary>What the run computes in, and what the backend has to say about it.</summary>
-    private string Precision()
+    /// <summary>Empty for a network that has no form in files: its checkpoints can only be used by who has it.</summary>
+    private static string Json(Network network)
     {
-        Precision precision = _config.Optimizer.Precision;
-        _session.Backend.Supports(precision, out string note);
-        return precision.ToString().ToLowerInvariant() + (note.Length > 0 ? $"; {note}" : "");
-    }
-
-    /// <summary>Sums over some steps.</summary>
-    private struct Window(LossSum before)
-    {
-        private double _waited;
-
-        /// <summary>Steps of this process.</summary>
-        public long Steps { get; private set; }
-
-        public double Seconds { get; private set; }
-
-        /// <summary>All losses, those before a resume included.</summary>
-        public LossSum Losses { get; private set; } = before;
-
-        public readonly double MeanLoss => Losses.Mean;
-
-        public readonly double WaitShare => Seconds > 0 ? Math.Min(1, _waited / Seconds) : 0;
-
-        public readonly double ImagesPerSecond(int batch) => Seconds > 0 ? Steps * batch / Seconds : 0;
-
-        public void Add(float loss, double seconds, double waited)
+        try
         {
-            Steps++;
-            Losses = Losses.Add(loss);
-            Seconds += seconds;
-            _waited += waited;
+            return network.ToJson();
+        }
+        catch (NotSupportedException)
+        {
+            return "";
         }
     }
 

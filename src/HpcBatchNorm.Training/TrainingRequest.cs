@@ -185,19 +185,3 @@ public sealed record TrainingRequest
 
     private static string Show(string value) => value.Length == 0 ? "(none)" : value;
 }
-
-/// <summary>A request resolved: the configuration with the origin of every value, and the checkpoint to go on from.</summary>
-public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? checkpoint) : IDisposable
-{
-    /// <summary>The configuration and where each value came from.</summary>
-    public TrainingConfigBuilder Settings { get; } = settings;
-
-    /// <summary>The configuration.</summary>
-    public RunConfig Config => Settings.Config;
-
-    /// <summary>The checkpoint to go on from, or null for a new run.</summary>
-    public Checkpoint? Checkpoint { get; } = checkpoint;
-
-    /// <inheritdoc/>
-    public void Dispose() => Checkpoint?.Dispose();
-}

@@ -18,7 +18,7 @@ internal static class BenchCommand
     public static Command Create()
     {
         var backend = new Option<string>("--backend") { HelpName = "NAME[,NAME...]", Description = "Backends, one after the other", DefaultValueFactory = _ => "auto" };
-        var network = new Option<string>("--network") { HelpName = "NAME", Description = "Network to time [bn-inception]" };
+        var network = new Option<string>("--network") { HelpName = "NAME|FILE.json", Description = "Network to time [bn-inception]" };
         var shapes = new Option<string>("--shapes") { HelpName = "FILE", Description = "Layers from a file of benchdnn problem lines instead of a network" };
         var mode = new Option<string>("--mode") { HelpName = "train|infer", Description = "A whole training step, or classification", DefaultValueFactory = _ => "train" };
         mode.AcceptOnlyFromAmong("train", "infer");

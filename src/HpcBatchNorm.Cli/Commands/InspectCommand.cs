@@ -8,6 +8,7 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
+using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
 
@@ -29,7 +30,8 @@ internal static class InspectCommand
         var infer = new Option<bool>("--infer") { Description = "With --plan: the inference plan" };
         var checkpoint = new Option<string>("--checkpoint") { HelpName = "FILE", Description = "Print a checkpoint's (or any safetensors file's) metadata and tensors" };
         var recipe = new Option<string>("--recipe") { HelpName = "NAME", Description = "Print a recipe with the reasons for its values" };
-        var command = new Command("inspect", "Show a network, its plan, a checkpoint or a recipe") { classes, plan, infer, checkpoint, recipe };
+        var asJson = new Option<bool>("--json") { Description = "Print the network, or that of --checkpoint, as the JSON that --model FILE.json takes" };
+        var command = new Command("inspect", "Show a network, its plan, a checkpoint or a recipe") { classes, plan, infer, checkpoint, recipe, asJson };
         (Setting Setting, Option<string[]> Option)[] settings = [.. SettingNames.Select(TrainingSettings.Find).Select(s => (s, SettingOption.Create(s)))];
         foreach ((_, Option<string[]> option) in settings)
         {
@@ -39,6 +41,7 @@ internal static class InspectCommand
         CommandLine.AddExamples(command,
             "hpcbn inspect --model bn-inception --width 576       layers, shapes, parameters, multiply-adds",
             "hpcbn inspect --model bn-inception --plan -b 32      what runs, in order, and the memory it takes",
+            "hpcbn inspect --model inception-tiny --classes 10 --json > my.json     to change it; train --model my.json trains it",
             "hpcbn inspect --checkpoint run/checkpoints/step-00000640.safetensors",
             "hpcbn inspect --recipe bn-x5");
 
@@ -51,7 +54,15 @@ internal static class InspectCommand
             }
             else if (parsed.GetValue(checkpoint) is string path)
             {
-                PrintCheckpoint(output, path);
+                if (parsed.GetValue(asJson))
+                {
+                    using Checkpoint opened = Checkpoint.Open(path);
+                    output.Write(opened.ReadNetwork().ToJson());
+                }
+                else
+                {
+                    PrintCheckpoint(output, path);
+                }
             }
             else
             {
@@ -62,8 +73,12 @@ internal static class InspectCommand
                 }
 
                 RunConfig config = builder.Config;
-                Network network = NetworkCatalog.Create(config.Model, config.Network with { Classes = parsed.GetValue(classes) });
-                if (parsed.GetValue(plan) || parsed.GetValue(infer))
+                Network network = NetworkSource.Resolve(config.Model, config.Network with { Classes = parsed.GetValue(classes) });
+                if (parsed.GetValue(asJson))
+                {
+                    output.Write(network.ToJson());
+                }
+                else if (parsed.GetValue(plan) || parsed.GetValue(infer))
                 {
                     PrintPlan(output, config, network, parsed.GetValue(infer));
                 }
@@ -122,6 +137,12 @@ internal static class InspectCommand
         output.WriteLine(path);
         foreach ((string key, string value) in file.Metadata.OrderBy(m => m.Value.Contains('\n')))
         {
+            if (key == "network")
+            {
+                output.WriteLine(Invariant($"  {key}: {value.Count(c => c == '\n')} lines of JSON, which --json prints"));
+                continue;
+            }
+
             output.WriteLine(value.Contains('\n') ? $"  {key}:\n    {value.TrimEnd().Replace("\n", "\n    ", StringComparison.Ordinal)}" : $"  {key}: {value}");
         }
 

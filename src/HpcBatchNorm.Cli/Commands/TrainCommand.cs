@@ -54,7 +54,7 @@ internal static class TrainCommand
             using PreparedRun run = request.Prepare(view.Note);
             view.Settings(run.Settings, parsed.GetValue(verbose));
             using var signals = new StopSignals(output);
-            TrainingResult outcome = view.Run(observer => new Trainer(run, observer, RunSinks.All).Run(signals.Token));
+            TrainingResult outcome = view.Run(observer => run.Run(observer, RunSinks.All, signals.Token));
             view.Finished(outcome);
             ResultFile.Write(parsed, result, json => Write(json, outcome));
             return outcome.Outcome switch
@@ -84,6 +84,11 @@ internal static class TrainCommand
         json.WriteString("checkpoint", result.Checkpoint);
         json.WriteString("report", result.Report);
         json.WriteString("run", result.RunDirectory);
+        if (result.StopReason is not null)
+        {
+            json.WriteString("stop_reason", result.StopReason);
+        }
+
         if (result.Divergence is { } divergence)
         {
             json.WriteNumber("diverged_at_step", divergence.Step);

@@ -23,9 +23,9 @@ internal static class VerifyCommand
     public static Command Create()
     {
         var shapes = new Option<string>("--shapes") { HelpName = "FILE", Description = "Layers from a file of benchdnn problem lines" };
-        var network = new Option<string>("--network") { HelpName = "NAME", Description = "Every distinct layer of a network, then whole training steps of it" };
+        var network = new Option<string>("--network") { HelpName = "NAME|FILE.json", Description = "Every distinct layer of a network, then whole training steps of it" };
         var batch = new Option<int>("--batch-size", "-b") { HelpName = "N", Description = "Images, with --network or --shapes [2, or as the file says]" };
-        var size = new Option<int>("--image-size") { HelpName = "N", Description = "Image size, with --network [28 for mnist-mlp, 32 for inception-tiny, 224]" };
+        var size = new Option<int>("--image-size") { HelpName = "N", Description = "Image size, with --network [28 for mnist-mlp, 32 for inception-tiny, 32 or what it needs for FILE.json, 224]" };
         var single = new Option<string>("--case") { HelpName = "NAME", Description = "Only the case of this name" };
         Option<string> result = ResultFile.CreateOption();
         var command = new Command("verify", "Compare a backend with the reference: hard cases, a list of layers, or a whole network") { shapes, network, batch, size, single };
@@ -39,6 +39,7 @@ internal static class VerifyCommand
         CommandLine.AddExamples(command,
             "hpcbn verify                                          the hard cases, and a small network step by step",
             "hpcbn verify --network bn-inception --image-size 64   every layer of the paper's network",
+            "hpcbn verify --network my.json --image-size 32        the same for a network of your own",
             "hpcbn verify --shapes shapes_googlenet_v2 -b 2        oneDNN's own list of layers");
 
         command.SetAction(parsed =>
@@ -118,9 +119,11 @@ internal static class VerifyCommand
 
     private static Suite NetworkSuite(Backend backend, Backend reference, string name, int batch, int size, bool layers, string repeat, TrainingOptions settings)
     {
-        size = size > 0 ? size : name switch { "mnist-mlp" => 28, "inception-tiny" => 32, _ => 224 };
+        Network network = NetworkSource.Resolve(name, new NetworkOptions { Classes = 10 });
+        size = size > 0 ? size
+            : NetworkSource.IsFile(name) ? Math.Max(32, network.MinimumImageSize)
+            : name switch { "mnist-mlp" => 28, "inception-tiny" => 32, _ => 224 };
         batch = batch > 0 ? batch : 2;
-        Network network = NetworkCatalog.Create(name, new NetworkOptions { Classes = 10 });
 
         // The loss scale that a training ends up with, not the one its search begins with: gradients that overflow cannot be compared.
         TrainingOptions training = settings with { Batch = batch, Height = size, Width = size, WeightDecay = 1e-3f, ClipNorm = 1, AverageDecay = 0.9f, LossScale = 256 };

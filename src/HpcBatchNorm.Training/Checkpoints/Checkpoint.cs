@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Runtime.InteropServices;
 using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Interop;
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
@@ -20,6 +21,12 @@ public sealed record CheckpointInfo
 
     /// <summary>Name of the network.</summary>
     public required string Model { get; init; }
+
+    /// <summary>
+    /// The network itself, as <see cref="HpcBatchNorm.Networks.Network.ToJson"/> writes it; empty in files written before networks could be, and for networks with layers that
+    /// have no such form.
+    /// </summary>
+    public string Network { get; init; } = "";
 
     /// <summary>The effective configuration, YAML.</summary>
     public required string Config { get; init; }
@@ -145,6 +152,34 @@ public sealed class Checkpoint : IDisposable
         }
     }
 
+    /// <summary>Opens the newest good checkpoint of a run's folder; null when there is none.</summary>
+    /// <param name="run">The folder of the run.</param>
+    /// <param name="note">Told which damaged ones were passed over; may be null.</param>
+    public static Checkpoint? OpenNewest(string run, Action<string>? note = null) =>
+        CheckpointStore.OpenNewest(System.IO.Path.Combine(run, CheckpointStore.FolderName), note ?? (_ => { }));
+
+    /// <summary>
+    /// The network that was trained: as the file describes it, or, in files written before they did, the one of the catalogue that the configuration names.
+    /// </summary>
+    /// <exception cref="UserErrorException">The description is of layers that this program does not know, or there is no network of that name.</exception>
+    public Network ReadNetwork()
+    {
+        try
+        {
+            if (Info.Network.Length > 0)
+            {
+                return Network.FromJson(Info.Network);
+            }
+
+            RunConfig config = new TrainingConfigBuilder().AddYaml(Info.Config, Path).Config;
+            return NetworkSource.Resolve(config.Model, config.Network with { Classes = Info.ClassNames.Count });
+        }
+        catch (UserErrorException error)
+        {
+            throw new UserErrorException($"The network of '{Path}' cannot be made: {error.Message}", error);
+        }
+    }
+
     /// <summary>Copies the checkpoint's values into a session's state.</summary>
     /// <exception cref="UserErrorException">The checkpoint belongs to another network: a tensor is missing, has another shape, or is too many.</exception>
     public void Restore(string model, IReadOnlyList<Tensor> state, StateWriter write)
@@ -247,6 +282,7 @@ public sealed class Checkpoint : IDisposable
         new("format_version", Invariant(Version)),
         new("library_version", info.LibraryVersion),
         new("model", info.Model),
+        .. info.Network.Length > 0 ? [new KeyValuePair<string, string>("network", info.Network)] : Array.Empty<KeyValuePair<string, string>>(),
         new("step", Invariant(info.Step)),
         new("steps_per_epoch", Invariant(info.StepsPerEpoch)),
         new("epoch", Invariant(info.Epoch)),
@@ -258,7 +294,7 @@ public sealed class Checkpoint : IDisposable
         .. info.LossScale is { } scale
             ? [new KeyValuePair<string, string>("loss_scale", string.Create(CultureInfo.InvariantCulture, $"{scale.Scale:R} after {scale.GoodSteps} steps, {scale.SkippedSteps} skipped"))]
             : Array.Empty<KeyValuePair<string, string>>(),
-        new("class_names", string.Join(',', info.ClassNames)),
+        new(ClassNameList.Key, ClassNameList.Write(info.ClassNames)),
         new("config_hash", info.ConfigHash),
         new("config", info.Config),
     ];
@@ -274,9 +310,10 @@ public sealed class Checkpoint : IDisposable
             Step = long.Parse(Text("step"), CultureInfo.InvariantCulture),
             StepsPerEpoch = long.Parse(Text("steps_per_epoch"), CultureInfo.InvariantCulture),
             Model = Text("model"),
+            Network = file.Metadata.GetValueOrDefault("network", ""),
             Config = Text("config"),
             ConfigHash = Text("config_hash"),
-            ClassNames = Text("class_names").Split(',', StringSplitOptions.RemoveEmptyEntries),
+            ClassNames = ClassNameList.Read(Text(ClassNameList.Key)),
             BestTop1 = double.Parse(Text("best_top1"), CultureInfo.InvariantCulture),
             BestStep = long.Parse(Text("best_step"), CultureInfo.InvariantCulture),
             EvaluatedStep = long.Parse(Text("evaluated_step"), CultureInfo.InvariantCulture),

@@ -6,6 +6,9 @@ namespace HpcBatchNorm.Training.Checkpoints;
 /// <summary>The checkpoints of one run: <c>step-00000640.safetensors</c> and so on; the newest few and the best are kept.</summary>
 internal sealed class CheckpointStore
 {
+    /// <summary>The folder of a run that its checkpoints are in.</summary>
+    public const string FolderName = "checkpoints";
+
     private const string Prefix = "step-";
     private const string Extension = ".safetensors";
 

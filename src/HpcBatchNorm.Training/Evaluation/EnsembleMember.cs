@@ -1,5 +1,4 @@
 using HpcBatchNorm.Data;
-using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
@@ -20,18 +19,18 @@ public sealed record EnsembleMember(Network Network, NetworkState State)
     /// moving averages of its parameters where the run kept them.
     /// </summary>
     /// <exception cref="UserErrorException">The checkpoint knows other classes than the data set, or its tensors do not fit its own configuration.</exception>
-    public static EnsembleMember Read(Checkpoint checkpoint, ImageDataset dataset, int imageSize)
+    public static EnsembleMember Read(Checkpoint checkpoint, IImageSource images, int imageSize)
     {
-        CheckClasses(checkpoint, dataset);
+        CheckClasses(checkpoint, images);
         RunConfig config = EvaluationSetup.Configure(checkpoint, []);
-        Network network = NetworkCatalog.Create(config.Model, config.Network with { Classes = dataset.ClassCount });
-        NetworkState state = checkpoint.ReadNetworkState(network.Infer(1, imageSize, imageSize), config.Model);
+        Network network = checkpoint.ReadNetwork();
+        NetworkState state = checkpoint.ReadNetworkState(network.Infer(1, imageSize, imageSize), network.Name);
         return new EnsembleMember(network, state) { PixelMean = config.Optimizer.PixelMean, PixelDeviation = config.Optimizer.PixelDeviation };
     }
 
-    private static void CheckClasses(Checkpoint checkpoint, ImageDataset dataset)
+    private static void CheckClasses(Checkpoint checkpoint, IImageSource images)
     {
-        IReadOnlyList<string> own = checkpoint.Info.ClassNames, wanted = dataset.ClassNames;
+        IReadOnlyList<string> own = checkpoint.Info.ClassNames, wanted = images.ClassNames;
         if (own.SequenceEqual(wanted))
         {
             return;
@@ -40,6 +39,6 @@ public sealed record EnsembleMember(Network Network, NetworkState State)
         int first = own.Zip(wanted).TakeWhile(pair => pair.First == pair.Second).Count();
         string Name(IReadOnlyList<string> names) => first < names.Count ? $"'{names[first]}'" : "nothing";
         throw new UserErrorException(FormattableString.Invariant(
-            $"'{checkpoint.Path}' was trained on {own.Count} other classes than the {wanted.Count} of '{dataset.Source}': class {first} is {Name(own)} in the checkpoint, {Name(wanted)} in the data. Set data to the data set of its training; the members of an ensemble must all know the same classes."));
+            $"'{checkpoint.Path}' was trained on {own.Count} other classes than the {wanted.Count} of '{images.Source}': class {first} is {Name(own)} in the checkpoint, {Name(wanted)} in the data. Set data to the data set of its training; the members of an ensemble must all know the same classes."));
     }
 }

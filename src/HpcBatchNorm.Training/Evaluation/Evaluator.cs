@@ -26,7 +26,7 @@ public delegate void PredictionHandler(int image, int label, ReadOnlySpan<double
 /// Views per forward pass, a divisor of the views of a batch, and how they are normalised; <see cref="EvaluationSetup"/> makes both from a configuration.
 /// </param>
 /// <exception cref="ArgumentException">The batches do not fit, or batch statistics are asked for with several views.</exception>
-public sealed class Evaluator(Backend backend, ImageDataset dataset, LoaderOptions loaderOptions, InferenceOptions sessionOptions)
+public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptions loaderOptions, InferenceOptions sessionOptions)
 {
     private readonly int _views = loaderOptions.BatchSize * loaderOptions.Crops % sessionOptions.Batch == 0
         ? loaderOptions.BatchSize * loaderOptions.Crops

@@ -56,7 +56,7 @@ internal sealed class Tally(int classes)
         _loss -= Math.Log(Math.Max(own, float.Epsilon));
     }
 
-    public EvaluationResult Result(ImageDataset dataset, double seconds)
+    public EvaluationResult Result(IImageSource dataset, double seconds)
     {
         ClassAccuracy[] accuracies = [.. Enumerable.Range(0, classes).Select(c =>
             new ClassAccuracy(c, dataset.ClassNames[c], dataset.ClassDescriptions[c], _images[c], _top1[c], _top5[c]))];

@@ -6,9 +6,9 @@ namespace HpcBatchNorm.Training.Runs;
 /// <param name="Folder">The folder of the run, which exists.</param>
 /// <param name="FirstStep">Steps done before this process began.</param>
 /// <param name="ImagesPerStep">Images of one step.</param>
-/// <param name="Validation">The images that evaluations look at.</param>
+/// <param name="Validation">The images that evaluations look at; null for a run without evaluations.</param>
 /// <param name="EvaluationLoading">How evaluations load them.</param>
-public sealed record RunContext(string Folder, long FirstStep, int ImagesPerStep, ImageDataset Validation, LoaderOptions EvaluationLoading);
+public sealed record RunContext(string Folder, long FirstStep, int ImagesPerStep, IImageSource? Validation, LoaderOptions EvaluationLoading);
 
 /// <summary>Makes a sink for a run; the trainer calls it when the folder of the run is ready, and disposes of the sink.</summary>
 public delegate IRunSink RunSinkFactory(RunContext context);

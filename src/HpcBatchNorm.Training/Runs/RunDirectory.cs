@@ -4,7 +4,7 @@ using System.Text;
 using System.Text.Json;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Training.Runs;
@@ -19,7 +19,7 @@ internal sealed class RunDirectory : IDisposable
     /// <summary>Where runs are made when no folder is named.</summary>
     public const string Root = "runs";
 
-    public const string CheckpointFolderName = "checkpoints";
+    public const string CheckpointFolderName = CheckpointStore.FolderName;
 
     private const string LockName = "lock";
 
@@ -81,9 +81,10 @@ internal sealed class RunDirectory : IDisposable
     public static string CheckpointFolder(string run) => System.IO.Path.Combine(run, CheckpointFolderName);
 
     /// <summary>A folder that does not exist yet: <c>runs/20260131-235959-bn-inception-bn-x5</c>.</summary>
-    public static string NewPath(RunConfig config, DateTime now)
+    public static string NewPath(string network, string run, DateTime now)
     {
-        string name = string.Create(CultureInfo.InvariantCulture, $"{now:yyyyMMdd-HHmmss}-{config.Model}-{config.Name}");
+        string name = string.Create(CultureInfo.InvariantCulture, $"{now:yyyyMMdd-HHmmss}-{network}-{run}");
+        name = string.Join('-', name.Split(System.IO.Path.GetInvalidFileNameChars(), StringSplitOptions.RemoveEmptyEntries));
         string path = System.IO.Path.Combine(Root, name);
         for (int i = 2; Directory.Exists(path); i++)
         {
@@ -116,10 +117,15 @@ internal sealed class RunDirectory : IDisposable
     }
 
     /// <summary>The process ends, as far as it can say so itself.</summary>
-    public void WriteEnd(TrainingOutcome outcome, long step, double epoch, double elapsedSeconds)
+    public void WriteEnd(TrainingOutcome outcome, string? stopReason, long step, double epoch, double elapsedSeconds)
     {
         Begin("end", step, epoch);
         _json.WriteString("outcome", JsonNamingPolicy.SnakeCaseLower.ConvertName(outcome.ToString()));
+        if (stopReason is not null)
+        {
+            _json.WriteString("reason", stopReason);
+        }
+
         End(elapsedSeconds);
     }
 
@@ -137,6 +143,7 @@ internal sealed class RunDirectory : IDisposable
             _json.WriteNumber("skipped_steps", scale.SkippedSteps);
         }
 
+        WriteMetrics(report.Metrics);
         End(elapsedSeconds);
     }
 
@@ -151,6 +158,7 @@ internal sealed class RunDirectory : IDisposable
         _json.WriteNumber("images", validation.Images);
         _json.WriteNumber("images_per_second", Math.Round(validation.ImagesPerSecond, 3));
         _json.WriteBoolean("best", report.IsBest);
+        WriteMetrics(report.Metrics);
         End(elapsedSeconds);
         AppendLine(_summary, string.Create(CultureInfo.InvariantCulture,
             $"{report.Epoch:0.####},{report.Step},{report.TrainLoss:0.######},{validation.Loss:0.######},{validation.Top1:0.######},{validation.Top5:0.######},{learningRate},{imagesPerSecond:0.###},{dataWaitShare:0.#####},{elapsedSeconds:0.###}"));
@@ -279,6 +287,20 @@ internal sealed class RunDirectory : IDisposable
         Append(_metrics, _buffer.WrittenSpan);
         _buffer.ResetWrittenCount();
         _json.Reset();
+    }
+
+    private void WriteMetrics(IReadOnlyDictionary<string, double> metrics)
+    {
+        if (metrics.Count > 0)
+        {
+            _json.WriteStartObject("metrics");
+            foreach ((string name, double value) in metrics)
+            {
+                WriteFinite(name, value);
+            }
+
+            _json.WriteEndObject();
+        }
     }
 
     // JSON has no infinity and no NaN.

@@ -8,17 +8,17 @@ namespace HpcBatchNorm.Training.Runs;
 internal sealed class RunRecorder : IDisposable
 {
     private readonly RunDirectory _run;
-    private readonly RunConfig _config;
+    private readonly string _title;
     private readonly BatchNormDrift _drift;
     private readonly Func<double> _elapsedSeconds;
     private readonly List<IRunSink> _sinks = [];
 
     /// <summary>Begins to record; says in the metrics that a process begins.</summary>
     public RunRecorder(
-        RunDirectory run, RunConfig config, TrainingSession session, ImageDataset validation, LoaderOptions evaluation, long firstStep, long evaluatedStep,
+        RunDirectory run, RunConfig config, TrainingSession session, IImageSource? validation, LoaderOptions evaluation, long firstStep, long evaluatedStep,
         Func<double> elapsedSeconds, IReadOnlyList<RunSinkFactory> sinks)
     {
-        (_run, _config, _elapsedSeconds) = (run, config, elapsedSeconds);
+        (_run, _title, _elapsedSeconds) = (run, $"{session.Plan.Network.Name}, {config.Name}", elapsedSeconds);
         _drift = new BatchNormDrift(session, run.Path, firstStep, evaluatedStep);
         try
         {
@@ -40,7 +40,7 @@ internal sealed class RunRecorder : IDisposable
 
     /// <summary>The run is about to begin.</summary>
     public void Started(IReadOnlyList<(string Name, string Value)> facts, long firstStep, long totalSteps, long stepsPerEpoch) =>
-        _run.WriteStart($"{_config.Model}, {_config.Name}", facts, firstStep, totalSteps, stepsPerEpoch, _elapsedSeconds());
+        _run.WriteStart(_title, facts, firstStep, totalSteps, stepsPerEpoch, _elapsedSeconds());
 
     /// <summary>A log step is done.</summary>
     public void Logged(in StepReport report)
@@ -82,11 +82,11 @@ internal sealed class RunRecorder : IDisposable
     }
 
     /// <summary>The run has ended.</summary>
-    public void Ended(TrainingOutcome outcome, long step, double epoch)
+    public void Ended(TrainingOutcome outcome, string? stopReason, long step, double epoch)
     {
         if (outcome != TrainingOutcome.AlreadyComplete)
         {
-            _run.WriteEnd(outcome, step, epoch, _elapsedSeconds());
+            _run.WriteEnd(outcome, stopReason, step, epoch, _elapsedSeconds());
         }
 
         _sinks.ForEach(s => s.Ended());

@@ -20,8 +20,17 @@ public readonly record struct StepReport(
     long Step, long TotalSteps, long StepsPerEpoch, float Loss, double MeanLoss, float LearningRate, double ImagesPerSecond, double DataWaitShare,
     TimeSpan Remaining, bool IsLogStep, LossScale? LossScale = null)
 {
+    private readonly IReadOnlyDictionary<string, double>? _metrics;
+
     /// <summary>Epochs done, with their fraction.</summary>
     public double Epoch => (double)Step / StepsPerEpoch;
+
+    /// <summary>What the observer has added since the last line; only sinks are told.</summary>
+    public IReadOnlyDictionary<string, double> Metrics
+    {
+        get => _metrics ?? Runs.Metrics.None;
+        init => _metrics = value;
+    }
 }
 
 /// <summary>What an evaluation during training found.</summary>
@@ -30,30 +39,16 @@ public readonly record struct StepReport(
 /// <param name="TrainLoss">Mean training loss since the last evaluation.</param>
 /// <param name="Validation">The evaluation.</param>
 /// <param name="IsBest">True when top-1 accuracy is the highest so far.</param>
-public readonly record struct EvaluationReport(long Step, double Epoch, double TrainLoss, EvaluationResult Validation, bool IsBest);
-
-/// <summary>Watches a run; called on the thread that trains. The library itself prints nothing.</summary>
-public interface ITrainingObserver
+public readonly record struct EvaluationReport(long Step, double Epoch, double TrainLoss, EvaluationResult Validation, bool IsBest)
 {
-    /// <summary>A line worth reading: what was found, resumed, passed over.</summary>
-    void Note(string message);
+    private readonly IReadOnlyDictionary<string, double>? _metrics;
 
-    /// <summary>The run is about to begin; all that is known of it, as lines of name and value.</summary>
-    void Started(IReadOnlyList<(string Name, string Value)> facts, long firstStep, long totalSteps);
-
-    /// <summary>A step is done.</summary>
-    void Stepped(in StepReport report);
-
-    /// <summary>An evaluation goes on; told after every batch.</summary>
-    void Evaluating(in EvaluationProgress progress)
+    /// <summary>What the observer has added to this evaluation; only sinks are told.</summary>
+    public IReadOnlyDictionary<string, double> Metrics
     {
+        get => _metrics ?? Runs.Metrics.None;
+        init => _metrics = value;
     }
-
-    /// <summary>The validation images have been evaluated.</summary>
-    void Evaluated(in EvaluationReport report);
-
-    /// <summary>A checkpoint is on the disk.</summary>
-    void Saved(string checkpoint);
 }
 
 /// <summary>How a run ended.</summary>
@@ -67,6 +62,9 @@ public enum TrainingOutcome
 
     /// <summary>It was asked to stop; its state is saved.</summary>
     Interrupted,
+
+    /// <summary>The observer has ended it (<see cref="TrainingControl.RequestStop"/>); its state is saved.</summary>
+    StoppedEarly,
 
     /// <summary>The loss became infinite or not a number; the last good checkpoint is kept.</summary>
     LossNotFinite,
@@ -122,6 +120,9 @@ public sealed record TrainingResult
 
     /// <summary>The folder of the run.</summary>
     public required string RunDirectory { get; init; }
+
+    /// <summary>Why the observer has ended the run; null unless the outcome is <see cref="TrainingOutcome.StoppedEarly"/>.</summary>
+    public string? StopReason { get; init; }
 
     /// <summary>Where and how the run diverged; null unless the outcome is <see cref="TrainingOutcome.LossNotFinite"/>.</summary>
     public Divergence? Divergence { get; init; }

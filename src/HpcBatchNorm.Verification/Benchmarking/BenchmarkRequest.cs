@@ -11,10 +11,10 @@ public sealed record BenchmarkRequest
     /// <summary>Smallest image and batch that verification uses: all layers and all operations, in seconds instead of minutes.</summary>
     private const int VerificationBatch = 2;
 
-    /// <summary>Network of <see cref="NetworkCatalog"/>.</summary>
+    /// <summary>Name of a network of <see cref="NetworkCatalog"/>, or a JSON file that describes one.</summary>
     public string Network { get; init; } = "bn-inception";
 
-    /// <summary>Options of the network.</summary>
+    /// <summary>Options of the network, where it is one of the catalogue.</summary>
     public NetworkOptions NetworkOptions { get; init; } = new();
 
     /// <summary>What to time: a <see cref="TrainingOptions"/> or an <see cref="InferenceOptions"/>, with batch and image size.</summary>
@@ -29,7 +29,7 @@ public sealed record BenchmarkRequest
     /// <exception cref="UserErrorException">The backend's results are wrong; nothing should be timed.</exception>
     public CaseResult Verify(Backend backend)
     {
-        Network network = NetworkCatalog.Create(Network, NetworkOptions);
+        Network network = NetworkSource.Resolve(Network, NetworkOptions);
         int size = Math.Max(network.MinimumImageSize, Math.Min(Options.Height, 64));
         PlanOptions small = Options with { Batch = VerificationBatch, Height = size, Width = size };
         using var reference = Backend.Create("reference");
@@ -38,5 +38,5 @@ public sealed record BenchmarkRequest
     }
 
     /// <summary>Times it.</summary>
-    public BenchmarkResult Run(Backend backend) => SessionBenchmark.Run(backend, NetworkCatalog.Create(Network, NetworkOptions), Options, Steps);
+    public BenchmarkResult Run(Backend backend) => SessionBenchmark.Run(backend, NetworkSource.Resolve(Network, NetworkOptions), Options, Steps);
 }

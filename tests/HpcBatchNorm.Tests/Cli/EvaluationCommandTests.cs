@@ -46,7 +46,7 @@ public sealed class EvaluationCommandTests(EvaluationFixture fixture) : IClassFi
         Assert.Equal(("inception-tiny", new FileInfo(path).Length), (json.GetProperty("model").GetString(), json.GetProperty("bytes").GetInt64()));
         using var session = new Microsoft.ML.OnnxRuntime.InferenceSession(path);
         Assert.Equal([-1, 3], session.OutputMetadata["probabilities"].Dimensions);
-        Assert.Equal(3, session.ModelMetadata.CustomMetadataMap["class_names"].Split(',').Length);
+        Assert.Equal(3, JsonDocument.Parse(session.ModelMetadata.CustomMetadataMap["class_names"]).RootElement.GetArrayLength());
     }
 
     [Fact]

@@ -130,7 +130,7 @@ public sealed class TelemetryTests : IDisposable
     {
         var request = new TrainingRequest { Flags = _fixture.Flags(_fixture.NewFolder(), ("steps", "6"), ("threads", "1")) };
         using PreparedRun run = request.Prepare(observer.Note);
-        return new Trainer(run, observer).Run(TestContext.Current.CancellationToken);
+        return run.Run(observer, stop: TestContext.Current.CancellationToken);
     }
 
     private sealed class ListLogger : ILogger

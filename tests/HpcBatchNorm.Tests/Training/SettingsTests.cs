@@ -185,7 +185,7 @@ public class SettingsTests
             freezing.Description(config.Optimizer.FrozenScaleAndShift),
             config.Backend,
             config.BackendOptions,
-            RunDirectory.NewPath(config, DateTime.UnixEpoch),
+            RunDirectory.NewPath(config.Model, config.Name, DateTime.UnixEpoch),
         ];
         if (shapes.ParameterCount < 1_000_000)
         {

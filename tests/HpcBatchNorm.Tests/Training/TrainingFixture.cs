@@ -38,7 +38,7 @@ public sealed class TrainingFixture : IDisposable
     internal static TrainingResult Run(TrainingRequest request, RecordingObserver observer)
     {
         using PreparedRun run = request.Prepare(observer.Note);
-        return new Trainer(run, observer, RunSinks.All).Run(observer.Token);
+        return run.Run(observer, RunSinks.All, observer.Token);
     }
 
     /// <summary>Every tensor of a checkpoint, bit for bit.</summary>

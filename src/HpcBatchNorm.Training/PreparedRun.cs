@@ -1,0 +1,91 @@
+using HpcBatchNorm.Data;
+using HpcBatchNorm.Models;
+using HpcBatchNorm.Networks;
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Runs;
+
+namespace HpcBatchNorm.Training;
+
+/// <summary>
+/// A request resolved: the configuration with the origin of every value, and the checkpoint to go on from. <see cref="Run"/> opens the data set and makes the
+/// network that the configuration names, and has a <see cref="Trainer"/> do the rest.
+/// </summary>
+public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? checkpoint) : IDisposable
+{
+    /// <summary>The configuration and where each value came from.</summary>
+    public TrainingConfigBuilder Settings { get; } = settings;
+
+    /// <summary>The configuration.</summary>
+    public RunConfig Config => Settings.Config;
+
+    /// <summary>The checkpoint to go on from, or null for a new run.</summary>
+    public Checkpoint? Checkpoint { get; } = checkpoint;
+
+    /// <summary>Trains until the last step, or until <paramref name="stop"/> is cancelled or the observer asks for the end: then the state is saved first.</summary>
+    /// <param name="observer">Told how it goes; may stop the run.</param>
+    /// <param name="sinks">Keep something of the run besides its metrics; none when null.</param>
+    /// <param name="stop">Ends the run.</param>
+    /// <exception cref="UserErrorException">Data, network, settings or checkpoint do not fit together; the message says what to change.</exception>
+    public TrainingResult Run(ITrainingObserver observer, IReadOnlyList<RunSinkFactory>? sinks = null, CancellationToken stop = default)
+    {
+        RunConfig config = Config;
+        bool grey = MakeNetwork(config, config.Network.Classes).InputChannels == 1;
+        if (config.Data.Length == 0)
+        {
+            RefuseSample(config, grey);
+            config = config with { Data = SampleData.Ensure(observer.Note) };
+        }
+
+        config = config with { Data = Path.GetFullPath(config.Data) };
+        var indexing = new Notes(observer);
+        using ImageDataset train = ImageDataset.Open(config.Data, DatasetSplit.Train, indexing);
+        using ImageDataset validation = ImageDataset.Open(config.Data, DatasetSplit.Validation, indexing);
+        if (grey && config.Binarize && train.GreyPixels is null)
+        {
+            observer.Note(
+                $"warning: {config.Model} is made for MNIST's digits; '{train.Source}' ({train.Layout}) becomes grey, {config.ImageSize} px, then black and white, which may leave little to learn. MNIST's four files as data are what it is for; binarize false keeps the shades.");
+        }
+
+        return new Trainer(MakeNetwork(config, train.ClassCount), train, validation, config, observer, sinks)
+        {
+            Resume = Checkpoint,
+            ModelNamesNetwork = true,
+        }.Run(stop);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => Checkpoint?.Dispose();
+
+    /// <summary>
+    /// The network that the configuration names. One that is described in a file was read from there when the run began; the run goes on with what its
+    /// checkpoint holds, wherever the file is now, unless the file is named anew.
+    /// </summary>
+    private Network MakeNetwork(RunConfig config, int classes)
+    {
+        bool continued = Checkpoint is not null && NetworkSource.IsFile(config.Model) && Checkpoint.Info.Network.Length > 0;
+        if (continued && Settings.Origin("model") != "flag")
+        {
+            return Checkpoint!.ReadNetwork();
+        }
+
+        Network network = NetworkSource.Resolve(config.Model, config.Network with { Classes = classes });
+        return !continued || network.ToJson() == Checkpoint!.Info.Network ? network : throw new UserErrorException(
+            $"'{config.Model}' describes another network than '{Checkpoint.Path}' holds. Begin a new run with it, or go on without naming the file.");
+    }
+
+    /// <summary>The generated pictures differ in shape alone; grey or black and white they tell these networks nothing, which would stay at chance.</summary>
+    private static void RefuseSample(RunConfig config, bool grey)
+    {
+        if (grey || config.Binarize)
+        {
+            throw new UserErrorException(
+                $"{config.Model} {(config.Binarize ? "on black and white images" : "on grey images")} learns nothing from the colour pictures that are generated where no data is set. Set data to the folder with MNIST's four files (train-images-idx3-ubyte.gz and so on, http://yann.lecun.com/exdb/mnist), or model to another network, such as inception-tiny.");
+        }
+    }
+
+    private sealed class Notes(ITrainingObserver observer) : IProgress<string>
+    {
+        public void Report(string value) => observer.Note(value);
+    }
+}
