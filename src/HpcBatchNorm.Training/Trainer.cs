@@ -2,7 +2,6 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;

@@ -2,7 +2,6 @@ using System.Collections.Concurrent;
 using System.Diagnostics;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
-using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;

@@ -1,4 +1,7 @@
+// The samples stand as a user writes them, without the tests' cancellation.
+#pragma warning disable xUnit1051
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
@@ -6,6 +9,10 @@ using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Support;
+using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Training.Serving;
 
 namespace HpcBatchNorm.Tests.Docs;
 
@@ -61,6 +68,43 @@ public sealed class ReadmeTests : IDisposable
         float first = session.Step(pixels, labels, new StepContext(10, 0.05f));
         Assert.InRange(first, 0, MathF.Log(10) - 0.5f);
         Assert.Contains(Sample("training"), Readme(), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task NetworkSample_IsTrainedAndClassifies()
+    {
+        string[] classNames = ["dark", "light"];
+        int[] labels = [.. Enumerable.Range(0, 64).Select(i => i % 2)];
+        byte[] pixels = [.. labels.SelectMany(label => Enumerable.Range(0, 16 * 16 * 3).Select(i => (byte)((label == 1 ? 150 : 50) + i % 7)))], photo = pixels[(16 * 16 * 3)..(2 * 16 * 16 * 3)];
+        string folder = Directory.CreateTempSubdirectory("hpcbn-readme").FullName;
+
+        // sample: a network of one's own
+        var b = new NetworkBuilder("my-net");
+        Node x = b.Convolution("conv1", b.Input(channels: 3), 16, kernel: 3, pad: 1);
+        x = b.Relu("relu1", b.BatchNorm("bn1", x));
+        b.Loss(b.FullyConnected("fc", b.GlobalAveragePooling("pool", x), outputs: 2));
+        Network network = b.Build();
+
+        var images = new InMemoryImageSource(pixels, width: 16, height: 16, channels: 3, labels, classNames);
+        var config = new RunConfig
+        {
+            Optimizer = new TrainingOptions { Batch = 8, Height = 16, Width = 16 },
+            Augmentation = new AugmentationOptions { PhotometricStrength = 0 },
+            LearningRate = 0.05f,
+            Epochs = 8,
+            Output = folder,
+        };
+        TrainingResult result = new Trainer(network, images, validation: images, config).Run();
+
+        using Classifier classifier = Classifier.Open(result.Checkpoint); // safe from any thread
+        Classification answer = await classifier.ClassifyAsync(photo, 16, 16, PixelFormat.Rgb);
+        Console.WriteLine($"{answer.Best.Name}: {answer.Best.Probability:P0}");
+        // end
+
+        Assert.Equal((1, "light"), (answer.Best.Index, answer.Best.Name));
+        Assert.InRange(result.Validation!.Top1, 0.99, 1);
+        Assert.Contains(Sample("a network of one's own"), Readme(), StringComparison.Ordinal);
+        Directory.Delete(folder, recursive: true);
     }
 
     private static string Readme() => File.ReadAllText(RepoPaths.InRepo("README.md"));
