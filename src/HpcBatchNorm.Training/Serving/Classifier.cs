@@ -105,8 +105,8 @@ public sealed class Classifier : IDisposable, IAsyncDisposable
         using var file = Checkpoint.Open(checkpoint);
         RunConfig config = EvaluationSetup.Configure(file, []);
         IReadOnlyList<string> names = file.Info.ClassNames;
-        Network network = NetworkCatalog.Create(config.Model, config.Network with { Classes = names.Count });
-        NetworkState state = file.ReadNetworkState(network.Infer(1, config.ImageSize, config.ImageSize), config.Model);
+        Network network = file.ReadNetwork();
+        NetworkState state = file.ReadNetworkState(network.Infer(1, config.ImageSize, config.ImageSize), network.Name);
         var preprocessing = new PreprocessingOptions
         {
             Size = config.ImageSize,

@@ -31,7 +31,6 @@ public sealed class NetworkContractTests
         { "inception", 64, new NetworkOptions { AuxiliaryHeads = true }, new BackendOptions() },
         { "resnet-18", 33, new NetworkOptions(), new BackendOptions() },
         { "resnet-50", 64, new NetworkOptions { Dropout = 0.1f }, new BackendOptions() },
-        { "resnet-50", 32, new NetworkOptions(), new BackendOptions { ConvolutionAlgorithm = ConvolutionAlgorithm.Direct, BatchNormAlgorithm = BatchNormAlgorithm.Library } },
         { "inception-v3", 75, new NetworkOptions(), new BackendOptions() },
     };
 

@@ -68,7 +68,7 @@ public sealed class DashboardTests : IDisposable
         using var server = new Served(_folder);
 
         UserErrorException port = Assert.Throws<UserErrorException>(() => new Dashboard([_folder], server.Port));
-        Assert.Contains("--port", port.Message, StringComparison.Ordinal);
+        Assert.Contains("Choose another port", port.Message, StringComparison.Ordinal);
         UserErrorException folder = Assert.Throws<UserErrorException>(() => new Dashboard(["nowhere"], 0));
         Assert.Contains("'nowhere'", folder.Message, StringComparison.Ordinal);
     }
