@@ -41,7 +41,7 @@ TrainingResult scratch = new Trainer(Build(few.ClassNames.Count), few, validatio
 Say($"second task, after 15 steps: {transferred.Validation!.Top1:P1} of 5 classes right, loss {transferred.Validation.Loss:F3}");
 Say($"from random weights:         {scratch.Validation!.Top1:P1} of 5 classes right, loss {scratch.Validation.Loss:F3}");
 Require(transferred.Validation.Top1 > 0.5, "the five classes are learned; guessing gives 20 %");
-Require(transferred.Validation.Top1 > scratch.Validation.Top1 && transferred.Validation.Loss < scratch.Validation.Loss, "what it had learned before helps");
+Require(transferred.Validation.Loss < 0.7 * scratch.Validation.Loss, "what it had learned before helps");
 
 Directory.Delete(folder, recursive: true);
 return 0;
