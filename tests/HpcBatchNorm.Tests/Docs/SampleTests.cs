@@ -12,16 +12,17 @@ public class SampleTests
     [InlineData("OwnData", "ok: and so is the checkpoint, byte for byte")]
     [InlineData("TransferLearning", "ok: what it had learned before helps")]
     [InlineData("SingleOperations", "ok: onednn agrees with the reference")]
-    public void Sample_Runs_AndWhatItClaimsHolds(string name, string expected)
+    public async Task Sample_Runs_AndWhatItClaimsHolds(string name, string expected)
     {
         OneDnn.Create().Dispose();
         string program = Path.GetFullPath(Path.Combine(AppContext.BaseDirectory, "..", "..", name, new DirectoryInfo(AppContext.BaseDirectory).Name, $"{name}.dll"));
         var start = new ProcessStartInfo("dotnet", [program]) { RedirectStandardOutput = true, RedirectStandardError = true };
         using Process process = Process.Start(start)!;
-        Task<string> errors = process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
-        string output = process.StandardOutput.ReadToEnd();
-        process.WaitForExit();
-        Assert.True(process.ExitCode == 0, output + errors.GetAwaiter().GetResult());
+        CancellationToken token = TestContext.Current.CancellationToken;
+        Task<string> errors = process.StandardError.ReadToEndAsync(token);
+        string output = await process.StandardOutput.ReadToEndAsync(token);
+        await process.WaitForExitAsync(token);
+        Assert.True(process.ExitCode == 0, output + await errors);
         Assert.Contains(expected, output, StringComparison.Ordinal);
     }
 }
