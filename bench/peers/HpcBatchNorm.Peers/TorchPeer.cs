@@ -8,7 +8,6 @@ using HpcBatchNorm.Sessions;
 using TorchSharp;
 using TorchSharp.Modules;
 using F = TorchSharp.torch.nn.functional;
-using Padding = HpcBatchNorm.Layers.Padding;
 using Tensor = TorchSharp.torch.Tensor;
 
 namespace HpcBatchNorm.Peers;
