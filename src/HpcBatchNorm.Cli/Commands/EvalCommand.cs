@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Globalization;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Training.Evaluation;
 
@@ -31,15 +32,7 @@ internal static class EvalCommand
             DefaultValueFactory = _ => "running",
         };
         statistics.AcceptOnlyFromAmong("running", "batch");
-        var csv = new Option<string>("--csv") { HelpName = "FILE", Description = "Write the accuracy of every class as comma-separated values" };
-        csv.Validators.Add(r =>
-        {
-            // Said before the evaluation, not after it.
-            if (r.Tokens is [{ } token, ..] && !Directory.Exists(Path.GetDirectoryName(Path.GetFullPath(token.Value))))
-            {
-                r.AddError($"--csv: there is no folder for '{token.Value}'.");
-            }
-        });
+        Option<string> csv = ResultFile.CheckedFirst(new("--csv") { HelpName = "FILE", Description = "Write the accuracy of every class as comma-separated values" });
         Option<bool> realTime = EvaluationDisplay.CreateOption();
         Option<string> result = ResultFile.CreateOption();
         var command = new Command("eval", "Evaluate checkpoints on all validation images") { checkpoint, crops, statistics };
@@ -68,8 +61,9 @@ internal static class EvalCommand
             display.Classes(found);
             if (parsed.GetValue(csv) is string path)
             {
-                using var file = new StreamWriter(path);
-                ClassTable.Write(file, found);
+                using var text = new StringWriter(CultureInfo.InvariantCulture);
+                ClassTable.Write(text, found);
+                OutputFile.WriteText(path, text.ToString());
             }
 
             ResultFile.Write(parsed, result, json =>

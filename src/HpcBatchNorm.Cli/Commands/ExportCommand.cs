@@ -19,7 +19,7 @@ internal static class ExportCommand
         var input = new Option<string>("--input") { HelpName = "pixels|images", Description = "Bytes in NHWC order, normalised by the model; or floats in NCHW order, normalised by the caller", DefaultValueFactory = _ => "pixels" };
         input.AcceptOnlyFromAmong("pixels", "images");
         var classes = new Option<int>("--classes") { HelpName = "N", Description = "Classes, without a checkpoint", DefaultValueFactory = _ => 1000 };
-        var file = new Option<string>("--output", "-o") { HelpName = "FILE", Description = "The file to write", Required = true };
+        Option<string> file = ResultFile.CheckedFirst(new("--output", "-o") { HelpName = "FILE", Description = "The file to write", Required = true });
         Option<string> result = ResultFile.CreateOption();
         var command = new Command("export", "Write a network for other programs (ONNX)") { checkpoint, format, fold, input, classes, file };
         SettingOptions settings = SettingOptions.AddTo(command, SettingNames);
