@@ -44,7 +44,9 @@ internal readonly record struct DataPosition(long StepsPerEpoch, long Offset)
     }
 
     /// <summary>Images of one of the checkpoint's steps.</summary>
-    public static int ImagesPerStep(Checkpoint checkpoint) => checkpoint.Info.ImagesPerStep > 0
-        ? checkpoint.Info.ImagesPerStep
-        : new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, checkpoint.Path).Config.ImagesPerStep;
+    public static int ImagesPerStep(Checkpoint checkpoint) => ImagesPerStep(checkpoint.Info, checkpoint.Path);
+
+    /// <summary>The same of what a file says of itself.</summary>
+    public static int ImagesPerStep(CheckpointInfo info, string path) =>
+        info.ImagesPerStep > 0 ? info.ImagesPerStep : new TrainingConfigBuilder().AddYaml(info.Config, path).Config.ImagesPerStep;
 }
