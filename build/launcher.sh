@@ -114,7 +114,7 @@ build_changed() {
         ensure_prerequisites
         forget_moved_native_build
         say "building ${project##*/} ..."
-        if ! dotnet build "$root/$project" -c Release -v quiet -clp:ErrorsOnly -warnaserror --disable-build-servers >"$log" 2>&1 </dev/null {lock}>&-; then
+        if ! dotnet build "$root/$project" -c Release -v quiet -clp:ErrorsOnly --disable-build-servers >"$log" 2>&1 </dev/null {lock}>&-; then
             cat "$log" >&2
             die "the build failed (see above)"
         fi

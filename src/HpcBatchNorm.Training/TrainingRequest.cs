@@ -57,6 +57,11 @@ public sealed record TrainingRequest
                 NoteChanges(checkpoint, builder.Config, note);
             }
 
+            if (checkpoint is null)
+            {
+                InitialWeights.Check(builder.Config);
+            }
+
             TrainingSettings.Validate(builder.Config);
             return new PreparedRun(builder, checkpoint) { BeginsAgain = checkpoint is null && Resume == Auto };
         }
@@ -115,9 +120,9 @@ public sealed record TrainingRequest
         if (Resume != Auto)
         {
             return Directory.Exists(Resume)
-                ? CheckpointStore.OpenNewest(RunDirectory.CheckpointFolder(Resume), note)
+                ? CheckpointStore.OpenNewest(CheckpointStore.FolderOf(Resume), note)
                     ?? throw new UserErrorException(
-                        $"'{Resume}' holds no good checkpoint (looked in '{RunDirectory.CheckpointFolder(Resume)}'). Begin again with output set to another folder, or resume '{Auto}' with this one as output: that keeps damaged files aside and begins again in it.")
+                        $"'{Resume}' holds no good checkpoint (looked in '{CheckpointStore.FolderOf(Resume)}'). Begin again with output set to another folder, or resume '{Auto}' with this one as output: that keeps damaged files aside and begins again in it.")
                 : Checkpoint.Open(Resume);
         }
 

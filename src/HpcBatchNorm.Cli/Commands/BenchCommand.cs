@@ -66,7 +66,7 @@ internal static class BenchCommand
                 var run = new Run(running, builder.Config, parsed.GetValue(mode) == "train", !parsed.GetValue(noVerify), output);
                 output.WriteLine($"{running.Name} ({running.Description})");
                 measured.Add(parsed.GetValue(shapes) is string file
-                    ? run.Shapes(ShapeFile.Read(file, builder.IsSet("batch-size") ? builder.Config.BatchSize : 0))
+                    ? run.Shapes(ShapeFile.Read(file, builder.IsSet("batch-size") ? builder.Config.BatchSize : 0, output.WriteLine))
                     : run.Network(parsed.GetValue(network) ?? "bn-inception", parsed.GetValue(steps), parsed.GetValue(profile), parsed.GetValue(trace)));
             }
 

@@ -12,8 +12,8 @@ internal static class EvalCommand
     {
         var checkpoint = new Option<string[]>("--checkpoint", "--resume")
         {
-            HelpName = "FILE[,FILE...]",
-            Description = "Checkpoint; several form an ensemble whose class probabilities are averaged",
+            HelpName = "FILE|RUN[,...]",
+            Description = "Checkpoint, or the folder of a run: its best, else its newest; several form an ensemble whose class probabilities are averaged",
             Required = true,
             AllowMultipleArgumentsPerToken = true,
         };
@@ -42,6 +42,7 @@ internal static class EvalCommand
         command.Add(realTime);
         command.Add(result);
         CommandLine.AddExamples(command,
+            "hpcbn eval --checkpoint runs/X                                          the run's best checkpoint",
             "hpcbn eval --checkpoint runs/X/checkpoints/step-00000640.safetensors",
             "hpcbn eval --checkpoint a.safetensors,b.safetensors --crops 144 --data /data/imagenet --csv classes.csv --result -");
 
@@ -51,7 +52,7 @@ internal static class EvalCommand
             var display = new EvaluationDisplay(output, parsed.GetValue(realTime));
             var request = new EvaluationRequest
             {
-                Checkpoints = [.. parsed.GetRequiredValue(checkpoint).SelectMany(c => c.Split(',', StringSplitOptions.RemoveEmptyEntries))],
+                Checkpoints = [.. parsed.GetRequiredValue(checkpoint).SelectMany(c => Path.Exists(c) ? [c] : c.Split(',', StringSplitOptions.RemoveEmptyEntries))],
                 Crops = parsed.GetValue(crops),
                 Statistics = parsed.GetValue(statistics) == "batch" ? BatchNormStatistics.Batch : BatchNormStatistics.Running,
                 Flags = settings.Given(parsed),

@@ -12,7 +12,7 @@ internal static class ExportCommand
 
     public static Command Create()
     {
-        var checkpoint = new Option<string>("--checkpoint") { HelpName = "FILE", Description = "Checkpoint to export; without one, --model with its initial parameters" };
+        var checkpoint = new Option<string>("--checkpoint") { HelpName = "FILE|RUN", Description = "Checkpoint to export, or the folder of a run: its best, else its newest; without one, --model with its initial parameters" };
         var format = new Option<string>("--format") { HelpName = "onnx", Description = "What to write", DefaultValueFactory = _ => "onnx" };
         format.AcceptOnlyFromAmong("onnx");
         var fold = new Option<bool>("--fold") { Description = "Fold batch normalization into the convolutions; without it, it stays a node" };

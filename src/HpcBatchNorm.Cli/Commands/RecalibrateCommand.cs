@@ -10,7 +10,7 @@ internal static class RecalibrateCommand
 {
     public static Command Create()
     {
-        var checkpoint = new Option<string>("--checkpoint") { HelpName = "FILE", Description = "Checkpoint; it is not changed", Required = true };
+        var checkpoint = new Option<string>("--checkpoint") { HelpName = "FILE|RUN", Description = "Checkpoint, or the folder of a run: its best, else its newest; it is not changed", Required = true };
         var batches = new Option<int>("--batches") { HelpName = "N", Description = "Training mini-batches to average over", DefaultValueFactory = _ => 200 };
         batches.Validators.Add(r =>
         {

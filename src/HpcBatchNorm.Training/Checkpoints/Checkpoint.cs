@@ -138,9 +138,16 @@ public sealed class Checkpoint : IDisposable
     }
 
     /// <summary>Opens a checkpoint and verifies it.</summary>
+    /// <param name="path">The file; or the folder of a run, whose best checkpoint is opened, or the newest where none was evaluated.</param>
     /// <exception cref="UserErrorException">The file is missing, damaged, or not a checkpoint; the message says which.</exception>
     public static Checkpoint Open(string path)
     {
+        if (Directory.Exists(path))
+        {
+            return CheckpointStore.OpenBest(path, _ => { })
+                ?? throw new UserErrorException($"'{path}' is a folder without a good checkpoint (looked in '{CheckpointStore.FolderOf(path)}'); name a checkpoint, or the folder of a run.");
+        }
+
         SafetensorsFile file = SafetensorsFile.Open(path);
         try
         {
@@ -172,7 +179,7 @@ public sealed class Checkpoint : IDisposable
     /// <param name="run">The folder of the run.</param>
     /// <param name="note">Told which damaged ones were passed over; may be null.</param>
     public static Checkpoint? OpenNewest(string run, Action<string>? note = null) =>
-        CheckpointStore.OpenNewest(System.IO.Path.Combine(run, CheckpointStore.FolderName), note ?? (_ => { }));
+        CheckpointStore.OpenNewest(CheckpointStore.FolderOf(run), note ?? (_ => { }));
 
     /// <summary>
     /// The network that was trained: as the file describes it, or, in files written before they did, the one of the catalogue that the configuration names.

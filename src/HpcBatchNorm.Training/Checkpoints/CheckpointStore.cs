@@ -24,7 +24,9 @@ internal sealed class CheckpointStore
         AtomicFile.Sweep(folder);
     }
 
-    public string PathOf(long step) => Path.Combine(_folder, string.Create(CultureInfo.InvariantCulture, $"{Prefix}{step:00000000}{Extension}"));
+    public string PathOf(long step) => PathOf(_folder, step);
+
+    private static string PathOf(string folder, long step) => Path.Combine(folder, string.Create(CultureInfo.InvariantCulture, $"{Prefix}{step:00000000}{Extension}"));
 
     /// <summary>
     /// Deletes all but the newest few regular ones, the best, and the newest few of those between that are newer than all regular ones: a checkpoint that the
@@ -104,6 +106,32 @@ internal sealed class CheckpointStore
 
         return null;
     }
+
+    /// <summary>The checkpoint of a run with the best evaluation, or its newest where there is none or it is gone; null when none is good.</summary>
+    public static Checkpoint? OpenBest(string run, Action<string> report)
+    {
+        string folder = FolderOf(run);
+        Checkpoint? newest = OpenNewest(folder, report);
+        if (newest is null || newest.Info.BestStep < 0 || newest.Info.BestStep == newest.Info.Step)
+        {
+            return newest;
+        }
+
+        try
+        {
+            Checkpoint best = Checkpoint.Open(PathOf(folder, newest.Info.BestStep));
+            newest.Dispose();
+            return best;
+        }
+        catch (UserErrorException error)
+        {
+            report($"{error.Message} Taking the newest instead of the best.");
+            return newest;
+        }
+    }
+
+    /// <summary>The folder with the checkpoints of a run, which may be named itself.</summary>
+    public static string FolderOf(string run) => !Directory.Exists(Path.Combine(run, FolderName)) && Any(run) ? run : Path.Combine(run, FolderName);
 
     /// <summary>Steps and files, newest first.</summary>
     public static List<(long Step, string Path)> List(string folder)
