@@ -24,7 +24,7 @@ internal sealed partial class TrainingLoop
     private void SaveBeforeEvaluation()
     {
         if (_config.CheckpointTime > TimeSpan.Zero && _step > _firstStep && _lastCheckpoint != _store.PathOf(_step)
-            && Stopwatch.GetElapsedTime(_saved).TotalSeconds >= WorthSaving)
+            && Stopwatch.GetElapsedTime(_saved).TotalSeconds >= Math.Min(WorthSaving, _config.CheckpointTime.TotalSeconds))
         {
             Save();
         }

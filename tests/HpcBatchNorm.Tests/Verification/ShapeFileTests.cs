@@ -19,6 +19,16 @@ public sealed class ShapeFileTests
     }
 
     [Fact]
+    public void Parse_PublishedListWithOtherDimensions_LeavesThemOutAndCountsThem()
+    {
+        List<string> notes = [];
+        IReadOnlyList<ShapeProblem> problems = ShapeFile.Parse(
+            ["mb32ic3ih224oc64oh112kh7sh2ph3n\"a\"", "mb1ic3id16ih56oc64od16oh56kd3kh3pd1ph1n\"3d\"", "ic16iw100oc16ow98kw3n\"1d\"", "ic16ih8n\"b\""], "list", note: notes.Add);
+        Assert.Equal(["a", "b"], problems.Select(p => p.Name));
+        Assert.Equal("list: 2 problems are not of images (ih, iw) but have one or three dimensions, and are left out; the first is line 2.", Assert.Single(notes));
+    }
+
+    [Fact]
     public void Parse_FirstLayer_PadsAfterOnlyWhatTheOutputNeeds()
     {
         ConvolutionSpec spec = One("mb96ic3ih224oc64oh112kh7sh2ph3n\"googlenet_v2:conv1/7x7_s2\"").Convolution!.Value;
