@@ -1,5 +1,4 @@
 using System.Globalization;
-using HpcBatchNorm.Interop;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;

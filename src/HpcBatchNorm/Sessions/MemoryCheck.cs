@@ -1,4 +1,3 @@
-using HpcBatchNorm.Backends;
 using HpcBatchNorm.Planning;
 
 namespace HpcBatchNorm.Sessions;
