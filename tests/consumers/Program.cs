@@ -33,6 +33,9 @@ string folder = Directory.CreateTempSubdirectory("consumer").FullName;
 try
 {
     // The lines of docs/package.md stand here.
+    // A picture in a file, so that the image codec is used as well.
+    Classification picture = await classifier.ClassifyAsync(File.ReadAllBytes(Path.Combine(AppContext.BaseDirectory, "picture.png")));
+    Console.WriteLine($"picture: {picture.Best.Name}");
     foreach (string library in new[] { "libhbn", "libdnnl", "libgomp" })
     {
         string? path = File.ReadLines("/proc/self/maps").Select(l => l[(l.LastIndexOf(' ') + 1)..]).FirstOrDefault(p => p.Contains(library, StringComparison.Ordinal));

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs everything, and uses the packages from projects outside the repository, restored from a local feed, as users do.
 #   tests/consumers/run.sh [KIND...]
-# Kinds: console, tool, plugin, web, self-contained, single-file, self-extract, trimmed, aot [all of them]; roots: the published console program in bare
+# Kinds: console, skia (a newer SkiaSharp than ours), tool, plugin, web, self-contained, single-file, self-extract, trimmed, aot [all of them]; roots: the published console program in bare
 # Debian roots without oneDNN (as root, needs debootstrap; not among all).
 # Ends with a line: consumers: N passed, N failed.
 set -euo pipefail
@@ -10,7 +10,7 @@ here=${here%/*}
 root=${here%/tests/consumers}
 source "$root/build/launcher.sh"
 kinds=("$@")
-((${#kinds[@]})) || kinds=(console tool plugin web self-contained single-file self-extract trimmed aot)
+((${#kinds[@]})) || kinds=(console skia tool plugin web self-contained single-file self-extract trimmed aot)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -37,6 +37,7 @@ printf '<Project />\n' | tee "$work/Directory.Build.props" "$work/Directory.Buil
 # program FOLDER: a console project with the program of docs/package.md in it.
 program() {
     mkdir -p "$1"
+    cp "$root/docs/icon.png" "$1/picture.png"
     sed -n '/^```csharp$/,/^```$/{/^```/d;p}' "$root/docs/package.md" >"$work/lines"
     sed -e "/The lines of docs\/package.md/{r $work/lines" -e 'd;}' "$here/Program.cs" >"$1/Program.cs"
     cat >"$1/${1##*/}.csproj" <<X
@@ -48,6 +49,9 @@ program() {
     <ImplicitUsings>enable</ImplicitUsings>
     <InvariantGlobalization>true</InvariantGlobalization>
   </PropertyGroup>
+  <ItemGroup>
+    <Content Include="picture.png" CopyToOutputDirectory="Always" ExcludeFromSingleFile="true" />
+  </ItemGroup>
 </Project>
 X
     (cd "$1" && quietly dotnet add package HpcBatchNorm.Training --version "$version")
@@ -56,7 +60,7 @@ X
 # answers COMMAND...: the program classifies rightly, and every native library is the package's.
 answers() {
     "$@" >"$work/out" 2>&1 </dev/null || { cat "$work/out" >&2; return 1; }
-    if ! grep -q '^bright: ' "$work/out"; then
+    if ! grep -q "^bright: " "$work/out" || ! grep -q "^picture: " "$work/out"; then
         cat "$work/out" >&2
         return 1
     fi
@@ -94,11 +98,21 @@ consume_tool() {
     fi
 }
 
+# An application that uses a newer SkiaSharp than ours.
+consume_skia() {
+    program "$work/skia"
+    local package
+    for package in SkiaSharp SkiaSharp.NativeAssets.Linux.NoDependencies; do
+        (cd "$work/skia" && quietly dotnet add package "$package" --version 4.155.0) || return 1
+    done
+    quietly dotnet build "$work/skia" -c Release --disable-build-servers && answers dotnet "$work/skia/bin/Release/net10.0/skia.dll"
+}
+
 consume_plugin() {
     program "$work/plugin"
     quietly dotnet build "$work/plugin" -c Release -p:EnableDynamicLoading=true -o "$work/plugin/out" --disable-build-servers || return 1
     mkdir "$work/host"
-    cp "$here/host/Program.cs" "$work/host/"
+    cp "$here/host/Program.cs" "$work/plugin/picture.png" "$work/host/"
     sed 's|<OutputType>|<EnableDynamicLoading>false</EnableDynamicLoading><OutputType>|; /PackageReference/d' "$work/plugin/plugin.csproj" >"$work/host/host.csproj"
     quietly dotnet build "$work/host" -c Release -o "$work/host/out" --disable-build-servers && answers dotnet "$work/host/out/host.dll" "$work/plugin/out/plugin.dll"
 }
@@ -110,10 +124,9 @@ consume_web() {
     sed -i -E 's|<ProjectReference Include=".*/(HpcBatchNorm[^/]*)\.csproj" />|<PackageReference Include="\1" Version="'"$version"'" />|; s|<OutputType>|<TargetFramework>net10.0</TargetFramework><Nullable>enable</Nullable><ImplicitUsings>enable</ImplicitUsings><OutputType>|' "$work/web/"*.csproj
     grep -q TargetFramework "$work/web/"*.csproj || sed -i 's|<PropertyGroup>|<PropertyGroup><TargetFramework>net10.0</TargetFramework><Nullable>enable</Nullable><ImplicitUsings>enable</ImplicitUsings>|' "$work/web/"*.csproj
     quietly dotnet build "$work/web" -c Release -o "$work/web/out" --disable-build-servers || return 1
-    quietly "$root/artifacts/bin/HpcBatchNorm.Cli/release/hpcbn" train --sample "$work/sample" --steps 4 --output "$work/run" ||
-        quietly "$root/artifacts/bin/HpcBatchNorm.Cli/release/hpcbn" train --steps 4 --output "$work/run" || return 1
+    quietly dotnet "$root/artifacts/bin/HpcBatchNorm.Cli/release/hpcbn.dll" train --steps 4 --output "$work/run" || return 1
     local checkpoint picture port=18475 pid answer='' i
-    checkpoint=$(find "$work/run" -name '*.safetensors' | head -n 1)
+    checkpoint=$(find "$work/run/checkpoints" -name '*.safetensors' | head -n 1)
     picture=$root/docs/icon.png
     dotnet "$work/web/out/WebService.dll" "$checkpoint" --urls "http://127.0.0.1:$port" >"$work/web.log" 2>&1 </dev/null &
     pid=$!
