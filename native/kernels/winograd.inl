@@ -63,8 +63,6 @@ struct Panels {
         threes = blocks == 1 ? 0 : (blocks - 2 * twos) / 3;
         count = blocks == 1 ? 1 : threes + twos;
     }
-    // The panel of a block.
-    int64_t of(int64_t block) const { return blocks == 1 ? 0 : block < 3 * threes ? block / 3 : threes + (block - 3 * threes) / 2; }
     int64_t first(int64_t panel) const { return panel < threes ? 3 * panel : 3 * threes + 2 * (panel - threes); }
     int64_t width(int64_t panel) const { return blocks == 1 ? 1 : panel < threes ? 3 : 2; }
 };
@@ -77,11 +75,22 @@ struct Tiles {
         : rows(ceil_div(s.dst_h, (int64_t)4)), columns(ceil_div(s.dst_w, (int64_t)4)), count(s.images * rows * columns) {}
 };
 
-// Where a tile lies: its image and its first output.
+// Where a tile lies: its image and its first output. Steps from one to the next without dividing.
 struct Place {
     int64_t n, y, x;
 
     Place(const Tiles& t, int64_t tile) : n(tile / (t.rows * t.columns)), y(tile / t.columns % t.rows * 4), x(tile % t.columns * 4) {}
+    void step(const Tiles& t) {
+        x += 4;
+        if (x == 4 * t.columns) {
+            x = 0;
+            y += 4;
+            if (y == 4 * t.rows) {
+                y = 0;
+                n++;
+            }
+        }
+    }
 };
 
 // Part number i of `count` things cut into `parts` as equal as they get.
@@ -123,53 +132,62 @@ HBN_INLINE void src_tile(const float* plane, int64_t h, int64_t w, int64_t y, in
 static void transform_src_block(const WinogradShape& s, const View& src, const Tiles& tiles, int64_t start, int64_t count, int64_t room,
                                 int64_t first, int64_t last, float* v) {
     const int64_t plane = s.src_h * s.src_w * kLanes;
-    for (int64_t i = 0; i < room; i++) {
-        const Place at(tiles, minimum(start + i, tiles.count - 1));
-        for (int64_t b = first; b < last; b++) {
-            float* to = v + ((b - first) * s.tiles + i) * kLanes;
-            if (i < count) {
-                src_tile(image<const float>(src, at.n) + b * plane, s.src_h, s.src_w, at.y - s.pad_top, at.x - s.pad_left, to, s.src_row);
-            } else {
-                for (int p = 0; p < kPoints; p++) {
-                    store<kLanes>(to + p * s.src_row, Vector{});
+    for (int64_t b = first; b < last; b++) {
+        float* to = v + (b - first) * s.tiles * kLanes;
+        Place at(tiles, start);
+        for (int64_t i = 0; i < count; i++, to += kLanes, at.step(tiles)) {
+            src_tile(image<const float>(src, at.n) + b * plane, s.src_h, s.src_w, at.y - s.pad_top, at.x - s.pad_left, to, s.src_row);
+        }
+        for (int64_t i = count; i < room; i++, to += kLanes) {
+            for (int p = 0; p < kPoints; p++) {
+                store<kLanes>(to + p * s.src_row, Vector{});
+            }
+        }
+    }
+}
+
+// Where the filters of output channel o, and of src channel c, start.
+HBN_INLINE int64_t output_at(const Weights& w, int64_t o) {
+    return o / w.block_o * w.outer_o + o % w.block_o * w.inner_o;
+}
+
+HBN_INLINE int64_t input_at(const Weights& w, int64_t c) {
+    return c / w.block_c * w.outer_c + c % w.block_c * w.inner_c;
+}
+
+// Transforms the filters from channel block `cb` of src to a panel: u is the panel's [point][src channel][lanes].
+static void filter_panel(const WinogradForward& f, int64_t first, int64_t width, int64_t cb, float* u) {
+    const WinogradShape& s = f.shape;
+    const Weights& w = f.weights;
+    const int64_t channels = ceil_div(s.src_channels, (int64_t)kLanes) * kLanes;
+    const int64_t real_o = minimum(width * kLanes, s.dst_channels - first * kLanes), real_c = s.src_channels - cb * kLanes;
+    alignas(64) float taps[kLanes][9][3 * kLanes] = {};
+    for (int64_t k = 0; k < real_o; k++) {
+        const float* output = w.data + output_at(w, first * kLanes + k);
+        for (int64_t c = 0; c < minimum((int64_t)kLanes, real_c); c++) {
+            const float* from = output + input_at(w, cb * kLanes + c);
+            for (int y = 0; y < 3; y++) {
+                for (int x = 0; x < 3; x++) {
+                    taps[c][y * 3 + x][k] = from[y * w.row + x * w.column];
                 }
             }
         }
     }
-}
-
-HBN_INLINE int64_t weight_at(const Weights& w, int64_t o, int64_t c) {
-    return o / w.block_o * w.outer_o + o % w.block_o * w.inner_o + c / w.block_c * w.outer_c + c % w.block_c * w.inner_c;
-}
-
-// Transforms the filters from channel block `cb` of src to block number `j` of a panel. u: [point][src channel][panel's lanes].
-static void filter_block(const WinogradForward& f, int64_t panel_first, int64_t width, int64_t j, int64_t cb, float* u) {
-    const WinogradShape& s = f.shape;
-    const Weights& w = f.weights;
-    const int64_t channels = ceil_div(s.src_channels, (int64_t)kLanes) * kLanes, o = (panel_first + j) * kLanes;
-    alignas(64) float taps[kLanes][9][kLanes] = {};
-    const int64_t real_o = minimum((int64_t)kLanes, s.dst_channels - o), real_c = minimum((int64_t)kLanes, s.src_channels - cb * kLanes);
-    for (int64_t k = 0; k < real_o; k++) {
-        for (int64_t c = 0; c < real_c; c++) {
-            const float* from = w.data + weight_at(w, o + k, cb * kLanes + c);
-            for (int t = 0; t < 9; t++) {
-                taps[c][t][k] = from[t / 3 * w.row + t % 3 * w.column];
-            }
-        }
-    }
     for (int c = 0; c < kLanes; c++) {
-        Vector g[9], t[18];
-        for (int i = 0; i < 9; i++) {
-            g[i] = load<kLanes>(taps[c][i]);
-        }
-        for (int i = 0; i < 3; i++) {
-            transform_weights(g + i, 3, t + i, 3);
-        }
-        for (int r = 0; r < 6; r++) {
-            Vector points[6];
-            transform_weights(t + r * 3, 1, points, 1);
-            for (int i = 0; i < 6; i++) {
-                store<kLanes>(u + (((r * 6 + i) * channels + cb * kLanes + c) * width + j) * kLanes, points[i]);
+        for (int64_t j = 0; j < width; j++) {
+            Vector g[9], t[18];
+            for (int i = 0; i < 9; i++) {
+                g[i] = load<kLanes>(taps[c][i] + j * kLanes);
+            }
+            for (int i = 0; i < 3; i++) {
+                transform_weights(g + i, 3, t + i, 3);
+            }
+            for (int r = 0; r < 6; r++) {
+                Vector points[6];
+                transform_weights(t + r * 3, 1, points, 1);
+                for (int i = 0; i < 6; i++) {
+                    store<kLanes>(u + (((r * 6 + i) * channels + cb * kLanes + c) * width + j) * kLanes, points[i]);
+                }
             }
         }
     }
@@ -278,8 +296,8 @@ static void transform_dst_panel(const WinogradForward& f, const Tiles& tiles, in
         const int64_t b = first + j, real = s.dst_channels - b * kLanes;
         const bool partial = real < kLanes, plain = f.bias == nullptr && f.residual.data == nullptr && !f.relu && !partial;
         const Vector keep = first_lanes(nullptr, real), bias = f.bias == nullptr ? Vector{} : first_lanes(f.bias + b * kLanes, real);
-        for (int64_t i = 0; i < count; i++) {
-            const Place at(tiles, start + i);
+        Place at(tiles, start);
+        for (int64_t i = 0; i < count; i++, at.step(tiles)) {
             const float* from = m + (j * s.tiles + i) * kLanes;
             float* to = image<float>(f.dst, at.n) + b * plane;
             if (plain) {
@@ -303,10 +321,9 @@ static void winograd_forward(const WinogradForward& f) {
     {
         float *v = s.own + omp_get_thread_num() * kPoints * (s.src_row + s.dst_row), *m = v + kPoints * s.src_row;
 #pragma omp for schedule(static) collapse(2)
-        for (int64_t o = 0; o < panels.blocks; o++) {
+        for (int64_t p = 0; p < panels.count; p++) {
             for (int64_t c = 0; c < blocks; c++) {
-                const int64_t panel = panels.of(o), first = panels.first(panel);
-                filter_block(f, first, panels.width(panel), o - first, c, s.shared + first * per_block);
+                filter_panel(f, panels.first(p), panels.width(p), c, s.shared + panels.first(p) * per_block);
             }
         }
 #pragma omp for schedule(static) collapse(2)

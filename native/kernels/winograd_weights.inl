@@ -31,8 +31,8 @@ static void transform_diff_dst_panel(const WinogradBackwardWeights& f, const Til
                                      int64_t width, float* z) {
     const WinogradShape& s = f.shape;
     const int64_t plane = s.dst_h * s.dst_w * kLanes;
-    for (int64_t i = 0; i < count; i++) {
-        const Place at(tiles, start + i);
+    Place at(tiles, start);
+    for (int64_t i = 0; i < count; i++, at.step(tiles)) {
         for (int64_t j = 0; j < width; j++) {
             const float* from = image<const float>(f.diff_dst, at.n) + (first + j) * plane + (at.y * s.dst_w + at.x) * kLanes;
             float* to = z + (i * width + j) * kLanes;
@@ -113,33 +113,44 @@ static void multiply_gradients(const WinogradShape& s, int64_t count, int64_t bl
     }
 }
 
-// Adds the parts of one block of filters (channel block cb of src, block j of a panel), transforms and stores them. Padded channels of
-// blocked weights become zeros, whatever the sums of padded lanes made of a NaN.
-static void store_diff_weights(const WinogradBackwardWeights& f, const float* u, int64_t part, int64_t width, int64_t o, int64_t j,
-                               int64_t cb) {
+// Adds the parts of a panel's gradients of filters from channel block cb of src, transforms and stores them. Padded channels of blocked
+// weights become zeros, whatever the sums of padded lanes made of a NaN.
+static void store_diff_weights(const WinogradBackwardWeights& f, int64_t first, int64_t width, int64_t cb, const float* u, int64_t part) {
     const WinogradShape& s = f.shape;
     const Weights& w = f.diff_weights;
     const int64_t channels = ceil_div(s.src_channels, (int64_t)kLanes) * kLanes;
     const int64_t room_o = ceil_div(s.dst_channels, w.block_o) * w.block_o, room_c = ceil_div(s.src_channels, w.block_c) * w.block_c;
-    for (int c = 0; c < kLanes && cb * kLanes + c < room_c; c++) {
-        Vector sum[kPoints], t[18];
-        for (int p = 0; p < kPoints; p++) {
-            const float* at = u + ((p * channels + cb * kLanes + c) * width + j) * kLanes;
-            sum[p] = load<kLanes>(at);
-            for (int64_t k = 1; k < s.parts; k++) {
-                sum[p] += load<kLanes>(at + k * part);
+    alignas(64) float taps[kLanes][9][3 * kLanes];
+    for (int c = 0; c < kLanes; c++) {
+        for (int64_t j = 0; j < width; j++) {
+            Vector sum[kPoints], t[18];
+            for (int p = 0; p < kPoints; p++) {
+                const float* at = u + ((p * channels + cb * kLanes + c) * width + j) * kLanes;
+                sum[p] = load<kLanes>(at);
+                for (int64_t k = 1; k < s.parts; k++) {
+                    sum[p] += load<kLanes>(at + k * part);
+                }
+            }
+            for (int i = 0; i < 6; i++) {
+                transform_diff_weights(sum + i, 6, t + i, 6);
+            }
+            for (int r = 0; r < 3; r++) {
+                Vector row[3];
+                transform_diff_weights(t + r * 6, 1, row, 1);
+                for (int i = 0; i < 3; i++) {
+                    store<kLanes>(taps[c][r * 3 + i] + j * kLanes, row[i]);
+                }
             }
         }
-        for (int i = 0; i < 6; i++) {
-            transform_diff_weights(sum + i, 6, t + i, 6);
-        }
-        for (int r = 0; r < 3; r++) {
-            Vector taps[3];
-            transform_diff_weights(t + r * 6, 1, taps, 1);
-            for (int i = 0; i < 3; i++) {
-                for (int k = 0; k < kLanes && o + k < room_o; k++) {
-                    const bool real = o + k < s.dst_channels && cb * kLanes + c < s.src_channels;
-                    w.data[weight_at(w, o + k, cb * kLanes + c) + r * w.row + i * w.column] = real ? taps[i][k] : 0.0f;
+    }
+    for (int64_t k = 0; k < minimum(width * kLanes, room_o - first * kLanes); k++) {
+        float* output = w.data + output_at(w, first * kLanes + k);
+        for (int64_t c = 0; c < minimum((int64_t)kLanes, room_c - cb * kLanes); c++) {
+            const bool real = first * kLanes + k < s.dst_channels && cb * kLanes + c < s.src_channels;
+            float* to = output + input_at(w, cb * kLanes + c);
+            for (int y = 0; y < 3; y++) {
+                for (int x = 0; x < 3; x++) {
+                    to[y * w.row + x * w.column] = real ? taps[c][y * 3 + x][k] : 0.0f;
                 }
             }
         }
@@ -197,10 +208,9 @@ static void winograd_backward_weights(const WinogradBackwardWeights& f) {
             }
         }
 #pragma omp for schedule(static) collapse(2) nowait
-        for (int64_t o = 0; o < panels.blocks; o++) {
+        for (int64_t p = 0; p < panels.count; p++) {
             for (int64_t c = 0; c < blocks; c++) {
-                const int64_t panel = panels.of(o), first = panels.first(panel);
-                store_diff_weights(f, s.shared + first * per_block, part, panels.width(panel), o * kLanes, o - first, c);
+                store_diff_weights(f, panels.first(p), panels.width(p), c, s.shared + panels.first(p) * per_block, part);
             }
         }
         if (f.diff_bias.data != nullptr) {
