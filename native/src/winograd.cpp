@@ -8,15 +8,16 @@ namespace {
 
 // What the rule below counts in: multiply-adds at full speed, per channel (and tile). Measured on Zen 3 (bench/results), where they are
 // bound by instructions as multiply-adds are, so that they carry over to other processors and widths.
-constexpr double kSrcTransform = 850, kDstTransform = 400;  // a tile of one channel
-constexpr double kWeightsTransform = 800;                   // the 36 points of one filter, or of its gradient, and their way through memory
-constexpr double kFilterRead = 4;                          // a transformed value that a block of tiles reads again, or adds to
+constexpr double kSrcTransform = 850, kDstTransform = 400; // a tile of one channel
+constexpr double kWeightsTransform = 800;                  // the 36 points of one filter, or of its gradient, and their way through memory
+constexpr double kFilterRead = 1;                          // a transformed value that a block of tiles reads again, or adds to
 // Of its peak, direct convolution is granted more than it was seen to reach (53 to 88 %): a near miss leaves it in place.
 constexpr double kDirect = 0.85, kDirectBackwardWeights = 0.7;
 
 constexpr int64_t kPoints = 36;
-// Transformed src of a block of tiles, and the sums of backward-weights: what fits a core's second-level cache, and what all may take.
-constexpr int64_t kOwnBytes = int64_t{640} << 10, kSumsBytes = int64_t{16} << 20;
+// Transformed src of a block of tiles, where few tiles do (forward) and where many are summed at a time: what a core's second-level cache
+// holds most of. The sums of backward-weights, all parts of them.
+constexpr int64_t kForwardBytes = int64_t{384} << 10, kBackwardWeightsBytes = int64_t{640} << 10, kSumsBytes = int64_t{16} << 20;
 // A sum over more tiles than this is cut into parts, for threads to share and for its rounding.
 constexpr int64_t kTilesPerPart = 512;
 
@@ -49,7 +50,7 @@ int64_t tiles_of(const WinogradShape& s) {
 // its tiles of src for itself. Returns the cost of the busiest thread.
 double cut_forward(WinogradShape& s, int64_t lanes) {
     const int64_t tiles = tiles_of(s), src = round_up(s.src_channels, lanes), dst = round_up(s.dst_channels, lanes), step = lanes * 3 / 2;
-    const int64_t most = std::max(step, kOwnBytes / (kPoints * src * 4) / step * step), panels = ceil_div(dst, 3 * lanes);
+    const int64_t most = std::max(step, kForwardBytes / (kPoints * src * 4) / step * step), panels = ceil_div(dst, 3 * lanes);
     double best = 0;
     for (int64_t groups = 1; groups <= std::min<int64_t>(panels, 2 * s.threads); groups++) {
         for (int64_t block = step; block <= std::min(most, round_up(tiles, step)); block += step) {
@@ -77,7 +78,7 @@ double cut_backward_weights(WinogradShape& s, int64_t lanes) {
         for (int64_t dst_groups = 1; dst_groups <= std::min<int64_t>(panels, 2 * s.threads); dst_groups++) {
             const int64_t turns = ceil_div(s.parts * src_groups * dst_groups, s.threads), high = round_up(ceil_div(src, src_groups), lanes);
             const double wide = static_cast<double>(ceil_div(panels, dst_groups)) / panels * dst;
-            const int64_t most = kOwnBytes / (kPoints * high * 4) / step * step;
+            const int64_t most = kBackwardWeightsBytes / (kPoints * high * 4) / step * step;
             const int64_t block = std::clamp<int64_t>(most, step, round_up(ceil_div(tiles, s.parts), step));
             const double tile = high * kSrcTransform + wide * kDstTransform + kPoints * high * wide * (1 + 2 * kFilterRead / block);
             const double cost = turns * tile * ceil_div(tiles, s.parts);
