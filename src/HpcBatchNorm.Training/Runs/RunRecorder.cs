@@ -1,5 +1,6 @@
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Training.Runs;

@@ -16,7 +16,7 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
     [InlineData("eval", "--checkpoint")]
     [InlineData("eval --checkpoint x --crops 7", "--crops: expected 1, 10 or 144, found '7'")]
     [InlineData("eval --checkpoint x --statistics old", "old")]
-    [InlineData("eval --checkpoint x --csv nowhere/classes.csv", "--csv: there is no folder for 'nowhere/classes.csv'")]
+    [InlineData("eval --checkpoint x --csv nowhere/classes.csv", "--csv: There is no folder 'nowhere' to write 'classes.csv' to")]
     [InlineData("recalibrate --checkpoint x --batches 0", "--batches: expected a whole number of at least 1, found '0'")]
     public void UsageMistake_ExitsWith2AndOneLine(string line, string expected) => AssertFails(ExitCode.Usage, expected, line.Split(' '));
 

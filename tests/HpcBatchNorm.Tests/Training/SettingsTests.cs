@@ -29,14 +29,14 @@ public class SettingsTests
     /// <summary>Properties that do not decide a run's numbers, rounding aside; all others enter the hash.</summary>
     private static readonly HashSet<string> NotHashed =
     [
-        "Name", "Data", "OnBadImage", "Backend", "Workers", "LoaderTimeout", "EvalEvery", "CheckpointEvery", "Keep", "LogEvery", "Output",
+        "Name", "Data", "OnBadImage", "Backend", "Workers", "LoaderTimeout", "EvalEvery", "CheckpointEvery", "CheckpointTime", "MaxTime", "Keep", "LogEvery", "Output",
         "Optimizer.Precision", "Optimizer.LossScale", "Optimizer.LossScaleGrowth", "Optimizer.RecomputeBatchNorm", "Optimizer.DisabledFusions",
         "BackendOptions.Threads", "BackendOptions.ConvolutionAlgorithm", "BackendOptions.BatchNormAlgorithm", "BackendOptions.RecordSteps",
     ];
 
     /// <summary>Settings that only the trainer itself, or a running session (the first loss scale), looks at; the tests of those change them.</summary>
     private static readonly HashSet<string> SeenInTheRun =
-        ["data", "initial-checkpoint", "reset-classifier", "epochs", "steps", "eval-every", "checkpoint-every", "keep", "log-every", "output", "loss-scale"];
+        ["data", "initial-checkpoint", "reset-classifier", "epochs", "steps", "eval-every", "checkpoint-every", "checkpoint-time", "max-time", "keep", "log-every", "output", "loss-scale"];
 
     /// <summary>Values for settings whose other value cannot be guessed, and what must be set besides for a setting to matter.</summary>
     private static readonly Dictionary<string, (string? Value, (string Name, string Value)[] Besides)> Flips = new()
@@ -267,6 +267,7 @@ public class SettingsTests
             (_, ulong whole) => whole + 1,
             (_, float real) => real == 0 ? 0.5f : real / 2,
             (_, double real) => real == 0 ? 0.5 : real / 2,
+            (_, TimeSpan time) => time + TimeSpan.FromMinutes(1),
             (_, Enum) => Enum.GetValues(type).Cast<object>().First(v => !v.Equals(now)),
             _ when type == typeof(bool) => true,
             _ when type == typeof(float) => 0.5f,

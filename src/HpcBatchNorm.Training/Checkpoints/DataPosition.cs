@@ -1,7 +1,6 @@
-using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
 
-namespace HpcBatchNorm.Training;
+namespace HpcBatchNorm.Training.Checkpoints;
 
 /// <summary>
 /// How a run's steps and its place in the data belong together. They are the same until a run is resumed with another number of images per step: its steps
