@@ -68,7 +68,7 @@ struct SgdKernel final : GroupKernel {
         }
         const float scale = at(0).present() ? *floats(0, a) : 1.0f;
         engine->arithmetic->sgd(
-            {runs.data(), static_cast<int64_t>(runs.size()), scale, desc.mu, desc.weight_decay, learning_rate, desc.nesterov != 0});
+            {runs.data(), static_cast<int64_t>(runs.size()), scale, desc.mu, desc.weight_decay, learning_rate, desc.nesterov != 0, desc.rate_outside != 0});
     }
 
 private:

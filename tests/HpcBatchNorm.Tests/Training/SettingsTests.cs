@@ -67,6 +67,8 @@ public class SettingsTests
         ["gamma"] = (null, [("schedule", "step"), ("milestones", "3")]),
         ["minimum-learning-rate"] = ("0.0001", [("schedule", "cosine")]),
         ["warmup-learning-rate"] = (null, [("warmup-epochs", "2")]),
+        ["warmup-form"] = ("pytorch", [("warmup-epochs", "2")]),
+        ["momentum-form"] = ("pytorch", []),
         ["freeze-scale-and-shift"] = (null, [("freeze-bn", "true")]),
         ["ghost-batch"] = ("4", []),
         ["renorm-r-max"] = (null, [("batch-renorm", "true")]),
