@@ -67,8 +67,8 @@ struct Piece {
 };
 
 // v = mu * v - e * g, with g = scale * gradient + decay * parameter; parameter += v, or with Nesterov mu * v - e * g. With rate_outside
-// PyTorch's form: v = mu * v + g; parameter -= e * v, or with Nesterov e * (g + mu * v). Nothing where the loss scale says that the gradients
-// overflowed.
+// PyTorch's form: v = mu * v + g; parameter -= e * v, or with Nesterov e * (g + mu * v). Nothing where the loss scale says that the
+// gradients overflowed.
 HBN_KERNEL(sgd)
 (const Piece* pieces, const StepState* state, const float* gradient_scale, const float* loss_scale, float mu, int nesterov, float decay,
  int rate_outside) {
