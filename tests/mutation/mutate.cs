@@ -44,10 +44,13 @@ if (Run("dotnet", ["build", Path.Combine(tree, "tests", "HpcBatchNorm.Tests"), "
 // Without a fault every class must pass, or nothing could be told.
 Stopwatch clock = Stopwatch.StartNew();
 string[] classes = [.. chosen.SelectMany(f => f.Classes).Distinct()];
-if (Test(classes, 0, 3600, out _, out string failing) is not Outcome.Survived)
+foreach (string name in classes)
 {
-    Console.Error.WriteLine($"Without a fault: {failing}");
-    return 2;
+    if (Test([name], 0, 3600, out _, out string before) is not Outcome.Survived)
+    {
+        Console.Error.WriteLine($"Without a fault, {name}: {before}");
+        return 2;
+    }
 }
 
 Console.WriteLine(FormattableString.Invariant($"{classes.Length} classes pass without a fault, {clock.Elapsed.TotalSeconds:0} s"));
@@ -56,7 +59,7 @@ int survivors = 0;
 foreach (Fault fault in chosen)
 {
     clock.Restart();
-    Outcome outcome = Test(fault.Classes, fault.Number, 600, out string by, out failing);
+    Outcome outcome = Test(fault.Classes, fault.Number, 600, out string by, out _);
     survivors += outcome == Outcome.Survived ? 1 : 0;
     string noticed = outcome switch { Outcome.Survived => "**nothing**", Outcome.TimedOut => "did not end", _ => by };
     table.Append(CultureInfo.InvariantCulture, $"| {fault.Name} | {Path.GetFileName(fault.File)} | {noticed} |\n");
@@ -114,12 +117,18 @@ void Copy()
 {
     Run("git", ["-C", root, "ls-files", "-co", "--exclude-standard"], [], out string files);
     HashSet<string> wanted = [.. files.Split('\n', StringSplitOptions.RemoveEmptyEntries).Where(f => File.Exists(Path.Combine(root, f)))];
-    foreach (string file in wanted)
+    HashSet<string> planted = [.. all.Select(f => f.File), "Directory.Build.targets"];
+    foreach (string file in wanted.Where(f => !planted.Contains(f)))
     {
-        string to = Path.Combine(tree, file);
+        string from = Path.Combine(root, file), to = Path.Combine(tree, file);
         Directory.CreateDirectory(Path.GetDirectoryName(to)!);
-        File.Copy(Path.Combine(root, file), to, overwrite: true);
+        if (!File.Exists(to) || !File.ReadAllBytes(from).AsSpan().SequenceEqual(File.ReadAllBytes(to)))
+        {
+            File.Copy(from, to, overwrite: true);
+        }
     }
+
+    wanted.UnionWith(["PlantedFault.cs", "native/planted_fault.h"]);
 
     // What was there before and is no more would still be compiled.
     foreach (string old in Directory.EnumerateFiles(tree, "*", SearchOption.AllDirectories).Select(f => Path.GetRelativePath(tree, f)).Where(f => !f.StartsWith("artifacts", StringComparison.Ordinal) && !wanted.Contains(f)))
@@ -132,7 +141,7 @@ void Plant()
 {
     foreach (IGrouping<string, Fault> file in all.GroupBy(f => f.File))
     {
-        string path = Path.Combine(tree, file.Key), text = File.ReadAllText(path);
+        string text = File.ReadAllText(Path.Combine(root, file.Key));
         bool managed = file.Key.EndsWith(".cs", StringComparison.Ordinal);
         string on = managed ? "global::PlantedFault.Is" : "planted_fault";
         // Texts of several faults that lie within one another are planted from the outside in: the inner ones stay in the branch without the outer fault.
@@ -141,10 +150,10 @@ void Plant()
             text = ReplaceLast(text, place.Key, Alternative(place, on));
         }
 
-        File.WriteAllText(path, text);
+        Write(file.Key, text);
     }
 
-    File.WriteAllText(Path.Combine(tree, "PlantedFault.cs"), $$"""
+    Write("PlantedFault.cs", $$"""
         internal static class PlantedFault
         {
             private static readonly int On = int.TryParse(System.Environment.GetEnvironmentVariable("{{Switch}}"), out int n) ? n : 0;
@@ -152,13 +161,12 @@ void Plant()
             public static bool Is(int fault) => On == fault;
         }
         """);
-    string targets = Path.Combine(tree, "Directory.Build.targets");
-    File.WriteAllText(targets, File.ReadAllText(targets).Replace("</Project>", """
+    Write("Directory.Build.targets", File.ReadAllText(Path.Combine(root, "Directory.Build.targets")).Replace("</Project>", """
           <PropertyGroup><NoWarn>$(NoWarn);CS0436;CS0162;CS8794</NoWarn></PropertyGroup>
           <ItemGroup><Compile Include="$(MSBuildThisFileDirectory)PlantedFault.cs" Visible="false" /></ItemGroup>
         </Project>
         """, StringComparison.Ordinal));
-    File.WriteAllText(Path.Combine(tree, "native", "planted_fault.h"), $$"""
+    Write(Path.Combine("native", "planted_fault.h"), $$"""
         #pragma once
         #ifdef __cplusplus
         #include <cstdlib>
@@ -166,6 +174,17 @@ void Plant()
         static inline bool planted_fault(int n) { return planted_fault_on == n; }
         #endif
         """);
+}
+
+// What has not changed is not compiled again.
+void Write(string file, string text)
+{
+    string path = Path.Combine(tree, file);
+    Directory.CreateDirectory(Path.GetDirectoryName(path)!);
+    if (!File.Exists(path) || File.ReadAllText(path) != text)
+    {
+        File.WriteAllText(path, text);
+    }
 }
 
 // The one place that is left of a text: after an outer fault was planted around it, the last copy is that of the branch without it.
