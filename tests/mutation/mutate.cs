@@ -4,6 +4,8 @@
 //   dotnet run tests/mutation/mutate.cs -- --only TEXT          those whose name or file contains the text
 //   dotnet run tests/mutation/mutate.cs -- --with "PROGRAM ..." runs the tests through a program, e.g. "nice -n 10"
 //   dotnet run tests/mutation/mutate.cs -- --report FILE        writes the table there too (Markdown)
+//   dotnet run tests/mutation/mutate.cs -- --part 2/5           the second fifth of them: for several machines, or for one in pieces
+//   dotnet run tests/mutation/mutate.cs -- --built              on what an earlier call has built, whose classes passed
 //   dotnet run tests/mutation/mutate.cs -- --list               checks that every fault has its place, builds nothing
 //
 // All faults are built at once into a scratch copy of the sources, artifacts/mutation/tree: each stands in its place as an alternative, (fault ? with : without), and an
@@ -17,6 +19,12 @@ const string Switch = "HBN_FAULT";
 string root = FindRoot(), list = Path.Combine(root, "tests", "mutation", "faults.txt"), tree = Path.Combine(root, "artifacts", "mutation", "tree");
 string only = Option("--only") ?? "", with = Option("--with") ?? "";
 List<Fault> all = Read(list), chosen = [.. all.Where(f => f.Name.Contains(only, StringComparison.OrdinalIgnoreCase) || f.File.Contains(only, StringComparison.OrdinalIgnoreCase))];
+if (Option("--part")?.Split('/') is [var part, var parts])
+{
+    (int index, int of) = (int.Parse(part, CultureInfo.InvariantCulture) - 1, int.Parse(parts, CultureInfo.InvariantCulture));
+    chosen = [.. chosen.Skip(chosen.Count * index / of).Take(chosen.Count * (index + 1) / of - chosen.Count * index / of)];
+}
+
 string[] misplaced = [.. all.Select(Misplaced).OfType<string>()];
 if (misplaced.Length > 0)
 {
@@ -30,12 +38,18 @@ if (args.Contains("--list"))
     return 0;
 }
 
-Copy();
-Plant();
+bool built = args.Contains("--built");
+if (!built)
+{
+    Copy();
+    Plant();
+}
+
 string tests = Path.Combine(tree, "artifacts", "bin", "HpcBatchNorm.Tests", "release", "HpcBatchNorm.Tests");
 Dictionary<string, string> compiled = new() { ["CXXFLAGS"] = $"-include {Path.Combine(tree, "native", "planted_fault.h")}" };
-if (Run("dotnet", ["build", Path.Combine(tree, "tests", "HpcBatchNorm.Tests"), "-c", "Release", "-v", "quiet", "-clp:ErrorsOnly", "-p:RunAnalyzers=false", "-p:TreatWarningsAsErrors=false", "-p:EnforceCodeStyleInBuild=false"], compiled, out string log) != 0
-    || (chosen.Exists(f => f.File.EndsWith(".cu", StringComparison.Ordinal)) && Run("cmake", ["--build", Path.Combine(tree, "artifacts", "native-build")], compiled, out log) != 0))
+string log = "";
+if (!built && (Run("dotnet", ["build", Path.Combine(tree, "tests", "HpcBatchNorm.Tests"), "-c", "Release", "-v", "quiet", "-clp:ErrorsOnly", "-p:RunAnalyzers=false", "-p:TreatWarningsAsErrors=false", "-p:EnforceCodeStyleInBuild=false"], compiled, out log) != 0
+    || (chosen.Exists(f => f.File.EndsWith(".cu", StringComparison.Ordinal)) && Run("cmake", ["--build", Path.Combine(tree, "artifacts", "native-build")], compiled, out log) != 0)))
 {
     Console.Error.WriteLine($"The scratch copy with all faults does not build:\n{log}");
     return 2;
@@ -43,7 +57,7 @@ if (Run("dotnet", ["build", Path.Combine(tree, "tests", "HpcBatchNorm.Tests"), "
 
 // Without a fault every class must pass, or nothing could be told.
 Stopwatch clock = Stopwatch.StartNew();
-string[] classes = [.. chosen.SelectMany(f => f.Classes).Distinct()];
+string[] classes = built ? [] : [.. chosen.SelectMany(f => f.Classes).Distinct()];
 foreach (string name in classes)
 {
     if (Test([name], 0, 3600, out _, out string before) is not Outcome.Survived)
