@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Text.Json;
-using HpcBatchNorm.Data;
 using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
@@ -28,7 +27,7 @@ public sealed class WiringTests(TrainingFixture fixture) : IClassFixture<Trainin
         Assert.Equal(plain, Run().Losses);
     }
 
-    /// <summary>The order of the second epoch is the first's, that of its batches alone is another, or all is another.</summary>
+    /// <summary>In the second epoch the same images meet, in the order they have or in a random one, or others do.</summary>
     [Fact]
     public void Shuffle_DecidesWhichImagesMeet()
     {
@@ -37,8 +36,7 @@ public sealed class WiringTests(TrainingFixture fixture) : IClassFixture<Trainin
         Dictionary<string, string[]> seen = new[] { "none", "fixed", "global", "shard" }.ToDictionary(s => s, s => Names(Run(("shuffle", s), ("learning-rate", "1e-12"), ("momentum", "0"), ("weight-decay", "0")).Losses));
 
         Assert.Equal(seen["none"][..6], seen["none"][6..]);
-        Assert.Equal(seen["fixed"][..6].Order(), seen["fixed"][6..].Order());
-        Assert.NotEqual(seen["fixed"][..6], seen["fixed"][6..]);
+        Assert.Equal(seen["fixed"][..6], seen["fixed"][6..]);
         Assert.NotEqual(seen["global"][..6].Order(), seen["global"][6..].Order());
         Assert.NotEqual(seen["shard"][..6].Order(), seen["shard"][6..].Order());
         Assert.Equal(4, seen.Values.Select(v => string.Join(' ', v)).Distinct().Count());
