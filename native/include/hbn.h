@@ -352,12 +352,14 @@ typedef struct hbn_optimizer_desc {
     float maximum_norm; /* clip */
     float decay;        /* average */
     int32_t count;      /* accumulate: micro-batches */
-    int32_t reserved;
+    int32_t rate_outside;
 } hbn_optimizer_desc;
 
 /*
  * g = gradient_scale * gradient + weight_decay * parameter; momentum = mu * momentum - learning_rate * g;
  * parameter += momentum, or with nesterov mu * momentum - learning_rate * g.
+ * With rate_outside (PyTorch's form): momentum = mu * momentum + g; parameter -= learning_rate * momentum, or with nesterov
+ * learning_rate * (g + mu * momentum).
  * Tensors: gradient_scale or absent, then (parameter, gradient, momentum) repeated; each three share one physical layout.
  */
 HBN_API hbn_status hbn_sgd_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,

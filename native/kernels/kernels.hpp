@@ -99,6 +99,7 @@ struct Sgd {
     int64_t run_count;
     float gradient_scale, mu, weight_decay, learning_rate;
     bool nesterov;
+    bool rate_outside; // PyTorch's form: the momentum is a sum of gradients, which the learning rate multiplies
 };
 
 // A convolution's weights: where element (o, c, y, x) lies, with channels in blocks (1: not in blocks).

@@ -52,7 +52,13 @@ static void sgd_range(const Sgd& p, const SgdRun& run, int64_t low, int64_t high
     const float* __restrict g = run.gradient;
     float* __restrict m = run.momentum;
     const float scale = p.gradient_scale, mu = p.mu, decay = p.weight_decay, rate = p.learning_rate;
-    if (p.nesterov) {
+    if (p.rate_outside) {
+        for (int64_t i = low; i < high; i++) {
+            const float step = scale * g[i] + decay * w[i];
+            m[i] = mu * m[i] + step;
+            w[i] -= rate * (p.nesterov ? step + mu * m[i] : m[i]);
+        }
+    } else if (p.nesterov) {
         for (int64_t i = low; i < high; i++) {
             const float step = rate * (scale * g[i] + decay * w[i]);
             m[i] = mu * m[i] - step;
