@@ -61,6 +61,9 @@ public sealed partial class ReferenceBackend : Backend
     }
 
     /// <inheritdoc/>
+    internal override AvailableMemory? Available => MachineMemory.Available();
+
+    /// <inheritdoc/>
     public override DeviceMemory Allocate(long bytes)
     {
         ThrowIfDisposed();
