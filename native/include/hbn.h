@@ -259,10 +259,12 @@ typedef struct hbn_pool_desc {
     int32_t pad_top, pad_left, pad_bottom, pad_right;
 } hbn_pool_desc;
 
-/* Tensors: src, dst, workspace or absent (opaque bytes; needed by max pooling's backward). */
+/* Padding is smaller than the window. A maximum is the first of equal ones; a NaN in a window is its maximum. src and dst may be slices.
+   Tensors: src, dst, workspace or absent (opaque: max pooling's backward needs to know the place in its window that won; a byte an output
+   where windows have up to 256 places, else 32 bits). */
 HBN_API hbn_status hbn_pool_forward_create(hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count,
                                            hbn_kernel** kernel) HBN_NOEXCEPT;
-/* Tensors: diff_dst, workspace or absent, diff_src. */
+/* diff_src is overwritten. Tensors: diff_dst, workspace or absent, diff_src. */
 HBN_API hbn_status hbn_pool_backward_create(hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count,
                                             hbn_kernel** kernel) HBN_NOEXCEPT;
 

@@ -70,6 +70,16 @@ struct Input {
     const float* inverse_deviation;
 };
 
+// dst is the pooled tensor, src the one under the windows; backward they are their gradients. index is a whole tensor shaped and blocked
+// like dst: which position of its window won, in row-major order, as a byte where a window has up to 256 positions, else as 32 bits.
+struct Pooling {
+    int64_t images, channels;
+    int64_t src_h, src_w, dst_h, dst_w;
+    int64_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    bool maximum, whole_window; // whole_window: an average divides by all positions of its window, not by those inside the image
+    View src, dst, index;       // index.data null: none is kept
+};
+
 // Rows of `classes` logits; strides in floats. labels null: softmax only.
 struct Loss {
     int64_t rows, classes;
@@ -113,6 +123,8 @@ struct Arithmetic {
     void (*zero_padding)(const Extent&, const View&);
     void (*dropout)(const Dropout&);
     void (*input)(const Input&);
+    void (*pool_forward)(const Pooling&);
+    void (*pool_backward)(const Pooling&);
     void (*loss)(const Loss&);
     void (*sgd)(const Sgd&);
     double (*sum_of_squares)(const float* values, int64_t count);

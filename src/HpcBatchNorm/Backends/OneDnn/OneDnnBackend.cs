@@ -6,8 +6,8 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Backends.OneDnn;
 
 /// <summary>
-/// Operations on the CPU by libhbn: oneDNN's primitives for convolution, pooling, LRN, fully connected layers and nonlinearities, libhbn's own
-/// kernels for batch normalization, data movement, loss and optimizer. One file per group of operations turns operations into libhbn's
+/// Operations on the CPU by libhbn: oneDNN's primitives for convolution, LRN, fully connected layers and nonlinearities, libhbn's own
+/// kernels for batch normalization, pooling, data movement, loss and optimizer. One file per group of operations turns operations into libhbn's
 /// descriptors; everything executes through <see cref="OneDnnKernel"/>.
 /// </summary>
 internal sealed partial class OneDnnBackend : Backend
@@ -53,7 +53,8 @@ internal sealed partial class OneDnnBackend : Backend
     private string Isa => _info.Isa switch { 2 => "AVX-512", 1 => "AVX2", _ => "SSE" };
 
     /// <inheritdoc/>
-    public override BackendTraits Traits => new(_info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true);
+    public override BackendTraits Traits => new(
+        _info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true, PoolingTakesSlices: true);
 
     /// <inheritdoc/>
     public override bool Supports(Precision precision, out string reason)
