@@ -37,6 +37,7 @@ extern const Arithmetic HBN_JOIN(arithmetic_, HBN_ISA) = {batch_norm_forward,
                                                           sgd,
                                                           sum_of_squares,
                                                           accumulate,
-                                                          average};
+                                                          average,
+                                                          clear};
 
 } // namespace hbn

@@ -104,6 +104,19 @@ struct SgdRun {
     int64_t count;
 };
 
+// One contiguous run of floats of a tensor, and of the one it is added to.
+struct Run {
+    float* to;
+    const float* from;
+    int64_t count;
+};
+
+// A sum over a run is made of the sums of pieces, added in order.
+constexpr int64_t kSumPiece = 16384;
+inline int64_t sum_of_squares_pieces(int64_t count) {
+    return (count + kSumPiece - 1) / kSumPiece;
+}
+
 struct Sgd {
     const SgdRun* runs;
     int64_t run_count;
@@ -127,10 +140,16 @@ struct Arithmetic {
     void (*pool_backward)(const Pooling&);
     void (*loss)(const Loss&);
     void (*sgd)(const Sgd&);
-    double (*sum_of_squares)(const float* values, int64_t count);
-    // sum = (first ? 0 : sum) + factor * gradient
-    void (*accumulate)(float* sum, const float* gradient, int64_t count, float factor, bool first);
-    void (*average)(float* average, const float* source, int64_t count, float decay);
+    // Each one parallel region, however many runs there are; no bit depends on the number of threads.
+    // Of all `from`; scratch: sum_of_squares_pieces() of all counts added up.
+    double (*sum_of_squares)(const Run* runs, int64_t run_count, double* scratch);
+    // to = (first ? 0 : to) + factor * from
+    void (*accumulate)(const Run* runs, int64_t run_count, float factor, bool first);
+    // to = decay * to + (1 - decay) * from
+    void (*average)(const Run* runs, int64_t run_count, float decay);
+    // Zeros, each piece first touched by the thread whose turn it is: on machines with several memory nodes every tensor lies on all of
+    // them.
+    void (*clear)(void* memory, int64_t bytes);
 };
 
 extern const Arithmetic arithmetic_baseline, arithmetic_avx2, arithmetic_avx512;
