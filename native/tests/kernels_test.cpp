@@ -105,15 +105,18 @@ void updates(const Arithmetic& k) {
         for (float v : values) {
             squares += static_cast<double>(v) * v;
         }
-        check(k.sum_of_squares(values.data(), count), squares, 1e-12 * squares, "sum of squares", count);
+        std::vector<double> pieces(static_cast<size_t>(sum_of_squares_pieces(count)));
+        const Run read{nullptr, values.data(), count};
+        check(k.sum_of_squares(&read, 1, pieces.data()), squares, 1e-12 * squares, "sum of squares", count);
 
         std::vector<float> sum = numbers.many(count), gradient = numbers.many(count), before = sum;
-        k.accumulate(sum.data(), gradient.data(), count, 0.25f, true);
+        const Run added{sum.data(), gradient.data(), count}, averaged{before.data(), gradient.data(), count};
+        k.accumulate(&added, 1, 0.25f, true);
         for (size_t i = 0; i < sum.size(); i++) {
             check(sum[i], 0.25 * gradient[i], 1e-7, "first sum", static_cast<int64_t>(i));
         }
-        k.accumulate(sum.data(), gradient.data(), count, 0.25f, false);
-        k.average(before.data(), gradient.data(), count, 0.75f);
+        k.accumulate(&added, 1, 0.25f, false);
+        k.average(&averaged, 1, 0.75f);
         Numbers again(3);
         const std::vector<float> start = again.many(count);
         for (size_t i = 0; i < sum.size(); i++) {

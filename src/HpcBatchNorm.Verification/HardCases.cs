@@ -21,7 +21,7 @@ public static partial class HardCases
     /// </summary>
     public static IReadOnlyList<VerificationCase> For(BackendTraits traits, Precision precision = Precision.Fp32) =>
     [
-        .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision), .. LocalResponses(precision),
+        .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision, traits), .. LocalResponses(precision),
         .. Dropouts(precision), .. InnerProducts(precision), .. Copies(precision, traits), .. Sums(precision, traits), .. Inputs(precision), .. Losses(precision),
         .. precision.ActivationType().IsNarrow() ? Conversions(precision) : Optimizers(precision),
         .. traits.LossScaling ? LossScaling(precision) : [],

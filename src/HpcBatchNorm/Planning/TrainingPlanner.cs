@@ -42,7 +42,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
 
     private Plan Build()
     {
-        PlaceInConcats(input => Traits.BatchNormTakesSlices && BatchNormBehind(input) is not null);
+        PlaceInConcats(input => (Traits.BatchNormTakesSlices && BatchNormBehind(input) is not null) || PoolsIntoSlice(input));
         foreach (Node node in Nodes)
         {
             if (IsFused(node))

@@ -37,13 +37,8 @@ public sealed class OneDnnBackendTests
 
         Assert.Empty(reference);
 
-        // The average poolings behind parallel 1x1 convolutions work on a dense copy of their 32 to 128 channels, 3 MB each; see decision 015.
-        string[] pooled = [.. conversions.Where(c => c.StartsWith("pooling", StringComparison.Ordinal))];
-        Assert.Equal(2 * 7, pooled.Length);
-        Assert.All(pooled, c => Assert.Contains("slice", c, StringComparison.Ordinal));
-
-        // Else weights for backward-data are the only thing that may lie otherwise; never an activation.
-        Assert.DoesNotContain(conversions.Except(pooled), c => !c.Contains("weights", StringComparison.Ordinal) || c.Contains("src", StringComparison.Ordinal) || c.Contains("dst", StringComparison.Ordinal));
+        // Weights for backward-data are the only thing that may lie otherwise; never an activation.
+        Assert.DoesNotContain(conversions, c => !c.Contains("weights", StringComparison.Ordinal) || c.Contains("src", StringComparison.Ordinal) || c.Contains("dst", StringComparison.Ordinal));
     }
 
     [Fact]
