@@ -87,7 +87,7 @@ public sealed class BatchLoader : IDisposable
         [.. _badImages.OrderBy(pair => pair.Key).Select(pair => new BadImage(pair.Key, _dataset.Name(pair.Key), pair.Value))];
 
     /// <summary>Where the workers' time has gone so far; what they are in the middle of is not counted yet.</summary>
-    public LoaderTimes Times
+    internal LoaderTimes Times
     {
         get
         {

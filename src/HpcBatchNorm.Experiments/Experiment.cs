@@ -3,7 +3,7 @@ using System.Globalization;
 namespace HpcBatchNorm.Experiments;
 
 /// <summary>What data an experiment trains on.</summary>
-public enum ExperimentData
+internal enum ExperimentData
 {
     /// <summary>None: everything is drawn from a seed.</summary>
     None,
@@ -19,7 +19,7 @@ public enum ExperimentData
 /// A claim of the paper (Ioffe and Szegedy, arXiv 1502.03167v3) as something that can be run: what it takes, what is measured, and what must come out for
 /// the claim to hold. Deterministic in its settings, and resumable: what a run has computed is kept (<see cref="ExperimentContext.Once"/>).
 /// </summary>
-public abstract class Experiment
+internal abstract class Experiment
 {
     /// <summary>The name on the command line: <c>learning-rate</c>.</summary>
     public abstract string Name { get; }
@@ -48,7 +48,7 @@ public abstract class Experiment
 /// <param name="Ours">Ours.</param>
 /// <param name="Acceptance">What ours must be.</param>
 /// <param name="Passed">Whether it is.</param>
-public sealed record Finding(string Quantity, string Paper, string Ours, string Acceptance, bool Passed)
+internal sealed record Finding(string Quantity, string Paper, string Ours, string Acceptance, bool Passed)
 {
     /// <summary>A number that must be large enough. <paramref name="format"/> is a .NET number format, unit included: <c>0.0 '%'</c>.</summary>
     public static Finding AtLeast(string quantity, string paper, double value, double least, string format = "0.00") =>
@@ -63,10 +63,10 @@ public sealed record Finding(string Quantity, string Paper, string Ours, string 
 }
 
 /// <summary>A table of an experiment. Every row has as many cells as the head.</summary>
-public sealed record ResultTable(string Title, IReadOnlyList<string> Head, IReadOnlyList<IReadOnlyList<string>> Rows);
+internal sealed record ResultTable(string Title, IReadOnlyList<string> Head, IReadOnlyList<IReadOnlyList<string>> Rows);
 
 /// <summary>What an experiment found.</summary>
-public sealed record ExperimentResult
+internal sealed record ExperimentResult
 {
     /// <summary>The numbers that decide.</summary>
     public required IReadOnlyList<Finding> Findings { get; init; }
@@ -94,5 +94,5 @@ public sealed record ExperimentResult
 /// <param name="Result">What was found.</param>
 /// <param name="Conditions">Name and value: backend, processor, data, date.</param>
 /// <param name="Quick">The short form, whose numbers only show a direction.</param>
-public sealed record ExperimentRecord(
+internal sealed record ExperimentRecord(
     string Experiment, string Title, string Claim, ExperimentResult Result, IReadOnlyList<KeyValuePair<string, string>> Conditions, bool Quick);

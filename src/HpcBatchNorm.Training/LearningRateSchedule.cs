@@ -1,5 +1,3 @@
-using HpcBatchNorm.Training.Configuration;
-
 namespace HpcBatchNorm.Training;
 
 /// <summary>
@@ -15,7 +13,7 @@ namespace HpcBatchNorm.Training;
 /// Warm-up, steps 0 to w - 1: from + (scheduled - from) * (step + 1) / w, from = WarmupLearningRate (Goyal et al., 1706.02677, section 2.2).
 /// </summary>
 /// <remarks>The paper says "exponential", and six times faster for BN-x5 (section 4.2.1); the constants in the recipes are the usual reconstruction.</remarks>
-public sealed class LearningRateSchedule
+internal sealed class LearningRateSchedule
 {
     private readonly RunConfig _config;
     private readonly double _stepsPerEpoch;

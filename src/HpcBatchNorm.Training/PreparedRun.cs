@@ -1,9 +1,6 @@
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Training;
 
@@ -11,7 +8,7 @@ namespace HpcBatchNorm.Training;
 /// A request resolved: the configuration with the origin of every value, and the checkpoint to go on from. <see cref="Run"/> opens the data set and makes the
 /// network that the configuration names, and has a <see cref="Trainer"/> do the rest.
 /// </summary>
-public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? checkpoint) : IDisposable
+internal sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? checkpoint) : IDisposable
 {
     /// <summary>The configuration and where each value came from.</summary>
     public TrainingConfigBuilder Settings { get; } = settings;
@@ -38,7 +35,7 @@ public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? chec
         }
 
         config = config with { Data = Path.GetFullPath(config.Data) };
-        var indexing = new Notes(observer);
+        var indexing = new Told<string>(observer.Note);
         using ImageDataset train = ImageDataset.Open(config.Data, DatasetSplit.Train, indexing);
         using ImageDataset validation = ImageDataset.Open(config.Data, DatasetSplit.Validation, indexing);
         if (grey && config.Binarize && train.GreyPixels is null)
@@ -82,10 +79,5 @@ public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? chec
             throw new UserErrorException(
                 $"{config.Model} {(config.Binarize ? "on black and white images" : "on grey images")} learns nothing from the colour pictures that are generated where no data is set. Set data to the folder with MNIST's four files (train-images-idx3-ubyte.gz and so on, http://yann.lecun.com/exdb/mnist), or model to another network, such as inception-tiny.");
         }
-    }
-
-    private sealed class Notes(ITrainingObserver observer) : IProgress<string>
-    {
-        public void Report(string value) => observer.Note(value);
     }
 }

@@ -3,9 +3,6 @@ using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Training;
 
@@ -40,9 +37,9 @@ public sealed class Trainer(
     /// </summary>
     internal bool ModelNamesNetwork { get; init; }
 
-    /// <summary>Trains until the last step, or until <paramref name="stop"/> is cancelled or the observer asks for the end: then the state is saved first.</summary>
+    /// <summary>Trains until the last step, or until <paramref name="cancellationToken"/> is cancelled or the observer asks for the end: then the state is saved first.</summary>
     /// <exception cref="UserErrorException">Images, network, settings or checkpoint do not fit together; the message says what to change.</exception>
-    public TrainingResult Run(CancellationToken stop = default)
+    public TrainingResult Run(CancellationToken cancellationToken = default)
     {
         _config = _config with { Model = ModelNamesNetwork ? _config.Model : network.Name, Output = RunFolder() };
         TrainingSettings.Validate(_config);
@@ -57,13 +54,13 @@ public sealed class Trainer(
         long totalSteps = _config.Steps > 0 ? _config.Steps : Math.Max(1, (long)Math.Round(_config.Epochs * stepsPerEpoch));
         if (Backend is not null)
         {
-            return Run(Backend, stepsPerEpoch, totalSteps, stop);
+            return Run(Backend, stepsPerEpoch, totalSteps, cancellationToken);
         }
 
         // A continued run computes with the same algorithms as before.
         using Backend backend = Backends.Backend.Create(
             _config.Backend, _config.BackendOptions with { TuningFile = Path.Combine(_config.Output, "algorithms.json") });
-        return Run(backend, stepsPerEpoch, totalSteps, stop);
+        return Run(backend, stepsPerEpoch, totalSteps, cancellationToken);
     }
 
     private TrainingResult Run(Backend backend, long stepsPerEpoch, long totalSteps, CancellationToken stop)
@@ -102,7 +99,7 @@ public sealed class Trainer(
 
     private void CheckClasses()
     {
-        NetworkSource.CheckClasses(network, training.ClassCount, training.Source, _config.ImageSize);
+        NetworkClasses.Check(network, training.ClassCount, training.Source, _config.ImageSize);
         if (validation is not null && !training.ClassNames.SequenceEqual(validation.ClassNames))
         {
             string odd = training.ClassNames.Except(validation.ClassNames).Concat(validation.ClassNames.Except(training.ClassNames))

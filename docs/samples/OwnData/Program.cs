@@ -4,9 +4,6 @@ using System.Globalization;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 using OwnData;
 
 const int Steps = 60, StopAfter = 25;

@@ -7,8 +7,6 @@ using System.Globalization;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 using HpcBatchNorm.Training.Serving;
 using OwnNetwork;
 

@@ -4,8 +4,6 @@ using System.Globalization;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 using TransferLearning;
 
 string folder = Path.Combine(Path.GetTempPath(), $"transfer-{Guid.NewGuid():N}");

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using HpcBatchNorm.Operations;
+using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Cli.Commands;

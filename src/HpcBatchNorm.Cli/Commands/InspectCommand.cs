@@ -8,8 +8,7 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Cli.Commands;

@@ -3,7 +3,7 @@ using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Planning;
 
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
 /// How the learning rate changes over a run (<see cref="LearningRateSchedule"/>). Those in epochs count from the start of the run; those that span the run

@@ -1,9 +1,9 @@
 using System.Globalization;
 
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>What kind of text a setting takes.</summary>
-public enum SettingKind
+internal enum SettingKind
 {
     /// <summary>Any text.</summary>
     Text,
@@ -19,7 +19,7 @@ public enum SettingKind
 }
 
 /// <summary>What a setting changes, which decides whether two runs can be called the same.</summary>
-public enum SettingGroup
+internal enum SettingGroup
 {
     /// <summary>The network's structure.</summary>
     Network,
@@ -41,7 +41,7 @@ public enum SettingGroup
 /// One setting of <see cref="RunConfig"/> as text: the YAML key and the flag have the same name. Reading and writing are culture-invariant,
 /// and <c>Set(Get())</c> restores the value exactly.
 /// </summary>
-public sealed record Setting
+internal sealed record Setting
 {
     /// <summary>The value that leaves a choice to the network.</summary>
     internal const string Automatic = "auto";

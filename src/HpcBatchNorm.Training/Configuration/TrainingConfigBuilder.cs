@@ -1,4 +1,4 @@
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
 /// Lays configuration in layers, later ones winning: defaults, recipe, file, flags. Remembers for every setting which layer it came from.

@@ -1,12 +1,12 @@
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
-using static HpcBatchNorm.Training.Configuration.Setting;
-using static HpcBatchNorm.Training.Configuration.SettingGroup;
+using static HpcBatchNorm.Training.Setting;
+using static HpcBatchNorm.Training.SettingGroup;
 
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>Every setting of a run: the one list that recipes, configuration files, flags and their help are made of.</summary>
-public static class TrainingSettings
+internal static class TrainingSettings
 {
     private const string Auto = Setting.Automatic;
     private const double Unbounded = double.PositiveInfinity;

@@ -7,7 +7,7 @@ internal sealed class HostMemory(long bytes) : DeviceMemory
 {
     private readonly AlignedMemory _memory = new(bytes);
 
-    public override nint Address
+    internal override nint Address
     {
         get
         {
@@ -18,7 +18,7 @@ internal sealed class HostMemory(long bytes) : DeviceMemory
 
     public override long Bytes => _memory.Bytes;
 
-    protected override void Dispose(bool disposing)
+    private protected override void Dispose(bool disposing)
     {
         if (disposing)
         {

@@ -18,7 +18,7 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
     internal override bool BackwardReadsDst => false;
 
     /// <summary>The operation for an input of this shape.</summary>
-    public BatchNormSpec Spec(Shape src, bool relu = false) => new(src, Epsilon, PerActivation, relu);
+    internal BatchNormSpec Spec(Shape src, bool relu = false) => new(src, Epsilon, PerActivation, relu);
 
     /// <inheritdoc/>
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs)

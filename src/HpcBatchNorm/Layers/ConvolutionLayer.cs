@@ -67,13 +67,13 @@ public sealed record ConvolutionLayer : Layer, IAffineLayer
         $"{(Groups > 1 ? $", {Groups} groups" : "")}{(Bias ? ", bias" : "")}";
 
     /// <summary>True for a dense 1x1 convolution at every position: it mixes channels only.</summary>
-    public bool IsPointwise => Kernel == 1 && Stride == 1 && Pad == 0 && Groups == 1;
+    internal bool IsPointwise => Kernel == 1 && Stride == 1 && Pad == 0 && Groups == 1;
 
     /// <inheritdoc/>
     internal override bool BackwardReadsDst => false;
 
     /// <summary>The operation for an input of this shape.</summary>
-    public ConvolutionSpec Spec(Shape src) => new(
+    internal ConvolutionSpec Spec(Shape src) => new(
         src, OutputChannels, Kernel.Height, Kernel.Width, Stride.Height, Stride.Width, Pad.Top, Pad.Left, Pad.Bottom, Pad.Right, Dilation.Height, Dilation.Width,
         Groups, Bias);
 

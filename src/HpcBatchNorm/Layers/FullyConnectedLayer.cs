@@ -24,7 +24,7 @@ public sealed record FullyConnectedLayer(int Outputs, Initializer Initializer, b
     internal override bool BackwardReadsDst => false;
 
     /// <summary>The operation for an input of this shape.</summary>
-    public InnerProductSpec Spec(Shape src) => new(src, Outputs, Bias);
+    internal InnerProductSpec Spec(Shape src) => new(src, Outputs, Bias);
 
     /// <inheritdoc/>
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs)

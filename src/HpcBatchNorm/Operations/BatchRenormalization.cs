@@ -24,7 +24,7 @@ public sealed record BatchRenormalization(float MaximumR = 3, float MaximumD = 5
     }
 
     /// <summary>Throws <see cref="ArgumentException"/> when a limit is out of its range.</summary>
-    public void Validate(string name)
+    internal void Validate(string name)
     {
         if (!(MaximumR >= 1) || !(MaximumD >= 0) || Start < 0)
         {

@@ -10,8 +10,6 @@ using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 using HpcBatchNorm.Training.Serving;
 
 namespace HpcBatchNorm.Tests.Docs;

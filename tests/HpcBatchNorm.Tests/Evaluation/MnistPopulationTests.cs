@@ -63,7 +63,7 @@ public sealed class MnistPopulationTests
         AssertIndependent(backend, state, test, batch);
 
         EvaluationResult Accuracy(NetworkState of, BatchNormStatistics by) =>
-            new Evaluator(backend, test, Loading(batch), Options(batch) with { Statistics = by }).Run([new EnsembleMember(Mlp, of)], stop: TestContext.Current.CancellationToken);
+            new Evaluator(backend, test, Loading(batch), Options(batch) with { Statistics = by }).Run([new EnsembleMember(Mlp, of)], cancellationToken: TestContext.Current.CancellationToken);
     }
 
     /// <summary>The same image alone, and in a batch among quite different ones.</summary>

@@ -9,9 +9,7 @@ using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 
