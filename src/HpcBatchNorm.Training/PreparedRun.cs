@@ -44,7 +44,13 @@ internal sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? ch
                 $"warning: {config.Model} is made for MNIST's digits; '{train.Source}' ({train.Layout}) becomes grey, {config.ImageSize} px, then black and white, which may leave little to learn. MNIST's four files as data are what it is for; binarize false keeps the shades.");
         }
 
-        return new Trainer(MakeNetwork(config, train.ClassCount), train, validation, config, observer, sinks)
+        Network network = MakeNetwork(config, train.ClassCount);
+        if (config.Output.Length == 0)
+        {
+            config = config with { Output = RunDirectory.NewPath(network.Name, config.Name, DateTime.Now) };
+        }
+
+        return new Trainer(network, train, validation, config, observer, sinks)
         {
             Resume = Checkpoint,
             ModelNamesNetwork = true,

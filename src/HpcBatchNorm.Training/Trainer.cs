@@ -15,7 +15,8 @@ namespace HpcBatchNorm.Training;
 /// <param name="training">The images to train on.</param>
 /// <param name="validation">The images to evaluate on, of the same classes; null for no evaluations.</param>
 /// <param name="config">
-/// How to train. Its model, network options and data path are not looked at: the arguments before stand for them. Changing it afterwards changes nothing.
+/// How to train. Its model, network options and data path are not looked at: the arguments before stand for them. Everything the run writes goes to the
+/// folder <see cref="RunConfig.Output"/>, which must be set.
 /// </param>
 /// <param name="observer">Told how it goes; may stop the run. Null for nobody.</param>
 /// <param name="sinks">Keep something of the run besides its metrics; none when null.</param>
@@ -89,7 +90,7 @@ public sealed class Trainer(
     {
         if (_config.Output.Length == 0)
         {
-            return RunDirectory.NewPath(network.Name, _config.Name, DateTime.Now);
+            throw new UserErrorException("A run writes its metrics and checkpoints to a folder of its own. Set output to the folder's path.");
         }
 
         return Resume is not null || !CheckpointStore.Any(RunDirectory.CheckpointFolder(_config.Output))

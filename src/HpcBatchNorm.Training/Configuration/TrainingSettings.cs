@@ -1,3 +1,4 @@
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using static HpcBatchNorm.Training.Setting;
@@ -17,8 +18,8 @@ internal static class TrainingSettings
     /// <summary>All settings, in the order they are printed.</summary>
     public static IReadOnlyList<Setting> All { get; } =
     [
-        Text("model", Network, "Network: bn-inception, inception, inception-tiny, mnist-mlp, ... (hpcbn inspect lists them)",
-            c => c.Model, (c, v) => c with { Model = v }) with { Aliases = ["-a", "--arch"] },
+        Text("model", Network, "Network: bn-inception, inception, inception-tiny, mnist-mlp, ... (hpcbn inspect lists them), or a file FILE.json that describes one",
+            c => c.Model, (c, v) => c with { Model = NetworkSource.IsFile(v) ? Path.GetFullPath(v) : v }) with { Aliases = ["-a", "--arch"] },
         Choice("width", Network, "Channels of modules 4c and 4d: 608 adds up the branches of Figure 5, 576 is the size it prints", ["576", "608"],
             c => c.Network.Width == 608 ? "608" : "576", (c, v) => c with { Network = c.Network with { Width = v == "608" ? 608 : 576 } }),
         Switch("separable-first-convolution", Network, "First convolution separable with depth multiplier 8, as in Figure 5's footnote",

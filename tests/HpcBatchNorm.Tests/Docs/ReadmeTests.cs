@@ -32,8 +32,10 @@ public sealed class ReadmeTests : IDisposable
         Tensor src = new("src", spec.Src, TensorRole.Activation), dst = new("dst", spec.Src, TensorRole.Activation);
         Tensor scale = new("scale", spec.Parameters, TensorRole.Parameter), shift = new("shift", spec.Parameters, TensorRole.Parameter);
         Tensor mean = new("mean", spec.Parameters, TensorRole.BatchStatistic), variance = new("variance", spec.Parameters, TensorRole.BatchStatistic);
-        using var runner = new OperationRunner(backend, new BatchNormForward(
-            "bn", spec, BatchNormStatistics.Batch, src, scale, shift, Residual: null, dst, mean, variance, RunningMean: null, RunningVariance: null, AveragingFactor: 0.1f));
+        using var runner = new OperationRunner(backend, new BatchNormForward("bn", spec)
+        {
+            Src = src, Dst = dst, Scale = scale, Shift = shift, Mean = mean, Variance = variance,
+        });
         runner.Write(src, images);                // float[16], NCHW
         runner.Write(scale, [1f, 1f]);
         runner.Write(shift, [0f, 0f]);
@@ -84,14 +86,7 @@ public sealed class ReadmeTests : IDisposable
         Network network = b.Build();
 
         var images = new InMemoryImageSource(pixels, width: 16, height: 16, channels: 3, labels, classNames);
-        var config = new RunConfig
-        {
-            Optimizer = new TrainingOptions { Batch = 8, Height = 16, Width = 16 },
-            Augmentation = new AugmentationOptions { PhotometricStrength = 0 },
-            LearningRate = 0.05f,
-            Epochs = 8,
-            Output = folder,
-        };
+        RunConfig config = RunConfig.ForWholeImages(16) with { BatchSize = 8, LearningRate = 0.05f, Epochs = 8, Output = folder };
         TrainingResult result = new Trainer(network, images, validation: images, config).Run();
 
         using Classifier classifier = Classifier.Open(result.Checkpoint); // safe from any thread
