@@ -11,7 +11,8 @@ internal static class CommandLine
 {
     public static int Run(IReadOnlyList<string> args, TextWriter output, TextWriter error)
     {
-        ParseResult parsed = CreateRoot().Parse(args.Count == 0 ? ["--help"] : args);
+        Option<string[]> assemblies = UserAssemblies.CreateOption();
+        ParseResult parsed = CreateRoot(assemblies).Parse(args.Count == 0 ? ["--help"] : args);
         if (parsed.Errors.Count > 0)
         {
             error.WriteLine($"error: {FirstError(parsed).TrimEnd('.')}; see 'hpcbn {CommandPath(parsed)}--help'");
@@ -20,6 +21,8 @@ internal static class CommandLine
 
         try
         {
+            UserAssemblies.Load(parsed.GetValue(assemblies) ?? []);
+
             // Signals belong to the training command, which saves before it stops; exceptions are ours to word.
             return parsed.Invoke(new InvocationConfiguration
             {
@@ -46,7 +49,7 @@ internal static class CommandLine
         }
     }
 
-    private static RootCommand CreateRoot()
+    private static RootCommand CreateRoot(Option<string[]> assemblies)
     {
         var root = new RootCommand("BN-Inception (Ioffe and Szegedy, 2015) on ImageNet: training, evaluation and verification of batch-normalized networks.")
         {
@@ -64,6 +67,7 @@ internal static class CommandLine
             SampleCommand.Create(),
             InfoCommand.Create(),
         };
+        root.Options.Add(assemblies);
         AddExamples(root,
             "hpcbn train                                        a first run of two minutes on generated images",
             "hpcbn train --data /data/imagenet --recipe bn-x5   the paper's BN-x5 on ImageNet's own archives",

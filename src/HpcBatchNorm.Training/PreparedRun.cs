@@ -61,20 +61,27 @@ internal sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? ch
     public void Dispose() => Checkpoint?.Dispose();
 
     /// <summary>
-    /// The network that the configuration names. One that is described in a file was read from there when the run began; the run goes on with what its
-    /// checkpoint holds, wherever the file is now, unless the file is named anew.
+    /// The network that the configuration names. A run that goes on has the one that its checkpoint holds, whatever the catalogue or the file says now or
+    /// wherever the file is, unless another one or the file is named anew.
     /// </summary>
     private Network MakeNetwork(RunConfig config, int classes)
     {
-        bool continued = Checkpoint is not null && NetworkSource.IsFile(config.Model) && Checkpoint.Info.Network.Length > 0;
-        if (continued && Settings.Origin("model") != "flag")
+        bool held = Checkpoint is { Info.Network.Length: > 0 }, file = NetworkSource.IsFile(config.Model);
+        if (held && (file ? Settings.Origin("model") != TrainingConfigBuilder.Flag : IsHeldBy(Checkpoint!, config)))
         {
             return Checkpoint!.ReadNetwork();
         }
 
         Network network = NetworkSource.Resolve(config.Model, config.Network with { Classes = classes });
-        return !continued || network.ToJson() == Checkpoint!.Info.Network ? network : throw new UserErrorException(
+        return !(held && file) || network.ToJson() == Checkpoint!.Info.Network ? network : throw new UserErrorException(
             $"'{config.Model}' describes another network than '{Checkpoint.Path}' holds. Begin a new run with it, or go on without naming the file.");
+    }
+
+    /// <summary>True when the checkpoint was trained with these settings of the network.</summary>
+    private static bool IsHeldBy(Checkpoint checkpoint, RunConfig config)
+    {
+        RunConfig before = EvaluationSetup.Configure(checkpoint, []);
+        return TrainingSettings.All.Where(s => s.Group == SettingGroup.Network).All(s => s.Get(before) == s.Get(config));
     }
 
     /// <summary>The generated pictures differ in shape alone; grey or black and white they tell these networks nothing, which would stay at chance.</summary>

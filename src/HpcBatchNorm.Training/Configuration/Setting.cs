@@ -85,6 +85,12 @@ internal sealed record Setting
     /// </summary>
     public bool HashedWhereChanged { get; init; }
 
+    /// <summary>
+    /// For a setting whose choice could not be left to the network when runs were first hashed: the value they had then, which is hashed for
+    /// <see cref="Automatic"/>, so that those runs keep their hash.
+    /// </summary>
+    public string? AutomaticWas { get; init; }
+
     /// <summary>False for what says where a run is, which a configuration file that makes a new run must not repeat.</summary>
     public bool InFiles { get; init; } = true;
 
@@ -93,6 +99,9 @@ internal sealed record Setting
 
     /// <summary>The value as text.</summary>
     public string Get(RunConfig config) => _get(config);
+
+    /// <summary>The value as the hash takes it.</summary>
+    public string Hashed(RunConfig config) => Get(config) is var text && text == Automatic ? AutomaticWas ?? text : text;
 
     /// <summary>The configuration with the value that a text says; <paramref name="config"/> stays as it is.</summary>
     /// <exception cref="UserErrorException">The text is not a value of this setting; the message names it, what is allowed and what was found.</exception>

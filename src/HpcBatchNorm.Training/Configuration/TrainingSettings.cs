@@ -33,8 +33,8 @@ internal static class TrainingSettings
             c => c.Network.Lrn, (c, v) => c with { Network = c.Network with { Lrn = v } }),
         OptionalReal("dropout", Network, "Probability of dropout before the classifier (change 2 removes it); auto: the network's own", 0, 0.99,
             c => c.Network.Dropout, (c, v) => c with { Network = c.Network with { Dropout = v } }),
-        Real("epsilon", Network, "Epsilon of batch normalization", 0, 1, c => c.Network.Epsilon, (c, v) => c with { Network = c.Network with { Epsilon = v } })
-            with { Aliases = ["--bn-eps"] },
+        OptionalReal("epsilon", Network, "Epsilon of batch normalization; auto: the network's own (0.00001; 0.001 for inception-v3)", 0, 1,
+            c => c.Network.Epsilon, (c, v) => c with { Network = c.Network with { Epsilon = v } }) with { Aliases = ["--bn-eps"], AutomaticWas = "1E-05" },
         Real("averaging-factor", Network, "Weight of the new batch in running statistics (PyTorch's BN momentum; 1 minus Keras's and Caffe's)", 0, 1,
             c => c.Network.AveragingFactor, (c, v) => c with { Network = c.Network with { AveragingFactor = v } }),
         Real64("initial-weight-scale", Network, "Factor on the deviation of the initial weights", 0, Unbounded,
@@ -261,7 +261,7 @@ internal static class TrainingSettings
     {
         IEnumerable<string> lines = All
             .Where(s => s.DecidesNumbers && !(s.HashedWhereChanged && s.IsDefault(config)))
-            .Select(s => $"{s.Name}: {s.Get(config)}");
+            .Select(s => $"{s.Name}: {s.Hashed(config)}");
         byte[] text = System.Text.Encoding.UTF8.GetBytes(string.Join('\n', lines));
         return Convert.ToHexStringLower(System.IO.Hashing.XxHash64.Hash(text));
     }

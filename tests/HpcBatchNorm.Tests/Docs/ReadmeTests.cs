@@ -1,5 +1,3 @@
-// The samples stand as a user writes them, without the tests' cancellation.
-#pragma warning disable xUnit1051
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
@@ -78,6 +76,7 @@ public sealed class ReadmeTests : IDisposable
         byte[] pixels = [.. labels.SelectMany(label => Enumerable.Range(0, 16 * 16 * 3).Select(i => (byte)((label == 1 ? 150 : 50) + i % 7)))], photo = pixels[(16 * 16 * 3)..(2 * 16 * 16 * 3)];
         string folder = Directory.CreateTempSubdirectory("hpcbn-readme").FullName;
 
+#pragma warning disable xUnit1051 // The sample stands as a user writes it, without the tests' cancellation.
         // sample: a network of one's own
         var b = new NetworkBuilder("my-net");
         Node x = b.Convolution("conv1", b.Input(channels: 3), 16, kernel: 3, pad: 1);
@@ -93,6 +92,7 @@ public sealed class ReadmeTests : IDisposable
         Classification answer = await classifier.ClassifyAsync(photo, 16, 16, PixelFormat.Rgb);
         Console.WriteLine($"{answer.Best.Name}: {answer.Best.Probability:P0}");
         // end
+#pragma warning restore xUnit1051
 
         Assert.Equal((1, "light"), (answer.Best.Index, answer.Best.Name));
         Assert.InRange(result.Validation!.Top1, 0.99, 1);

@@ -46,6 +46,7 @@ public class SettingsTests
         ["activation"] = ("sigmoid", []),
         ["batch-norm"] = ("false", []),
         ["dropout"] = ("0.5", []),
+        ["epsilon"] = ("0.001", []),
         ["schedule"] = ("cosine", []),
         ["label-smoothing"] = ("0.1", []),
         ["average-decay"] = ("0.9", []),
