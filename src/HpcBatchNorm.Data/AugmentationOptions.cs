@@ -32,7 +32,7 @@ public sealed record AugmentationOptions
 
     /// <summary>Throws when a setting is out of its range.</summary>
     /// <exception cref="UserErrorException">The line names the setting, its range and its value.</exception>
-    public void Validate()
+    internal void Validate()
     {
         Check(MinArea is > 0 and <= 1, "minimum crop area", "greater than 0 and at most 1", MinArea);
         Check(MinAspect > 0 && MinAspect <= MaxAspect, "minimum aspect ratio", "greater than 0 and at most the maximum", MinAspect);

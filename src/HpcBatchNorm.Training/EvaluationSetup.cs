@@ -1,7 +1,6 @@
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
-using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Training;
 

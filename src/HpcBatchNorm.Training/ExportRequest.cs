@@ -1,7 +1,6 @@
 using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Training;
 

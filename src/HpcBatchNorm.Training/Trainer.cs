@@ -1,6 +1,5 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
-using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Sessions;
 

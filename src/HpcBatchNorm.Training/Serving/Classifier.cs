@@ -7,7 +7,6 @@ using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
-using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Training.Serving;
 

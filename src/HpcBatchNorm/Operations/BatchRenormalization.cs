@@ -16,7 +16,7 @@ namespace HpcBatchNorm.Operations;
 public sealed record BatchRenormalization(float MaximumR = 3, float MaximumD = 5, long Start = 5000, long EndR = 40_000, long EndD = 25_000)
 {
     /// <summary>R and D of a step.</summary>
-    public (double R, double D) LimitsAt(long step)
+    internal (double R, double D) LimitsAt(long step)
     {
         return (1 + (MaximumR - 1) * Ramp(EndR), MaximumD * Ramp(EndD));
 

@@ -140,7 +140,7 @@ public sealed class PopulationStatisticsTests(EvaluationFixture fixture) : IClas
         for (int b = 0; b < 3; b++)
         {
             using Batch batch = loader.Next(TestContext.Current.CancellationToken);
-            statistics.Add(batch.Pixels);
+            statistics.Add(batch.PixelArray);
         }
 
         NetworkState expected = statistics.ToState();
