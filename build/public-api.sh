@@ -21,8 +21,8 @@ restore() { for file in "${shipped[@]}"; do cp "$before/$(dirname "$file")"/Publ
 for file in "${shipped[@]}"; do
     echo '#nullable enable' | tee "$file" >"${file/Shipped/Unshipped}"
 done
-# Reporting stands on all the others, so its build names the members of all.
-if ! CheckPublicApi=false dotnet build src/HpcBatchNorm.Reporting -c Release -v quiet -p:RunAnalyzers=true -p:TreatWarningsAsErrors=false \
+# The command stands on all of them, so its build names the members of all.
+if ! CheckPublicApi=false dotnet build src/HpcBatchNorm.Cli -c Release -v quiet -p:RunAnalyzers=true -p:TreatWarningsAsErrors=false \
     "-clp:NoSummary;ForceNoAlign" >"$log" 2>&1; then
     grep -E 'error' "$log" | sort -u >&2
     restore
@@ -36,7 +36,7 @@ for file in "${shipped[@]}"; do
     members=$(grep -F "[$root/$folder/" "$log" | sed -n "s/.*RS0016: Symbol '\(.*\)' is not part of the declared public API.*/\1/p" | sort -u)
     if [[ -z $members ]]; then
         restore
-        echo "No public member of $folder was found; does src/HpcBatchNorm.Reporting still stand on it? The files are as they were." >&2
+        echo "No public member of $folder was found; does src/HpcBatchNorm.Cli still stand on it? The files are as they were." >&2
         exit 1
     fi
     if [[ ${1:-} == --ship ]]; then

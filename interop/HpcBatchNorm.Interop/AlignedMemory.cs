@@ -21,7 +21,17 @@ internal sealed partial class AlignedMemory : SafeHandle
         nuint alignment = size >= HugePage ? HugePage : 64;
         unsafe
         {
-            void* memory = NativeMemory.AlignedAlloc(size, alignment);
+            void* memory;
+            try
+            {
+                memory = NativeMemory.AlignedAlloc(size, alignment);
+            }
+            catch (OutOfMemoryException)
+            {
+                throw NativeException.OutOfMemory(FormattableString.Invariant(
+                    $"{size / 1e9:0.00} GB of memory were asked for in one piece and not granted. Use a smaller batch, or raise the limit of the address space (ulimit -v)."));
+            }
+
             if (alignment == HugePage && OperatingSystem.IsLinux())
             {
                 // Advice only: where the kernel refuses, memory works as before.

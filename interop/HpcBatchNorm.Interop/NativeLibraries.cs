@@ -17,9 +17,8 @@ internal sealed record LoadReport(nint Handle, string Text, Version? Version)
 
 /// <summary>
 /// Finds libhbn. Places, in order: HBN_PATH (a file or its folder; when it is set nothing else is tried, so that a wrong setting shows; HBN_ONEDNN_PATH,
-/// its older name, counts where it is not set),
-/// the program's folder, runtimes/RID/native beneath it, the system. A library is taken only when its ABI number and the sizes of its structs
-/// are ours.
+/// its older name, counts where it is not set), the application's folders (<see cref="NativeFolders"/>), the system. A library is taken only when its
+/// ABI number and the sizes of its structs are ours.
 /// </summary>
 internal static partial class NativeLibraries
 {
@@ -34,7 +33,7 @@ internal static partial class NativeLibraries
     {
         PrepareOpenMP();
         (string variable, string? path) = Override(Environment.GetEnvironmentVariable);
-        return Probe(path, AppContext.BaseDirectory, variable: variable);
+        return Probe(path, NativeFolders.Of(typeof(NativeLibraries).Assembly), variable: variable);
     });
 
     static NativeLibraries()
@@ -67,10 +66,10 @@ internal static partial class NativeLibraries
     }
 
     /// <summary>Looks for the library; <paramref name="overridePath"/> stands for the value of the environment variable <paramref name="variable"/>.</summary>
-    public static LoadReport Probe(string? overridePath, string baseDirectory, string fileName = FileName, string variable = OverrideVariable)
+    public static LoadReport Probe(string? overridePath, IEnumerable<string> folders, string fileName = FileName, string variable = OverrideVariable)
     {
         StringBuilder text = new();
-        foreach (string place in Places(overridePath, baseDirectory, fileName))
+        foreach (string place in Places(overridePath, folders, fileName))
         {
             if (Path.IsPathRooted(place) && !File.Exists(place))
             {
@@ -97,7 +96,7 @@ internal static partial class NativeLibraries
         return new LoadReport(0, text.Append(Advice(text.ToString(), variable, overridePath)).ToString(), null);
     }
 
-    private static IEnumerable<string> Places(string? overridePath, string baseDirectory, string fileName)
+    private static IEnumerable<string> Places(string? overridePath, IEnumerable<string> folders, string fileName)
     {
         if (!string.IsNullOrEmpty(overridePath))
         {
@@ -106,8 +105,11 @@ internal static partial class NativeLibraries
             yield break;
         }
 
-        yield return Path.Combine(baseDirectory, fileName);
-        yield return Path.Combine(baseDirectory, "runtimes", RuntimeInformation.RuntimeIdentifier, "native", fileName);
+        foreach (string folder in folders)
+        {
+            yield return Path.Combine(folder, fileName);
+        }
+
         yield return fileName;
     }
 
@@ -175,9 +177,17 @@ internal static partial class NativeLibraries
         }
 
         return string.IsNullOrEmpty(overridePath)
-            ? "libhbn.so is made by the build: apt-get install cmake g++ libdnnl-dev, then build again without SkipNative."
+            ? Missing(RuntimeInformation.RuntimeIdentifier)
             : $"{variable} is set to '{overridePath}': correct it or unset it.";
     }
+
+    /// <summary>What to do where there is no library at all, on the platform <paramref name="rid"/>.</summary>
+    internal static string Missing(string rid) =>
+        !rid.EndsWith("-x64", StringComparison.Ordinal) || rid.StartsWith("win", StringComparison.Ordinal) || rid.StartsWith("osx", StringComparison.Ordinal)
+            ? $"There is no package of the native library for {rid}: the reference backend is what runs here."
+            : rid.Contains("musl", StringComparison.Ordinal)
+                ? "The package of the native library is for glibc, and this system has musl (Alpine): use a Debian or Ubuntu image, or the reference backend."
+                : "libhbn.so comes with the package HpcBatchNorm.Native.linux-x64. In a clone the build makes it: apt-get install cmake g++ libdnnl-dev, then build again without SkipNative.";
 
     private static nint Resolve(string name, Assembly assembly, DllImportSearchPath? searchPath) => name == Interop.Hbn.Library ? Hbn.Handle : 0;
 

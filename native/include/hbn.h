@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a signature, a struct or an enum value of this file changes. */
-#define HBN_ABI_VERSION 5
+#define HBN_ABI_VERSION 6
 
 typedef int32_t hbn_status;
 enum {
@@ -169,7 +169,9 @@ HBN_API void hbn_kernel_destroy(hbn_kernel* kernel) HBN_NOEXCEPT;
 
 /* -------------------------------------------------------------------------------------------------------------------------- convolution */
 
-enum { HBN_CONV_AUTO = 0, HBN_CONV_DIRECT = 1 };
+/* Auto: our own Winograd (float32, 3x3, stride 1, blocked) where it is estimated to be faster, else direct. Winograd: wherever it can be.
+ */
+enum { HBN_CONV_AUTO = 0, HBN_CONV_DIRECT = 1, HBN_CONV_WINOGRAD = 2 };
 
 /* dst[n,o,y,x] = bias[o] + sum weights[o,c,i,j] * src[n, g*C/G + c, y*stride - pad + i*dilation, ...]; dilation 1 = adjacent taps. */
 typedef struct hbn_conv_desc {
@@ -179,7 +181,7 @@ typedef struct hbn_conv_desc {
     int32_t dilation_h, dilation_w;
     int32_t groups;
     int32_t relu;      /* forward only: 1 = dst = max(0, dst) */
-    int32_t algorithm; /* HBN_CONV_AUTO: Winograd where it exists (float32, 3x3, stride 1, oneDNN 2.x), else direct */
+    int32_t algorithm; /* HBN_CONV_ */
 } hbn_conv_desc;
 
 /* Tensors: src, weights (O, C/G, kh, kw), bias or absent (1, O, 1, 1), dst, residual or absent. The residual, as dst in shape, layout and

@@ -13,14 +13,28 @@ namespace {
 #include "batch_norm_positions.inl"
 #include "elementwise.inl"
 #include "training.inl"
+#include "winograd.inl"
+#include "winograd_weights.inl"
 
 } // namespace
 
 #define HBN_JOIN2(a, b) a##b
 #define HBN_JOIN(a, b) HBN_JOIN2(a, b)
 
-extern const Arithmetic HBN_JOIN(arithmetic_, HBN_ISA) = {
-    batch_norm_forward, batch_norm_backward, batch_norm_mask, copy, sum, zero_padding, dropout, input, loss, sgd,
-    sum_of_squares,     accumulate,          average};
+extern const Arithmetic HBN_JOIN(arithmetic_, HBN_ISA) = {batch_norm_forward,
+                                                          batch_norm_backward,
+                                                          batch_norm_mask,
+                                                          copy,
+                                                          sum,
+                                                          zero_padding,
+                                                          dropout,
+                                                          input,
+                                                          loss,
+                                                          sgd,
+                                                          sum_of_squares,
+                                                          accumulate,
+                                                          average,
+                                                          winograd_forward,
+                                                          winograd_backward_weights};
 
 } // namespace hbn

@@ -101,6 +101,44 @@ struct Sgd {
     bool nesterov;
 };
 
+// A convolution's weights: where element (o, c, y, x) lies, with channels in blocks (1: not in blocks).
+struct Weights {
+    float* data;
+    int64_t block_o, outer_o, inner_o; // o / block_o * outer_o + o % block_o * inner_o, and so for c
+    int64_t block_c, outer_c, inner_c;
+    int64_t row, column;
+};
+
+// A 3x3 convolution of stride 1 by Winograd's algorithm: the shapes, and how its work is cut (src/winograd.cpp). Blocked float32 views.
+struct WinogradShape {
+    int64_t images;
+    int64_t src_channels, src_h, src_w;
+    int64_t dst_channels, dst_h, dst_w;
+    int64_t pad_top, pad_left;
+    int64_t tiles;                  // of 4x4 outputs, that are worked on together: a multiple of 3/2 lanes
+    int64_t src_groups, dst_groups; // into which the channels are cut
+    int64_t parts;                  // into which a sum over all tiles is cut, whatever the number of threads
+    int32_t threads;
+    int64_t src_row, dst_row; // floats from one transformed point to the next
+    float* shared;            // scratch: transformed filters, or their gradient, once a part
+    float* own;               // scratch: 36 * (src_row + dst_row) floats a thread
+};
+
+struct WinogradForward {
+    WinogradShape shape;
+    View src, dst, residual; // residual.data may be null, or dst.data
+    Weights weights;
+    const float* bias; // dst_channels values, or null
+    bool relu;
+};
+
+struct WinogradBackwardWeights {
+    WinogradShape shape;
+    View src, diff_dst;
+    Weights diff_weights;
+    Values diff_bias; // its data may be null
+};
+
 struct Arithmetic {
     void (*batch_norm_forward)(const BatchNormForward&);
     void (*batch_norm_backward)(const BatchNormBackward&);
@@ -119,6 +157,9 @@ struct Arithmetic {
     // sum = (first ? 0 : sum) + factor * gradient
     void (*accumulate)(float* sum, const float* gradient, int64_t count, float factor, bool first);
     void (*average)(float* average, const float* source, int64_t count, float decay);
+    // Null in the baseline, whose processors oneDNN's direct convolution serves.
+    void (*winograd_forward)(const WinogradForward&);
+    void (*winograd_backward_weights)(const WinogradBackwardWeights&);
 };
 
 extern const Arithmetic arithmetic_baseline, arithmetic_avx2, arithmetic_avx512;

@@ -148,7 +148,7 @@ inline void append_relu(dnnl::post_ops& ops) {
 #endif
 }
 
-// The parts of a blocked layout; empty when the layout is of another kind (Winograd's own, for example).
+// The parts of a blocked layout; empty when the layout is of another kind.
 struct Blocking {
     bool known = false;
     dims sizes, strides, inner_blocks, inner_axes;

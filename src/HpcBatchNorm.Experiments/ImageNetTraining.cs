@@ -190,6 +190,11 @@ internal sealed record ImageNetTraining(string Name, string Recipe, IReadOnlyLis
             throw new OperationCanceledException(context.Cancellation);
         }
 
+        if (result.Outcome == TrainingOutcome.TimeLimit)
+        {
+            throw new UserErrorException($"'{folder}' has reached its max-time. The same experiment goes on from there.");
+        }
+
         return new TrainedRun
         {
             Curve = [.. result.Evaluations.Select(e => new AccuracyPoint(e.Step, e.Top1))],

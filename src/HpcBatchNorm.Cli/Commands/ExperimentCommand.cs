@@ -34,7 +34,7 @@ internal static class ExperimentCommand
             "hpcbn experiment all --data /data/mnist --quick    everything for which there is data, in minutes");
         command.SetAction(parsed =>
         {
-            TextWriter output = ResultFile.HumanOutput(parsed, result);
+            DisplayWriter output = ResultFile.HumanOutput(parsed, result);
             string wanted = parsed.GetRequiredValue(name);
             if (wanted == List)
             {

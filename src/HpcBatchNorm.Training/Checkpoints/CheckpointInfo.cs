@@ -12,8 +12,17 @@ public sealed record CheckpointInfo
     /// <summary>Steps done; the next step has this number.</summary>
     public required long Step { get; init; }
 
-    /// <summary>Steps of one epoch, which with <see cref="Step"/> gives the position in the data.</summary>
+    /// <summary>Steps of one epoch, which with <see cref="Step"/> and <see cref="Offset"/> gives the position in the data.</summary>
     public required long StepsPerEpoch { get; init; }
+
+    /// <summary>
+    /// Steps done minus the steps of <see cref="StepsPerEpoch"/> that the place in the data is after: 0 unless the run was resumed with another number of images
+    /// per step.
+    /// </summary>
+    public long Offset { get; init; }
+
+    /// <summary>Images of one step; 0 in files written before they said so, where <see cref="Config"/> tells it.</summary>
+    public int ImagesPerStep { get; init; }
 
     /// <summary>Name of the network.</summary>
     public required string Model { get; init; }
@@ -55,7 +64,10 @@ public sealed record CheckpointInfo
     public string LibraryVersion { get; init; } = typeof(CheckpointInfo).Assembly.GetName().Version?.ToString(3) ?? "";
 
     /// <summary>Epochs done, with their fraction.</summary>
-    public double Epoch => (double)Step / StepsPerEpoch;
+    public double Epoch => EpochOf(Step);
+
+    /// <summary>Epochs done after a step of this file's numbering.</summary>
+    internal double EpochOf(long step) => (double)(step - Offset) / StepsPerEpoch;
 }
 
 /// <summary>Losses of some steps.</summary>

@@ -183,6 +183,12 @@ public sealed record RunConfig
     /// <summary>Steps between checkpoints; 0 means one per evaluation.</summary>
     public long CheckpointEvery { get; init; }
 
+    /// <summary>The longest time without a checkpoint; zero: <see cref="CheckpointEvery"/> and evaluations alone decide.</summary>
+    public TimeSpan CheckpointTime { get; init; } = TimeSpan.FromMinutes(15);
+
+    /// <summary>Time after which a process saves and ends, from its start on; zero: it never does.</summary>
+    public TimeSpan MaxTime { get; init; }
+
     /// <summary>Checkpoints kept besides the best.</summary>
     public int Keep { get; init; } = 2;
 

@@ -167,7 +167,11 @@ internal static class TrainingSettings
         Whole64("steps", Run, "Length of the run in steps; 0: epochs decide", 0, c => c.Steps, (c, v) => c with { Steps = v }) with { DecidesNumbers = true },
         Real64("eval-every", Run, "Epochs between evaluations, besides the one at the end; 0 for none at all", 0, Unbounded, c => c.EvalEvery, (c, v) => c with { EvalEvery = v }),
         Whole64("checkpoint-every", Run, "Steps between checkpoints; 0 for one per evaluation", 0, c => c.CheckpointEvery, (c, v) => c with { CheckpointEvery = v }),
-        Whole("keep", Run, "Checkpoints kept besides the best", 1, c => c.Keep, (c, v) => c with { Keep = v }) with { Aliases = ["--checkpoint-hist"] },
+        Duration("checkpoint-time", Run, "Longest time without a checkpoint, e.g. 15m; such a checkpoint goes when the next regular one is there; 0: steps and evaluations alone decide",
+            c => c.CheckpointTime, (c, v) => c with { CheckpointTime = v }),
+        Duration("max-time", Run, "Time after which the run saves and ends with exit code 75, e.g. 11h45m or 11:45:00; each start counts anew; 0 for none",
+            c => c.MaxTime, (c, v) => c with { MaxTime = v }),
+        Whole("keep", Run, "Regular checkpoints (every checkpoint-every steps, and at evaluations) kept besides the best", 1, c => c.Keep, (c, v) => c with { Keep = v }) with { Aliases = ["--checkpoint-hist"] },
         Whole("log-every", Run, "Steps between lines of metrics and of plain progress", 1, c => c.LogEvery, (c, v) => c with { LogEvery = v })
             with { Aliases = ["--log-interval"] },
         Text("output", Run, "Folder of the run; empty: runs/<date>-<model>-<recipe>", c => c.Output, (c, v) => c with { Output = v }) with { Aliases = ["-o"], InFiles = false },

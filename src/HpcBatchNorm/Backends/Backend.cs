@@ -184,6 +184,9 @@ public abstract partial class Backend : IDisposable
     /// <summary>Makes the physical side of a tensor, without memory.</summary>
     internal abstract DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike);
 
+    /// <summary>Memory that sessions can still get; null where nobody knows before it is asked for.</summary>
+    internal virtual AvailableMemory? Available => null;
+
     /// <summary>Zero-filled device memory.</summary>
     internal abstract DeviceMemory Allocate(long bytes);
 

@@ -78,6 +78,9 @@ internal sealed partial class OneDnnBackend : Backend
     }
 
     /// <inheritdoc/>
+    internal override AvailableMemory? Available => MachineMemory.Available();
+
+    /// <inheritdoc/>
     internal override DeviceMemory Allocate(long bytes)
     {
         ThrowIfDisposed();

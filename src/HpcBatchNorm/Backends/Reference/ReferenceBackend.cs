@@ -61,6 +61,9 @@ internal sealed partial class ReferenceBackend : Backend
     }
 
     /// <inheritdoc/>
+    internal override AvailableMemory? Available => MachineMemory.Available();
+
+    /// <inheritdoc/>
     internal override DeviceMemory Allocate(long bytes)
     {
         ThrowIfDisposed();
