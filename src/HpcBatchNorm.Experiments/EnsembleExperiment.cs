@@ -1,11 +1,11 @@
 using System.Globalization;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Experiments;
 
 /// <summary>Accuracies of the members of an ensemble, each by itself, and of their average, fractions.</summary>
-public sealed record EnsembleAccuracy
+internal sealed record EnsembleAccuracy
 {
     /// <summary>Each member's top-1 and top-5 accuracy, in the order of the recipes.</summary>
     public required IReadOnlyList<TopAccuracy> Members { get; init; }
@@ -15,12 +15,12 @@ public sealed record EnsembleAccuracy
 }
 
 /// <summary>Shares of images whose label is the most probable class, and among the five most probable.</summary>
-public readonly record struct TopAccuracy(double Top1, double Top5);
+internal readonly record struct TopAccuracy(double Top1, double Top5);
 
 /// <summary>
 /// Section 4.2.3, Figure 4: networks that are each BN-x30 with another modification, classifying one and 144 crops, alone and averaged.
 /// </summary>
-public sealed class EnsembleExperiment : Experiment
+internal sealed class EnsembleExperiment : Experiment
 {
     private const int Recipes = 6, UsualMembers = 3, QuickMembers = 2, ViewsTogether = 72;
 

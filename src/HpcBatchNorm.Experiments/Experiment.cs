@@ -4,7 +4,7 @@ using System.Text.Json.Serialization;
 namespace HpcBatchNorm.Experiments;
 
 /// <summary>What data an experiment trains on.</summary>
-public enum ExperimentData
+internal enum ExperimentData
 {
     /// <summary>None: everything is drawn from a seed.</summary>
     None,
@@ -20,7 +20,7 @@ public enum ExperimentData
 /// A claim of the paper (Ioffe and Szegedy, arXiv 1502.03167v3) as something that can be run: what it takes, what is measured, and what must come out for
 /// the claim to hold. Deterministic in its settings, and resumable: what a run has computed is kept (<see cref="ExperimentContext.Once"/>).
 /// </summary>
-public abstract class Experiment
+internal abstract class Experiment
 {
     /// <summary>The name on the command line: <c>learning-rate</c>.</summary>
     public abstract string Name { get; }
@@ -62,7 +62,7 @@ public enum Verdict
 /// <param name="Ours">Ours.</param>
 /// <param name="Acceptance">What ours must be to show the claim, and, where that is less, not to contradict it.</param>
 /// <param name="Verdict">What ours says of the claim.</param>
-public sealed record Finding(string Quantity, string Paper, string Ours, string Acceptance, [property: JsonRequired] Verdict Verdict)
+internal sealed record Finding(string Quantity, string Paper, string Ours, string Acceptance, [property: JsonRequired] Verdict Verdict)
 {
     /// <summary>A number that shows the claim when it is large enough. <paramref name="format"/> is a .NET number format, unit included: <c>0.0 '%'</c>.</summary>
     /// <param name="quantity">What was measured.</param>
@@ -89,7 +89,7 @@ public sealed record Finding(string Quantity, string Paper, string Ours, string 
 }
 
 /// <summary>Verdicts in words.</summary>
-public static class VerdictText
+internal static class VerdictText
 {
     /// <summary><c>shown</c>, <c>not contradicted</c> or <c>not shown</c>.</summary>
     public static string Word(this Verdict verdict) => verdict switch
@@ -105,10 +105,10 @@ public static class VerdictText
 }
 
 /// <summary>A table of an experiment. Every row has as many cells as the head.</summary>
-public sealed record ResultTable(string Title, IReadOnlyList<string> Head, IReadOnlyList<IReadOnlyList<string>> Rows);
+internal sealed record ResultTable(string Title, IReadOnlyList<string> Head, IReadOnlyList<IReadOnlyList<string>> Rows);
 
 /// <summary>What an experiment found.</summary>
-public sealed record ExperimentResult
+internal sealed record ExperimentResult
 {
     /// <summary>The numbers that decide.</summary>
     public required IReadOnlyList<Finding> Findings { get; init; }
@@ -136,5 +136,5 @@ public sealed record ExperimentResult
 /// <param name="Result">What was found.</param>
 /// <param name="Conditions">Name and value: backend, processor, data, date.</param>
 /// <param name="Quick">The short form, whose numbers only show a direction.</param>
-public sealed record ExperimentRecord(
+internal sealed record ExperimentRecord(
     string Experiment, string Title, string Claim, ExperimentResult Result, IReadOnlyList<KeyValuePair<string, string>> Conditions, bool Quick);

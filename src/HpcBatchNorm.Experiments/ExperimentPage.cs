@@ -10,7 +10,7 @@ namespace HpcBatchNorm.Experiments;
 /// What all experiments in a folder found, in one place: <c>index.html</c>, self-contained, and <c>results.md</c>, which shows the figures' SVG files.
 /// Made from their results alone.
 /// </summary>
-public static class ExperimentPage
+internal static class ExperimentPage
 {
     /// <summary>The page.</summary>
     public const string HtmlFile = "index.html";

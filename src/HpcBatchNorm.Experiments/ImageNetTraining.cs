@@ -4,18 +4,16 @@ using System.Text;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Experiments;
 
 /// <summary>Accuracy on the validation images after some steps of a run.</summary>
 /// <param name="Step">Steps done.</param>
 /// <param name="Top1">Top-1 accuracy, a fraction.</param>
-public readonly record struct AccuracyPoint(long Step, double Top1);
+internal readonly record struct AccuracyPoint(long Step, double Top1);
 
 /// <summary>What an experiment keeps of a training run.</summary>
-public sealed record TrainedRun
+internal sealed record TrainedRun
 {
     /// <summary>All evaluations in order.</summary>
     public required IReadOnlyList<AccuracyPoint> Curve { get; init; }
@@ -34,7 +32,7 @@ public sealed record TrainedRun
 /// How the paper's recipes are made small enough for an experiment: the network, the image size, the length and the learning rates change, in the same
 /// way for all; everything that tells the recipes from one another stays.
 /// </summary>
-public sealed record ImageNetScale
+internal sealed record ImageNetScale
 {
     /// <summary>The learning rate of the recipe 'inception', which the others' are multiples of.</summary>
     private const float PaperLearningRate = 0.0015f;

@@ -6,7 +6,7 @@ namespace HpcBatchNorm.Experiments;
 /// Section 4.2.2, Figures 2 and 3: the recipes of the single networks, and the two that the text says do not train, on images in one of ImageNet's layouts.
 /// Scaled down by <see cref="Scale"/>; the seven changes stay as the recipes have them.
 /// </summary>
-public sealed class ImageNetVariants : Experiment
+internal sealed class ImageNetVariants : Experiment
 {
     /// <summary>Seeds of Inception and BN-x5, which the headline compares; the others are run once.</summary>
     private const int HeadlineSeeds = 3;

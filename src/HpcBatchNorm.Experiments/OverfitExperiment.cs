@@ -11,7 +11,7 @@ using HpcBatchNorm.Training.Evaluation;
 namespace HpcBatchNorm.Experiments;
 
 /// <summary>How a network learned a few images by heart.</summary>
-public sealed record OverfitRun
+internal sealed record OverfitRun
 {
     /// <summary>Steps after which the inference network classified every image correctly; null when it never did.</summary>
     public required int? Steps { get; init; }
@@ -27,7 +27,7 @@ public sealed record OverfitRun
 /// Not of the paper: whether everything between a photo and the update of a weight is connected. BN-Inception at full size must be able to learn a few photos by heart,
 /// in each precision that the backend computes in here, and to know them again as an inference network with population statistics (Algorithm 2).
 /// </summary>
-public sealed class OverfitExperiment : Experiment
+internal sealed class OverfitExperiment : Experiment
 {
     /// <inheritdoc/>
     public override string Name => "overfit";

@@ -1,5 +1,3 @@
-using HpcBatchNorm.Training.Configuration;
-
 namespace HpcBatchNorm.Training;
 
 /// <summary>
@@ -16,7 +14,7 @@ namespace HpcBatchNorm.Training;
 /// with <see cref="WarmupForm.PyTorch"/> step in the place of step + 1.
 /// </summary>
 /// <remarks>The paper says "exponential" (section 4.2.1), and six times faster for BN-x5; the constants in the recipes are the usual reconstruction.</remarks>
-public sealed class LearningRateSchedule
+internal sealed class LearningRateSchedule
 {
     private readonly RunConfig _config;
     private readonly double _stepsPerEpoch;

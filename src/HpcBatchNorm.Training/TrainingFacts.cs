@@ -4,7 +4,6 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Training;
 

@@ -5,7 +5,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Verification;
 
 /// <content>Layers other than convolution and batch normalization, and the operations on data.</content>
-public static partial class HardCases
+internal static partial class HardCases
 {
     private static IEnumerable<VerificationCase> Activations(Precision precision)
     {

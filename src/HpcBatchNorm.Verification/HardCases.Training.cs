@@ -5,7 +5,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Verification;
 
 /// <content>Loss and optimizer.</content>
-public static partial class HardCases
+internal static partial class HardCases
 {
     private static readonly Shape One = Shape.Vector(1);
 

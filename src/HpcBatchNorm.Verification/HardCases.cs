@@ -8,7 +8,7 @@ namespace HpcBatchNorm.Verification;
 /// Every operation in both directions where implementations go wrong: odd channel counts, single pixels, stride, padding and dilation edges, groups,
 /// slices, in-place forms, tiny batches, large offsets, ties. Small tensors: the whole list takes seconds.
 /// </summary>
-public static partial class HardCases
+internal static partial class HardCases
 {
     // Divisible by no vector length, and one that fills blocks exactly.
     private static readonly int[] OddChannels = [1, 3, 17, 63];

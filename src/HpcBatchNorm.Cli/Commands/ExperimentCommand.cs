@@ -2,7 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using HpcBatchNorm.Experiments;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Cli.Commands;
 

@@ -1,6 +1,4 @@
-using HpcBatchNorm.Training.Configuration;
-
-namespace HpcBatchNorm.Training.Checkpoints;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
 /// How a run's steps and its place in the data belong together. They are the same until a run is resumed with another number of images per step: its steps

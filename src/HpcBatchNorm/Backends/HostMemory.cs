@@ -7,7 +7,7 @@ internal sealed class HostMemory(long bytes, Action<nint, long>? clear = null) :
 {
     private readonly AlignedMemory _memory = new(bytes, clear);
 
-    public override nint Address
+    internal override nint Address
     {
         get
         {
@@ -18,7 +18,7 @@ internal sealed class HostMemory(long bytes, Action<nint, long>? clear = null) :
 
     public override long Bytes => _memory.Bytes;
 
-    protected override void Dispose(bool disposing)
+    private protected override void Dispose(bool disposing)
     {
         if (disposing)
         {

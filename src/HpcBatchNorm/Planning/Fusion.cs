@@ -43,7 +43,7 @@ public static class Fusion
     ];
 
     /// <summary>Throws a <see cref="UserErrorException"/> when a name is not a rule.</summary>
-    public static void Validate(IEnumerable<string> names)
+    internal static void Validate(IEnumerable<string> names)
     {
         foreach (string name in names)
         {

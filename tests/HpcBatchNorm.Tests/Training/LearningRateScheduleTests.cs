@@ -1,5 +1,4 @@
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Tests.Training;
 

@@ -7,10 +7,7 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 
@@ -38,8 +35,8 @@ public sealed class OwnDataTests(TrainingFixture fixture) : IClassFixture<Traini
 
         RunConfig config = Config(steps: 8);
         using Backend backend = Backend.Create(TrainingFixture.Backend);
-        EnsembleMember member = EnsembleMember.Read(checkpoint, Source(2), Side);
-        EvaluationResult evaluated = new Evaluator(backend, Source(2), EvaluationSetup.Loading(config, member.Network), EvaluationSetup.Session(config)).Run([member], stop: Token);
+        EnsembleMember member = checkpoint.ReadMember(Source(2), Side);
+        EvaluationResult evaluated = new Evaluator(backend, Source(2), EvaluationSetup.Loading(config, member.Network), EvaluationSetup.Session(config)).Run([member], cancellationToken: Token);
         Assert.Equal(result.Validation! with { Seconds = 0 }, evaluated with { Seconds = 0 });
     }
 

@@ -1,4 +1,4 @@
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Tests.Training;
 

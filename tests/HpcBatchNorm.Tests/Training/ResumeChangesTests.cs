@@ -1,8 +1,5 @@
 using System.Text.Json;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 

@@ -9,9 +9,6 @@ using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 
@@ -48,6 +45,7 @@ public class SettingsTests
         ["activation"] = ("sigmoid", []),
         ["batch-norm"] = ("false", []),
         ["dropout"] = ("0.5", []),
+        ["epsilon"] = ("0.001", []),
         ["schedule"] = ("cosine", []),
         ["label-smoothing"] = ("0.1", []),
         ["average-decay"] = ("0.9", []),

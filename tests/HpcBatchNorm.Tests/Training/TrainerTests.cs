@@ -1,7 +1,6 @@
 using System.Text.Json;
 using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 

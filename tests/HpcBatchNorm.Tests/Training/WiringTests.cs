@@ -1,8 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Tests.Training;
 

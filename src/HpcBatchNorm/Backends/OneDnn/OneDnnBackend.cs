@@ -54,7 +54,7 @@ internal sealed partial class OneDnnBackend : Backend
     private string Isa => _info.Isa switch { 2 => "AVX-512", 1 => "AVX2", _ => "SSE" };
 
     /// <inheritdoc/>
-    public override BackendTraits Traits => new(
+    internal override BackendTraits Traits => new(
         _info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true, PoolingTakesSlices: true);
 
     /// <inheritdoc/>
@@ -73,7 +73,7 @@ internal sealed partial class OneDnnBackend : Backend
     }
 
     /// <inheritdoc/>
-    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
+    internal override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
     {
         ThrowIfDisposed();
         return new OneDnnBuffer(tensor, (OneDnnBuffer?)parent, (OneDnnBuffer?)layoutLike, _info.ChannelBlock);
@@ -83,7 +83,7 @@ internal sealed partial class OneDnnBackend : Backend
     internal override AvailableMemory? Available => MachineMemory.Available();
 
     /// <inheritdoc/>
-    public override DeviceMemory Allocate(long bytes)
+    internal override DeviceMemory Allocate(long bytes)
     {
         ThrowIfDisposed();
         return new HostMemory(bytes, Clear);
@@ -93,7 +93,7 @@ internal sealed partial class OneDnnBackend : Backend
     }
 
     /// <inheritdoc/>
-    public override MachineLimits MeasureLimits()
+    internal override MachineLimits MeasureLimits()
     {
         ThrowIfDisposed();
         double Probe(int what)
