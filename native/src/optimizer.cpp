@@ -92,8 +92,9 @@ struct ClipKernel final : GroupKernel {
         for (size_t r = 0; r < runs.size(); r++) {
             runs[r].from = floats(2 + r, a);
         }
-        const int64_t count = static_cast<int64_t>(runs.size());
-        const double norm = std::sqrt(engine->arithmetic->sum_of_squares(runs.data(), count, reinterpret_cast<double*>(scratch)));
+        const double total =
+            engine->arithmetic->sum_of_squares(runs.data(), static_cast<int64_t>(runs.size()), reinterpret_cast<double*>(scratch));
+        const double norm = std::sqrt(total);
         *floats(0, a) = norm > desc.maximum_norm ? static_cast<float>(desc.maximum_norm / norm) : 1.0f;
         *floats(1, a) = static_cast<float>(norm);
     }
