@@ -182,14 +182,15 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
         return this;
     }
 
-    /// <summary>A pooling and its gradient.</summary>
-    public CaseBuilder Pooling(PoolingSpec spec, TensorFill? fill = null)
+    /// <summary>A pooling and its gradient; with an offset all its tensors are slices of wider ones, from that channel on.</summary>
+    public CaseBuilder Pooling(PoolingSpec spec, TensorFill? fill = null, int sliceOffset = 0)
     {
         spec.Validate(name);
-        Tensor src = Input("src", spec.Src, fill), dst = Output("dst", spec.Dst);
+        Tensor src = sliceOffset == 0 ? Input("src", spec.Src, fill) : InputSlice("src", spec.Src, sliceOffset), dst = OutputSlice("dst", spec.Dst, sliceOffset);
         Tensor? workspace = spec.Kind == PoolingKind.Max ? Workspace(spec.Dst) : null;
         Add(new PoolingForward("pool", spec, src, dst, workspace));
-        Add(new PoolingBackward("pool", spec, Input("diffDst", spec.Dst, role: TensorRole.Gradient), workspace, Output("diffSrc", spec.Src, TensorRole.Gradient)));
+        Add(new PoolingBackward(
+            "pool", spec, InputSlice("diffDst", spec.Dst, sliceOffset, TensorRole.Gradient), workspace, OutputSlice("diffSrc", spec.Src, sliceOffset, TensorRole.Gradient)));
         return this;
     }
 

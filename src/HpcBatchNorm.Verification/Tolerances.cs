@@ -197,7 +197,7 @@ internal static class Tolerances
         ("softmax cross-entropy", "diffLogits") => new(3, 0, 3),
 
         // rounded = |mu*v| + e*(|s*g| + |wd*p|): three roundings per product chain, two sums, and the reference's own
-        // rounding of state. The parameter adds what Nesterov's step adds, and twice its own magnitude: the backend's rounding and the reference's.
+        // rounding of state; in PyTorch's form e multiplies their sum instead, one product more for the parameter. The parameter adds what Nesterov's step adds, and twice its own magnitude: the backend's rounding and the reference's.
         ("sgd update", "momentum") => new(6, 0, 6),
         ("sgd update", "parameter step") => new(7, 0, 7),
         ("sgd update", "parameter") => new(2, 0, 2),

@@ -138,7 +138,7 @@ internal static class ExperimentCommand
                 json.WriteString("paper", finding.Paper);
                 json.WriteString("ours", finding.Ours);
                 json.WriteString("acceptance", finding.Acceptance);
-                json.WriteBoolean("passed", finding.Passed);
+                json.WriteString("verdict", finding.Verdict.Word());
                 json.WriteEndObject();
             }
 

@@ -17,13 +17,13 @@ public class AnyGraphTests
         Gen.Select(Gen.Int[0, 13], Gen.Int[0, 1000], Gen.Int[0, 1000], (k, p, n) => (k, p, n)).Array[0, 14];
 
     [Theory]
-    [InlineData(1, true, true, true)]
-    [InlineData(8, true, true, false)]
-    [InlineData(8, false, false, false)]
-    [InlineData(16, true, false, false)]
-    public void Plan_AnyGraph_EveryOperationIsValidAndReadsWhatWasWritten(int block, bool slices, bool variants, bool scaling) => Steps.Sample(s =>
+    [InlineData(1, true, true, true, false)]
+    [InlineData(8, true, true, false, false)]
+    [InlineData(8, false, false, false, false)]
+    [InlineData(16, true, false, false, true)]
+    public void Plan_AnyGraph_EveryOperationIsValidAndReadsWhatWasWritten(int block, bool slices, bool variants, bool scaling, bool pooling) => Steps.Sample(s =>
     {
-        var traits = new BackendTraits(block, slices, variants, scaling);
+        var traits = new BackendTraits(block, slices, variants, scaling, PoolingTakesSlices: pooling);
         Network network = SampleNetworks.Random(s);
         foreach (Precision precision in new[] { Precision.Fp32, Precision.Bf16 })
         {
