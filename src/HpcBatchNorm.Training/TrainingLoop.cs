@@ -4,7 +4,6 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Training;
