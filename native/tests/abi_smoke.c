@@ -30,7 +30,7 @@ static hbn_tensor tensor(int32_t layout, int32_t n, int32_t c, int32_t h, int32_
 }
 
 int main(void) {
-    hbn_engine_desc engine_desc = {(int32_t)sizeof(hbn_engine_desc), 0};
+    hbn_engine_desc engine_desc = {(int32_t)sizeof(hbn_engine_desc), 0, 0};
     hbn_engine_info info = {.struct_size = (int32_t)sizeof(hbn_engine_info)};
     hbn_engine* engine = NULL;
     int64_t live = -1;

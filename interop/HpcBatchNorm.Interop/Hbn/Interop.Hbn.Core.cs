@@ -12,7 +12,7 @@ internal static unsafe partial class Hbn
     public const string Library = "hbn";
 
     /// <summary>HBN_ABI_VERSION this assembly was written for.</summary>
-    public const int AbiVersion = 5;
+    public const int AbiVersion = 6;
 
     public const int Ok = 0;
     public const int InvalidArgument = 1;
@@ -129,6 +129,7 @@ internal struct HbnEngineDesc
 {
     public int StructSize;
     public int Threads;
+    public int MostThreads;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -139,7 +140,7 @@ internal struct HbnEngineInfo
     public int Isa;
     public int ChannelBlock;
     public int Bf16;
-    public int Reserved;
+    public int WantedThreads;
 }
 
 /// <summary>hbn_tensor. The format is a raw pointer: whoever fills it keeps its handle alive over the call.</summary>
