@@ -12,6 +12,7 @@ namespace {
 #include "batch_norm.inl"
 #include "batch_norm_positions.inl"
 #include "elementwise.inl"
+#include "select.inl"
 #include "training.inl"
 
 } // namespace
@@ -20,7 +21,7 @@ namespace {
 #define HBN_JOIN(a, b) HBN_JOIN2(a, b)
 
 extern const Arithmetic HBN_JOIN(arithmetic_, HBN_ISA) = {
-    batch_norm_forward, batch_norm_backward, batch_norm_mask, copy, sum, zero_padding, dropout, input, loss, sgd,
+    batch_norm_forward, batch_norm_backward, batch_norm_mask, copy, sum, zero_padding, select, dropout, input, loss, sgd,
     sum_of_squares,     accumulate,          average};
 
 } // namespace hbn

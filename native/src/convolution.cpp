@@ -19,7 +19,7 @@ struct Problem {
     memory::dims strides, dilations, pad_before, pad_after, weights_dims;
     memory::desc src, dst;  // as the tensors lie
     memory::data_type type; // of activations and multiplied weights; the gradient of the weights is float32
-    bool bias, relu;
+    bool bias;
     bool onto_dst;                     // the result is added to what dst holds
     std::vector<algorithm> algorithms; // in order of preference
     std::string text;
@@ -28,7 +28,7 @@ struct Problem {
             bool onto_dst = false)
         : strides{d.stride_h, d.stride_w}, dilations{d.dilation_h - 1, d.dilation_w - 1},
           pad_before{d.pad_top, d.pad_left}, pad_after{d.pad_bottom, d.pad_right}, src(src_tensor.md()), dst(dst_tensor.md()),
-          type(src_tensor.type()), bias(bias), relu(d.relu != 0), onto_dst(onto_dst) {
+          type(src_tensor.type()), bias(bias), onto_dst(onto_dst) {
         const hbn_tensor &s = src_tensor.desc, &w = weights.desc, &o = dst_tensor.desc;
         require(d.groups >= 1 && d.stride_h >= 1 && d.stride_w >= 1 && d.dilation_h >= 1 && d.dilation_w >= 1 && d.pad_top >= 0 &&
                     d.pad_left >= 0 && d.pad_bottom >= 0 && d.pad_right >= 0,
@@ -81,9 +81,6 @@ struct Problem {
         if (onto_dst) {
             ops.append_sum(1.0f);
         }
-        if (relu) {
-            compat::append_relu(ops);
-        }
         attr.set_post_ops(ops);
         // forward_training also for inference: Winograd then keeps its weights in the one format that all directions share and that can be
         // read.
@@ -129,7 +126,8 @@ struct Problem {
 constexpr int64_t kMostScratch = int64_t{64} << 20;
 
 struct ConvForward final : PrimitiveKernel {
-    ConvForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc) : PrimitiveKernel(std::move(e), std::move(t)) {
+    ConvForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc)
+        : PrimitiveKernel(std::move(e), std::move(t)), relu(desc.relu != 0) {
         const bool residual = at(4).present();
         const auto problem_of = [&](int32_t n) {
             return Problem(desc, part_of(at(0), n), at(1), part_of(at(3), n), at(2).present(), residual);
@@ -168,9 +166,16 @@ struct ConvForward final : PrimitiveKernel {
             engine->arithmetic->copy(at(3).extent(), at(4).view(addresses[4]), at(3).view(addresses[3]));
         }
         PrimitiveKernel::execute(addresses, scratch, step, learning_rate);
+        // oneDNN's ReLU behind a product makes 0 of NaN.
+        if (relu) {
+            const View dst = at(3).view(addresses[3]);
+            engine->arithmetic->select({Selection::Relu, at(3).extent(), dst, {}, dst});
+        }
     }
 
 private:
+    bool relu;
+
     // The fewest equal parts of the batch whose scratch is within the limit; 1 when there are none, and where it is not Winograd.
     template <typename ProblemOf> int32_t parts_of_batch(const ProblemOf& problem_of) const {
         const int32_t batch = at(0).desc.n;
@@ -193,9 +198,7 @@ private:
 struct ConvBackwardData final : PrimitiveKernel {
     ConvBackwardData(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc)
         : PrimitiveKernel(std::move(e), std::move(t)) {
-        hbn_conv_desc plain = desc;
-        plain.relu = 0;
-        const Problem problem(plain, at(2), at(1), at(0), false);
+        const Problem problem(desc, at(2), at(1), at(0), false);
         require_same_type(at(1), at(0), "diffDst and weights of a convolution");
         if (at(1).undecided()) {
             decide(1, problem.choose_forward(*engine, problem.any_weights()).weights_desc());
@@ -216,9 +219,7 @@ struct ConvBackwardData final : PrimitiveKernel {
 struct ConvBackwardWeights final : PrimitiveKernel {
     ConvBackwardWeights(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc)
         : PrimitiveKernel(std::move(e), std::move(t)) {
-        hbn_conv_desc plain = desc;
-        plain.relu = 0;
-        const Problem problem(plain, at(0), at(2), at(1), at(3).present());
+        const Problem problem(desc, at(0), at(2), at(1), at(3).present());
         require_float(at(2), "diffWeights");
         const auto choose = [&](const memory::desc& weights) {
             return problem.choose([&](algorithm a, const memory::desc& s, const memory::desc& d) {

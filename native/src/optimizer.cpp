@@ -88,7 +88,7 @@ struct ClipKernel final : GroupKernel {
             total += engine->arithmetic->sum_of_squares(floats(i, a), at(i).physical_count());
         }
         const double norm = std::sqrt(total);
-        *floats(0, a) = norm > desc.maximum_norm ? static_cast<float>(desc.maximum_norm / norm) : 1.0f;
+        *floats(0, a) = norm <= desc.maximum_norm ? 1.0f : static_cast<float>(desc.maximum_norm / norm); // a NaN stays one
         *floats(1, a) = static_cast<float>(norm);
     }
 };
