@@ -1,6 +1,5 @@
 using System.Formats.Tar;
 using System.Globalization;
-using System.IO.Compression;
 
 namespace HpcBatchNorm.Data;
 
@@ -39,14 +38,21 @@ internal sealed class DevelopmentKit
         }
     }
 
+    /// <summary>The kit's path in a folder; that of the unpacked archive where only this is there.</summary>
+    public static string PathIn(string folder)
+    {
+        string packed = Path.Combine(folder, FileName), unpacked = packed[..^".gz".Length];
+        return !File.Exists(packed) && File.Exists(unpacked) ? unpacked : packed;
+    }
+
     public static DevelopmentKit Read(string path)
     {
         byte[]? meta = null, truth = null;
         try
         {
             using FileStream file = File.OpenRead(path);
-            using var gzip = new GZipStream(file, CompressionMode.Decompress);
-            using var tar = new TarReader(gzip);
+            using Stream unpacked = GzipFile.Decompress(file);
+            using var tar = new TarReader(unpacked);
             while (tar.GetNextEntry() is { } entry)
             {
                 if (entry.DataStream is null)
@@ -66,7 +72,7 @@ internal sealed class DevelopmentKit
         }
         catch (Exception exception) when (exception is InvalidDataException or IOException or FormatException)
         {
-            throw new UserErrorException($"'{path}' cannot be read as a gzipped tar archive ({exception.Message}); download it again.", exception);
+            throw new UserErrorException($"'{path}' cannot be read as a tar archive, gzipped or not ({exception.Message}); download it again.", exception);
         }
 
         if (meta is null || truth is null)

@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using System.Globalization;
-using System.IO.Compression;
 
 namespace HpcBatchNorm.Data;
 
@@ -97,7 +96,7 @@ internal static class IdxFiles
                 return File.ReadAllBytes(path);
             }
 
-            using var gzip = new GZipStream(File.OpenRead(path), CompressionMode.Decompress);
+            using Stream gzip = GzipFile.Decompress(File.OpenRead(path));
             var bytes = new MemoryStream();
             gzip.CopyTo(bytes);
             return bytes.ToArray();

@@ -4,7 +4,7 @@ namespace HpcBatchNorm;
 /// Something the user can put right: a path, a file, a setting. The message is one line that names the thing, what was expected, what was found
 /// and the fix; the command prints it without a stack trace and exits with 1.
 /// </summary>
-public sealed class UserErrorException : Exception
+public class UserErrorException : Exception
 {
     /// <summary>Creates the error with its line.</summary>
     public UserErrorException(string message)
