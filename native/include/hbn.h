@@ -92,16 +92,17 @@ enum { HBN_BF16_NONE = 0, HBN_BF16_EMULATED = 1, HBN_BF16_NATIVE = 2 };
 
 typedef struct hbn_engine_desc {
     int32_t struct_size;
-    int32_t threads; /* OpenMP threads, 0 = one per physical core this process may use */
+    int32_t threads;      /* OpenMP threads, 0 = one per physical core this process may use */
+    int32_t most_threads; /* with threads 0: no more than these, 0 = no limit (a CPU quota, which the caller knows) */
 } hbn_engine_desc;
 
 typedef struct hbn_engine_info {
     int32_t struct_size;
-    int32_t threads;
-    int32_t isa;           /* HBN_ISA_*: what our kernels use; follows ONEDNN_MAX_CPU_ISA, which oneDNN reads once a process */
-    int32_t channel_block; /* channels per block of HBN_BLOCKED: 8 or 16 */
-    int32_t bf16;          /* HBN_BF16_*; follows ONEDNN_MAX_CPU_ISA too */
-    int32_t reserved;
+    int32_t threads;        /* the team that OpenMP gives, checked */
+    int32_t isa;            /* HBN_ISA_*: what our kernels use; follows ONEDNN_MAX_CPU_ISA, which oneDNN reads once a process */
+    int32_t channel_block;  /* channels per block of HBN_BLOCKED: 8 or 16 */
+    int32_t bf16;           /* HBN_BF16_*; follows ONEDNN_MAX_CPU_ISA too */
+    int32_t wanted_threads; /* the team before OpenMP's own limits (OMP_THREAD_LIMIT) */
 } hbn_engine_info;
 
 HBN_API hbn_status hbn_engine_create(const hbn_engine_desc* desc, hbn_engine** engine) HBN_NOEXCEPT;

@@ -16,6 +16,7 @@ namespace {
 #include "batch_norm_positions.inl"
 #include "elementwise.inl"
 #include "pooling.inl"
+#include "select.inl"
 #include "training.inl"
 #include "winograd.inl"
 #include "winograd_weights.inl"
@@ -31,6 +32,7 @@ extern const Arithmetic HBN_JOIN(arithmetic_, HBN_ISA) = {batch_norm_forward,
                                                           copy,
                                                           sum,
                                                           zero_padding,
+                                                          select,
                                                           dropout,
                                                           input,
                                                           pool_forward,

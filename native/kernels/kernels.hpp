@@ -53,6 +53,16 @@ struct BatchNormBackward {
     double* scratch;
 };
 
+// Nonlinearities that select. oneDNN's make a number of NaN (maximum and minimum as IEEE 754-2008 has them) or let a masked one through.
+enum class Selection : int32_t { Relu, ReluGradient, HardSwish, HardSwishGradient };
+
+// dst = f(src), or f'(src) * diff_dst, where src is what the forward pass kept. One layout, one element type; dst may be src or diff_dst.
+struct Select {
+    Selection function;
+    Extent extent;
+    View src, diff_dst, dst; // diff_dst.data may be null
+};
+
 struct Dropout {
     Extent extent;
     View src, dst;
@@ -173,6 +183,7 @@ struct Arithmetic {
     // One element type.
     void (*sum)(const Extent&, const View* srcs, int64_t count, const View& dst);
     void (*zero_padding)(const Extent&, const View&);
+    void (*select)(const Select&);
     void (*dropout)(const Dropout&);
     void (*input)(const Input&);
     void (*pool_forward)(const Pooling&);

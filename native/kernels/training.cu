@@ -22,7 +22,8 @@ HBN_KERNEL(softmax_cross_entropy)
     distances = block_sum(distances);
     float rest = smoothing / static_cast<float>(classes), scale = weight / static_cast<float>(images);
     scale *= loss_scale ? loss_scale[0] : 1.0f;
-    float of_label = label >= 0 && label < classes ? z[label] - largest : 0.0f;
+    // Nothing can be thrown from here: a label that is none makes the loss NaN.
+    float of_label = label >= 0 && label < classes ? z[label] - largest : __uint_as_float(0x7FC00000u);
     __syncthreads();
     for (int k = threadIdx.x; k < classes; k += blockDim.x) {
         float probability = expf(z[k] - largest) / exponentials;
@@ -31,9 +32,13 @@ HBN_KERNEL(softmax_cross_entropy)
         if (diff_logits)
             diff_logits[static_cast<u32>(blockIdx.x) * classes + k] = narrow(scale * (probability - target));
     }
-    // The targets add up to 1, so -sum t * log p = log sum exp - sum t * (z - largest).
-    if (threadIdx.x == 0)
-        losses[blockIdx.x] = logf(exponentials) - (1.0f - smoothing) * of_label - rest * distances;
+    // The targets add up to 1, so -sum t * log p = log sum exp - sum t * (z - largest). A logit of -infinity whose target is 0 adds
+    // nothing.
+    if (threadIdx.x == 0) {
+        float own = 1.0f - smoothing;
+        losses[blockIdx.x] = logf(exponentials) - (own == 0 && label >= 0 && label < classes ? 0.0f : own * of_label) -
+                             (rest == 0 ? 0.0f : rest * distances);
+    }
     if (!is_last_block(counter, gridDim.x))
         return;
     float sum = 0;
@@ -136,7 +141,7 @@ HBN_KERNEL(clip)(const Piece* pieces, float* partials, u32* counter, float* scal
     if (threadIdx.x == 0) {
         float n = sqrtf(squares);
         norm[0] = n;
-        scale[0] = factor * (n == 0 ? 1.0f : fminf(1.0f, maximum / n));
+        scale[0] = factor * (n <= maximum ? 1.0f : maximum / n); // a NaN stays one
     }
 }
 

@@ -30,8 +30,9 @@ template <typename T> static void loss_of(const Loss& p) {
             }
         }
         if (p.labels != nullptr) {
-            // -sum t*(z - log_sum), with sum t = 1
-            p.scratch[n] = log_sum - (1.0 - (double)p.label_smoothing) * label_logit - smoothed * logit_sum;
+            // -sum t*(z - log_sum), with sum t = 1. A logit of -infinity whose target is 0 adds nothing.
+            const double own = 1.0 - (double)p.label_smoothing;
+            p.scratch[n] = log_sum - (own == 0 ? 0 : own * label_logit) - (smoothed == 0 ? 0 : smoothed * logit_sum);
         }
     }
     if (p.labels != nullptr) {

@@ -127,14 +127,6 @@ inline dnnl::eltwise_backward::primitive_desc eltwise_backward(const engine& e, 
 #endif
 }
 
-inline void append_relu(dnnl::post_ops& ops) {
-#if HBN_DNNL_V3
-    ops.append_eltwise(algorithm::eltwise_relu, 0.0f, 0.0f);
-#else
-    ops.append_eltwise(1.0f, algorithm::eltwise_relu, 0.0f, 0.0f);
-#endif
-}
-
 // The parts of a blocked layout; empty when the layout is of another kind.
 struct Blocking {
     bool known = false;

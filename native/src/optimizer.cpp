@@ -95,7 +95,7 @@ struct ClipKernel final : GroupKernel {
         const double total =
             engine->arithmetic->sum_of_squares(runs.data(), static_cast<int64_t>(runs.size()), reinterpret_cast<double*>(scratch));
         const double norm = std::sqrt(total);
-        *floats(0, a) = norm > desc.maximum_norm ? static_cast<float>(desc.maximum_norm / norm) : 1.0f;
+        *floats(0, a) = norm <= desc.maximum_norm ? 1.0f : static_cast<float>(desc.maximum_norm / norm); // a NaN stays one
         *floats(1, a) = static_cast<float>(norm);
     }
 

@@ -15,20 +15,7 @@ internal static class ArchiveIndex
     private const string Magic = "hpcbn image index 1";
 
     /// <summary>The user's cache directory of this program, or null when there is none.</summary>
-    public static string? DefaultCacheDirectory
-    {
-        get
-        {
-            string? cache = Environment.GetEnvironmentVariable("XDG_CACHE_HOME");
-            if (string.IsNullOrEmpty(cache))
-            {
-                string home = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
-                cache = home.Length == 0 ? null : Path.Combine(home, ".cache");
-            }
-
-            return cache is null ? null : Path.Combine(cache, "hpcbn");
-        }
-    }
+    public static string? DefaultCacheDirectory => UserCache.Folder;
 
     public static ImageTable Load(string archive, string? cacheDirectory, IProgress<string>? progress = null)
     {

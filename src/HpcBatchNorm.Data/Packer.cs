@@ -40,7 +40,7 @@ internal sealed record PackOptions
         Check(ShortSide is >= 0 and <= 8192, "short side", "between 0 and 8192", ShortSide);
         Check(Quality is >= 1 and <= 100, "JPEG quality", "between 1 and 100", Quality);
         Check(ShardImages is >= 1 and <= 1 << 20, "number of images per shard", "between 1 and 1048576", ShardImages);
-        Check(Workers is >= 1 and <= 256, "number of workers", "between 1 and 256", Workers);
+        Check(Workers is >= 1 and <= LoaderOptions.MostWorkers, "number of workers", FormattableString.Invariant($"between 1 and {LoaderOptions.MostWorkers}"), Workers);
     }
 
     private static void Check(bool valid, string name, string range, int value)

@@ -15,7 +15,7 @@ internal static class EvaluationSetup
             Binarize = config.Binarize,
             CropFraction = config.CropFraction,
             Crops = crops,
-            Workers = config.Workers,
+            Workers = config.LoaderThreads,
             StallSeconds = config.LoaderTimeout,
             OnBadImage = config.OnBadImage,
         };

@@ -24,7 +24,7 @@ internal static partial class HardCases
         .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision, traits), .. LocalResponses(precision),
         .. Dropouts(precision), .. InnerProducts(precision), .. Copies(precision, traits), .. Sums(precision, traits), .. Inputs(precision), .. Losses(precision),
         .. precision.ActivationType().IsNarrow() ? Conversions(precision) : Optimizers(precision),
-        .. traits.LossScaling ? LossScaling(precision) : [],
+        .. traits.LossScaling ? LossScaling(precision) : [], .. NotFinite(precision, traits),
     ];
 
     private static CaseBuilder Case(Precision precision, string name, InputKind kind) => new($"{name}/{(kind == InputKind.Exact ? "exact" : "random")}", kind, precision);
@@ -202,6 +202,16 @@ internal static partial class HardCases
 
         // No spread at all: the variance is exactly 0 and 1/sqrt(epsilon) is all that scales.
         yield return Case(precision, "batch-norm/constant-src", InputKind.Exact).BatchNorm(new(new(2, 16, 4, 4)), new() { Src = Fills.Constant(5) }).Build();
+
+        // Nor an epsilon: a channel of equal values becomes its shift and has no gradient; the limit, not 0 times infinity.
+        foreach ((string name, BatchNormSpec spec, BatchNormForm form) in new[]
+        {
+            ("", new BatchNormSpec(new(2, 17, 4, 4), Epsilon: 0), new BatchNormForm()), ("-relu", new(new(2, 16, 4, 4), Epsilon: 0, Relu: true), new()),
+            ("-per-activation", new(new(4, 16, 2, 2), Epsilon: 0, PerActivation: true), new()), ("-plain-vectors", new(new(5, 10, 1, 1), Epsilon: 0), plain),
+        })
+        {
+            yield return Case(precision, $"batch-norm/constant-src-no-epsilon{name}", InputKind.Exact).BatchNorm(spec, form with { Src = Fills.Constant(5) }).Build();
+        }
 
         // Pre-activations that are exactly 0 have no gradient.
         yield return Case(precision, "batch-norm/relu-zeros", InputKind.Random).BatchNorm(

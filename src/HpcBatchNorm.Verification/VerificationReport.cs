@@ -91,6 +91,22 @@ public sealed record TensorResult(
             }
         }
     }
+
+    /// <summary>
+    /// Compares what kind of value each element is. What is not finite stays so: whether it is NaN or infinite depends on the order of sums (an infinity may
+    /// meet its opposite or a zero), only the opposite infinity is wrong. A number is a number, unless the algorithm <paramref name="spreads"/> what is not
+    /// finite over its neighbours.
+    /// </summary>
+    internal static TensorResult CompareKinds(string operation, Tensor tensor, string implementation, double[] actual, double[] expected, bool spreads)
+    {
+        bool Agree(int i) => double.IsFinite(expected[i])
+            ? spreads || double.IsFinite(actual[i])
+            : !double.IsFinite(actual[i]) && (double.IsNaN(actual[i]) || actual[i] != -expected[i]);
+
+        bool[] agree = [.. Enumerable.Range(0, actual.Length).Select(Agree)];
+        return Compare(operation, tensor.Name, tensor, implementation,
+            [.. actual.Select((a, i) => agree[i] ? 0 : a)], [.. expected.Select((e, i) => agree[i] ? 0 : e)], new double[actual.Length]);
+    }
 }
 
 /// <summary>The answer to one case.</summary>

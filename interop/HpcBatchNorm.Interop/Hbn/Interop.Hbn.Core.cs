@@ -133,6 +133,7 @@ internal struct HbnEngineDesc
 {
     public int StructSize;
     public int Threads;
+    public int MostThreads;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -143,7 +144,7 @@ internal struct HbnEngineInfo
     public int Isa;
     public int ChannelBlock;
     public int Bf16;
-    public int Reserved;
+    public int WantedThreads;
 }
 
 /// <summary>hbn_tensor. The format is a raw pointer: whoever fills it keeps its handle alive over the call.</summary>

@@ -167,7 +167,7 @@ public sealed class Checkpoint : IDisposable
     }
 
     /// <summary>Copies one tensor's values out of the checkpoint.</summary>
-    /// <exception cref="UserErrorException">The checkpoint belongs to another network.</exception>
+    /// <exception cref="UserErrorException">The checkpoint belongs to another network, or a value of the tensor is infinite or NaN.</exception>
     internal void Read(string model, Tensor tensor, Span<float> values)
     {
         if (!_file.Contains(tensor.Name))
@@ -183,6 +183,10 @@ public sealed class Checkpoint : IDisposable
         }
 
         _file.Read(tensor.Name, values);
+        if (FiniteCheck.Describe(values) is { } found)
+        {
+            throw new UserErrorException($"'{Path}' cannot be used: of '{tensor.Name}' {found}. Use an earlier checkpoint.");
+        }
     }
 
     /// <summary>

@@ -173,8 +173,16 @@ public sealed record RunConfig
     /// <summary>Backend: <c>auto</c>, <c>onednn</c> or <c>reference</c>.</summary>
     public string Backend { get; init; } = "auto";
 
-    /// <summary>Threads that decode images.</summary>
-    public int Workers { get; init; } = 2;
+    /// <summary>
+    /// Threads that decode images; 0: as many as go with the machine (<see cref="LoaderThreads"/>). The images and their order do not depend on it.
+    /// </summary>
+    public int Workers { get; init; }
+
+    /// <summary>
+    /// The threads that decode images here: <see cref="Workers"/>, or half of the processors, as the other half computes, at least 2 and at most 16, which
+    /// feed more than any one machine trains on.
+    /// </summary>
+    public int LoaderThreads => Workers > 0 ? Workers : DefaultWorkers(Environment.ProcessorCount);
 
     /// <summary>Seconds without a finished image after which loading fails; 0 means never.</summary>
     public double LoaderTimeout { get; init; } = 120;
@@ -210,4 +218,7 @@ public sealed record RunConfig
 
     /// <summary>Folder of the run; a <see cref="Trainer"/> needs one. The command makes a new one under <c>runs</c> where none is named.</summary>
     public string Output { get; init; } = "";
+
+    /// <summary>The loader threads of a machine with so many processors.</summary>
+    internal static int DefaultWorkers(int processors) => Math.Clamp(processors / 2, 2, 16);
 }

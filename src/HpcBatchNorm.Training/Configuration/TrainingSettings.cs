@@ -153,7 +153,7 @@ internal static class TrainingSettings
         Whole("loss-scale-growth", Machine, "precision fp16: steps in a row without an overflow after which the loss scale doubles; 0 for never", 0,
             c => c.Optimizer.LossScaleGrowth, (c, v) => c with { Optimizer = c.Optimizer with { LossScaleGrowth = v } }) with { Aliases = ["--loss-scale-window"] },
         Whole("threads", Machine, "Compute threads; 0 for one per core", 0, c => c.BackendOptions.Threads, (c, v) => c with { BackendOptions = c.BackendOptions with { Threads = v } }),
-        Whole("workers", Machine, "Threads that decode images", 1, c => c.Workers, (c, v) => c with { Workers = v }) with { Aliases = ["-j"] },
+        Whole("workers", Machine, "Threads that decode images; 0: half of the processors, at least 2 and at most 16", 0, c => c.Workers, (c, v) => c with { Workers = v }) with { Aliases = ["-j"] },
         Real64("loader-timeout", Machine, "Seconds without a finished image after which loading fails, saying what hangs; 0 for never", 0, 1e6,
             c => c.LoaderTimeout, (c, v) => c with { LoaderTimeout = v }),
         Choice("conv-algorithm", Machine, "Convolution algorithms the backend may choose from",

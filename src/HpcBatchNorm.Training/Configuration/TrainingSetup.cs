@@ -15,7 +15,7 @@ internal static class TrainingSetup
             Augmentation = config.Augmentation,
             Shuffle = config.Shuffle,
             ShardSize = config.ShardSize,
-            Workers = config.Workers,
+            Workers = config.LoaderThreads,
             StallSeconds = config.LoaderTimeout,
             OnBadImage = config.OnBadImage,
         };

@@ -27,6 +27,10 @@ public readonly record struct StepReport(
     /// </summary>
     public long Offset { get; init; }
 
+    /// <summary>A time in seconds as far as it can be told: the longest there is for what is longer, zero for what is no number.</summary>
+    internal static TimeSpan Duration(double seconds) =>
+        seconds >= TimeSpan.MaxValue.TotalSeconds ? TimeSpan.MaxValue : seconds > 0 ? TimeSpan.FromSeconds(seconds) : TimeSpan.Zero;
+
     /// <summary>Epochs done, with their fraction.</summary>
     public double Epoch => (double)(Step - Offset) / StepsPerEpoch;
 

@@ -106,4 +106,15 @@ public abstract partial class Backend
 
     /// <summary>Gets a buffer as floats in logical order.</summary>
     private protected abstract void ReadCore(DeviceBuffer buffer, Span<float> values);
+
+    /// <summary>Implements <see cref="IsFinite"/>; this one reads the values, another may look at them where they lie.</summary>
+    private protected virtual bool IsFiniteCore(DeviceBuffer buffer)
+    {
+        int count = checked((int)buffer.Tensor.Shape.Count);
+        float[] values = System.Buffers.ArrayPool<float>.Shared.Rent(count);
+        Read(buffer, values.AsSpan(0, count));
+        bool finite = Tensors.FiniteCheck.AreFinite(values.AsSpan(0, count));
+        System.Buffers.ArrayPool<float>.Shared.Return(values);
+        return finite;
+    }
 }

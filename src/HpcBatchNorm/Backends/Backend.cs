@@ -36,6 +36,9 @@ public abstract partial class Backend : IDisposable
     /// <summary>Threads that one session computes with; 0 where the device decides.</summary>
     public virtual int Threads => 0;
 
+    /// <summary>Where that number comes from, for people: what was asked for, an environment variable, the cores, a quota; empty where the device decides.</summary>
+    public virtual string ThreadsReason => "";
+
     /// <summary>True after <see cref="Dispose()"/>.</summary>
     public bool IsDisposed { get; private set; }
 
@@ -256,6 +259,14 @@ public abstract partial class Backend : IDisposable
         }
 
         ReadCore(buffer, values);
+    }
+
+    /// <summary>False when a value of a tensor of floating-point numbers is infinite or NaN.</summary>
+    internal bool IsFinite(DeviceBuffer buffer)
+    {
+        using UsageGuard.Scope scope = EnterTransfer();
+        CheckTransfer(buffer, (int)buffer.Tensor.Shape.Count);
+        return IsFiniteCore(buffer);
     }
 
     /// <summary>Gets a tensor's values in logical NCHW order, rounded to single precision.</summary>

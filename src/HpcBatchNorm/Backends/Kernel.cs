@@ -42,7 +42,12 @@ internal abstract class Kernel : IDisposable
 
     /// <summary>Does the work. Errors of the native library are thrown as <c>NativeException</c> naming the operation.</summary>
     /// <exception cref="ObjectDisposedException">The kernel, or the session it belongs to, has been disposed of.</exception>
-    public abstract void Execute(in StepContext context);
+    public void Execute(in StepContext context)
+    {
+        // Here and not in each kernel: what a kernel holds in the native library, and the memory it points into, is gone then.
+        ObjectDisposedException.ThrowIf(IsDisposed, this);
+        ExecuteCore(context);
+    }
 
     /// <summary>Frees what the kernel holds in the native library. A second call does nothing.</summary>
     public void Dispose()
@@ -56,9 +61,8 @@ internal abstract class Kernel : IDisposable
         GC.SuppressFinalize(this);
     }
 
-    /// <summary>For implementations of <see cref="Execute"/>: throws when the kernel has been disposed of.</summary>
-    /// <exception cref="ObjectDisposedException">It has been.</exception>
-    protected void ThrowIfDisposed() => ObjectDisposedException.ThrowIf(IsDisposed, this);
+    /// <summary>Does the work of <see cref="Execute"/>; not called after <see cref="Dispose()"/>.</summary>
+    protected abstract void ExecuteCore(in StepContext context);
 
     /// <summary>Frees what the kernel holds.</summary>
     protected virtual void Dispose(bool disposing)
@@ -69,18 +73,29 @@ internal abstract class Kernel : IDisposable
 /// <summary>A session's kernels in a form that executes faster than one by one, in the same order and with the same results.</summary>
 internal abstract class RecordedKernels : IDisposable
 {
+    private bool _disposed;
+
     /// <summary>How they execute, for people.</summary>
     public abstract string Description { get; }
 
     /// <summary>Executes all of them once.</summary>
-    public abstract void Execute(in StepContext context);
+    /// <exception cref="ObjectDisposedException">The recording has been disposed of.</exception>
+    public void Execute(in StepContext context)
+    {
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        ExecuteCore(context);
+    }
 
     /// <summary>Frees the recording; the kernels stay.</summary>
     public void Dispose()
     {
+        _disposed = true;
         Dispose(true);
         GC.SuppressFinalize(this);
     }
+
+    /// <summary>Does the work of <see cref="Execute"/>; not called after <see cref="Dispose()"/>.</summary>
+    protected abstract void ExecuteCore(in StepContext context);
 
     /// <summary>Frees the recording.</summary>
     protected virtual void Dispose(bool disposing)

@@ -53,15 +53,16 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
     }
 
     /// <summary>
-    /// Normalization with constant statistics as an affine map, x -> factor * x + offset with factor = scale / sqrt(variance + epsilon) and
+    /// Normalization with constant statistics as an affine map, x -> factor * x + offset with factor = scale / sqrt(variance + epsilon) (<see cref="BatchNormSpec.InverseDeviation"/>) and
     /// offset = shift - mean * factor (Algorithm 2, line 11). Computed in double.
     /// </summary>
     internal (double[] Factors, double[] Offsets) Affine(ReadOnlySpan<float> scale, ReadOnlySpan<float> shift, ReadOnlySpan<float> mean, ReadOnlySpan<float> variance)
     {
         double[] factors = new double[scale.Length], offsets = new double[scale.Length];
+        BatchNormSpec spec = Spec(Shape.Vector(scale.Length));
         for (int i = 0; i < factors.Length; i++)
         {
-            factors[i] = scale[i] / Math.Sqrt((double)variance[i] + Epsilon);
+            factors[i] = scale[i] * spec.InverseDeviation(variance[i]);
             offsets[i] = shift[i] - mean[i] * factors[i];
         }
 

@@ -37,7 +37,7 @@ public sealed record BatchRenormalization(float MaximumR = 3, float MaximumD = 5
     internal static (double R, double D) Correction(double mean, double variance, double runningMean, double runningVariance, double epsilon, (double R, double D) limits)
     {
         double sigma = Math.Sqrt(runningVariance + epsilon);
-        return sigma > 0
+        return sigma != 0 // a NaN stays one
             ? (Math.Clamp(Math.Sqrt(variance + epsilon) / sigma, 1 / limits.R, limits.R), Math.Clamp((mean - runningMean) / sigma, -limits.D, limits.D))
             : (1, 0);
     }

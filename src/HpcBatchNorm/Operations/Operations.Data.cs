@@ -92,6 +92,21 @@ public sealed record SoftmaxCrossEntropy(
     /// <inheritdoc/>
     public override string Kind => "softmax cross-entropy";
 
+    /// <summary>Refuses a label that is none of 0 to <paramref name="classes"/> - 1: the same exception whatever computes the loss.</summary>
+    /// <param name="where">What was given the labels, for the message.</param>
+    /// <param name="labels">One per image.</param>
+    /// <param name="classes">Number of classes.</param>
+    internal static void CheckLabels(string where, ReadOnlySpan<int> labels, int classes)
+    {
+        for (int n = 0; n < labels.Length; n++)
+        {
+            if ((uint)labels[n] >= (uint)classes)
+            {
+                throw new UserErrorException(FormattableString.Invariant($"{where}: image {n} has the label {labels[n]}, expected 0 to {classes - 1}."));
+            }
+        }
+    }
+
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Reads => Some(Logits, Labels, LossScale);
 

@@ -78,6 +78,12 @@ public readonly record struct BatchNormSpec(
     /// <summary>m/(m-1), which turns the biased batch variance into the unbiased one that running statistics keep; 1 when m is 1.</summary>
     public double UnbiasedFactor => StatisticCount > 1 ? StatisticCount / (StatisticCount - 1.0) : 1.0;
 
+    /// <summary>
+    /// 1 / sqrt(variance + epsilon); 0 where both are 0, so that a channel of equal values without an epsilon becomes its shift, the limit for epsilon towards 0
+    /// (PyTorch does the same), and not NaN.
+    /// </summary>
+    public double InverseDeviation(double variance) => variance + Epsilon == 0 ? 0 : 1 / Math.Sqrt(variance + Epsilon);
+
     /// <summary>Throws <see cref="ArgumentException"/> naming the first thing that cannot be.</summary>
     internal void Validate(string name)
     {

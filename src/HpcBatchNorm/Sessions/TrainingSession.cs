@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Tensors;
 
@@ -195,6 +196,24 @@ public sealed class TrainingSession : Session
         return NotFiniteOutput.Find(this, _forwardOperations, _last);
     }
 
+    /// <summary>
+    /// The first tensor of <see cref="State"/> that holds a value that is not finite, null when none does: one pass over the state where it lies. An update can
+    /// overflow without the loss of any step showing it.
+    /// </summary>
+    public StateTensor? FindNotFiniteState()
+    {
+        using UsageGuard.Scope scope = Enter();
+        foreach (StateTensor entry in State)
+        {
+            if (!Backend.IsFinite(Prepared[entry.Tensor]))
+            {
+                return entry;
+            }
+        }
+
+        return null;
+    }
+
     /// <summary>Class probabilities of the last step's last micro-batch, Batch x classes, before the update.</summary>
     public void ReadProbabilities(Span<float> probabilities) => Read(Plan.Probabilities, probabilities);
 
@@ -249,6 +268,9 @@ public sealed class TrainingSession : Session
             throw new ArgumentException(FormattableString.Invariant(
                 $"{pixels.Length} bytes and {labels.Length} labels were given for a step; expected {bytes} and {images} ({Options.Accumulate} micro-batches of {Plan.Pixels.Shape})."));
         }
+
+        // Here, because a device cannot refuse one.
+        SoftmaxCrossEntropy.CheckLabels("the step", labels, Plan.Probabilities.Shape.C);
     }
 
     /// <summary>Forward and backward pass of a micro-batch.</summary>

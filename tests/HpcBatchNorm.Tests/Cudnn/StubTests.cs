@@ -190,6 +190,35 @@ public sealed class StubTests : CudnnTests
         Directory.Delete(folder, recursive: true);
     }
 
+    /// <summary>A file that a loader may well take, with one byte that is another: machine code is not to be tried.</summary>
+    [Fact]
+    public void CachedKernels_WithOneOtherByte_AreCompiledAgain()
+    {
+        CudaLibraries libraries = StubDevice.Libraries;
+        StubDevice.Reset();
+        string folder = Directory.CreateTempSubdirectory("hbn-changed-cache").FullName;
+        long Compiled()
+        {
+            long before = StubDevice.Calls("nvrtcCompileProgram");
+            using Backend backend = CudnnBackend.Open(new BackendOptions(), libraries, folder);
+            using TrainingSession session = SmallSession(backend);
+            session.Execute(default);
+            return StubDevice.Calls("nvrtcCompileProgram") - before;
+        }
+
+        Assert.True(Compiled() > 0);
+        Assert.Equal(0, Compiled());
+        foreach (string file in Directory.EnumerateFiles(folder))
+        {
+            byte[] content = File.ReadAllBytes(file);
+            content[^1] ^= 1;
+            File.WriteAllBytes(file, content);
+        }
+
+        Assert.True(Compiled() > 0);
+        Directory.Delete(folder, recursive: true);
+    }
+
     [Fact]
     public void Interop_SharedContextStreamAndMemory_OneAddsToWhatTheOtherMade()
     {

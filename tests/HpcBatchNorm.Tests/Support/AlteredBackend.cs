@@ -135,7 +135,7 @@ internal sealed class AlteredBackend : Backend
 
         public override long ScratchBytes => inner.ScratchBytes;
 
-        public override void Execute(in StepContext context)
+        protected override void ExecuteCore(in StepContext context)
         {
             inner.Scratch = Scratch;
             inner.Execute(context);

@@ -99,6 +99,12 @@ internal sealed partial class OneDnnBackend
             Hbn.hbn_tensor_read(_engine, ((OneDnnBuffer)buffer).Describe(), buffer.Address, values), $"reading '{buffer.Tensor.Name}'");
     }
 
+    /// <inheritdoc/>
+    private protected override bool IsFiniteCore(DeviceBuffer buffer) =>
+        buffer.Tensor.DataType == DataType.Float32 && !buffer.Tensor.IsSlice && buffer.Tensor.RowOffset == 0 && buffer.Parent is null
+            ? FiniteCheck.AreFinite(AlignedMemory.AsSpan<float>(buffer.Address, checked((int)(buffer.Bytes / sizeof(float))))) // padding is zeros, whatever the layout
+            : base.IsFiniteCore(buffer);
+
     private static bool IsDensePlain(DeviceBuffer buffer) => ((OneDnnBuffer)buffer).Layout == TensorLayout.Plain && !buffer.Tensor.IsSlice;
 
     /// <summary>All elements of a dense plain tensor.</summary>

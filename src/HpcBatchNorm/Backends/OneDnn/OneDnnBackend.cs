@@ -15,18 +15,23 @@ internal sealed partial class OneDnnBackend : Backend
     private readonly BackendOptions _options;
     private readonly HbnEngineHandle _engine;
     private readonly HbnEngineInfo _info;
+    private readonly ThreadTeam _team;
 
     /// <summary>Creates the engine; <see cref="NativeLibraries.Hbn"/> has been found.</summary>
     public OneDnnBackend(BackendOptions options)
     {
-        if (options.Threads < 0)
+        _options = options;
+        _team = ThreadTeam.Choose(options.Threads, Environment.GetEnvironmentVariable("OMP_NUM_THREADS"), new ControlGroups());
+        HbnEngineDesc desc = new() { StructSize = Unsafe.SizeOf<HbnEngineDesc>(), Threads = _team.Wanted, MostThreads = _team.Most };
+        try
         {
-            throw new UserErrorException(FormattableString.Invariant($"The number of threads is {options.Threads}; it must be 0 (one per core) or more."));
+            NativeException.ThrowIfFailed(Hbn.hbn_engine_create(desc, out _engine), "creating the onednn backend");
+        }
+        catch (NotSupportedException error)
+        {
+            throw new UserErrorException($"The backend 'onednn' cannot compute with these threads: {error.Message}", error);
         }
 
-        _options = options;
-        HbnEngineDesc desc = new() { StructSize = Unsafe.SizeOf<HbnEngineDesc>(), Threads = options.Threads };
-        NativeException.ThrowIfFailed(Hbn.hbn_engine_create(desc, out _engine), "creating the onednn backend");
         _info.StructSize = Unsafe.SizeOf<HbnEngineInfo>();
         NativeException.ThrowIfFailed(Hbn.hbn_engine_query(_engine, ref _info), "creating the onednn backend");
     }
@@ -40,8 +45,9 @@ internal sealed partial class OneDnnBackend : Backend
         get
         {
             string threads = _info.Threads == 1 ? "1 thread" : FormattableString.Invariant($"{_info.Threads} threads");
+            string limited = _info.Threads == _info.WantedThreads ? "" : FormattableString.Invariant($" of the {_info.WantedThreads} wanted (OpenMP gives no more)");
             string cap = NativeLibraries.InstructionSetCap is { Length: > 0 } limit ? $" ({limit})" : "";
-            return $"oneDNN {NativeLibraries.Hbn.Version}, {Isa}{(_info.Bf16 == Hbn.Bf16Native ? " with BF16" : "")}{cap}, {threads}";
+            return $"oneDNN {NativeLibraries.Hbn.Version}, {Isa}{(_info.Bf16 == Hbn.Bf16Native ? " with BF16" : "")}{cap}, {threads}{limited}";
         }
     }
 
@@ -50,6 +56,9 @@ internal sealed partial class OneDnnBackend : Backend
 
     /// <inheritdoc/>
     public override int Threads => _info.Threads;
+
+    /// <inheritdoc/>
+    public override string ThreadsReason => _team.Describe(_info.Threads, _info.WantedThreads);
 
     private string Isa => _info.Isa switch { 2 => "AVX-512", 1 => "AVX2", _ => "SSE" };
 

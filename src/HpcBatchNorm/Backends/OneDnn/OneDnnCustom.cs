@@ -21,7 +21,7 @@ internal sealed class OneDnnCustom(Operation operation, CustomCall call, BufferM
     public override string Implementation => call.FunctionName;
 
     /// <inheritdoc/>
-    public override void Execute(in StepContext context)
+    protected override void ExecuteCore(in StepContext context)
     {
         for (int i = 0; i < _buffers.Length; i++)
         {

@@ -16,8 +16,13 @@ internal sealed partial class OneDnnBackend
             LabelSmoothing = operation.LabelSmoothing,
             Weight = operation.Weight,
         };
-        return Create<HbnLossDesc>(operation, buffers, Hbn.hbn_loss_create, desc,
+        OneDnnKernel kernel = Create<HbnLossDesc>(operation, buffers, Hbn.hbn_loss_create, desc,
             operation.Logits, operation.Labels, operation.Probabilities, operation.Loss, operation.DiffLogits);
+        DeviceBuffer labels = buffers[operation.Labels];
+        string name = OneDnnKernel.Describe(operation);
+        (int images, int classes) = (operation.Logits.Shape.N, operation.Logits.Shape.C);
+        kernel.Check = () => SoftmaxCrossEntropy.CheckLabels(name, AlignedMemory.AsSpan<int>(labels.Address, images), classes);
+        return kernel;
     }
 
     /// <inheritdoc/>
