@@ -70,11 +70,21 @@ public sealed class ImageDataset : IImageSource, IDisposable
         if (contents.Images.Count == 0)
         {
             contents.Store.Dispose();
-            throw new UserErrorException($"'{contents.Source}' holds no images.");
+            throw new UserErrorException($"'{contents.Source}' holds no images.{string.Concat(contents.Notes.Take(1).Select(note => $" ({note})"))}");
+        }
+
+        foreach (string note in contents.Notes)
+        {
+            progress?.Report(note);
         }
 
         return new ImageDataset(contents, split);
     }
+
+    /// <summary>
+    /// What lies there besides the images and is not used, a line for each kind: <c>passed over 2 files that are no images by name: 'a/1.txt', 'b/2.txt'</c>.
+    /// </summary>
+    public IReadOnlyList<string> Notes => _contents.Notes;
 
     /// <summary>Class index of image <paramref name="index"/>.</summary>
     public int Label(int index) => _contents.Labels[index];

@@ -42,7 +42,7 @@ public static class NetworkSource
     {
         try
         {
-            return Network.FromJson(File.ReadAllText(path));
+            return Network.FromFile(path);
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
