@@ -86,6 +86,15 @@ public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? chec
 
     private sealed class Notes(ITrainingObserver observer) : IProgress<string>
     {
-        public void Report(string value) => observer.Note(value);
+        private readonly HashSet<string> _said = new(StringComparer.Ordinal);
+
+        /// <summary>Training and validation images may be the same ones, of which everything is said twice.</summary>
+        public void Report(string value)
+        {
+            if (_said.Add(value))
+            {
+                observer.Note(value);
+            }
+        }
     }
 }
