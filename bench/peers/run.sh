@@ -69,7 +69,10 @@ if ! has_new_libstdcxx ""; then
         mkdir -p "$cache"
         script=/usr/share/debootstrap/scripts/trixie
         [[ -e $script ]] || script=/usr/share/debootstrap/scripts/sid # an older debootstrap does not know the name
-        debootstrap --variant=minbase --include=libstdc++6 trixie "$trixie" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" "$script" >"$cache/debootstrap.log" 2>&1 ||
+        # The mirror this system installs from; on another distribution DEBIAN_MIRROR has to name one of Debian.
+        mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 2>/dev/null | grep -v security | head -n 1)}
+        [[ -n $mirror ]] || die "no Debian mirror is known here; name one in DEBIAN_MIRROR"
+        debootstrap --variant=minbase --include=libstdc++6 trixie "$trixie" "$mirror" "$script" >"$cache/debootstrap.log" 2>&1 ||
             die "debootstrap failed (log: $cache/debootstrap.log)"
     fi
     mkdir -p "$trixie/opt/dotnet" "$trixie/opt/peers"
