@@ -89,7 +89,7 @@ internal static partial class IdxFiles
     private static int[] ReadLabels(string path) => Reading(path, (stream, fileBytes) =>
     {
         byte[] header = new byte[RecordHeader];
-        int read = stream.ReadAtLeast(header, LabelHeader, throwOnEndOfStream: false), magic = Field(header, 0), count = Field(header, 1);
+        int read = stream.ReadAtLeast(header.AsSpan(0, LabelHeader), LabelHeader, throwOnEndOfStream: false), magic = Field(header, 0), count = Field(header, 1);
         bool records = magic == RecordMagic;
         if (records && read < RecordHeader)
         {
@@ -105,9 +105,7 @@ internal static partial class IdxFiles
         long expected = (long)count * columns * width;
         CheckMemory(path, fileBytes, expected + (long)count * sizeof(int) * 2);
         byte[] bytes = new byte[expected + 1];
-        int begun = read - headerBytes;
-        header.AsSpan(headerBytes, begun).CopyTo(bytes);
-        if (begun + stream.ReadAtLeast(bytes.AsSpan(begun), bytes.Length - begun, throwOnEndOfStream: false) != expected)
+        if (stream.ReadAtLeast(bytes, bytes.Length, throwOnEndOfStream: false) != expected)
         {
             throw NotLabels();
         }

@@ -62,15 +62,15 @@ public sealed class ClassMapTests(EvaluationFixture fixture) : IClassFixture<Eva
         }
 
         var request = new EvaluationRequest { Checkpoints = [fixture.First], Flags = [("data", _folder.Path)] };
-        Assert.Contains("class map", Assert.Throws<UserErrorException>(() => request.Run(_ => { })).Message, StringComparison.Ordinal);
-        EvaluationResult result = (request with { ClassMapping = EvaluationRequest.ByName }).Run(_ => { });
+        Assert.Contains("class map", Assert.Throws<UserErrorException>(() => request.Run(_ => { }, stop: TestContext.Current.CancellationToken)).Message, StringComparison.Ordinal);
+        EvaluationResult result = (request with { ClassMapping = EvaluationRequest.ByName }).Run(_ => { }, stop: TestContext.Current.CancellationToken);
         Assert.Equal((images, 2), ((int)result.Images, result.Classes.Count));
         Assert.Equal(some, result.Classes.Select(c => c.Name));
         // Two classes compete: the right one is always among the first five, and a guess between them is right at least as often as one among all.
-        EvaluationResult whole = new EvaluationRequest { Checkpoints = [fixture.First] }.Run(_ => { });
+        EvaluationResult whole = new EvaluationRequest { Checkpoints = [fixture.First] }.Run(_ => { }, stop: TestContext.Current.CancellationToken);
         Assert.Equal(1, result.Top5);
         Assert.True(result.Top1 * images >= whole.Classes.Where(c => some.Contains(c.Name)).Sum(c => c.Top1Images));
-        Assert.Equal(result.Top1Images(), (request with { Checkpoints = [fixture.First, fixture.First], ClassMapping = EvaluationRequest.ByName }).Run(_ => { }).Top1Images());
+        Assert.Equal(result.Top1Images(), (request with { Checkpoints = [fixture.First, fixture.First], ClassMapping = EvaluationRequest.ByName }).Run(_ => { }, stop: TestContext.Current.CancellationToken).Top1Images());
     }
 
     public void Dispose() => _folder.Dispose();

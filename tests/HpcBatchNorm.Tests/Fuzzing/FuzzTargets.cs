@@ -7,7 +7,6 @@ using HpcBatchNorm.Backends.Cudnn;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Experiments;
 using HpcBatchNorm.Interchange;
-using HpcBatchNorm.Interop;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Sessions;
@@ -40,7 +39,7 @@ internal static class FuzzTargets
         new("idx-labels-gz", () => [Idx(0x0801, [12], 12)], (path, _) => ReadIdx(path)) { FileName = "train-labels-idx1-ubyte.gz", Repair = Gzip },
         new("idx-records", () => [Idx(0x0C02, [12, 2], 96)], (path, _) => ReadIdx(path)) { FileName = "train-labels-idx2-int" },
         new("pack-json", () => [PackJson()], (path, _) => PackManifest.Read(Path.GetDirectoryName(path)!)) { FileName = PackManifest.FileName },
-        new("yaml", () => [Text("model: inception-tiny\nlearning-rate: 0.05\nepochs: 3\nboundaries: [1, 2]\noutput: \"x y\"\nrecipe: quick\n"), Text(TrainingConfigBuilder.ToYaml(new TrainingConfigBuilder().Config))],
+        new("yaml", () => [Text("model: inception-tiny\nlearning-rate: 0.05\nepochs: 3\noutput: \"x y\"\nrecipe: quick\n"), Text(TrainingConfigBuilder.ToYaml(new TrainingConfigBuilder().Config))],
             (path, bytes) => new TrainingConfigBuilder().AddYaml(Encoding.UTF8.GetString(bytes), path)),
         new("shapes", () => [Text("mb32ic64ih56oc192oh56kh3ph1n\"conv2/3x3\"\nmb32_ic64_ih56_n\"conv2/bn*2\"\ng2ic64ih56iw30oc64oh28kh3kw1sh2dh1ph1pw0n\"x\"*3\nic3ih8eps1e-3\n# - \"x\"\n")],
             (path, _) => ShapeFile.Read(path)),
