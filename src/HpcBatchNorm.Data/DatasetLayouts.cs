@@ -139,7 +139,9 @@ internal static class DatasetLayouts
         DatasetContents contents = ReadClassFolders(wanted, layout);
         if (otherHasFolders)
         {
-            CheckSameClasses(contents.ClassNames, wanted, SplitFolders.ClassFolders(other!), other!);
+            string[] otherFolders = SplitFolders.ClassFolders(other!), otherArchives = Archives(other!);
+            string[] otherClasses = otherFolders.Length > 0 || otherArchives.Length == 0 ? otherFolders : TarLayouts.Read(otherArchives, null, cacheDirectory, progress).ClassNames;
+            CheckSameClasses(contents.ClassNames, wanted, otherClasses, other!);
         }
 
         return contents;

@@ -84,7 +84,7 @@ public sealed class ImageDataset : IImageSource, IDisposable
     }
 
     /// <summary>
-    /// What lies there besides the images and is not used, a line for each kind: <c>passed over 2 files that are no images by name: 'a/1.txt', 'b/2.txt'</c>.
+    /// What lies there besides the images and is not used, a line for each kind: <c>passed over files that are no images by name (2): 'a/1.txt', 'b/2.txt'</c>.
     /// </summary>
     public IReadOnlyList<string> Notes => _contents.Notes;
 

@@ -18,7 +18,7 @@ internal sealed class PassedOver
     /// <summary>How many things there are.</summary>
     public int Count { get; private set; }
 
-    /// <summary>A line for each reason: <c>passed over 2 links that lead to nothing in the archive: 'a/1.jpg', 'a/2.jpg'</c>.</summary>
+    /// <summary>A line for each reason: <c>passed over links that lead to nothing in the archive (2): 'a/1.jpg', 'a/2.jpg'</c>.</summary>
     public string[] Lines => [.. _reasons.OrderBy(r => r.Key, StringComparer.Ordinal).Select(r => Line(r.Key, r.Value.Count, r.Value.Names))];
 
     /// <summary>Adds a thing.</summary>
@@ -40,7 +40,7 @@ internal sealed class PassedOver
     public void Add(string reason, ReadOnlySpan<byte> name) => Add(reason, ImageTable.Text(name));
 
     private static string Line(string reason, int count, List<string> names) =>
-        string.Create(CultureInfo.InvariantCulture, $"passed over {count} {reason}: '{string.Join("', '", names)}'{(count > names.Count ? ", ..." : "")}");
+        string.Create(CultureInfo.InvariantCulture, $"passed over {reason} ({count}): '{string.Join("', '", names)}'{(count > names.Count ? ", ..." : "")}");
 
     private static string Printable(string name)
     {

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.RegularExpressions;
 
 namespace HpcBatchNorm.Data;
@@ -16,45 +17,53 @@ internal static partial class TarLayouts
     /// <exception cref="UserErrorException">The archives cannot be read, or it is not clear what is of which class.</exception>
     public static DatasetContents Read(string[] archives, DatasetSplit? split, string? cacheDirectory, IProgress<string>? progress)
     {
-        string[] all = archives;
-        if (split is not null && archives.Length > 1)
+        string source = archives.Length == 1 ? archives[0] : Path.GetDirectoryName(archives[0])!;
+        bool named = split is not null && archives.Length > 1 && archives.Any(archive => SplitOf(archive) is not null);
+        // Both splits must give a class the same index, so the archives of both are looked at.
+        string[] all = named ? [.. archives.Where(archive => SplitOf(archive) is not null)] : archives;
+        if (named && all.All(archive => SplitOf(archive) != split))
         {
-            archives = OfSplit(archives, split.Value);
+            throw new UserErrorException(
+                $"'{source}' has no archive whose name says that it is of the {(split == DatasetSplit.Train ? "training" : "validation")} images; expected names such as {(split == DatasetSplit.Train ? "train" : "val")}-00000.tar.");
         }
 
-        string source = all.Length == 1 ? all[0] : Path.GetDirectoryName(all[0])!;
-        string[] unpacked = [.. archives.Select(archive => UnpackedArchive.IsPacked(archive) ? UnpackedArchive.Ensure(archive, cacheDirectory, progress) : archive)];
+        string[] unpacked = [.. all.Select(archive => UnpackedArchive.IsPacked(archive) ? UnpackedArchive.Ensure(archive, cacheDirectory, progress) : archive)];
         ImageTable[] tables = [.. unpacked.Select(archive => ArchiveIndex.Load(archive, cacheDirectory, progress))];
-        if (tables.All(table => table.Count == 0))
+        int[] wanted = [.. Enumerable.Range(0, all.Length).Where(i => !named || SplitOf(all[i]) == split)];
+        if (wanted.All(i => tables[i].Count == 0))
         {
-            throw new UserErrorException($"'{source}' holds no images; expected CLASS/image files.{string.Concat(tables.SelectMany(t => t.Notes).Take(1).Select(note => $" ({note})"))}");
+            throw new UserErrorException(
+                $"'{source}' holds no images; expected CLASS/image files.{string.Concat(wanted.SelectMany(i => tables[i].Notes).Take(1).Select(note => $" ({note})"))}");
         }
 
         if (tables.Any(table => table.Labels.Count > 0))
         {
-            return Labelled(source, unpacked, tables);
+            return ReadShards(source, unpacked, tables, wanted);
         }
 
         if (tables.All(table => All(table, name => !name.Contains('/', StringComparison.Ordinal) && ClassAtEnd().IsMatch(name))))
         {
-            return Labelled(source, unpacked, tables, name => ClassAtEnd().Match(name).Groups["class"].Value, "archives of images whose names end in the class");
+            return Labelled(source, unpacked, tables, wanted, (_, name) => ClassAtEnd().Match(name).Groups["class"].Value, "archives of images whose names end in the class");
         }
 
-        if (unpacked.Length > 1 && tables.All(table => All(table, name => !name.Contains('/', StringComparison.Ordinal))))
+        if (!named && all.Length > 1 && tables.All(table => All(table, name => !name.Contains('/', StringComparison.Ordinal))))
         {
-            string[] classes = [.. archives.Select(archive => Path.GetFileName(archive).Split(".tar")[0])];
-            return Labelled(source, unpacked, tables, null, "an archive for each class", classes);
+            string[] classes = [.. all.Select(archive => Path.GetFileName(archive).Split(".tar")[0])];
+            return Labelled(source, unpacked, tables, wanted, (table, _) => classes[table], "an archive for each class");
         }
 
-        return unpacked.Length == 1 && split is { } wanted && Splits(tables[0]) is { } splits
-            ? ReadSplit(source, unpacked[0], tables[0], wanted, splits)
-            : ReadClassFolders(source, unpacked, tables, SameImages);
+        if (all.Length == 1 && split is { } one && Splits(tables[0]) is { } splits)
+        {
+            return ReadSplit(source, unpacked[0], tables[0], one, splits);
+        }
+
+        CheckClassFolders(source, wanted.Select(i => tables[i]));
+        string same = named || split is null ? "" : ", the same images for training and validation";
+        return Labelled(source, unpacked, tables, wanted, (_, name) => DatasetLayouts.Folder(name), $"tar of class folders{same}");
     }
 
-    private const string SameImages = ", the same images for training and validation";
-
-    /// <summary>Images in class folders, the last folder of their path being the class.</summary>
-    private static DatasetContents ReadClassFolders(string source, string[] archives, ImageTable[] tables, string layout)
+    /// <summary>Throws where the last folder of an image's path, its class, is missing, or is found in two places.</summary>
+    private static void CheckClassFolders(string source, IEnumerable<ImageTable> tables)
     {
         var parents = new Dictionary<string, string>(StringComparer.Ordinal);
         foreach (ImageTable table in tables)
@@ -74,8 +83,6 @@ internal static partial class TarLayouts
                 }
             }
         }
-
-        return Labelled(source, archives, tables, DatasetLayouts.Folder, $"tar of class folders{layout}");
     }
 
     /// <summary>Which component of the images' paths names their split, and which images are of which; null where there are not two splits.</summary>
@@ -116,49 +123,45 @@ internal static partial class TarLayouts
         }
 
         ImageTable images = table.Select(split == DatasetSplit.Train ? splits.Train : splits.Validation);
-        DatasetContents contents = Labelled(source, [archive], [images], Class, "tar of class folders for training and validation");
+        DatasetContents contents = Labelled(source, [archive], [images], [0], (_, name) => Class(name), "tar of class folders for training and validation");
         return contents with { Notes = [.. contents.Notes, .. passedOver.Lines] };
     }
 
     /// <summary>Shards with labels beside the images: numbers, or what they are called.</summary>
-    private static DatasetContents Labelled(string source, string[] archives, ImageTable[] tables)
+    private static DatasetContents ReadShards(string source, string[] archives, ImageTable[] tables, int[] wanted)
     {
-        var texts = new SortedSet<string>(StringComparer.Ordinal);
+        string Label(int table, string name) => tables[table].Labels.TryGetValue(Key(name), out string? label) ? label : throw new UserErrorException(
+            $"'{archives[table]}' holds '{name}' without a label; expected '{Key(name)}.cls' or '{Key(name)}.json' beside it.");
+        int digits = 0;
+        bool numbers = true;
         for (int t = 0; t < tables.Length; t++)
         {
-            for (int i = 0; i < tables[t].Count; i++)
+            foreach (string label in tables[t].Labels.Values)
             {
-                string name = tables[t].Name(i);
-                texts.Add(tables[t].Labels.TryGetValue(Key(name), out string? label) ? label : throw new UserErrorException(
-                    $"'{archives[t]}' holds '{name}' without a label; expected '{Key(name)}.cls' or '{Key(name)}.json' beside it."));
+                numbers &= int.TryParse(label, NumberStyles.None, CultureInfo.InvariantCulture, out _);
+                digits = Math.Max(digits, label.Length);
             }
         }
 
         // Padded, so that the order of names is that of numbers.
-        int digits = texts.All(text => int.TryParse(text, out _)) ? texts.Max(text => text.Length) : 0;
-        string[] classes = [.. texts.Select(text => text.PadLeft(digits, '0')).Distinct().Order(StringComparer.Ordinal)];
-        int[][] labels = [.. tables.Select(table => Enumerable.Range(0, table.Count)
-            .Select(i => Array.BinarySearch(classes, table.Labels[Key(table.Name(i))].PadLeft(digits, '0'), StringComparer.Ordinal)).ToArray())];
-        return Join(source, archives, tables, [.. labels.SelectMany(l => l)], classes, FormattableString.Invariant($"webdataset shards, {archives.Length} archives"));
+        return Labelled(
+            source, archives, tables, wanted, (table, name) => numbers ? Label(table, name).PadLeft(digits, '0') : Label(table, name),
+            FormattableString.Invariant($"webdataset shards, {wanted.Length} archives"));
     }
 
-    private static DatasetContents Labelled(
-        string source, string[] archives, ImageTable[] tables, Func<string, string>? classOf, string layout, string[]? classOfArchive = null)
+    /// <param name="source">Where they lie.</param>
+    /// <param name="archives">All archives.</param>
+    /// <param name="tables">Their images.</param>
+    /// <param name="wanted">Which of them are of the split; the classes are those of all.</param>
+    /// <param name="classOf">An image's class, from its archive and its name.</param>
+    /// <param name="layout">The layout in words.</param>
+    private static DatasetContents Labelled(string source, string[] archives, ImageTable[] tables, int[] wanted, Func<int, string, string> classOf, string layout)
     {
-        string Class(int table, int image) => classOfArchive is null ? classOf!(tables[table].Name(image)) : classOfArchive[table];
-        var names = new SortedSet<string>(StringComparer.Ordinal);
-        for (int t = 0; t < tables.Length; t++)
-        {
-            for (int i = 0; i < tables[t].Count; i++)
-            {
-                names.Add(Class(t, i));
-            }
-        }
-
-        string[] classes = [.. names];
+        string[][] names = [.. tables.Select((table, t) => Enumerable.Range(0, table.Count).Select(i => classOf(t, table.Name(i))).ToArray())];
+        string[] classes = [.. names.SelectMany(n => n).Distinct().Order(StringComparer.Ordinal)];
         Dictionary<string, int> indices = Enumerable.Range(0, classes.Length).ToDictionary(i => classes[i], StringComparer.Ordinal);
-        int[][] labels = [.. tables.Select((table, t) => Enumerable.Range(0, table.Count).Select(i => indices[Class(t, i)]).ToArray())];
-        return Join(source, archives, tables, [.. labels.SelectMany(l => l)], classes, layout);
+        int[] labels = [.. wanted.SelectMany(t => names[t].Select(name => indices[name]))];
+        return Join(source, [.. wanted.Select(t => archives[t])], [.. wanted.Select(t => tables[t])], labels, classes, layout);
     }
 
     private static DatasetContents Join(string source, string[] archives, ImageTable[] tables, int[] labels, string[] classes, string layout)
@@ -176,17 +179,6 @@ internal static partial class TarLayouts
         {
             Notes = images.Notes,
         };
-    }
-
-    /// <summary>The archives whose names say that they are of a split; all where none says anything.</summary>
-    private static string[] OfSplit(string[] archives, DatasetSplit split)
-    {
-        DatasetSplit?[] splits = [.. archives.Select(SplitOf)];
-        string[] found = [.. archives.Where((_, i) => splits[i] == split)];
-        return splits.All(s => s is null) ? archives
-            : found.Length > 0 ? found
-            : throw new UserErrorException(
-                $"'{Path.GetDirectoryName(archives[0])}' has no archive whose name says that it is of the {(split == DatasetSplit.Train ? "training" : "validation")} images; expected names such as {(split == DatasetSplit.Train ? "train" : "val")}-00000.tar.");
     }
 
     /// <summary>imagenet-train-000000.tar, val_images.tar.gz: a word of the name. Test images of published sets have no labels.</summary>

@@ -42,7 +42,7 @@ public static class NetworkSource
     {
         try
         {
-            return Network.FromFile(path);
+            return Network.FromJson(TextFile.ReadAllText(path));
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {

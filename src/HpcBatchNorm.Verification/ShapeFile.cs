@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Text.RegularExpressions;
-using HpcBatchNorm.Interop;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
@@ -40,7 +39,7 @@ public static partial class ShapeFile
         string[] lines;
         try
         {
-            lines = [.. RegularFile.ReadLines(path)];
+            lines = [.. TextFile.ReadLines(path)];
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

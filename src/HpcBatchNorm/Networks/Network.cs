@@ -114,9 +114,6 @@ public sealed class Network
     /// <exception cref="UserErrorException">It is not a network file, or says something that cannot be; the message names the layer and what was found.</exception>
     public static Network FromJson(string json) => NetworkJson.Read(Encoding.UTF8.GetBytes(json));
 
-    /// <summary>Reads a network file. Throws <see cref="IOException"/> or <see cref="UnauthorizedAccessException"/> when it cannot be read.</summary>
-    internal static Network FromFile(string path) => FromJson(Interop.RegularFile.ReadAllText(path));
-
     /// <inheritdoc cref="FromJson"/>
     public static Network ReadJson(Stream stream)
     {

@@ -111,6 +111,15 @@ public sealed class LayoutTests : IDisposable
     }
 
     [Fact]
+    public void ArchivesNamedForSplits_OfClassFolders_AreThose()
+    {
+        WriteTar("train.tar", "train/a/1.jpg", "train/b/2.jpg");
+        WriteTar("val.tar", "val/b/3.jpg");
+        AssertSet(DatasetSplit.Train, ["a", "b"], ["train/a/1.jpg", "train/b/2.jpg"], [0, 1]);
+        AssertSet(DatasetSplit.Validation, ["a", "b"], ["val/b/3.jpg"], [1]);
+    }
+
+    [Fact]
     public void PackedTar_IsDecompressedOnceAndAnewWhenItChanges()
     {
         byte[] Packed(params string[] names) => Gzip(ArchiveTests.Tar(TarEntryFormat.Ustar, names.ToDictionary(name => name, _ => AnImage)));
@@ -161,6 +170,10 @@ public sealed class LayoutTests : IDisposable
             ["n01440764_10026_n01440764.JPEG", "n01443537_2_n01443537.JPEG", "n01440764_7_n01440764.JPEG"], [0, 1, 0]);
         AssertSet(DatasetSplit.Validation, ["n01440764", "n01443537"],
             ["ILSVRC2012_val_00000001_n01443537.JPEG", "ILSVRC2012_val_00000002_n01440764.JPEG"], [1, 0]);
+
+        // Fewer classes in one of the splits do not move the others' indices.
+        WriteTar("val_images.tar", "ILSVRC2012_val_00000001_n01443537.JPEG");
+        AssertSet(DatasetSplit.Validation, ["n01440764", "n01443537"], ["ILSVRC2012_val_00000001_n01443537.JPEG"], [1]);
     }
 
     [Fact]
