@@ -5,7 +5,7 @@ namespace HpcBatchNorm;
 /// <summary>
 /// Something the user can put right: a path, a file, a setting. The message is one line that names the thing, what was expected, what was found
 /// and the fix; the command prints it without a stack trace and exits with 1. Control characters, which a damaged file may put into a message and a
-/// terminal would obey, are shown as dots, and what is too long for a line is cut.
+/// terminal would obey, are shown as dots or spaces, and what is too long for a line is cut.
 /// </summary>
 public sealed class UserErrorException : Exception
 {
@@ -17,9 +17,9 @@ public sealed class UserErrorException : Exception
     {
     }
 
-    /// <summary>Creates the error with its line and what caused it.</summary>
+    /// <summary>Creates the error with its line and what caused it. Whose words may have quoted a file, line ends and all: they are made spaces.</summary>
     public UserErrorException(string message, Exception innerException)
-        : base(Printable(message, LongestMessage, keepLines: true), innerException)
+        : base(Printable(message, LongestMessage, keepLines: false), innerException)
     {
     }
 
@@ -45,7 +45,7 @@ public sealed class UserErrorException : Exception
         var line = new StringBuilder(Math.Min(text.Length, longest) + 3);
         foreach (char c in text.AsSpan(0, Math.Min(text.Length, longest)))
         {
-            line.Append(IsKept(c) ? c : '·');
+            line.Append(IsKept(c) ? c : c is '\n' or '\r' or '\t' ? ' ' : '·');
         }
 
         return line.Append(text.Length > longest ? "..." : "").ToString();

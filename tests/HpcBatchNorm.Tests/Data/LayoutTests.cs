@@ -228,7 +228,8 @@ public sealed class LayoutTests : IDisposable
         byte[] buffer = [];
         for (int i = 0; i < data.Count; i++)
         {
-            Assert.Equal(AnImage, buffer[..data.ReadEncoded(i, ref buffer)]);
+            int length = data.ReadEncoded(i, ref buffer);
+            Assert.Equal(AnImage, buffer[..length]);
         }
     }
 

@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Diagnostics;
 using System.Formats.Tar;
 using System.IO.Compression;
 using System.Text;
@@ -185,9 +184,11 @@ public sealed class BombTests : IDisposable
     public void Message_OfADamagedFile_IsOneLineThatNoTerminalObeys()
     {
         var error = new UserErrorException($"'{UserErrorException.Excerpt("a\nb\u001b[2J" + new string('x', 1000))}' is no name.");
-        Assert.StartsWith("'a·b·[2J", error.Message, StringComparison.Ordinal);
+        Assert.StartsWith("'a b·[2J", error.Message, StringComparison.Ordinal);
         Assert.InRange(error.Message.Length, 100, 200);
         Assert.Equal("a·b", new UserErrorException("a\u001bb").Message);
+        // JsonException quotes what it found, to the end of the file.
+        Assert.Equal("'a  b' is no JSON", new UserErrorException("'a\r\nb' is no JSON", new InvalidDataException()).Message);
         Assert.InRange(new UserErrorException(new string('x', 1 << 20)).Message.Length, 1000, 5000);
     }
 
@@ -204,11 +205,10 @@ public sealed class BombTests : IDisposable
     /// <summary>No more memory than ten times the file and what a parser always may take.</summary>
     private static void AssertBounded(long fileBytes, Action action)
     {
-        long start = Stopwatch.GetTimestamp(), before = GC.GetAllocatedBytesForCurrentThread();
+        long before = GC.GetAllocatedBytesForCurrentThread();
         action();
         long allocated = GC.GetAllocatedBytesForCurrentThread() - before;
         Assert.InRange(allocated, 0, 10 * fileBytes + FuzzRun.AllowedBytes);
-        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, FuzzRun.Hang.TotalSeconds);
     }
 
     private static byte[] MatHeader()
