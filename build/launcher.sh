@@ -34,6 +34,9 @@ find_missing_packages() {
     if [[ ${1:-} == lint ]] && ! command -v clang-format-14 >/dev/null; then
         missing clang-format-14 "checks the format of native/"
     fi
+    if [[ ${1:-} == lint ]] && ! command -v jq >/dev/null; then
+        missing jq "checks the numbers of README.md"
+    fi
     if [[ ${1:-} == lint ]] && ! command -v chromium >/dev/null; then
         missing chromium "shows the tests what the report and the dashboard look like"
     fi
@@ -114,13 +117,25 @@ build_changed() {
         ensure_prerequisites
         forget_moved_native_build
         say "building ${project##*/} ..."
-        if ! dotnet build "$root/$project" -c Release -v quiet -clp:ErrorsOnly -warnaserror --disable-build-servers >"$log" 2>&1 </dev/null {lock}>&-; then
+        if ! dotnet build "$root/$project" -c Release -v quiet -clp:ErrorsOnly --disable-build-servers >"$log" 2>&1 </dev/null {lock}>&-; then
             cat "$log" >&2
             die "the build failed (see above)"
         fi
         printf '%s\n' "$sources" >"$stamp"
     fi
     exec {lock}>&-
+}
+
+# Below these the runtime does not even start, and says so in numbers.
+check_limits() {
+    local files space
+    files=$(ulimit -Hn) space=$(ulimit -v)
+    if [[ $files != unlimited ]] && ((files < 256)); then
+        die "this shell's programs may have only $files files open at once; 256 are needed. Raise the limit: ulimit -n 4096"
+    fi
+    if [[ $space != unlimited ]] && ((space < 2000000)); then
+        die "this shell's programs may have only $space kB of address space; 2000000 are needed to start at all. Raise the limit: ulimit -v unlimited"
+    fi
 }
 
 # The command runs on the runtime that belongs to the dotnet on PATH, wherever that is installed.

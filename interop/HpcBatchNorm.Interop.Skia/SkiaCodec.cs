@@ -3,33 +3,15 @@ using System.Runtime.InteropServices;
 
 namespace HpcBatchNorm.Interop.Skia;
 
-/// <summary>An image format, with Skia's numbers.</summary>
-internal enum SkiaFormat
-{
-    Bmp = 0,
-    Gif = 1,
-    Jpeg = 3,
-    Png = 4,
-    Webp = 6,
-}
-
-/// <summary>How a decoding went, with Skia's numbers.</summary>
-internal enum SkiaResult
-{
-    Success = 0,
-    IncompleteInput = 1,
-    ErrorInInput = 2,
-}
-
 /// <summary>
 /// Skia's image decoder through the C interface of libSkiaSharp. SkiaSharp's own classes make four garbage-collected objects with finalizers of every
 /// image; this one object takes image after image. Decodes to RGBA bytes without colour management.
 /// </summary>
 /// <remarks>
-/// The interface belongs to SkiaSharp and may change with it, so the library's version is checked once against the one these declarations were
-/// compared with, and a test compares the structs with SkiaSharp's.
+/// The interface belongs to SkiaSharp and may change with it, so they are used only with the version they were compared with
+/// (<see cref="IsCompatible"/>), and a test compares the structs with SkiaSharp's.
 /// </remarks>
-internal sealed unsafe partial class SkiaCodec : IDisposable
+internal sealed unsafe partial class SkiaCodec : ImageCodec
 {
     /// <summary>Skia's version that the declarations below belong to: the second number of the SkiaSharp package's.</summary>
     public const int Milestone = 154;
@@ -44,26 +26,13 @@ internal sealed unsafe partial class SkiaCodec : IDisposable
 
     ~SkiaCodec() => Close();
 
-    /// <summary>Width of the open image in pixels.</summary>
-    public int Width { get; private set; }
+    /// <summary>Whether the libSkiaSharp of this process is of the version that the declarations belong to.</summary>
+    public static bool IsCompatible => LoadedMilestone.Value == Milestone;
 
-    /// <summary>Height of the open image in pixels.</summary>
-    public int Height { get; private set; }
-
-    /// <summary>Format of the open image, told by its content.</summary>
-    public SkiaFormat Format { get; private set; }
-
-    /// <summary>Reads an image's header; false when it is none. The bytes must stay where they are until <see cref="Close"/>.</summary>
-    /// <exception cref="NotSupportedException">The libSkiaSharp that was found is of another version.</exception>
-    public bool Open(nint bytes, int length)
+    /// <inheritdoc/>
+    public override bool Open(nint bytes, int length)
     {
         Close();
-        if (LoadedMilestone.Value != Milestone)
-        {
-            throw new NotSupportedException(
-                $"libSkiaSharp of Skia {LoadedMilestone.Value} was found, {Milestone} is needed; use the version of SkiaSharp.NativeAssets that HpcBatchNorm asks for.");
-        }
-
         _data = sk_data_new_with_proc(bytes, length, 0, 0);
         _codec = sk_codec_new_from_data(_data);
         if (_codec == 0)
@@ -83,16 +52,16 @@ internal sealed unsafe partial class SkiaCodec : IDisposable
         return true;
     }
 
-    /// <summary>The size nearest to a scale that the codec can decode to by itself.</summary>
-    public (int Width, int Height) ScaledSize(float scale)
+    /// <inheritdoc/>
+    public override (int Width, int Height) ScaledSize(float scale)
     {
         Size size;
         sk_codec_get_scaled_dimensions(_codec, scale, &size);
         return (size.Width, size.Height);
     }
 
-    /// <summary>Begins to decode the columns from <paramref name="left"/> to before <paramref name="right"/> row by row, at a size of <see cref="ScaledSize"/>.</summary>
-    public bool StartRows(int width, int height, int left, int right)
+    /// <inheritdoc/>
+    public override bool StartRows(int width, int height, int left, int right)
     {
         ImageInfo info = InfoOf(width, height);
         Rectangle subset = new() { Left = left, Right = right, Bottom = height };
@@ -101,22 +70,22 @@ internal sealed unsafe partial class SkiaCodec : IDisposable
         return sk_codec_start_scanline_decode(_codec, &info, &options) == SkiaResult.Success;
     }
 
-    /// <summary>Passes over rows; false when there are not as many.</summary>
-    public bool SkipRows(int count) => sk_codec_skip_scanlines(_codec, count) != 0;
+    /// <inheritdoc/>
+    public override bool SkipRows(int count) => sk_codec_skip_scanlines(_codec, count) != 0;
 
-    /// <summary>Decodes the next rows and returns how many of them the data held.</summary>
-    public int ReadRows(nint pixels, int count, int stride) => sk_codec_get_scanlines(_codec, pixels, count, stride);
+    /// <inheritdoc/>
+    public override int ReadRows(nint pixels, int count, int stride) => sk_codec_get_scanlines(_codec, pixels, count, stride);
 
-    /// <summary>Decodes the whole image, at a size of <see cref="ScaledSize"/>.</summary>
-    public SkiaResult ReadAll(nint pixels, int width, int height, int stride)
+    /// <inheritdoc/>
+    public override SkiaResult ReadAll(nint pixels, int width, int height, int stride)
     {
         ImageInfo info = InfoOf(width, height);
         Options options = Options.Default;
         return sk_codec_get_pixels(_codec, &info, pixels, stride, &options);
     }
 
-    /// <summary>Lets go of the image.</summary>
-    public void Close()
+    /// <inheritdoc/>
+    public override void Close()
     {
         if (_codec != 0)
         {
@@ -129,12 +98,6 @@ internal sealed unsafe partial class SkiaCodec : IDisposable
             sk_data_unref(_data);
             _data = 0;
         }
-    }
-
-    public void Dispose()
-    {
-        Close();
-        GC.SuppressFinalize(this);
     }
 
     private ImageInfo InfoOf(int width, int height) => new()

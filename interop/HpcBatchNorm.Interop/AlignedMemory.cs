@@ -12,7 +12,8 @@ internal sealed partial class AlignedMemory : SafeHandle
     private const nuint HugePage = 2u << 20;
     private const int AdviseHugePages = 14;
 
-    public AlignedMemory(long bytes)
+    /// <summary>Allocates; <paramref name="clear"/> sets (address, bytes) to zero, where somebody has more threads for that than the calling one.</summary>
+    public AlignedMemory(long bytes, Action<nint, long>? clear = null)
         : base(0, ownsHandle: true)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(bytes);
@@ -21,15 +22,32 @@ internal sealed partial class AlignedMemory : SafeHandle
         nuint alignment = size >= HugePage ? HugePage : 64;
         unsafe
         {
-            void* memory = NativeMemory.AlignedAlloc(size, alignment);
+            void* memory;
+            try
+            {
+                memory = NativeMemory.AlignedAlloc(size, alignment);
+            }
+            catch (OutOfMemoryException)
+            {
+                throw NativeException.OutOfMemory(FormattableString.Invariant(
+                    $"{size / 1e9:0.00} GB of memory were asked for in one piece and not granted. Use a smaller batch, or raise the limit of the address space (ulimit -v)."));
+            }
+
             if (alignment == HugePage && OperatingSystem.IsLinux())
             {
                 // Advice only: where the kernel refuses, memory works as before.
                 _ = madvise(memory, size, AdviseHugePages);
             }
 
-            NativeMemory.Clear(memory, size);
             SetHandle((nint)memory);
+            if (clear is not null)
+            {
+                clear((nint)memory, (long)size);
+            }
+            else
+            {
+                NativeMemory.Clear(memory, size);
+            }
         }
     }
 

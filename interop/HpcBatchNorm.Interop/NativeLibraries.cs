@@ -17,9 +17,8 @@ internal sealed record LoadReport(nint Handle, string Text, Version? Version)
 
 /// <summary>
 /// Finds libhbn. Places, in order: HBN_PATH (a file or its folder; when it is set nothing else is tried, so that a wrong setting shows; HBN_ONEDNN_PATH,
-/// its older name, counts where it is not set),
-/// the program's folder, runtimes/RID/native beneath it, the system. A library is taken only when its ABI number and the sizes of its structs
-/// are ours.
+/// its older name, counts where it is not set), the application's folders (<see cref="NativeFolders"/>), the system. A library is taken only when its
+/// ABI number and the sizes of its structs are ours.
 /// </summary>
 internal static partial class NativeLibraries
 {
@@ -28,14 +27,29 @@ internal static partial class NativeLibraries
     /// <summary>What <see cref="OverrideVariable"/> was called before; it still works.</summary>
     public const string OlderOverrideVariable = "HBN_ONEDNN_PATH";
 
+    /// <summary>The most that oneDNN and our own kernels may use of the processor: one of <see cref="InstructionSets"/>.</summary>
+    public const string InstructionSetVariable = "HBN_MAX_CPU_ISA";
+
     private const string FileName = $"lib{Interop.Hbn.Library}.so";
 
     private static readonly Lazy<LoadReport> LazyHbn = new(() =>
     {
-        PrepareOpenMP();
+        if (!PrepareEnvironment(Environment.GetEnvironmentVariable, SetNative, out string cap, out string error))
+        {
+            return new LoadReport(0, error, null);
+        }
+
+        InstructionSetCap = cap;
         (string variable, string? path) = Override(Environment.GetEnvironmentVariable);
-        return Probe(path, AppContext.BaseDirectory, variable: variable);
+        return Probe(path, NativeFolders.Of(typeof(NativeLibraries).Assembly), variable: variable);
     });
+
+    /// <summary>What <see cref="InstructionSetVariable"/> may be: names that oneDNN 2.x and 3.x share (it ignores others without a word).</summary>
+    public static IReadOnlyList<string> InstructionSets { get; } =
+        ["SSE41", "AVX", "AVX2", "AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16", "AVX512_CORE_AMX", "DEFAULT"];
+
+    /// <summary>The cap on instruction sets, as <c>VARIABLE=VALUE</c>; empty when there is none.</summary>
+    public static string InstructionSetCap { get; private set; } = "";
 
     static NativeLibraries()
     {
@@ -67,10 +81,10 @@ internal static partial class NativeLibraries
     }
 
     /// <summary>Looks for the library; <paramref name="overridePath"/> stands for the value of the environment variable <paramref name="variable"/>.</summary>
-    public static LoadReport Probe(string? overridePath, string baseDirectory, string fileName = FileName, string variable = OverrideVariable)
+    public static LoadReport Probe(string? overridePath, IEnumerable<string> folders, string fileName = FileName, string variable = OverrideVariable)
     {
         StringBuilder text = new();
-        foreach (string place in Places(overridePath, baseDirectory, fileName))
+        foreach (string place in Places(overridePath, folders, fileName))
         {
             if (Path.IsPathRooted(place) && !File.Exists(place))
             {
@@ -97,7 +111,7 @@ internal static partial class NativeLibraries
         return new LoadReport(0, text.Append(Advice(text.ToString(), variable, overridePath)).ToString(), null);
     }
 
-    private static IEnumerable<string> Places(string? overridePath, string baseDirectory, string fileName)
+    private static IEnumerable<string> Places(string? overridePath, IEnumerable<string> folders, string fileName)
     {
         if (!string.IsNullOrEmpty(overridePath))
         {
@@ -106,8 +120,11 @@ internal static partial class NativeLibraries
             yield break;
         }
 
-        yield return Path.Combine(baseDirectory, fileName);
-        yield return Path.Combine(baseDirectory, "runtimes", RuntimeInformation.RuntimeIdentifier, "native", fileName);
+        foreach (string folder in folders)
+        {
+            yield return Path.Combine(folder, fileName);
+        }
+
         yield return fileName;
     }
 
@@ -175,21 +192,61 @@ internal static partial class NativeLibraries
         }
 
         return string.IsNullOrEmpty(overridePath)
-            ? "libhbn.so is made by the build: apt-get install cmake g++ libdnnl-dev, then build again without SkipNative."
+            ? Missing(RuntimeInformation.RuntimeIdentifier)
             : $"{variable} is set to '{overridePath}': correct it or unset it.";
     }
+
+    /// <summary>What to do where there is no library at all, on the platform <paramref name="rid"/>.</summary>
+    internal static string Missing(string rid) =>
+        !rid.EndsWith("-x64", StringComparison.Ordinal) || rid.StartsWith("win", StringComparison.Ordinal) || rid.StartsWith("osx", StringComparison.Ordinal)
+            ? $"There is no package of the native library for {rid}: the reference backend is what runs here."
+            : rid.Contains("musl", StringComparison.Ordinal)
+                ? "The package of the native library is for glibc, and this system has musl (Alpine): use a Debian or Ubuntu image, or the reference backend."
+                : "libhbn.so comes with the package HpcBatchNorm.Native.linux-x64. In a clone the build makes it: apt-get install cmake g++ libdnnl-dev, then build again without SkipNative.";
 
     private static nint Resolve(string name, Assembly assembly, DllImportSearchPath? searchPath) => name == Interop.Hbn.Library ? Hbn.Handle : 0;
 
     /// <summary>
-    /// GNU OpenMP's idle threads spin for milliseconds by default and take the cores from .NET's threads (data loading). A short spin costs the
-    /// kernels nothing. The library reads its environment when it is loaded, and Environment.SetEnvironmentVariable does not reach it.
+    /// Sets what native libraries read in their environment when they are loaded; Environment.SetEnvironmentVariable does not reach it.
+    /// The cap on instruction sets: oneDNN's, which our own kernels follow. A cap the user gave oneDNN himself counts where ours is not set.
+    /// Spinning: GNU OpenMP's idle threads spin for milliseconds by default and take the cores from .NET's threads (data loading). A short spin costs
+    /// the kernels nothing. Who sets OpenMP's own policy gets that.
     /// </summary>
-    private static void PrepareOpenMP()
+    /// <returns>False, with the reason, when <see cref="InstructionSetVariable"/> is none of <see cref="InstructionSets"/>.</returns>
+    internal static bool PrepareEnvironment(Func<string, string?> environment, Action<string, string> set, out string cap, out string error)
+    {
+        const string OfOneDnn = "ONEDNN_MAX_CPU_ISA", OfOneDnnBefore = "DNNL_MAX_CPU_ISA";
+        (cap, error) = ("", "");
+        if (environment(InstructionSetVariable) is { Length: > 0 } wanted)
+        {
+            string? known = InstructionSets.FirstOrDefault(s => s.Equals(wanted, StringComparison.OrdinalIgnoreCase));
+            if (known is null)
+            {
+                error = $"{InstructionSetVariable} is '{wanted}'; it must be one of {string.Join(", ", InstructionSets)}. Correct it or unset it.";
+                return false;
+            }
+
+            set(OfOneDnn, known);
+            cap = $"{InstructionSetVariable}={known}";
+        }
+        else if (new[] { OfOneDnn, OfOneDnnBefore }.FirstOrDefault(v => environment(v) is { Length: > 0 }) is { } variable)
+        {
+            cap = $"{variable}={environment(variable)}";
+        }
+
+        if (string.IsNullOrEmpty(environment("OMP_WAIT_POLICY")) && environment("GOMP_SPINCOUNT") is null)
+        {
+            set("GOMP_SPINCOUNT", "10000");
+        }
+
+        return true;
+    }
+
+    private static void SetNative(string name, string value)
     {
         if (OperatingSystem.IsLinux())
         {
-            _ = setenv("GOMP_SPINCOUNT", "10000", 0);
+            _ = setenv(name, value, 1);
         }
     }
 

@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a signature, a struct or an enum value of this file changes. */
-#define HBN_ABI_VERSION 5
+#define HBN_ABI_VERSION 6
 
 typedef int32_t hbn_status;
 enum {
@@ -98,7 +98,7 @@ typedef struct hbn_engine_desc {
 typedef struct hbn_engine_info {
     int32_t struct_size;
     int32_t threads;
-    int32_t isa;           /* HBN_ISA_*: what our kernels use; follows ONEDNN_MAX_CPU_ISA */
+    int32_t isa;           /* HBN_ISA_*: what our kernels use; follows ONEDNN_MAX_CPU_ISA, which oneDNN reads once a process */
     int32_t channel_block; /* channels per block of HBN_BLOCKED: 8 or 16 */
     int32_t bf16;          /* HBN_BF16_*; follows ONEDNN_MAX_CPU_ISA too */
     int32_t reserved;
@@ -108,6 +108,8 @@ HBN_API hbn_status hbn_engine_create(const hbn_engine_desc* desc, hbn_engine** e
 HBN_API hbn_status hbn_engine_query(const hbn_engine* engine, hbn_engine_info* info) HBN_NOEXCEPT;
 /* Kernels keep what they need of their engine: the order of destruction does not matter. */
 HBN_API void hbn_engine_destroy(hbn_engine* engine) HBN_NOEXCEPT;
+/* Sets memory to zero on the engine's threads. Pages that nobody has touched come to lie with the threads that clear them, in turns. */
+HBN_API hbn_status hbn_memory_clear(hbn_engine* engine, void* memory, int64_t bytes) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------------------ tensors */
 
@@ -169,7 +171,9 @@ HBN_API void hbn_kernel_destroy(hbn_kernel* kernel) HBN_NOEXCEPT;
 
 /* -------------------------------------------------------------------------------------------------------------------------- convolution */
 
-enum { HBN_CONV_AUTO = 0, HBN_CONV_DIRECT = 1 };
+/* Auto: our own Winograd (float32, 3x3, stride 1, blocked) where it is estimated to be faster, else direct. Winograd: wherever it can be.
+ */
+enum { HBN_CONV_AUTO = 0, HBN_CONV_DIRECT = 1, HBN_CONV_WINOGRAD = 2 };
 
 /* dst[n,o,y,x] = bias[o] + sum weights[o,c,i,j] * src[n, g*C/G + c, y*stride - pad + i*dilation, ...]; dilation 1 = adjacent taps. */
 typedef struct hbn_conv_desc {
@@ -179,7 +183,7 @@ typedef struct hbn_conv_desc {
     int32_t dilation_h, dilation_w;
     int32_t groups;
     int32_t relu;      /* forward only: 1 = dst = max(0, dst) */
-    int32_t algorithm; /* HBN_CONV_AUTO: Winograd where it exists (float32, 3x3, stride 1, oneDNN 2.x), else direct */
+    int32_t algorithm; /* HBN_CONV_ */
 } hbn_conv_desc;
 
 /* Tensors: src, weights (O, C/G, kh, kw), bias or absent (1, O, 1, 1), dst, residual or absent. The residual, as dst in shape, layout and
@@ -259,10 +263,12 @@ typedef struct hbn_pool_desc {
     int32_t pad_top, pad_left, pad_bottom, pad_right;
 } hbn_pool_desc;
 
-/* Tensors: src, dst, workspace or absent (opaque bytes; needed by max pooling's backward). */
+/* Padding is smaller than the window. A maximum is the first of equal ones; a NaN in a window is its maximum. src and dst may be slices.
+   Tensors: src, dst, workspace or absent (opaque: max pooling's backward needs to know the place in its window that won; a byte an output
+   where windows have up to 256 places, else 32 bits). */
 HBN_API hbn_status hbn_pool_forward_create(hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count,
                                            hbn_kernel** kernel) HBN_NOEXCEPT;
-/* Tensors: diff_dst, workspace or absent, diff_src. */
+/* diff_src is overwritten. Tensors: diff_dst, workspace or absent, diff_src. */
 HBN_API hbn_status hbn_pool_backward_create(hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count,
                                             hbn_kernel** kernel) HBN_NOEXCEPT;
 
@@ -350,12 +356,14 @@ typedef struct hbn_optimizer_desc {
     float maximum_norm; /* clip */
     float decay;        /* average */
     int32_t count;      /* accumulate: micro-batches */
-    int32_t reserved;
+    int32_t rate_outside;
 } hbn_optimizer_desc;
 
 /*
  * g = gradient_scale * gradient + weight_decay * parameter; momentum = mu * momentum - learning_rate * g;
  * parameter += momentum, or with nesterov mu * momentum - learning_rate * g.
+ * With rate_outside (PyTorch's form): momentum = mu * momentum + g; parameter -= learning_rate * momentum, or with nesterov
+ * learning_rate * (g + mu * momentum).
  * Tensors: gradient_scale or absent, then (parameter, gradient, momentum) repeated; each three share one physical layout.
  */
 HBN_API hbn_status hbn_sgd_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,

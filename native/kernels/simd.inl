@@ -86,7 +86,7 @@ template <int B> HBN_INLINE Double<B> widen(Float<B> v) {
 }
 
 template <int B> HBN_INLINE Float<B> broadcast(float x) {
-    return Float<B>{} + x;
+    return x - Float<B>{}; // a sum with zero would be carried out, for the sake of -0
 }
 
 template <typename T> HBN_INLINE T minimum(T a, T b) {

@@ -1,4 +1,5 @@
 #include "primitive.hpp"
+#include "winograd.hpp"
 
 #include <type_traits>
 
@@ -14,14 +15,15 @@ using dnnl::prop_kind;
 
 using ForwardPd = convolution_forward::primitive_desc;
 
+constexpr algorithm kDirect = algorithm::convolution_direct;
+
 // A convolution in oneDNN's terms.
 struct Problem {
     memory::dims strides, dilations, pad_before, pad_after, weights_dims;
     memory::desc src, dst;  // as the tensors lie
     memory::data_type type; // of activations and multiplied weights; the gradient of the weights is float32
     bool bias, relu;
-    bool onto_dst;                     // the result is added to what dst holds
-    std::vector<algorithm> algorithms; // in order of preference
+    bool onto_dst; // the result is added to what dst holds
     std::string text;
 
     Problem(const hbn_conv_desc& d, const Tensor& src_tensor, const Tensor& weights, const Tensor& dst_tensor, bool bias,
@@ -53,10 +55,6 @@ struct Problem {
         } else {
             weights_dims = {d.groups, w.n / d.groups, w.c, w.h, w.w};
         }
-        const bool winograd = type == memory::data_type::f32 && d.algorithm == HBN_CONV_AUTO && d.groups == 1 && w.h == 3 && w.w == 3 &&
-                              d.stride_h == 1 && d.stride_w == 1 && d.dilation_h == 1 && d.dilation_w == 1;
-        algorithms = winograd ? std::vector{algorithm::convolution_winograd, algorithm::convolution_direct}
-                              : std::vector{algorithm::convolution_direct};
     }
 
     memory::desc any_weights() const { return memory::desc(weights_dims, type, memory::format_tag::any); }
@@ -75,7 +73,7 @@ struct Problem {
         return row_major(weights_dims, weights.type());
     }
 
-    ForwardPd forward(const Engine& e, algorithm a, const memory::desc& s, const memory::desc& w, const memory::desc& d) const {
+    ForwardPd forward(const Engine& e, const memory::desc& s, const memory::desc& w, const memory::desc& d) const {
         dnnl::primitive_attr attr = scratch_attr();
         dnnl::post_ops ops;
         if (onto_dst) {
@@ -85,31 +83,25 @@ struct Problem {
             compat::append_relu(ops);
         }
         attr.set_post_ops(ops);
-        // forward_training also for inference: Winograd then keeps its weights in the one format that all directions share and that can be
-        // read.
-        return bias ? compat::forward_pd<convolution_forward>(e.dnnl, attr, prop_kind::forward_training, a, s, w, bias_md(), d, strides,
-                                                              dilations, pad_before, pad_after)
-                    : compat::forward_pd<convolution_forward>(e.dnnl, attr, prop_kind::forward_training, a, s, w, d, strides, dilations,
-                                                              pad_before, pad_after);
+        // forward_training also for inference, so that weights lie alike in both.
+        return bias ? compat::forward_pd<convolution_forward>(e.dnnl, attr, prop_kind::forward_training, kDirect, s, w, bias_md(), d,
+                                                              strides, dilations, pad_before, pad_after)
+                    : compat::forward_pd<convolution_forward>(e.dnnl, attr, prop_kind::forward_training, kDirect, s, w, d, strides,
+                                                              dilations, pad_before, pad_after);
     }
 
-    // Offers `make` the algorithms and activation layouts in order of preference, and takes the first that is not oneDNN's reference code
-    // (10 to 2000 times slower), or else the first that works at all.
+    // Offers `make` the activations as they lie, then in any layout, and takes the first that is not oneDNN's reference code (10 to 2000
+    // times slower), or else the first that works at all.
     template <typename Make> auto choose(Make make) const {
         std::string why = "nothing tried";
-        std::optional<std::invoke_result_t<Make, algorithm, const memory::desc&, const memory::desc&>> fallback;
+        std::optional<std::invoke_result_t<Make, const memory::desc&, const memory::desc&>> fallback;
         for (const bool any : {false, true}) {
-            for (const algorithm a : algorithms) {
-                if (any && a == algorithm::convolution_winograd) {
-                    continue;
-                }
-                auto pd = attempt([&] { return make(a, any ? any_like(src) : src, any ? any_like(dst) : dst); }, why);
-                if (pd && !is_reference(*pd)) {
-                    return *pd;
-                }
-                if (pd && !fallback) {
-                    fallback = pd;
-                }
+            auto pd = attempt([&] { return make(any ? any_like(src) : src, any ? any_like(dst) : dst); }, why);
+            if (pd && !is_reference(*pd)) {
+                return *pd;
+            }
+            if (pd && !fallback) {
+                fallback = pd;
             }
         }
         if (!fallback) {
@@ -119,28 +111,57 @@ struct Problem {
     }
 
     ForwardPd choose_forward(const Engine& e, const memory::desc& weights) const {
-        return choose([&](algorithm a, const memory::desc& s, const memory::desc& d) { return forward(e, a, s, weights, d); });
+        return choose([&](const memory::desc& s, const memory::desc& d) { return forward(e, s, weights, d); });
     }
 };
 
-// Winograd's scratch grows with the batch: 245 MB for the largest layer of BN-Inception at batch 32, more than all else that classification
-// needs. Beyond this much the batch is worked on in parts, which is no slower: transforming the weights again is little on maps so large.
-// (Backward the same scratch costs nothing: what the forward pass kept is larger, and gone by then.)
-constexpr int64_t kMostScratch = int64_t{64} << 20;
+// One of oneDNN's direct convolutions, or our own Winograd where that is the faster (plan_winograd). Both leave the weights in the format
+// that the direct forward pass prefers, so that nothing outside depends on the choice.
+struct ConvKernel : PrimitiveKernel {
+    ConvKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc)
+        : PrimitiveKernel(std::move(e), std::move(t)), desc(desc) {}
 
-struct ConvForward final : PrimitiveKernel {
-    ConvForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc) : PrimitiveKernel(std::move(e), std::move(t)) {
+protected:
+    hbn_conv_desc desc;
+    std::optional<WinogradPlan> winograd;
+
+    // Plans our own for these tensors, and takes its scratch. False: direct.
+    bool wants_winograd(const Tensor& src, const Tensor& dst, const memory::desc& weights, ConvDirection direction,
+                        const Tensor* residual = nullptr) {
+        winograd = plan_winograd(*engine, desc, src, dst, weights, direction, residual);
+        if (winograd) {
+            implementation = winograd->implementation;
+            shared_offset = reserve(winograd->shared_bytes);
+            own_offset = reserve(winograd->own_bytes);
+        }
+        return winograd.has_value();
+    }
+
+    WinogradShape shape_in(char* scratch) const {
+        WinogradShape s = winograd->shape;
+        s.shared = reinterpret_cast<float*>(scratch + shared_offset);
+        s.own = reinterpret_cast<float*>(scratch + own_offset);
+        return s;
+    }
+
+    // The weights' place, in the format they were planned with.
+    Weights weights_at(void* address) const { return *weights_layout(weights_md, static_cast<float*>(address)); }
+
+    memory::desc weights_md;
+
+private:
+    int64_t shared_offset = 0, own_offset = 0;
+};
+
+struct ConvForward final : ConvKernel {
+    ConvForward(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& d) : ConvKernel(std::move(e), std::move(t), d) {
         const bool residual = at(4).present();
-        const auto problem_of = [&](int32_t n) {
-            return Problem(desc, part_of(at(0), n), at(1), part_of(at(3), n), at(2).present(), residual);
-        };
         if (residual) {
             require_same_shape(at(4), at(3), "residual and dst of a convolution");
             require_same_layout(at(4), at(3), "residual and dst of a convolution");
             require_same_type(at(4), at(3), "residual and dst of a convolution");
         }
-        parts = parts_of_batch(problem_of);
-        const Problem problem = problem_of(parts);
+        const Problem problem(desc, at(0), at(1), at(3), at(2).present(), residual);
         require_same_type(at(1), at(0), "src and weights of a convolution");
         ForwardPd pd = problem.choose_forward(*engine, problem.any_weights());
         if (!at(1).undecided()) {
@@ -155,79 +176,81 @@ struct ConvForward final : PrimitiveKernel {
             }
         }
         decide(1, pd.weights_desc());
-        bind_images(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
-        bind(DNNL_ARG_WEIGHTS, 1, "weights", Flow::In, problem.given_weights(at(1)), pd.weights_desc());
+        weights_md = problem.given_weights(at(1));
+        if (wants_winograd(at(0), at(3), weights_md, ConvDirection::Forward, residual ? &at(4) : nullptr)) {
+            take_values(2);
+            return;
+        }
+        bind(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
+        bind(DNNL_ARG_WEIGHTS, 1, "weights", Flow::In, weights_md, pd.weights_desc());
         bind_values(DNNL_ARG_BIAS, 2, Flow::In);
-        bind_images(DNNL_ARG_DST, 3, "dst", residual ? Flow::Both : Flow::Out, pd.dst_desc());
+        bind(DNNL_ARG_DST, 3, "dst", residual ? Flow::Both : Flow::Out, pd.dst_desc());
         finish(pd);
     }
 
-    // oneDNN adds to what dst holds, so that is the residual: it lies there already, or is brought there.
     void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override {
+        if (winograd) {
+            const float* bias = at(2).present() ? static_cast<const float*>(addresses[2]) : nullptr;
+            engine->arithmetic->winograd_forward({shape_in(scratch), view(0, addresses), view(3, addresses), view(4, addresses),
+                                                  weights_at(addresses[1]), bias, desc.relu != 0});
+            return;
+        }
+        // oneDNN adds to what dst holds, so that is the residual: it lies there already, or is brought there.
         if (at(4).present() && addresses[4] != addresses[3]) {
             engine->arithmetic->copy(at(3).extent(), at(4).view(addresses[4]), at(3).view(addresses[3]));
         }
         PrimitiveKernel::execute(addresses, scratch, step, learning_rate);
     }
-
-private:
-    // The fewest equal parts of the batch whose scratch is within the limit; 1 when there are none, and where it is not Winograd.
-    template <typename ProblemOf> int32_t parts_of_batch(const ProblemOf& problem_of) const {
-        const int32_t batch = at(0).desc.n;
-        for (int32_t n = 1; n <= batch; n++) {
-            if (batch % n == 0) {
-                const Problem part = problem_of(n);
-                const ForwardPd pd = part.choose_forward(*engine, part.any_weights());
-                if (std::string(pd.impl_info_str()).find("wino") == std::string::npos) {
-                    break;
-                }
-                if (static_cast<int64_t>(pd.scratchpad_desc().get_size()) <= kMostScratch) {
-                    return n;
-                }
-            }
-        }
-        return 1;
-    }
 };
 
-struct ConvBackwardData final : PrimitiveKernel {
-    ConvBackwardData(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc)
-        : PrimitiveKernel(std::move(e), std::move(t)) {
-        hbn_conv_desc plain = desc;
-        plain.relu = 0;
-        const Problem problem(plain, at(2), at(1), at(0), false);
+struct ConvBackwardData final : ConvKernel {
+    ConvBackwardData(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& d) : ConvKernel(std::move(e), std::move(t), d) {
+        desc.relu = 0;
+        const Problem problem(desc, at(2), at(1), at(0), false);
         require_same_type(at(1), at(0), "diffDst and weights of a convolution");
         if (at(1).undecided()) {
             decide(1, problem.choose_forward(*engine, problem.any_weights()).weights_desc());
         }
-        const auto pd = problem.choose([&](algorithm a, const memory::desc& s, const memory::desc& d) {
-            const ForwardPd hint = problem.forward(*engine, a, s, problem.any_weights(), d);
-            return compat::backward_pd<convolution_backward_data>(engine->dnnl, scratch_attr(), hint, a, s, problem.any_weights(), d,
+        weights_md = problem.given_weights(at(1));
+        if (wants_winograd(at(2), at(0), weights_md, ConvDirection::BackwardData)) {
+            return;
+        }
+        const auto pd = problem.choose([&](const memory::desc& s, const memory::desc& o) {
+            const ForwardPd hint = problem.forward(*engine, s, problem.any_weights(), o);
+            return compat::backward_pd<convolution_backward_data>(engine->dnnl, scratch_attr(), hint, kDirect, s, problem.any_weights(), o,
                                                                   problem.strides, problem.dilations, problem.pad_before,
                                                                   problem.pad_after);
         });
         bind(DNNL_ARG_DIFF_DST, 0, "diffDst", Flow::In, pd.diff_dst_desc());
-        bind(DNNL_ARG_WEIGHTS, 1, "weights", Flow::In, problem.given_weights(at(1)), pd.weights_desc());
+        bind(DNNL_ARG_WEIGHTS, 1, "weights", Flow::In, weights_md, pd.weights_desc());
         bind(DNNL_ARG_DIFF_SRC, 2, "diffSrc", Flow::Out, pd.diff_src_desc());
         finish(pd);
     }
+
+    void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override {
+        if (winograd) {
+            engine->arithmetic->winograd_forward(
+                {shape_in(scratch), view(0, addresses), view(2, addresses), {}, turned(weights_at(addresses[1])), nullptr, false});
+            return;
+        }
+        PrimitiveKernel::execute(addresses, scratch, step, learning_rate);
+    }
 };
 
-struct ConvBackwardWeights final : PrimitiveKernel {
-    ConvBackwardWeights(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& desc)
-        : PrimitiveKernel(std::move(e), std::move(t)) {
-        hbn_conv_desc plain = desc;
-        plain.relu = 0;
-        const Problem problem(plain, at(0), at(2), at(1), at(3).present());
+struct ConvBackwardWeights final : ConvKernel {
+    ConvBackwardWeights(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& d)
+        : ConvKernel(std::move(e), std::move(t), d) {
+        desc.relu = 0;
+        const Problem problem(desc, at(0), at(2), at(1), at(3).present());
         require_float(at(2), "diffWeights");
         const auto choose = [&](const memory::desc& weights) {
-            return problem.choose([&](algorithm a, const memory::desc& s, const memory::desc& d) {
-                const ForwardPd hint = problem.forward(*engine, a, s, problem.any_weights(), d);
+            return problem.choose([&](const memory::desc& s, const memory::desc& o) {
+                const ForwardPd hint = problem.forward(*engine, s, problem.any_weights(), o);
                 return problem.bias
-                           ? compat::backward_pd<convolution_backward_weights>(engine->dnnl, scratch_attr(), hint, a, s, weights,
-                                                                               problem.bias_md(), d, problem.strides, problem.dilations,
+                           ? compat::backward_pd<convolution_backward_weights>(engine->dnnl, scratch_attr(), hint, kDirect, s, weights,
+                                                                               problem.bias_md(), o, problem.strides, problem.dilations,
                                                                                problem.pad_before, problem.pad_after)
-                           : compat::backward_pd<convolution_backward_weights>(engine->dnnl, scratch_attr(), hint, a, s, weights, d,
+                           : compat::backward_pd<convolution_backward_weights>(engine->dnnl, scratch_attr(), hint, kDirect, s, weights, o,
                                                                                problem.strides, problem.dilations, problem.pad_before,
                                                                                problem.pad_after);
             });
@@ -240,19 +263,32 @@ struct ConvBackwardWeights final : PrimitiveKernel {
             decide(2, problem.type == memory::data_type::f32 ? problem.choose_forward(*engine, problem.any_weights()).weights_desc()
                                                              : pd.diff_weights_desc());
         }
-        const memory::desc given = problem.given_weights(at(2));
-        if (given != pd.diff_weights_desc()) {
+        weights_md = problem.given_weights(at(2));
+        if (wants_winograd(at(0), at(1), weights_md, ConvDirection::BackwardWeights)) {
+            take_values(3);
+            return;
+        }
+        if (weights_md != pd.diff_weights_desc()) {
             std::string why;
-            auto same = attempt([&] { return choose(given); }, why);
+            auto same = attempt([&] { return choose(weights_md); }, why);
             if (same && std::string(same->impl_info_str()) == pd.impl_info_str()) {
                 pd = *same;
             }
         }
         bind(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
         bind(DNNL_ARG_DIFF_DST, 1, "diffDst", Flow::In, pd.diff_dst_desc());
-        bind(DNNL_ARG_DIFF_WEIGHTS, 2, "diffWeights", Flow::Out, given, pd.diff_weights_desc());
+        bind(DNNL_ARG_DIFF_WEIGHTS, 2, "diffWeights", Flow::Out, weights_md, pd.diff_weights_desc());
         bind_values(DNNL_ARG_DIFF_BIAS, 3, Flow::Out);
         finish(pd);
+    }
+
+    void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override {
+        if (winograd) {
+            engine->arithmetic->winograd_backward_weights(
+                {shape_in(scratch), view(0, addresses), view(1, addresses), weights_at(addresses[2]), values(3, addresses)});
+            return;
+        }
+        PrimitiveKernel::execute(addresses, scratch, step, learning_rate);
     }
 };
 

@@ -47,26 +47,6 @@ void PrimitiveKernel::bind(int argument, size_t index, const char* name, Flow fl
     staged.push_back(std::move(s));
 }
 
-void PrimitiveKernel::bind_images(int argument, size_t index, const char* name, Flow flow, const memory::desc& wanted) {
-    if (parts == 1) {
-        bind(argument, index, name, flow, wanted);
-        return;
-    }
-    const Tensor& t = at(index);
-    require(wanted == part_of(t, parts).md(), "parts of a batch are not converted");
-    const int64_t part_bytes = t.physical_bytes() / parts;
-    memory part(wanted, engine->dnnl, nullptr);
-    if (!t.is_slice()) {
-        direct.push_back({index, part, part_bytes});
-    } else {
-        const int64_t offset = reserve(t.physical_bytes());
-        staged.push_back(
-            {index, flow, true, offset, offset, std::nullopt, std::nullopt, memory(t.md(), engine->dnnl, nullptr), part, part_bytes});
-        conversions += (conversions.empty() ? "" : ", ") + std::string(name) + (flow == Flow::In ? " slice -> whole" : " whole -> slice");
-    }
-    arguments.emplace(argument, std::move(part));
-}
-
 void PrimitiveKernel::bind_scratch(int argument, const memory::desc& md) {
     if (md.get_size() == 0) {
         return;
@@ -75,14 +55,22 @@ void PrimitiveKernel::bind_scratch(int argument, const memory::desc& md) {
     arguments.emplace(argument, in_scratch.back().argument);
 }
 
-void PrimitiveKernel::bind_values(int argument, size_t index, Flow flow) {
+bool PrimitiveKernel::take_values(size_t index) {
     if (!at(index).present()) {
-        return;
+        return false;
     }
     decide_plain(index);
     const Tensor& t = at(index);
     require(t.desc.n == 1 && t.desc.h == 1 && t.desc.w == 1 && !t.is_slice(),
             "per-channel values must have the shape 1xCx1x1 and be whole");
+    return true;
+}
+
+void PrimitiveKernel::bind_values(int argument, size_t index, Flow flow) {
+    if (!take_values(index)) {
+        return;
+    }
+    const Tensor& t = at(index);
     direct.push_back({index, memory(row_major({t.desc.c}), engine->dnnl, nullptr)});
     arguments.emplace(argument, direct.back().argument);
     if (flow == Flow::Out && t.physical_count() > t.desc.c) {
@@ -134,17 +122,10 @@ void PrimitiveKernel::execute(void* const* addresses, char* scratch, int64_t, fl
             }
         }
     }
-    for (int32_t part = 0; part < parts; part++) {
-        for (Direct& d : direct) {
-            point(d.argument, static_cast<char*>(addresses[d.index]) + part * d.part_bytes);
-        }
-        for (Staged& s : staged) {
-            if (s.part_bytes != 0) {
-                point(s.wanted, scratch + s.wanted_offset + part * s.part_bytes);
-            }
-        }
-        primitive.execute(engine->stream, arguments);
+    for (Direct& d : direct) {
+        point(d.argument, addresses[d.index]);
     }
+    primitive.execute(engine->stream, arguments);
     for (Staged& s : staged) {
         if (s.flow != Flow::In) {
             stage_out(s, addresses[s.index], scratch);

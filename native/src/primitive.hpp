@@ -9,8 +9,7 @@
 namespace hbn {
 
 // One primitive and the way its arguments get to it: directly, or, where the tensor lies otherwise than the primitive wants (a slice,
-// another blocking), through a staging buffer in scratch. Stagings are reported as conversions. The batch may be worked on in equal parts,
-// one after the other, when the primitive was made for a part: what it then needs of scratch is a part's.
+// another blocking), through a staging buffer in scratch. Stagings are reported as conversions.
 struct PrimitiveKernel : hbn_kernel {
     using hbn_kernel::hbn_kernel;
 
@@ -25,31 +24,19 @@ protected:
     void bind(int argument, size_t index, const char* name, Flow flow, const memory::desc& wanted) {
         bind(argument, index, name, flow, at(index).md(), wanted);
     }
-    // A tensor with the batch's images, of which the primitive sees a part, which is wanted as `wanted`. For one part the same as bind.
-    void bind_images(int argument, size_t index, const char* name, Flow flow, const memory::desc& wanted);
     // An argument that lives in scratch only.
     void bind_scratch(int argument, const memory::desc& md);
     // Per-channel values: the primitive sees the real ones; padding of an output is set to zero.
     void bind_values(int argument, size_t index, Flow flow);
+    // Decides and checks per-channel values for a kernel that does not go through the primitive. False: absent.
+    bool take_values(size_t index);
 
     // For an output whose memory desc does not show its padded channels to oneDNN.
     void keep_padding_zero(size_t index) { padded_outputs.push_back(index); }
 
-    // The tensor as one of so many parts of the batch.
-    static Tensor part_of(Tensor t, int32_t parts) {
-        t.desc.n /= parts;
-        return t;
-    }
-
-    // How many parts; before the binds.
-    int32_t parts = 1;
-
     // Names the implementation and takes scratch for its scratchpad; call once, after the binds.
     template <typename Pd> void finish(const Pd& pd) {
         implementation = pd.impl_info_str();
-        if (parts > 1) {
-            implementation += ", in " + std::to_string(parts) + " parts";
-        }
         bind_scratch(DNNL_ARG_SCRATCHPAD, pd.scratchpad_desc());
         primitive = dnnl::primitive(pd.get());
     }
@@ -62,12 +49,10 @@ private:
         int64_t dense_offset, wanted_offset;  // in scratch
         std::optional<dnnl::reorder> in, out; // between `dense` and `wanted`
         memory dense, wanted;
-        int64_t part_bytes = 0; // from one part to the next; 0: every part sees the same
     };
     struct Direct {
         size_t index;
         memory argument;
-        int64_t part_bytes = 0;
     };
     struct InScratch {
         int64_t offset;

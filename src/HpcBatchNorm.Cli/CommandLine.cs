@@ -9,8 +9,9 @@ namespace HpcBatchNorm.Cli;
 /// <summary>The command: parses, runs, and turns everything that can go wrong into one line and an exit code.</summary>
 internal static class CommandLine
 {
-    public static int Run(IReadOnlyList<string> args, TextWriter output, TextWriter error)
+    public static int Run(IReadOnlyList<string> args, TextWriter standardOutput, TextWriter standardError)
     {
+        DisplayWriter output = new(standardOutput), error = new(standardError);
         ParseResult parsed = CreateRoot().Parse(args.Count == 0 ? ["--help"] : args);
         if (parsed.Errors.Count > 0)
         {
@@ -21,13 +22,14 @@ internal static class CommandLine
         try
         {
             // Signals belong to the training command, which saves before it stops; exceptions are ours to word.
-            return parsed.Invoke(new InvocationConfiguration
+            int code = parsed.Invoke(new InvocationConfiguration
             {
                 Output = output,
                 Error = error,
                 EnableDefaultExceptionHandler = false,
                 ProcessTerminationTimeout = null,
             });
+            return output.Failure is { } failure ? Unwritten(failure, code, parsed.CommandResult.Command.Name, error) : code;
         }
         catch (Exception exception) when (IsExpected(exception))
         {
@@ -44,6 +46,14 @@ internal static class CommandLine
 
             return ExitCode.Failed;
         }
+    }
+
+    /// <summary>What these commands make is in files; what they print while they work is for looking at. Of the others the output is all there is.</summary>
+    private static int Unwritten(Exception failure, int code, string command, TextWriter error)
+    {
+        bool display = command is "train" or "experiment";
+        error.WriteLine($"{(display ? "note" : "error")}: standard output could not be written: {failure.Message.ReplaceLineEndings(" ")}{(display ? " The run itself is not affected." : "")}");
+        return display || code != ExitCode.Done ? code : ExitCode.Failed;
     }
 
     private static RootCommand CreateRoot()

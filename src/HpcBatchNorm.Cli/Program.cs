@@ -1,3 +1,8 @@
+using System.Runtime.CompilerServices;
 using HpcBatchNorm.Cli;
 
-return CommandLine.Run(args, Console.Out, Console.Error);
+return ProcessLimits.Suffice() ? Run(args) : ExitCode.Failed;
+
+// A method of its own: what it needs is loaded when it is called.
+[MethodImpl(MethodImplOptions.NoInlining)]
+static int Run(string[] args) => CommandLine.Run(args, Console.Out, Console.Error);

@@ -11,11 +11,34 @@ internal static class ResultFile
 {
     public const string StandardOutput = "-";
 
-    public static Option<string> CreateOption() => new("--result") { HelpName = "FILE|-", Description = "Write the result as one JSON object to a file, or to standard output" };
+    public static Option<string> CreateOption() =>
+        CheckedFirst(new Option<string>("--result") { HelpName = "FILE|-", Description = "Write the result as one JSON object to a file, or to standard output" });
+
+    /// <summary>Makes a file that cannot be written an error of the command line: said before the work, not after it.</summary>
+    public static Option<string> CheckedFirst(Option<string> option)
+    {
+        option.Validators.Add(r =>
+        {
+            if (r.Tokens is not [.., { Value: not StandardOutput } token])
+            {
+                return;
+            }
+
+            try
+            {
+                OutputFile.Check(token.Value);
+            }
+            catch (UserErrorException error)
+            {
+                r.AddError($"{option.Name}: {error.Message}");
+            }
+        });
+        return option;
+    }
 
     /// <summary>Where text for people goes.</summary>
-    public static TextWriter HumanOutput(ParseResult parsed, Option<string> option) =>
-        parsed.GetValue(option) == StandardOutput ? parsed.InvocationConfiguration.Error : parsed.InvocationConfiguration.Output;
+    public static DisplayWriter HumanOutput(ParseResult parsed, Option<string> option) =>
+        (DisplayWriter)(parsed.GetValue(option) == StandardOutput ? parsed.InvocationConfiguration.Error : parsed.InvocationConfiguration.Output);
 
     /// <summary>Writes the object; does nothing when no result was asked for.</summary>
     public static void Write(ParseResult parsed, Option<string> option, Action<Utf8JsonWriter> fields)
@@ -37,11 +60,12 @@ internal static class ResultFile
         string text = System.Text.Encoding.UTF8.GetString(stream.ToArray());
         if (target == StandardOutput)
         {
-            parsed.InvocationConfiguration.Output.WriteLine(text);
+            // A result is no display: what cannot be written is an error.
+            DisplayWriter.Unwrap(parsed.InvocationConfiguration.Output).WriteLine(text);
         }
         else
         {
-            File.WriteAllText(target, text + "\n");
+            OutputFile.WriteText(target, text + "\n");
         }
     }
 

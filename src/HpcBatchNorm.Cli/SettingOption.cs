@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Parsing;
 using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Cli;
@@ -30,7 +31,10 @@ internal static class SettingOption
         {
             try
             {
-                _ = setting.Set(TrainingSettings.Defaults, Join(setting, result.Tokens.Select(t => t.Value)));
+                foreach (string value in result.Tokens.Select(t => t.Value))
+                {
+                    _ = setting.Set(TrainingSettings.Defaults, value);
+                }
             }
             catch (UserErrorException error)
             {
@@ -40,11 +44,20 @@ internal static class SettingOption
         return option;
     }
 
-    /// <summary>The flag's text; a bare switch means true, a repeated flag a list.</summary>
-    public static string Value(ParseResult parsed, Setting setting, Option<string[]> option) => Join(setting, parsed.GetValue(option) ?? []);
+    /// <summary>The flag's text: of several the last, so that a line can be repeated with something added. A bare switch means true.</summary>
+    public static string Value(ParseResult parsed, Setting setting, Option<string[]> option)
+    {
+        string last = (parsed.GetValue(option) ?? []).LastOrDefault("");
+        if (setting.Kind != SettingKind.Switch)
+        {
+            return last;
+        }
 
-    private static string Join(Setting setting, IEnumerable<string> values) =>
-        string.Join(',', values) is { Length: 0 } && setting.Kind == SettingKind.Switch ? "true" : string.Join(',', values);
+        // The last of several may be the bare one, which leaves no value behind.
+        Token[] tokens = [.. parsed.Tokens];
+        int at = Array.FindLastIndex(tokens, t => t.Type == TokenType.Option && (t.Value == option.Name || option.Aliases.Contains(t.Value)));
+        return last.Length > 0 && at >= 0 && at + 1 < tokens.Length && tokens[at + 1].Type == TokenType.Argument ? last : "true";
+    }
 
     private static string Default(Setting setting) => setting.Get(TrainingSettings.Defaults) is { Length: > 0 } value ? value : "none";
 }

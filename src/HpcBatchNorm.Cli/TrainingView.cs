@@ -140,6 +140,7 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
             TrainingOutcome.AlreadyComplete => "This run is already complete; raise --epochs or --steps to go on.",
             TrainingOutcome.LossNotFinite => $"The run has diverged. {result.Divergence?.Description}",
             TrainingOutcome.Interrupted => "Stopped.",
+            TrainingOutcome.TimeLimit => "Stopped: the time limit (--max-time) is reached.",
             TrainingOutcome.StoppedEarly => $"Stopped early: {result.StopReason}",
             _ => "Done.",
         });
@@ -161,18 +162,18 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
 
         if (result.Outcome is TrainingOutcome.LossNotFinite)
         {
-            string less = "a smaller --learning-rate, or --clip-norm";
+            string less = "a smaller --learning-rate, or --clip-norm", folder = ShellWord.Quote(result.RunDirectory);
             Line(result.Checkpoint.Length > 0
-                ? $"The last good checkpoint is kept. Go on from it with {less}:  hpcbn train --resume {result.RunDirectory}"
+                ? $"The last good checkpoint is kept. Go on from it with {less}:  hpcbn train --resume {folder}"
                 : $"No checkpoint had been written. Begin again with {less}.");
         }
-        else if (result.Outcome is TrainingOutcome.Interrupted)
+        else if (result.Outcome is TrainingOutcome.Interrupted or TrainingOutcome.TimeLimit)
         {
-            Line($"Go on with:  hpcbn train --resume {result.RunDirectory}");
+            Line($"Go on with:  hpcbn train --resume {ShellWord.Quote(result.RunDirectory)}");
         }
         else if (result.Outcome is TrainingOutcome.Completed or TrainingOutcome.StoppedEarly && result.Checkpoint.Length > 0)
         {
-            Line($"Next:        hpcbn eval --checkpoint {result.Checkpoint}");
+            Line($"Next:        hpcbn eval --checkpoint {ShellWord.Quote(result.Checkpoint)}");
         }
     }
 
@@ -197,8 +198,8 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
     /// <summary>The epoch the step belongs to, of how many, and which step of it, all counted from 1.</summary>
     private static (long Epoch, double Epochs, long Step) Position(in StepReport r)
     {
-        long epochsDone = (r.Step - 1) / r.StepsPerEpoch;
-        return (epochsDone + 1, Math.Ceiling((double)r.TotalSteps / r.StepsPerEpoch), r.Step - epochsDone * r.StepsPerEpoch);
+        long step = Math.Max(1, r.Step - r.Offset), epochsDone = (step - 1) / r.StepsPerEpoch;
+        return (epochsDone + 1, Math.Ceiling((double)(r.TotalSteps - r.Offset) / r.StepsPerEpoch), step - epochsDone * r.StepsPerEpoch);
     }
 
     private static string Clock(TimeSpan time) => time.TotalDays >= 1

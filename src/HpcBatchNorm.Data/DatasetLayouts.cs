@@ -149,7 +149,7 @@ internal static class DatasetLayouts
 
     private static DatasetContents ReadOfficialArchives(string path, DatasetSplit split, string? cacheDirectory, IProgress<string>? progress)
     {
-        string kitPath = Path.Combine(path, DevelopmentKit.FileName);
+        string kitPath = DevelopmentKit.PathIn(path);
         string archive = Path.Combine(path, split == DatasetSplit.Train ? TrainArchive : ValidationArchive);
         foreach (string needed in (string[])[kitPath, archive])
         {

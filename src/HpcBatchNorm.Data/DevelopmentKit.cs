@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.IO.Compression;
 using HpcBatchNorm.Interop;
 
 namespace HpcBatchNorm.Data;
@@ -43,15 +42,22 @@ internal sealed class DevelopmentKit
         }
     }
 
+    /// <summary>The kit's path in a folder; that of the unpacked archive where only this is there.</summary>
+    public static string PathIn(string folder)
+    {
+        string packed = Path.Combine(folder, FileName), unpacked = packed[..^".gz".Length];
+        return !File.Exists(packed) && File.Exists(unpacked) ? unpacked : packed;
+    }
+
     public static DevelopmentKit Read(string path)
     {
         byte[]? meta = null, truth = null;
         try
         {
             using FileStream file = RegularFile.OpenRead(path);
-            using var gzip = new GZipStream(file, CompressionMode.Decompress);
+            using Stream unpacked = GzipFile.Decompress(file);
             // Not the library's reader, which takes as much memory as a damaged header asks for.
-            var tar = new TarWalker(new ForwardTarSource(gzip), $"'{path}'", 0, LongestKit, new PassedOver());
+            var tar = new TarWalker(new ForwardTarSource(unpacked), $"'{path}'", 0, LongestKit, new PassedOver());
             while ((meta is null || truth is null) && tar.TryNext(out TarMember entry))
             {
                 if (entry.Target is null && entry.Name.EndsWith(MetaName, StringComparison.Ordinal))
@@ -66,7 +72,7 @@ internal sealed class DevelopmentKit
         }
         catch (Exception exception) when (exception is InvalidDataException or IOException or UnauthorizedAccessException)
         {
-            throw new UserErrorException($"'{path}' cannot be read as a gzipped tar archive ({exception.Message}); download it again.", exception);
+            throw new UserErrorException($"'{path}' cannot be read as a tar archive, gzipped or not ({exception.Message}); download it again.", exception);
         }
 
         if (meta is null || truth is null)

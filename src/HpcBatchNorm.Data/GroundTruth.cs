@@ -50,7 +50,7 @@ internal static class GroundTruth
             return FromSolution(images, folder, classes, solution);
         }
 
-        if (FindBeside(parent, DevelopmentKit.FileName) is string kitPath)
+        if ((FindBeside(parent, DevelopmentKit.FileName) ?? FindBeside(parent, DevelopmentKit.FileName[..^".gz".Length])) is string kitPath)
         {
             DevelopmentKit kit = DevelopmentKit.Read(kitPath);
             if (classes is not null && !classes.SequenceEqual(kit.Wnids))

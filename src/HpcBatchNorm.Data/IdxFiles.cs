@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using System.Globalization;
-using System.IO.Compression;
 using System.Text.RegularExpressions;
 using HpcBatchNorm.Interop;
 
@@ -147,9 +146,7 @@ internal static partial class IdxFiles
         try
         {
             using FileStream file = RegularFile.OpenRead(path);
-            bool gzip = file.ReadByte() == 0x1F && file.ReadByte() == 0x8B;
-            file.Position = 0;
-            using Stream stream = gzip ? new GZipStream(file, CompressionMode.Decompress) : file;
+            using Stream stream = GzipFile.Decompress(file);
             return read(stream, file.Length);
         }
         catch (InvalidDataException exception)

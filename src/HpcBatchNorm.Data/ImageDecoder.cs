@@ -52,13 +52,22 @@ internal sealed class ImageDecoder : IDisposable
     private const long LeastBytes = 1 << 20;
     private const int Eighths = 8;
 
-    private readonly SkiaCodec _codec = new();
+    private readonly ImageCodec _codec;
     private AlignedMemory _pixels = new(LeastBytes);
     private GCHandle _pin;
     private bool _open, _hasEndMarker;
     private int _windowOffset;
     private byte[]? _bare;
     private int _bytesPerPixel;
+
+    /// <summary>Decodes with the codec that fits this process.</summary>
+    public ImageDecoder()
+        : this(SkiaSharpCodec.Create())
+    {
+    }
+
+    /// <summary>Decodes with a given codec, which it owns.</summary>
+    internal ImageDecoder(ImageCodec codec) => _codec = codec;
 
     private static ReadOnlySpan<byte> StartMarker => [0xFF, 0xD8];
 

@@ -45,7 +45,7 @@ public sealed record ImageNetScale
     /// <summary>Height and width of the images in pixels.</summary>
     public int ImageSize { get; init; } = 32;
 
-    /// <summary>Length of each run; the learning rate falls as far as in the recipe, faster.</summary>
+    /// <summary>Length of each run.</summary>
     public double Epochs { get; init; } = 2;
 
     /// <summary>Epochs between evaluations.</summary>
@@ -56,6 +56,12 @@ public sealed record ImageNetScale
     /// with more BN-x30 has too much.
     /// </summary>
     public double BaseLearningRate { get; init; } = 0.01;
+
+    /// <summary>
+    /// Where the learning rate of every run ends, of its start: that of a whole run of BN-x5. The recipes' own ends lie between 0.19 (BN-Baseline) and 0.01 (BN-x30), which
+    /// in a run of an epoch or two would tell them apart by nothing else.
+    /// </summary>
+    public double FinalLearningRateFraction { get; init; } = 0.086;
 
     /// <summary>Smallest share of an image's area that a training crop takes: small images have less to spare than the recipes' 8 %.</summary>
     public double MinArea { get; init; } = 0.25;
@@ -93,6 +99,7 @@ public sealed record ImageNetScale
         }
 
         flags.Add(("learning-rate", Text(BaseLearningRate * paper.LearningRate / PaperLearningRate * rateFactor)));
+        flags.Add(("final-learning-rate-fraction", Text(FinalLearningRateFraction)));
         flags.Add(("image-size", Text(ImageSize)));
         flags.Add(("epochs", Text(Epochs)));
         flags.Add(("eval-every", Text(EvalEvery)));
@@ -190,6 +197,11 @@ internal sealed record ImageNetTraining(string Name, string Recipe, IReadOnlyLis
         if (result.Outcome == TrainingOutcome.Interrupted)
         {
             throw new OperationCanceledException(context.Cancellation);
+        }
+
+        if (result.Outcome == TrainingOutcome.TimeLimit)
+        {
+            throw new UserErrorException($"'{folder}' has reached its max-time. The same experiment goes on from there.");
         }
 
         return new TrainedRun

@@ -73,7 +73,7 @@ public sealed class OverfitExperiment : Experiment
             Findings = [.. runs.Select((r, i) => new Finding(
                 FormattableString.Invariant($"steps of {size.Batch} until all {size.Images} images are right, {precisions[i].Word()}"), "-",
                 r.Steps is int steps ? FormattableString.Invariant($"{steps} ({steps * size.Batch / size.Images} epochs)") : FormattableString.Invariant($"never: {r.Right} of {size.Images} after {size.MostSteps}"),
-                FormattableString.Invariant($"at most {size.MostSteps}"), r.Steps is not null))],
+                FormattableString.Invariant($"at most {size.MostSteps}"), Finding.Judge(r.Steps is not null, false)))],
             Figures =
             [
                 new Figure("overfit", FormattableString.Invariant($"Training loss on {size.Images} photos"), "steps", "loss, nats per image")

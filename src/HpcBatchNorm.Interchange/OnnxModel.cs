@@ -1,5 +1,4 @@
 using System.Globalization;
-using HpcBatchNorm.Interop;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
@@ -79,7 +78,7 @@ public sealed class OnnxModel
     {
         var model = new OnnxModel(network, state, options);
         model.Build();
-        AtomicFile.Replace(path, temporary =>
+        OutputFile.Replace(path, temporary =>
         {
             using var stream = new FileStream(temporary, FileMode.Create, FileAccess.Write);
             model._graph.Write(stream, "hpcbn", typeof(OnnxModel).Assembly.GetName().Version?.ToString(3) ?? "", model.Metadata());

@@ -59,7 +59,8 @@ public sealed class SafetensorsFile : IDisposable
     public SafetensorsTensor this[string name] => Find(name).Tensor;
 
     /// <summary>Opens a file and checks its header and its length; <see cref="VerifyChecksum"/> checks the rest.</summary>
-    /// <exception cref="UserErrorException">The file does not exist, is not a safetensors file, or is cut short.</exception>
+    /// <exception cref="DamagedFileException">The file is not a safetensors file, or is cut short.</exception>
+    /// <exception cref="UserErrorException">The file does not exist or cannot be read.</exception>
     public static SafetensorsFile Open(string path)
     {
         SafeFileHandle? handle = null;
@@ -90,7 +91,7 @@ public sealed class SafetensorsFile : IDisposable
         }
         catch (Exception error) when (error is FormatException or EndOfStreamException)
         {
-            throw new UserErrorException($"'{path}' cannot be read: {error.Message}.", error);
+            throw new DamagedFileException($"'{path}' cannot be read: {error.Message}.", error);
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
@@ -133,7 +134,7 @@ public sealed class SafetensorsFile : IDisposable
     }
 
     /// <summary>Reads the whole file and compares it with its checksum; false when the file carries none.</summary>
-    /// <exception cref="UserErrorException">The checksum differs: the file is damaged.</exception>
+    /// <exception cref="DamagedFileException">The checksum differs.</exception>
     public bool VerifyChecksum()
     {
         if (!Metadata.TryGetValue(ChecksumKey, out string? expected) || expected.Length != ChecksumDigits)
@@ -157,7 +158,7 @@ public sealed class SafetensorsFile : IDisposable
         string found = Convert.ToHexStringLower(hash.GetCurrentHash());
         return found == expected
             ? true
-            : throw new UserErrorException($"'{Path}' is damaged: its checksum is {found}, expected {expected}. Use another checkpoint.");
+            : throw new DamagedFileException($"'{Path}' is damaged: its checksum is {found}, expected {expected}. Use another checkpoint.");
     }
 
     /// <summary>Reads a tensor of floating-point type, in row-major order, rounded to single precision.</summary>

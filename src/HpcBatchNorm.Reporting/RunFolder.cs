@@ -38,7 +38,7 @@ internal sealed class RunFolder(string path)
     public string Predictions => ReadText(PredictionsName);
 
     /// <summary>
-    /// <c>running</c>; how the last process ended (<c>completed</c>, <c>interrupted</c>, <c>stopped_early</c>, <c>loss_not_finite</c>); <c>killed</c> when it ended without
+    /// <c>running</c>; how the last process ended (<c>completed</c>, <c>interrupted</c>, <c>time_limit</c>, <c>stopped_early</c>, <c>loss_not_finite</c>); <c>killed</c> when it ended without
     /// saying so.
     /// </summary>
     public string State => Log.Outcome ?? (IsAlive ? "running" : "killed");

@@ -36,6 +36,7 @@ internal static class RunPage
         "running" => "running",
         "completed" => "complete",
         "interrupted" => "stopped, can go on",
+        "time_limit" => "time limit reached, can go on",
         "stopped_early" => "stopped early",
         "loss_not_finite" => "diverged: loss not finite",
         "killed" => "ended without a word",

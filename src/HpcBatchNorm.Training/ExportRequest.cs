@@ -32,6 +32,7 @@ public sealed record ExportRequest
     /// <exception cref="UserErrorException">The checkpoint cannot be used, or neither it nor a model is named.</exception>
     public ExportResult Run()
     {
+        OutputFile.Check(Output);
         using Checkpoint? checkpoint = Checkpoint is string path ? Checkpoints.Checkpoint.Open(path) : null;
         RunConfig config = checkpoint is not null ? EvaluationSetup.Configure(checkpoint, Flags) : Configure();
         IReadOnlyList<string> classes = checkpoint?.Info.ClassNames ?? [];

@@ -11,6 +11,18 @@ namespace HpcBatchNorm.Training;
 /// <summary>Begins a new run with another run's weights: <see cref="RunConfig.InitialCheckpoint"/>.</summary>
 internal static class InitialWeights
 {
+    /// <summary>Says before a data set is read that there is no such checkpoint; elsewhere <c>--pretrained</c> names weights to download, of which there are none here.</summary>
+    /// <exception cref="UserErrorException">What initial-checkpoint names does not exist.</exception>
+    public static void Check(RunConfig config)
+    {
+        string path = config.InitialCheckpoint;
+        if (path.Length > 0 && !Path.Exists(path))
+        {
+            throw new UserErrorException(
+                $"initial-checkpoint: '{path}' does not exist. It takes the file of a checkpoint that hpcbn wrote, or the folder of a run; there are no pretrained weights to download.");
+        }
+    }
+
     /// <summary>
     /// Sets parameters, running statistics and their averages to what evaluation of the checkpoint would use; momenta stay zero. The classifiers keep
     /// their fresh weights when the configuration says so.

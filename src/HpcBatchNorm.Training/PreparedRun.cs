@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
@@ -22,6 +23,9 @@ public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? chec
     /// <summary>The checkpoint to go on from, or null for a new run.</summary>
     public Checkpoint? Checkpoint { get; } = checkpoint;
 
+    /// <summary>True when the run begins again where all checkpoints of an earlier start are damaged.</summary>
+    internal bool BeginsAgain { get; init; }
+
     /// <summary>Trains until the last step, or until <paramref name="stop"/> is cancelled or the observer asks for the end: then the state is saved first.</summary>
     /// <param name="observer">Told how it goes; may stop the run.</param>
     /// <param name="sinks">Keep something of the run besides its metrics; none when null.</param>
@@ -29,6 +33,7 @@ public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? chec
     /// <exception cref="UserErrorException">Data, network, settings or checkpoint do not fit together; the message says what to change.</exception>
     public TrainingResult Run(ITrainingObserver observer, IReadOnlyList<RunSinkFactory>? sinks = null, CancellationToken stop = default)
     {
+        long started = Stopwatch.GetTimestamp();
         RunConfig config = Config;
         bool grey = MakeNetwork(config, config.Network.Classes).InputChannels == 1;
         if (config.Data.Length == 0)
@@ -51,6 +56,8 @@ public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? chec
         {
             Resume = Checkpoint,
             ModelNamesNetwork = true,
+            BeginsAgain = BeginsAgain,
+            Started = started,
         }.Run(stop);
     }
 

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
@@ -35,6 +36,12 @@ public sealed class Trainer(
     /// <summary>Where to compute, which stays the caller's; null for the one that the configuration names.</summary>
     public Backend? Backend { get; init; }
 
+    /// <summary>True to begin a run again in a folder whose checkpoints are all damaged; they are kept aside.</summary>
+    public bool BeginsAgain { get; init; }
+
+    /// <summary>When the work on the run began, which its time limit counts from: a time stamp of <see cref="Stopwatch"/>.</summary>
+    internal long Started { get; init; } = Stopwatch.GetTimestamp();
+
     /// <summary>
     /// True when the configuration's model is what the network was made of, so that the run's files keep it; otherwise they say the network's own name.
     /// </summary>
@@ -54,25 +61,26 @@ public sealed class Trainer(
                 $"'{training.Source}' has {training.Count} training images, fewer than the {_config.ImagesPerStep} of a step; choose a smaller batch-size{(_config.Optimizer.Accumulate > 1 ? " or accumulate" : "")}."));
         }
 
-        long totalSteps = _config.Steps > 0 ? _config.Steps : Math.Max(1, (long)Math.Round(_config.Epochs * stepsPerEpoch));
+        DataPosition position = Resume is null ? new DataPosition(stepsPerEpoch, 0) : DataPosition.Continue(Resume, _config, stepsPerEpoch, _observer.Note);
         if (Backend is not null)
         {
-            return Run(Backend, stepsPerEpoch, totalSteps, stop);
+            return Run(Backend, position, stop);
         }
 
         // A continued run computes with the same algorithms as before.
         using Backend backend = Backends.Backend.Create(
             _config.Backend, _config.BackendOptions with { TuningFile = Path.Combine(_config.Output, "algorithms.json") });
-        return Run(backend, stepsPerEpoch, totalSteps, stop);
+        return Run(backend, position, stop);
     }
 
-    private TrainingResult Run(Backend backend, long stepsPerEpoch, long totalSteps, CancellationToken stop)
+    private TrainingResult Run(Backend backend, DataPosition position, CancellationToken stop)
     {
-        var freezing = new BatchNormFreezing(_config, stepsPerEpoch);
-        using var session = new TrainingSession(backend, network, freezing.OptionsAt(_config.Optimizer, Resume?.Info.Step ?? 0));
+        long totalSteps = _config.Steps > 0 ? _config.Steps : position.Offset + Math.Max(1, (long)Math.Round(_config.Epochs * position.StepsPerEpoch));
+        var freezing = new BatchNormFreezing(_config, position.StepsPerEpoch);
+        using var session = new TrainingSession(backend, network, freezing.OptionsAt(_config.Optimizer, position.DataStep(Resume?.Info.Step ?? 0)));
         if (Resume is not null)
         {
-            Resume.Restore(network.Name, [.. session.State.Select(s => s.Tensor)], session.Write);
+            Resume.Restore(network.Name, [.. session.State.Select(s => s.Tensor)], session.Write, _observer.Note);
             if (session.LossScale is not null && Resume.Info.LossScale is not null)
             {
                 session.LossScale = Resume.Info.LossScale;
@@ -83,7 +91,7 @@ public sealed class Trainer(
             InitialWeights.Load(session, _config, training.ClassNames, _observer.Note);
         }
 
-        using var loop = new TrainingLoop(_config, _observer, network, session, training, validation, stepsPerEpoch, totalSteps, Resume, sinks ?? []);
+        using var loop = new TrainingLoop(_config, _observer, network, session, training, validation, position, totalSteps, Resume, sinks ?? [], Started);
         return loop.Run(stop);
     }
 
@@ -95,9 +103,13 @@ public sealed class Trainer(
             return RunDirectory.NewPath(network.Name, _config.Name, DateTime.Now);
         }
 
-        return Resume is not null || !CheckpointStore.Any(RunDirectory.CheckpointFolder(_config.Output))
-            ? _config.Output
-            : throw new UserErrorException($"'{_config.Output}' already holds a run. Set output to another folder, or resume '{_config.Output}'.");
+        string checkpoints = RunDirectory.CheckpointFolder(_config.Output);
+        if (Resume is not null || !CheckpointStore.Any(checkpoints) || (BeginsAgain && !CheckpointStore.AnyNotDamaged(checkpoints)))
+        {
+            return _config.Output;
+        }
+
+        throw new UserErrorException($"'{_config.Output}' already holds a run. Set output to another folder, or resume '{_config.Output}'.");
     }
 
     private void CheckClasses()

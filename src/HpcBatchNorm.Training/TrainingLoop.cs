@@ -1,9 +1,9 @@
 using System.Diagnostics;
+using System.Runtime.ExceptionServices;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
@@ -13,7 +13,7 @@ using HpcBatchNorm.Training.Telemetry;
 namespace HpcBatchNorm.Training;
 
 /// <summary>The state of a run between its first and last step, and what happens at which step.</summary>
-internal sealed class TrainingLoop : IDisposable
+internal sealed partial class TrainingLoop : IDisposable
 {
     /// <summary>Above this share of training time spent waiting for images, the observer is told what to do.</summary>
     private const double NotableDataWait = 0.2;
@@ -36,8 +36,9 @@ internal sealed class TrainingLoop : IDisposable
     private readonly IReadOnlyList<(string Name, string Value)> _facts;
     private readonly string _yaml, _networkJson;
     private readonly IReadOnlyList<string> _classNames;
-    private readonly long _stepsPerEpoch, _firstStep, _totalSteps;
-    private readonly long _start = Stopwatch.GetTimestamp();
+    private readonly DataPosition _position;
+    private readonly long _firstStep, _totalSteps, _alreadyEvaluated;
+    private readonly long _start;
 
     private readonly StepFeeder _feeder;
     private TrainingSession _session;
@@ -46,18 +47,30 @@ internal sealed class TrainingLoop : IDisposable
     private EvaluationResult? _lastEvaluation;
     private string _lastCheckpoint = "";
     private int _badImagesNoted;
+    private bool _inStep;
     private Divergence? _divergence;
 
     // Sums over three windows: since the last log line, since the last evaluation, since the start of this process.
     private StepWindow _log, _epoch, _all;
     private double _lastTrainLoss = double.NaN;
 
+    /// <param name="config">How to train.</param>
+    /// <param name="observer">Told how it goes.</param>
+    /// <param name="network">What is trained.</param>
+    /// <param name="session">Makes the steps.</param>
+    /// <param name="train">The images to train on.</param>
+    /// <param name="validation">The images to evaluate on, or null.</param>
+    /// <param name="position">How steps and the place in the data belong together.</param>
+    /// <param name="totalSteps">Steps of the whole run.</param>
+    /// <param name="resumed">The checkpoint to go on from, or null.</param>
+    /// <param name="sinks">Keep something of the run.</param>
+    /// <param name="start">When the process began to work on the run, which its time limit counts from.</param>
     public TrainingLoop(
         RunConfig config, ITrainingObserver observer, Network network, TrainingSession session, IImageSource train, IImageSource? validation,
-        long stepsPerEpoch, long totalSteps, Checkpoint? resumed, IReadOnlyList<RunSinkFactory> sinks)
+        DataPosition position, long totalSteps, Checkpoint? resumed, IReadOnlyList<RunSinkFactory> sinks, long start)
     {
-        (_config, _observer, _network, _session, _validation) = (config, observer, network, session, validation);
-        (_stepsPerEpoch, _totalSteps) = (stepsPerEpoch, totalSteps);
+        (_config, _observer, _network, _session, _validation) = (config, new GuardedObserver(observer), network, session, validation);
+        (_position, _totalSteps, _start) = (position, totalSteps, start);
         _firstStep = _step = resumed?.Info.Step ?? 0;
         _evaluatedStep = resumed?.Info.EvaluatedStep ?? 0;
         (_bestTop1, _bestStep) = resumed is null ? (double.NaN, -1) : (resumed.Info.BestTop1, resumed.Info.BestStep);
@@ -65,18 +78,26 @@ internal sealed class TrainingLoop : IDisposable
         _epoch = new StepWindow(resumed?.Info.SinceEvaluation ?? default);
         _lastCheckpoint = resumed?.Path ?? "";
         _classNames = train.ClassNames;
-        _schedule = new LearningRateSchedule(config, stepsPerEpoch, totalSteps);
-        _freezing = new BatchNormFreezing(config, stepsPerEpoch);
+        _alreadyEvaluated = resumed is not null && position.Epoch(_firstStep) <= resumed.Info.EpochOf(_evaluatedStep) ? _firstStep : _evaluatedStep;
+        _schedule = new LearningRateSchedule(config, position.StepsPerEpoch, Math.Max(1, position.DataStep(totalSteps)));
+        _freezing = new BatchNormFreezing(config, position.StepsPerEpoch);
         _run = new RunDirectory(config.Output, _firstStep, _evaluatedStep);
         try
         {
             _store = new CheckpointStore(RunDirectory.CheckpointFolder(config.Output), config.Keep);
+            int aside = _store.SetAside(after: resumed is null ? -1 : _firstStep);
+            if (aside > 0 && resumed is not null)
+            {
+                _observer.Note(FormattableString.Invariant(
+                    $"{aside} checkpoints of later steps than {_firstStep} are kept in '{CheckpointStore.AsideOf(RunDirectory.CheckpointFolder(config.Output))}'."));
+            }
+
             _facts = [.. TrainingFacts.Of(config, network, session, train, validation), .. Lengths(), .. TrainingFacts.Of(config, network, _freezing), ("run", config.Output)];
             _networkJson = Json(network);
             _control = new TrainingControl(resumed is null ? [] : new RunLog(_run.MetricsPath).Update().Evaluations);
             _yaml = TrainingConfigBuilder.ToYaml(config, "Effective configuration; as a configuration file it repeats the run.");
             _run.WriteConfig(_yaml);
-            _loader = new BatchLoader(train, TrainingLoading(), _firstStep);
+            _loader = new BatchLoader(train, TrainingLoading(), position.DataStep(_firstStep));
             _feeder = new StepFeeder(_loader);
             _recorder = new RunRecorder(_run, config, session, validation, EvaluationLoading(), _firstStep, _evaluatedStep, () => Elapsed, sinks);
             _evaluator = validation is null
@@ -107,13 +128,35 @@ internal sealed class TrainingLoop : IDisposable
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
-            // The run's own files.
+            // The run's own files; what cannot take a line of metrics may still take a checkpoint.
+            TrySave();
             throw Failed(error);
+        }
+        catch (ObserverException error)
+        {
+            TrySave();
+            ExceptionDispatchInfo.Throw(error.InnerException!);
+            throw;
+        }
+        catch (Exception) when (!_inStep)
+        {
+            // Between steps the state is whole, whatever has failed; within one some parameters may have been updated and others not.
+            TrySave();
+            throw;
         }
     }
 
-    private TrainingResult RunSteps(CancellationToken stop)
+    private TrainingResult RunSteps(CancellationToken asked)
     {
+        using var limited = CancellationTokenSource.CreateLinkedTokenSource(asked);
+        if (_config.MaxTime > TimeSpan.Zero)
+        {
+            TimeSpan left = _config.MaxTime - Stopwatch.GetElapsedTime(_start);
+            limited.CancelAfter(left > TimeSpan.Zero ? left : TimeSpan.Zero);
+        }
+
+        CancellationToken stop = limited.Token;
+        TrainingOutcome Stopped() => asked.IsCancellationRequested ? TrainingOutcome.Interrupted : TrainingOutcome.TimeLimit;
         // A run that was stopped during its final evaluation is not complete.
         if (_step > _totalSteps || (_step == _totalSteps && !IsEvaluationDue()))
         {
@@ -122,7 +165,7 @@ internal sealed class TrainingLoop : IDisposable
 
         _observer.Attached(_control);
         _observer.Started(_facts, _step, _totalSteps);
-        _recorder.Started(_facts, _step, _totalSteps, _stepsPerEpoch);
+        _recorder.Started(_facts, _step, _totalSteps, _position);
         try
         {
             // A run that was stopped during an evaluation makes it first.
@@ -130,7 +173,7 @@ internal sealed class TrainingLoop : IDisposable
             {
                 if (stop.IsCancellationRequested)
                 {
-                    return Ended(TrainingOutcome.Interrupted);
+                    return Ended(Stopped());
                 }
 
                 if (_control.StopReason is not null)
@@ -146,7 +189,8 @@ internal sealed class TrainingLoop : IDisposable
         }
         catch (OperationCanceledException)
         {
-            return Ended(TrainingOutcome.Interrupted);
+            _inStep = false; // it waited for images
+            return Ended(Stopped());
         }
         catch (NotFiniteStateException error)
         {
@@ -166,18 +210,21 @@ internal sealed class TrainingLoop : IDisposable
 
     private float Step(CancellationToken stop)
     {
-        if (_freezing.BeginsAt(_step) && !_session.Options.FrozenStatistics)
+        long dataStep = _position.DataStep(_step);
+        if (_freezing.BeginsAt(dataStep) && !_session.Options.FrozenStatistics)
         {
-            _session = _session.Continue(_freezing.OptionsAt(_session.Options, _step));
+            _session = _session.Continue(_freezing.OptionsAt(_session.Options, dataStep));
             _recorder.Follow(_session);
             _observer.Note(FormattableString.Invariant($"batch normalization is frozen from step {_step} on."));
         }
 
         long start = Stopwatch.GetTimestamp();
-        float learningRate = _schedule.At(_step);
-        bool goesOn = _step + 1 < _totalSteps && !_freezing.BeginsAt(_step + 1); // another session follows where statistics freeze
+        float learningRate = _schedule.At(dataStep);
+        bool goesOn = _step + 1 < _totalSteps && !_freezing.BeginsAt(dataStep + 1); // another session follows where statistics freeze
+        _inStep = true;
         float loss = _feeder.Step(_session, new StepContext(_step, learningRate), goesOn, stop, out double waited);
         _step++;
+        _inStep = false;
         double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
         _log.Add(loss, seconds, waited);
         _epoch.Add(loss, seconds, waited);
@@ -186,8 +233,11 @@ internal sealed class TrainingLoop : IDisposable
         bool log = _step % _config.LogEvery == 0 || _step == _totalSteps || !float.IsFinite(loss);
         var remaining = TimeSpan.FromSeconds(_all.Seconds / _all.Steps * (_totalSteps - _step));
         var report = new StepReport(
-            _step, _totalSteps, _stepsPerEpoch, loss, _log.MeanLoss, learningRate, _log.ImagesPerSecond(_config.ImagesPerStep), _log.WaitShare, remaining, log,
-            log ? _session.LossScale : null);
+            _step, _totalSteps, _position.StepsPerEpoch, loss, _log.MeanLoss, learningRate, _log.ImagesPerSecond(_config.ImagesPerStep), _log.WaitShare, remaining, log,
+            log ? _session.LossScale : null)
+        {
+            Offset = _position.Offset,
+        };
         Instruments.Stepped(report, _config.ImagesPerStep, seconds, waited);
         _observer.Stepped(report);
         if (log)
@@ -203,13 +253,13 @@ internal sealed class TrainingLoop : IDisposable
     private bool EvaluateAndSave(CancellationToken stop)
     {
         bool evaluate = IsEvaluationDue();
-        bool save = _step == _totalSteps || evaluate || (_config.CheckpointEvery > 0 && _step % _config.CheckpointEvery == 0);
         if (evaluate)
         {
+            SaveBeforeEvaluation();
             Evaluate(stop);
         }
 
-        if (save && (_step > _firstStep || evaluate))
+        if ((evaluate || _step > _firstStep) && (IsRegular(_step) || evaluate || IsTimeToSave))
         {
             Save();
         }
@@ -218,10 +268,15 @@ internal sealed class TrainingLoop : IDisposable
     }
 
     private bool IsEvaluationDue() =>
-        _validation is not null && _step > _evaluatedStep && (_step == _totalSteps ? IsFinalEvaluationDue() : IsMultiple(_config.EvalEvery * _stepsPerEpoch));
+        _validation is not null && _step > Math.Max(_evaluatedStep, _alreadyEvaluated) && (_step == _totalSteps ? IsFinalEvaluationDue() : EndsInterval(_step));
 
-    /// <summary>True when the current step is the first at or after a multiple of <paramref name="interval"/> steps, which need not be whole.</summary>
-    private bool IsMultiple(double interval) => interval > 0 && Math.Floor(_step / interval) > Math.Floor((_step - 1) / interval);
+    /// <summary>True when a step is the first at or after a multiple of the epochs between evaluations, which need not be whole.</summary>
+    private bool EndsInterval(long step)
+    {
+        double interval = _config.EvalEvery * _position.StepsPerEpoch;
+        long done = _position.DataStep(step);
+        return interval > 0 && Math.Floor(done / interval) > Math.Floor((done - 1) / interval);
+    }
 
     private bool IsFinalEvaluationDue()
     {
@@ -250,11 +305,11 @@ internal sealed class TrainingLoop : IDisposable
         _evaluatedStep = _step;
         _lastEvaluation = result;
         _lastTrainLoss = _epoch.MeanLoss;
-        var report = new EvaluationReport(_step, (double)_step / _stepsPerEpoch, _epoch.MeanLoss, result, best);
+        var report = new EvaluationReport(_step, _position.Epoch(_step), _epoch.MeanLoss, result, best);
         Instruments.Evaluated(report);
         _observer.Evaluated(report);
         _recorder.Evaluated(
-            report with { Metrics = _control.TakeMetrics() }, _schedule.At(_step - 1), _epoch.ImagesPerSecond(_config.ImagesPerStep), _epoch.WaitShare);
+            report with { Metrics = _control.TakeMetrics() }, _schedule.At(Math.Max(0, _position.DataStep(_step) - 1)), _epoch.ImagesPerSecond(_config.ImagesPerStep), _epoch.WaitShare);
         NoteTroubles();
         _epoch = default;
     }
@@ -273,89 +328,6 @@ internal sealed class TrainingLoop : IDisposable
             _observer.Note(FormattableString.Invariant($"warning: {bad.Count} training images cannot be read and are passed over, the last '{bad[^1].Name}' ({bad[^1].Status})."));
             _badImagesNoted = bad.Count;
         }
-    }
-
-    private void Save()
-    {
-        using Activity? activity = Instruments.Source.StartActivity("hpcbn.save");
-        string path = _store.PathOf(_step);
-        _run.FlushToDisk();
-        Checkpoint.Save(path, [.. _session.State.Select(s => s.Tensor)], ReadFinite, new CheckpointInfo
-        {
-            Step = _step,
-            StepsPerEpoch = _stepsPerEpoch,
-            EvaluatedStep = _evaluatedStep,
-            Model = _network.Name,
-            Network = _networkJson,
-            Config = _yaml,
-            ConfigHash = TrainingSettings.Hash(_config),
-            ClassNames = _classNames,
-            BestTop1 = _bestTop1,
-            BestStep = _bestStep,
-            SinceLog = _log.Losses,
-            SinceEvaluation = _epoch.Losses,
-            LossScale = _session.LossScale,
-        });
-        _store.Prune(_bestStep);
-        _lastCheckpoint = path;
-        _observer.Saved(path);
-    }
-
-    private void TrySave()
-    {
-        try
-        {
-            if (_step > _firstStep && _lastCheckpoint != _store.PathOf(_step))
-            {
-                Save();
-            }
-        }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException or NotFiniteStateException)
-        {
-            _observer.Note($"The state after step {_step} could not be saved: {error.Message}");
-        }
-    }
-
-    private UserErrorException Failed(Exception error)
-    {
-        string next = _lastCheckpoint.Length == 0
-            ? "No checkpoint had been written."
-            : $"The last good checkpoint is '{_lastCheckpoint}'; put that right, then resume '{_run.Path}'.";
-        return new UserErrorException($"{(error is UserErrorException ? "" : $"The run's folder '{_run.Path}' cannot be written: ")}{error.Message} {next}", error);
-    }
-
-    /// <summary>A state that is not finite is not worth keeping, and must not push out one that is.</summary>
-    private void ReadFinite(Tensor tensor, Span<float> values)
-    {
-        _session.Read(tensor, values);
-        foreach (float value in values)
-        {
-            if (!float.IsFinite(value))
-            {
-                string layer = _session.State.First(s => s.Tensor == tensor).Source.Node.Name;
-                throw new NotFiniteStateException(new Divergence(_step, layer, FormattableString.Invariant(
-                    $"After step {_step} '{tensor.Name}' is not finite, though the step's loss was: its update overflowed. This state was not saved.")));
-            }
-        }
-    }
-
-    /// <summary>Ends before the last step; the state is kept.</summary>
-    private TrainingResult Ended(TrainingOutcome outcome)
-    {
-        bool saved = outcome == TrainingOutcome.StoppedEarly && _lastCheckpoint == _store.PathOf(_step);
-        if (!saved && (_step > _firstStep || _lastCheckpoint.Length == 0))
-        {
-            try
-            {
-                Save();
-            }
-            catch (NotFiniteStateException error)
-            {
-                return Diverged(error.Divergence);
-            }
-        }
-
-        return Result(outcome);
     }
 
     /// <summary>The step whose loss is not finite has updated nothing; its forward pass is made again, looking at every layer.</summary>
@@ -378,7 +350,7 @@ internal sealed class TrainingLoop : IDisposable
     {
         NoteTroubles();
         string? reason = outcome == TrainingOutcome.StoppedEarly ? _control.StopReason : null;
-        _recorder.Ended(outcome, reason, _step, (double)_step / _stepsPerEpoch);
+        _recorder.Ended(outcome, reason, _step, _position.Epoch(_step));
         return new TrainingResult
         {
             Outcome = outcome,
@@ -404,7 +376,7 @@ internal sealed class TrainingLoop : IDisposable
     private LoaderOptions TrainingLoading() => TrainingSetup.Loading(_config, _network) with
     {
         BatchSize = _config.ImagesPerStep,
-        EndStep = _totalSteps,
+        EndStep = _position.DataStep(_totalSteps),
         Prefetch = Math.Max(1, 3 / _config.Optimizer.Accumulate), // about as many images ahead as without accumulation
     };
 
@@ -415,7 +387,7 @@ internal sealed class TrainingLoop : IDisposable
     {
         yield return ("learning rate", _schedule.Description);
         yield return ("steps", FormattableString.Invariant(
-            $"{_totalSteps} of {_config.ImagesPerStep} images, {(double)_totalSteps / _stepsPerEpoch:0.##} epochs of {_stepsPerEpoch} steps") + (_firstStep > 0 ? FormattableString.Invariant($"; going on after step {_firstStep}") : ""));
+            $"{_totalSteps} of {_config.ImagesPerStep} images, {_position.Epoch(_totalSteps):0.##} epochs of {_position.StepsPerEpoch} steps") + (_firstStep > 0 ? FormattableString.Invariant($"; going on after step {_firstStep}, epoch {_position.Epoch(_firstStep):0.###}") : ""));
     }
 
     /// <summary>Empty for a network that has no form in files: its checkpoints can only be used by who has it.</summary>
@@ -429,11 +401,5 @@ internal sealed class TrainingLoop : IDisposable
         {
             return "";
         }
-    }
-
-    /// <summary>Ends the writing of a checkpoint whose values are not finite.</summary>
-    private sealed class NotFiniteStateException(Divergence divergence) : Exception(divergence.Description)
-    {
-        public Divergence Divergence { get; } = divergence;
     }
 }

@@ -1,3 +1,5 @@
+using System.Globalization;
+using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Runs;
@@ -10,7 +12,10 @@ namespace HpcBatchNorm.Training;
 /// </summary>
 public sealed record TrainingRequest
 {
-    /// <summary>Value of <see cref="Resume"/> that means: the newest good checkpoint of the output folder, or of the newest run with this configuration, if any.</summary>
+    /// <summary>
+    /// Value of <see cref="Resume"/> that means: the newest good checkpoint of the output folder, or of the newest run with this configuration, if any. Where
+    /// every checkpoint of the output folder is damaged, the run begins again in it and keeps them aside.
+    /// </summary>
     public const string Auto = "auto";
 
     /// <summary>A recipe's name or file; null means the one that goes with the network.</summary>
@@ -48,11 +53,17 @@ public sealed record TrainingRequest
                 }
 
                 RefuseNewWeights(checkpoint, builder.Config);
+                KeepLength(checkpoint, builder, note);
                 NoteChanges(checkpoint, builder.Config, note);
             }
 
+            if (checkpoint is null)
+            {
+                InitialWeights.Check(builder.Config);
+            }
+
             TrainingSettings.Validate(builder.Config);
-            return new PreparedRun(builder, checkpoint);
+            return new PreparedRun(builder, checkpoint) { BeginsAgain = checkpoint is null && Resume == Auto };
         }
         catch
         {
@@ -67,7 +78,7 @@ public sealed record TrainingRequest
         string? Flag(string name) => Flags.LastOrDefault(f => f.Name == name).Value;
         if (checkpoint is not null)
         {
-            builder.AddYaml(checkpoint.Info.Config, $"checkpoint {Path.GetFileName(checkpoint.Path)}");
+            builder.AddYaml(checkpoint.Info.Config, OriginOf(checkpoint));
             builder.Set("output", "", "default");
         }
 
@@ -109,8 +120,9 @@ public sealed record TrainingRequest
         if (Resume != Auto)
         {
             return Directory.Exists(Resume)
-                ? CheckpointStore.OpenNewest(RunDirectory.CheckpointFolder(Resume), note)
-                    ?? throw new UserErrorException($"'{Resume}' holds no good checkpoint (looked in '{RunDirectory.CheckpointFolder(Resume)}').")
+                ? CheckpointStore.OpenNewest(CheckpointStore.FolderOf(Resume), note)
+                    ?? throw new UserErrorException(
+                        $"'{Resume}' holds no good checkpoint (looked in '{CheckpointStore.FolderOf(Resume)}'). Begin again with output set to another folder, or resume '{Auto}' with this one as output: that keeps damaged files aside and begins again in it.")
                 : Checkpoint.Open(Resume);
         }
 
@@ -120,14 +132,39 @@ public sealed record TrainingRequest
             return null;
         }
 
-        Checkpoint? newest = CheckpointStore.OpenNewest(RunDirectory.CheckpointFolder(output), note);
+        string folder = RunDirectory.CheckpointFolder(output);
+        Checkpoint? newest = CheckpointStore.OpenNewest(folder, note, out IReadOnlyList<UserErrorException> unusable);
         if (newest is null)
         {
-            note($"'{output}' holds no checkpoint; starting from the beginning.");
+            // A job that a queue repeats must get going again; what only cannot be read now may be there the next time, and is not begun over.
+            if (unusable.FirstOrDefault(e => e is not DamagedFileException) is { } unread)
+            {
+                throw new UserErrorException($"'{output}' holds checkpoints, but none that can be used: {unread.Message} Put that right; beginning again would lose them.", unread);
+            }
+
+            note(unusable.Count == 0
+                ? $"'{output}' holds no checkpoint; starting from the beginning."
+                : FormattableString.Invariant(
+                    $"warning: every checkpoint of '{output}' is damaged ({unusable.Count} files). Starting from the BEGINNING; the damaged files are kept in '{CheckpointStore.AsideOf(folder)}'."));
         }
 
         return newest;
     }
+
+    /// <summary>A length in steps that was given before means as many images as it meant then, when steps have others now.</summary>
+    private static void KeepLength(Checkpoint checkpoint, TrainingConfigBuilder builder, Action<string> note)
+    {
+        long total = builder.Config.Steps, done = checkpoint.Info.Step;
+        int before = DataPosition.ImagesPerStep(checkpoint), now = builder.Config.ImagesPerStep;
+        if (total > done && before != now && builder.Origin("steps") == OriginOf(checkpoint))
+        {
+            long left = Math.Max(1, (long)Math.Round((total - done) * (double)before / now));
+            builder.Set("steps", (done + left).ToString(CultureInfo.InvariantCulture), "as many images as before");
+            note(FormattableString.Invariant($"Of {total} steps {done} are done; the images of the others make {left} steps of {now}."));
+        }
+    }
+
+    private static string OriginOf(Checkpoint checkpoint) => $"checkpoint {Path.GetFileName(checkpoint.Path)}";
 
     private static Checkpoint? FindSameRun(RunConfig config, Action<string> note)
     {

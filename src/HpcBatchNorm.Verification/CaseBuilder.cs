@@ -107,14 +107,16 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
         return this;
     }
 
-    /// <summary>All three passes of a convolution.</summary>
-    public CaseBuilder Convolution(ConvolutionSpec spec, bool backwardData = true, bool backward = true, bool relu = false, TensorLayout srcLayout = TensorLayout.Blocked)
+    /// <summary>All three passes of a convolution; with an offset, src and dst are slices of something wider.</summary>
+    public CaseBuilder Convolution(
+        ConvolutionSpec spec, bool backwardData = true, bool backward = true, bool relu = false, TensorLayout srcLayout = TensorLayout.Blocked,
+        TensorFill? src = null, int sliceOffset = 0)
     {
         spec.Validate(name);
-        Tensor src = Input("src", spec.Src, layout: srcLayout);
+        Tensor images = sliceOffset == 0 ? Input("src", spec.Src, src, layout: srcLayout) : InputSlice("src", spec.Src, sliceOffset);
         Tensor weights = Weights(spec.Weights, kind == InputKind.Exact ? Fills.Integers(-2, 2) : null);
         Tensor? bias = spec.Bias ? Input("bias", spec.BiasShape, role: TensorRole.Parameter, layout: TensorLayout.Plain) : null;
-        Add(new ConvolutionForward("conv", spec, src, weights, bias, Output("dst", spec.Dst), relu));
+        Add(new ConvolutionForward("conv", spec, images, weights, bias, OutputSlice("dst", spec.Dst, sliceOffset), relu));
         if (!backward)
         {
             return this;
@@ -126,7 +128,7 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
             Add(new ConvolutionBackwardData("conv", spec, diffDst, weights, Output("diffSrc", spec.Src, TensorRole.Gradient)));
         }
 
-        Add(new ConvolutionBackwardWeights("conv", spec, src, diffDst,
+        Add(new ConvolutionBackwardWeights("conv", spec, images, diffDst,
             DiffWeights(weights),
             spec.Bias ? Output("diffBias", spec.BiasShape, TensorRole.ParameterGradient, TensorLayout.Plain) : null));
         return this;
@@ -170,14 +172,15 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
         return this;
     }
 
-    /// <summary>A pooling and its gradient.</summary>
-    public CaseBuilder Pooling(PoolingSpec spec, TensorFill? fill = null)
+    /// <summary>A pooling and its gradient; with an offset all its tensors are slices of wider ones, from that channel on.</summary>
+    public CaseBuilder Pooling(PoolingSpec spec, TensorFill? fill = null, int sliceOffset = 0)
     {
         spec.Validate(name);
-        Tensor src = Input("src", spec.Src, fill), dst = Output("dst", spec.Dst);
+        Tensor src = sliceOffset == 0 ? Input("src", spec.Src, fill) : InputSlice("src", spec.Src, sliceOffset), dst = OutputSlice("dst", spec.Dst, sliceOffset);
         Tensor? workspace = spec.Kind == PoolingKind.Max ? Workspace(spec.Dst) : null;
         Add(new PoolingForward("pool", spec, src, dst, workspace));
-        Add(new PoolingBackward("pool", spec, Input("diffDst", spec.Dst, role: TensorRole.Gradient), workspace, Output("diffSrc", spec.Src, TensorRole.Gradient)));
+        Add(new PoolingBackward(
+            "pool", spec, InputSlice("diffDst", spec.Dst, sliceOffset, TensorRole.Gradient), workspace, OutputSlice("diffSrc", spec.Src, sliceOffset, TensorRole.Gradient)));
         return this;
     }
 

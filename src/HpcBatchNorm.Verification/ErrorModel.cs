@@ -144,8 +144,8 @@ internal static partial class ErrorModel
             }
 
             // The bias gradient is a plain sum, whatever computes the weights' gradient.
-            bool winograd = arithmetic == Arithmetic.Winograd && role != "diffBias";
-            Tolerance tolerance = Tolerances.Of(o.Kind, role, winograd ? Arithmetic.Winograd : Arithmetic.Ordinary);
+            bool winograd = arithmetic is Arithmetic.Winograd or Arithmetic.NativeWinograd && role != "diffBias";
+            Tolerance tolerance = Tolerances.Of(o.Kind, role, winograd ? arithmetic : Arithmetic.Ordinary);
 
             // A Winograd tile mixes all its inputs into all its outputs: an element suffers the magnitude of the largest in reach of its tile.
             double[] magnitude = winograd ? LargestNearby(values.Magnitudes[tensor], tensor.Shape, reach: 4) : values.Magnitudes[tensor];

@@ -21,7 +21,7 @@ public static partial class HardCases
     /// </summary>
     public static IReadOnlyList<VerificationCase> For(BackendTraits traits, Precision precision = Precision.Fp32) =>
     [
-        .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision), .. LocalResponses(precision),
+        .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision, traits), .. LocalResponses(precision),
         .. Dropouts(precision), .. InnerProducts(precision), .. Copies(precision, traits), .. Sums(precision, traits), .. Inputs(precision), .. Losses(precision),
         .. precision.ActivationType().IsNarrow() ? Conversions(precision) : Optimizers(precision),
         .. traits.LossScaling ? LossScaling(precision) : [],
@@ -41,6 +41,16 @@ public static partial class HardCases
             ("3x3-odd-image", ConvolutionSpec.Square(new(1, 16, 13, 9), 32, 3, pad: 1)),
             ("3x3-no-padding", ConvolutionSpec.Square(new(2, 16, 9, 9), 16, 3)),
             ("3x3-one-pixel", ConvolutionSpec.Square(new(2, 16, 1, 1), 16, 3, pad: 1)),
+
+            // Winograd's tiles of 4x4: whole ones, one of one row and column, an image that is less than one; every padding a tile can have; panels of
+            // filters of one, two and three blocks, and a sum over tiles that is cut into parts.
+            ("3x3-one-tile", ConvolutionSpec.Square(new(1, 16, 4, 4), 40, 3, pad: 1)),
+            ("3x3-13x5", ConvolutionSpec.Square(new(3, 24, 13, 5), 24, 3, pad: 1)),
+            ("3x3-one-pixel-padding2", ConvolutionSpec.Square(new(1, 8, 1, 1), 8, 3, pad: 2)),
+            ("3x3-padding2", ConvolutionSpec.Square(new(2, 16, 5, 9), 32, 3, pad: 2)),
+            ("3x3-padding-each-side-its-own", ConvolutionSpec.Square(new(2, 16, 8, 7), 64, 3) with { PadLeft = 2, PadBottom = 1, PadRight = 1 }),
+            ("3x3-many-tiles", ConvolutionSpec.Square(new(2, 8, 96, 96), 16, 3, pad: 1)),
+            ("3x3-odd-channels-bias", ConvolutionSpec.Square(new(3, 37, 7, 7), 21, 3, pad: 1, bias: true)),
             ("3x3-stride2", ConvolutionSpec.Square(new(2, 32, 14, 14), 32, 3, stride: 2, pad: 1)),
             ("3x3-stride2-odd-image", ConvolutionSpec.Square(new(2, 16, 13, 15), 16, 3, stride: 2, pad: 1)),
             ("3x3-stride3-unread-edge", ConvolutionSpec.Square(new(1, 16, 12, 12), 16, 3, stride: 3)),
@@ -66,12 +76,17 @@ public static partial class HardCases
             }
         }
 
+        // A large common offset, which transforms cancel and must not lose more than its own rounding.
+        yield return Case(precision, "convolution/3x3-large-offset", InputKind.Random).Convolution(
+            ConvolutionSpec.Square(new(2, 32, 12, 12), 32, 3, pad: 1), src: Fills.Normal(1e4, 1)).Build();
         foreach (InputKind kind in Kinds)
         {
             yield return Case(precision, "convolution/plain-src", kind).Convolution(
                 ConvolutionSpec.Square(new(2, 3, 19, 17), 32, 7, stride: 2, pad: 3), backwardData: false, srcLayout: TensorLayout.Plain).Build();
             yield return Case(precision, "convolution/bias-relu", kind).Convolution(
                 ConvolutionSpec.Square(new(2, 32, 7, 7), 32, 3, pad: 1, bias: true), backward: false, relu: true).Build();
+            yield return Case(precision, "convolution/3x3-slices-bias-relu", kind).Convolution(
+                ConvolutionSpec.Square(new(2, 32, 9, 6), 32, 3, pad: 1, bias: true), backward: false, relu: true, sliceOffset: 32).Build();
             yield return Case(precision, "convolution/relu", kind).Convolution(
                 ConvolutionSpec.Square(new(2, 17, 5, 5), 33, 1), backward: false, relu: true).Build();
             foreach (bool inPlace in new[] { false, true })
@@ -125,6 +140,10 @@ public static partial class HardCases
             ("running-residual-relu", new(new(3, 32, 5, 5), Relu: true, Residual: true), running),
             ("plain-vectors", new(new(20, 100, 1, 1)), plain),
             ("plain-vectors-relu", new(new(7, 10, 1, 1), Relu: true), plain),
+            // Images whose area no vector divides: 25 and 21 positions, a tail of one and of five.
+            ("plain-images", new(new(3, 5, 5, 5)), plain),
+            ("plain-images-relu", new(new(2, 3, 3, 7), Relu: true), plain),
+            ("plain-images-residual-relu", new(new(2, 5, 5, 5), Relu: true, Residual: true), plain),
             ("in-place", new(new(2, 32, 6, 6), Relu: true), new() { DstOverSrc = true }),
             ("running-in-place", new(new(2, 17, 6, 6)), running with { DstOverSrc = true }),
             ("diffSrc-over-src", new(new(2, 32, 6, 6), Relu: true), new() { DiffSrcOverSrc = true }),

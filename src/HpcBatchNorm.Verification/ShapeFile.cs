@@ -33,8 +33,9 @@ public static partial class ShapeFile
     /// <summary>Reads a file.</summary>
     /// <param name="path">The file.</param>
     /// <param name="batch">Images per problem instead of each line's <c>mb</c>; 0 keeps those.</param>
+    /// <param name="note">Told how many lines are left out; may be null.</param>
     /// <exception cref="UserErrorException">The file cannot be read or a line is wrong; the message names file, line and what is wrong.</exception>
-    public static IReadOnlyList<ShapeProblem> Read(string path, int batch = 0)
+    public static IReadOnlyList<ShapeProblem> Read(string path, int batch = 0, Action<string>? note = null)
     {
         string[] lines;
         try
@@ -46,14 +47,15 @@ public static partial class ShapeFile
             throw new UserErrorException($"{path}: the shape file cannot be read: {e.Message}", e);
         }
 
-        return Parse(lines, path, batch);
+        return Parse(lines, path, batch, note);
     }
 
-    /// <summary>Reads lines; <paramref name="source"/> is what error messages call them.</summary>
+    /// <summary>Reads lines; <paramref name="source"/> is what error messages call them. Problems with three dimensions, or one, are left out and counted.</summary>
     /// <exception cref="UserErrorException">A line is wrong, or there is no problem at all.</exception>
-    public static IReadOnlyList<ShapeProblem> Parse(IEnumerable<string> lines, string source, int batch = 0)
+    public static IReadOnlyList<ShapeProblem> Parse(IEnumerable<string> lines, string source, int batch = 0, Action<string>? note = null)
     {
         List<ShapeProblem> problems = [];
+        List<int> others = [];
         int number = 0;
         foreach (string line in lines)
         {
@@ -66,7 +68,14 @@ public static partial class ShapeFile
 
             try
             {
-                problems.Add(ParseLine(text, batch));
+                if (ParseLine(text, batch) is { } problem)
+                {
+                    problems.Add(problem);
+                }
+                else
+                {
+                    others.Add(number);
+                }
             }
             catch (Exception e) when (e is ArgumentException or FormatException or OverflowException)
             {
@@ -74,10 +83,23 @@ public static partial class ShapeFile
             }
         }
 
-        return problems.Count > 0 ? problems : throw new UserErrorException($"{source}: no problem line; expected lines like mb32ic64ih56oc192oh56kh3ph1n\"name\".");
+        string leftOut = others.Count == 0 ? "" : FormattableString.Invariant(
+            $"{others.Count} problems are not of images (ih, iw) but have one or three dimensions, and are left out; the first is line {others[0]}.");
+        if (problems.Count == 0)
+        {
+            throw new UserErrorException($"{source}: no problem line; expected lines like mb32ic64ih56oc192oh56kh3ph1n\"name\".{(leftOut.Length > 0 ? " " : "")}{leftOut}");
+        }
+
+        if (leftOut.Length > 0)
+        {
+            note?.Invoke($"{source}: {leftOut}");
+        }
+
+        return problems;
     }
 
-    private static ShapeProblem ParseLine(string text, int batch)
+    /// <summary>Null for a problem that is not of images.</summary>
+    private static ShapeProblem? ParseLine(string text, int batch)
     {
         if (text.StartsWith("--", StringComparison.Ordinal))
         {
@@ -89,13 +111,13 @@ public static partial class ShapeFile
         bool convolution = values.ContainsKey("oc") || values.ContainsKey("kh");
         string[] known = convolution ? ConvolutionFields : BatchNormFields;
         string kind = convolution ? "convolution" : "batch normalization";
+        if (values.Keys.Any(f => f is "id" or "od" or "kd" or "sd" or "pd" or "dd") || (values.ContainsKey("iw") && !values.ContainsKey("ih")))
+        {
+            return null;
+        }
+
         foreach (string field in values.Keys)
         {
-            if (field is "id" or "od" or "kd" or "sd" or "pd" or "dd")
-            {
-                throw new FormatException($"'{field}' makes the problem three-dimensional; only images (ih, iw) are supported.");
-            }
-
             if (!known.Contains(field))
             {
                 throw new FormatException($"'{field}' is not a field of a {kind}; it has {string.Join(" ", known)}.");

@@ -7,7 +7,7 @@ namespace HpcBatchNorm;
 /// and the fix; the command prints it without a stack trace and exits with 1. Control characters, which a damaged file may put into a message and a
 /// terminal would obey, are shown as dots or spaces, and what is too long for a line is cut.
 /// </summary>
-public sealed class UserErrorException : Exception
+public class UserErrorException : Exception
 {
     private const int LongestMessage = 4000, LongestExcerpt = 120;
 

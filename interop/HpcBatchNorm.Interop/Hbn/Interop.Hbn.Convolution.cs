@@ -7,6 +7,7 @@ internal static unsafe partial class Hbn
 {
     public const int ConvAuto = 0;
     public const int ConvDirect = 1;
+    public const int ConvWinograd = 2;
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]

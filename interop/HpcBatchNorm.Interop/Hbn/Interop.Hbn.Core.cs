@@ -12,7 +12,7 @@ internal static unsafe partial class Hbn
     public const string Library = "hbn";
 
     /// <summary>HBN_ABI_VERSION this assembly was written for.</summary>
-    public const int AbiVersion = 5;
+    public const int AbiVersion = 6;
 
     public const int Ok = 0;
     public const int InvalidArgument = 1;
@@ -73,6 +73,10 @@ internal static unsafe partial class Hbn
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial void hbn_engine_destroy(nint engine);
+
+    [LibraryImport(Library)]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    public static partial int hbn_memory_clear(HbnEngineHandle engine, nint memory, long bytes);
 
     public const int ProbeMultiplyAdd = 0;
     public const int ProbeDotBf16 = 1;

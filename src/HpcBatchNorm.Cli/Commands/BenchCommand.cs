@@ -31,7 +31,7 @@ internal static class BenchCommand
             }
         });
         var profile = new Option<bool>("--profile") { Description = "A row for every operation, slowest first" };
-        var trace = new Option<string>("--trace") { HelpName = "FILE", Description = "Write the last step as a Chrome trace (open in Perfetto or chrome://tracing)" };
+        Option<string> trace = ResultFile.CheckedFirst(new("--trace") { HelpName = "FILE", Description = "Write the last step as a Chrome trace (open in Perfetto or chrome://tracing)" });
         var noVerify = new Option<bool>("--no-verify") { Description = "Do not compare with the reference before timing" };
         Option<string> result = ResultFile.CreateOption();
         var command = new Command("bench", "Time a network or single layers, verified before they are timed, beside the machine's limits")
@@ -66,7 +66,7 @@ internal static class BenchCommand
                 var run = new Run(running, builder.Config, parsed.GetValue(mode) == "train", !parsed.GetValue(noVerify), output);
                 output.WriteLine($"{running.Name} ({running.Description})");
                 measured.Add(parsed.GetValue(shapes) is string file
-                    ? run.Shapes(ShapeFile.Read(file, builder.IsSet("batch-size") ? builder.Config.BatchSize : 0))
+                    ? run.Shapes(ShapeFile.Read(file, builder.IsSet("batch-size") ? builder.Config.BatchSize : 0, output.WriteLine))
                     : run.Network(parsed.GetValue(network) ?? "bn-inception", parsed.GetValue(steps), parsed.GetValue(profile), parsed.GetValue(trace)));
             }
 

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Globalization;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Training.Evaluation;
 
@@ -11,8 +12,8 @@ internal static class EvalCommand
     {
         var checkpoint = new Option<string[]>("--checkpoint", "--resume")
         {
-            HelpName = "FILE[,FILE...]",
-            Description = "Checkpoint; several form an ensemble whose class probabilities are averaged",
+            HelpName = "FILE|RUN[,...]",
+            Description = "Checkpoint, or the folder of a run: its best, else its newest; several form an ensemble whose class probabilities are averaged",
             Required = true,
             AllowMultipleArgumentsPerToken = true,
         };
@@ -31,15 +32,7 @@ internal static class EvalCommand
             DefaultValueFactory = _ => "running",
         };
         statistics.AcceptOnlyFromAmong("running", "batch");
-        var csv = new Option<string>("--csv") { HelpName = "FILE", Description = "Write the accuracy of every class as comma-separated values" };
-        csv.Validators.Add(r =>
-        {
-            // Said before the evaluation, not after it.
-            if (r.Tokens is [{ } token, ..] && !Directory.Exists(Path.GetDirectoryName(Path.GetFullPath(token.Value))))
-            {
-                r.AddError($"--csv: there is no folder for '{token.Value}'.");
-            }
-        });
+        Option<string> csv = ResultFile.CheckedFirst(new("--csv") { HelpName = "FILE", Description = "Write the accuracy of every class as comma-separated values" });
         var classMap = new Option<string>("--class-map")
         {
             HelpName = "by-name|FILE",
@@ -56,6 +49,7 @@ internal static class EvalCommand
         command.Add(realTime);
         command.Add(result);
         CommandLine.AddExamples(command,
+            "hpcbn eval --checkpoint runs/X                                          the run's best checkpoint",
             "hpcbn eval --checkpoint runs/X/checkpoints/step-00000640.safetensors",
             "hpcbn eval --checkpoint a.safetensors,b.safetensors --crops 144 --data /data/imagenet --csv classes.csv --result -");
 
@@ -65,7 +59,7 @@ internal static class EvalCommand
             var display = new EvaluationDisplay(output, parsed.GetValue(realTime));
             var request = new EvaluationRequest
             {
-                Checkpoints = [.. parsed.GetRequiredValue(checkpoint).SelectMany(c => c.Split(',', StringSplitOptions.RemoveEmptyEntries))],
+                Checkpoints = [.. parsed.GetRequiredValue(checkpoint).SelectMany(c => Path.Exists(c) ? [c] : c.Split(',', StringSplitOptions.RemoveEmptyEntries))],
                 Crops = parsed.GetValue(crops),
                 Statistics = parsed.GetValue(statistics) == "batch" ? BatchNormStatistics.Batch : BatchNormStatistics.Running,
                 ClassMapping = parsed.GetValue(classMap)!,
@@ -76,8 +70,9 @@ internal static class EvalCommand
             display.Classes(found);
             if (parsed.GetValue(csv) is string path)
             {
-                using var file = new StreamWriter(path);
-                ClassTable.Write(file, found);
+                using var text = new StringWriter(CultureInfo.InvariantCulture);
+                ClassTable.Write(text, found);
+                OutputFile.WriteText(path, text.ToString());
             }
 
             ResultFile.Write(parsed, result, json =>

@@ -34,7 +34,7 @@ internal static class ExperimentCommand
             "hpcbn experiment all --data /data/mnist --quick    everything for which there is data, in minutes");
         command.SetAction(parsed =>
         {
-            TextWriter output = ResultFile.HumanOutput(parsed, result);
+            DisplayWriter output = ResultFile.HumanOutput(parsed, result);
             string wanted = parsed.GetRequiredValue(name);
             if (wanted == List)
             {
@@ -138,7 +138,7 @@ internal static class ExperimentCommand
                 json.WriteString("paper", finding.Paper);
                 json.WriteString("ours", finding.Ours);
                 json.WriteString("acceptance", finding.Acceptance);
-                json.WriteBoolean("passed", finding.Passed);
+                json.WriteString("verdict", finding.Verdict.Word());
                 json.WriteEndObject();
             }
 

@@ -12,14 +12,14 @@ internal static class ExportCommand
 
     public static Command Create()
     {
-        var checkpoint = new Option<string>("--checkpoint") { HelpName = "FILE", Description = "Checkpoint to export; without one, --model with its initial parameters" };
+        var checkpoint = new Option<string>("--checkpoint") { HelpName = "FILE|RUN", Description = "Checkpoint to export, or the folder of a run: its best, else its newest; without one, --model with its initial parameters" };
         var format = new Option<string>("--format") { HelpName = "onnx", Description = "What to write", DefaultValueFactory = _ => "onnx" };
         format.AcceptOnlyFromAmong("onnx");
         var fold = new Option<bool>("--fold") { Description = "Fold batch normalization into the convolutions; without it, it stays a node" };
         var input = new Option<string>("--input") { HelpName = "pixels|images", Description = "Bytes in NHWC order, normalised by the model; or floats in NCHW order, normalised by the caller", DefaultValueFactory = _ => "pixels" };
         input.AcceptOnlyFromAmong("pixels", "images");
         var classes = new Option<int>("--classes") { HelpName = "N", Description = "Classes, without a checkpoint", DefaultValueFactory = _ => 1000 };
-        var file = new Option<string>("--output", "-o") { HelpName = "FILE", Description = "The file to write", Required = true };
+        Option<string> file = ResultFile.CheckedFirst(new("--output", "-o") { HelpName = "FILE", Description = "The file to write", Required = true });
         Option<string> result = ResultFile.CreateOption();
         var command = new Command("export", "Write a network for other programs (ONNX)") { checkpoint, format, fold, input, classes, file };
         SettingOptions settings = SettingOptions.AddTo(command, SettingNames);

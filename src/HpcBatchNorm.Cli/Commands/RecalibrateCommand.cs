@@ -10,7 +10,7 @@ internal static class RecalibrateCommand
 {
     public static Command Create()
     {
-        var checkpoint = new Option<string>("--checkpoint") { HelpName = "FILE", Description = "Checkpoint; it is not changed", Required = true };
+        var checkpoint = new Option<string>("--checkpoint") { HelpName = "FILE|RUN", Description = "Checkpoint, or the folder of a run: its best, else its newest; it is not changed", Required = true };
         var batches = new Option<int>("--batches") { HelpName = "N", Description = "Training mini-batches to average over", DefaultValueFactory = _ => 200 };
         batches.Validators.Add(r =>
         {
@@ -19,7 +19,7 @@ internal static class RecalibrateCommand
                 r.AddError($"--batches: expected a whole number of at least 1, found '{token.Value}'.");
             }
         });
-        var file = new Option<string>("--output") { HelpName = "FILE", Description = "The new checkpoint [beside the old one, NAME-population.safetensors]" };
+        Option<string> file = ResultFile.CheckedFirst(new("--output") { HelpName = "FILE", Description = "The new checkpoint [beside the old one, NAME-population.safetensors]" });
         var noEvaluation = new Option<bool>("--no-eval") { Description = "Do not measure the accuracy before and after" };
         Option<bool> realTime = EvaluationDisplay.CreateOption();
         Option<string> result = ResultFile.CreateOption();

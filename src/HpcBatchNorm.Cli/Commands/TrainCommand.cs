@@ -49,7 +49,7 @@ internal static class TrainCommand
                 Resume = parsed.GetValue(resume),
                 Flags = [.. settings.Where(s => parsed.GetResult(s.Option) is not null).Select(s => (s.Setting.Name, SettingOption.Value(parsed, s.Setting, s.Option)))],
             };
-            TextWriter output = ResultFile.HumanOutput(parsed, result);
+            DisplayWriter output = ResultFile.HumanOutput(parsed, result);
             var view = new TrainingView(output, parsed.GetValue(progress));
             using PreparedRun run = request.Prepare(view.Note);
             view.Settings(run.Settings, parsed.GetValue(verbose));
@@ -61,6 +61,7 @@ internal static class TrainCommand
             {
                 TrainingOutcome.LossNotFinite => ExitCode.LossNotFinite,
                 TrainingOutcome.Interrupted => signals.ExitCode,
+                TrainingOutcome.TimeLimit => ExitCode.TimeLimit,
                 _ => ExitCode.Done,
             };
         });

@@ -62,7 +62,7 @@ internal static class VerifyCommand
             output.WriteLine($"{backend.Name} ({backend.Description}) against {reference.Name} ({reference.Description})");
             string repeat = string.Concat(RepeatedSettings.Where(builder.IsSet).Select(n => $" --{n} {TrainingSettings.Find(n).Get(builder.Config)}"));
             Suite suite = parsed.GetValue(shapes) is string file
-                ? new Suite(LayerCases.FromShapes(ShapeFile.Read(file, parsed.GetValue(batch)), $"--shapes {file}{(parsed.GetValue(batch) is > 0 and var b ? $" -b {b}" : "")}{repeat}", precision), [])
+                ? new Suite(LayerCases.FromShapes(ShapeFile.Read(file, parsed.GetValue(batch), output.WriteLine), $"--shapes {file}{(parsed.GetValue(batch) is > 0 and var b ? $" -b {b}" : "")}{repeat}", precision), [])
                 : parsed.GetValue(network) is string name
                     ? NetworkSuite(backend, reference, name, parsed.GetValue(batch), parsed.GetValue(size), layers: true, repeat, builder.Config.Optimizer)
                     : HardSuite(backend, reference, repeat, builder.Config.Optimizer);

@@ -16,8 +16,17 @@ public sealed record CheckpointInfo
     /// <summary>Steps done; the next step has this number.</summary>
     public required long Step { get; init; }
 
-    /// <summary>Steps of one epoch, which with <see cref="Step"/> gives the position in the data.</summary>
+    /// <summary>Steps of one epoch, which with <see cref="Step"/> and <see cref="Offset"/> gives the position in the data.</summary>
     public required long StepsPerEpoch { get; init; }
+
+    /// <summary>
+    /// Steps done minus the steps of <see cref="StepsPerEpoch"/> that the place in the data is after: 0 unless the run was resumed with another number of images
+    /// per step.
+    /// </summary>
+    public long Offset { get; init; }
+
+    /// <summary>Images of one step; 0 in files written before they said so, where <see cref="Config"/> tells it.</summary>
+    public int ImagesPerStep { get; init; }
 
     /// <summary>Name of the network.</summary>
     public required string Model { get; init; }
@@ -59,7 +68,10 @@ public sealed record CheckpointInfo
     public string LibraryVersion { get; init; } = typeof(CheckpointInfo).Assembly.GetName().Version?.ToString(3) ?? "";
 
     /// <summary>Epochs done, with their fraction.</summary>
-    public double Epoch => (double)Step / StepsPerEpoch;
+    public double Epoch => EpochOf(Step);
+
+    /// <summary>Epochs done after a step of this file's numbering.</summary>
+    internal double EpochOf(long step) => (double)(step - Offset) / StepsPerEpoch;
 }
 
 /// <summary>Losses of some steps.</summary>
@@ -116,15 +128,26 @@ public sealed class Checkpoint : IDisposable
     /// <param name="info">What else to remember.</param>
     public static void Save(string path, IReadOnlyList<Tensor> state, StateReader read, CheckpointInfo info)
     {
+        AtomicFile.Replace(path, temporary => Write(temporary, state, read, info));
+    }
+
+    private static void Write(string path, IReadOnlyList<Tensor> state, StateReader read, CheckpointInfo info)
+    {
         SafetensorsTensor[] tensors = [.. state.Select(t => new SafetensorsTensor(t.Name, "F32", Extents(t.Shape)))];
-        AtomicFile.Replace(path, temporary =>
-            SafetensorsFile.Write(temporary, tensors, WriteInfo(info), (i, bytes) => read(state[i], MemoryMarshal.Cast<byte, float>(bytes))));
+        SafetensorsFile.Write(path, tensors, WriteInfo(info), (i, bytes) => read(state[i], MemoryMarshal.Cast<byte, float>(bytes)));
     }
 
     /// <summary>Opens a checkpoint and verifies it.</summary>
+    /// <param name="path">The file; or the folder of a run, whose best checkpoint is opened, or the newest where none was evaluated.</param>
     /// <exception cref="UserErrorException">The file is missing, damaged, or not a checkpoint; the message says which.</exception>
     public static Checkpoint Open(string path)
     {
+        if (Directory.Exists(path))
+        {
+            return CheckpointStore.OpenBest(path, _ => { })
+                ?? throw new UserErrorException($"'{path}' is a folder without a good checkpoint (looked in '{CheckpointStore.FolderOf(path)}'); name a checkpoint, or the folder of a run.");
+        }
+
         SafetensorsFile file = SafetensorsFile.Open(path);
         try
         {
@@ -156,7 +179,7 @@ public sealed class Checkpoint : IDisposable
     /// <param name="run">The folder of the run.</param>
     /// <param name="note">Told which damaged ones were passed over; may be null.</param>
     public static Checkpoint? OpenNewest(string run, Action<string>? note = null) =>
-        CheckpointStore.OpenNewest(System.IO.Path.Combine(run, CheckpointStore.FolderName), note ?? (_ => { }));
+        CheckpointStore.OpenNewest(CheckpointStore.FolderOf(run), note ?? (_ => { }));
 
     /// <summary>
     /// The network that was trained: as the file describes it, or, in files written before they did, the one of the catalogue that the configuration names.
@@ -180,22 +203,40 @@ public sealed class Checkpoint : IDisposable
         }
     }
 
-    /// <summary>Copies the checkpoint's values into a session's state.</summary>
+    /// <summary>
+    /// Copies the checkpoint's values into a session's state. Moving averages that the checkpoint lacks begin at the values they are averages of; those that the
+    /// session lacks are left behind.
+    /// </summary>
+    /// <param name="model">Name of the session's network.</param>
+    /// <param name="state">The session's persistent tensors.</param>
+    /// <param name="write">Sets one of them.</param>
+    /// <param name="note">Told where averages begin or end; may be null.</param>
     /// <exception cref="UserErrorException">The checkpoint belongs to another network: a tensor is missing, has another shape, or is too many.</exception>
-    public void Restore(string model, IReadOnlyList<Tensor> state, StateWriter write)
+    public void Restore(string model, IReadOnlyList<Tensor> state, StateWriter write, Action<string>? note = null)
     {
         float[] values = new float[state.Count == 0 ? 0 : state.Max(t => t.Shape.Count)];
+        HashSet<string> known = new(StringComparer.Ordinal);
+        bool begin = false, end = false;
         foreach (Tensor tensor in state)
         {
+            known.Add(tensor.Name);
             Span<float> span = values.AsSpan(0, (int)tensor.Shape.Count);
-            Read(model, tensor, span);
+            bool begins = !_file.Contains(tensor.Name) && IsAverage(tensor.Name, out string of) && _file.Contains(of);
+            Read(model, begins ? new Tensor(tensor.Name[..^AverageSuffix.Length], tensor.Shape, tensor.Role) : tensor, span);
             write(tensor, span);
+            begin |= begins;
         }
 
-        if (_file.Tensors.Count > state.Count)
+        foreach (SafetensorsTensor odd in _file.Tensors.Where(t => !known.Contains(t.Name)))
         {
-            HashSet<string> known = [.. state.Select(t => t.Name)];
-            throw OtherNetwork(model, $"it also holds '{_file.Tensors.First(t => !known.Contains(t.Name)).Name}'");
+            end = IsAverage(odd.Name, out string of) && known.Contains(of) ? true : throw OtherNetwork(model, $"it also holds '{odd.Name}'");
+        }
+
+        if (begin || end)
+        {
+            note?.Invoke(begin
+                ? $"'{Path}' has no moving averages: they begin at its values."
+                : $"The moving averages of '{Path}' are left behind: from here on the weights themselves are evaluated.");
         }
     }
 
@@ -240,10 +281,9 @@ public sealed class Checkpoint : IDisposable
     public void SaveCopy(string path, NetworkState state)
     {
         Tensor[] tensors = [.. _file.Tensors.Select(t => new Tensor(t.Name, ShapeOf(t.Extents), TensorRole.Parameter))];
-        Save(path, tensors, (tensor, values) =>
+        OutputFile.Replace(path, temporary => Write(temporary, tensors, (tensor, values) =>
         {
-            bool isAverage = tensor.Name.EndsWith(AverageSuffix, StringComparison.Ordinal);
-            string parameter = isAverage ? tensor.Name[..^AverageSuffix.Length] : tensor.Name;
+            bool isAverage = IsAverage(tensor.Name, out string parameter);
             if (state.Names.Contains(parameter) && (isAverage || !_file.Contains(tensor.Name + AverageSuffix)))
             {
                 state.Get(parameter, tensor.Shape).CopyTo(values);
@@ -252,7 +292,7 @@ public sealed class Checkpoint : IDisposable
             {
                 _file.Read(tensor.Name, values);
             }
-        }, Info);
+        }, Info));
     }
 
     /// <summary>The values of one parameter or running statistic that evaluation uses: its moving average where the run kept one.</summary>
@@ -267,7 +307,17 @@ public sealed class Checkpoint : IDisposable
     public void Dispose() => _file.Dispose();
 
     private UserErrorException OtherNetwork(string model, string difference) =>
-        new($"'{Path}' is a checkpoint of another network ({Info.Model}) than {model}: {difference}. Use the model and options it was trained with.");
+        new(Info.Model == model
+            ? $"'{Path}' is a checkpoint of another network than these settings describe, though both are called {model}: {difference}. Use the options it was trained with."
+            : $"'{Path}' is a checkpoint of another network ({Info.Model}) than {model}: {difference}. Use the model and options it was trained with.");
+
+    /// <summary>True for the moving average of a parameter or statistic; <paramref name="of"/> is the name of that, otherwise the name itself.</summary>
+    private static bool IsAverage(string name, out string of)
+    {
+        bool average = name.EndsWith(AverageSuffix, StringComparison.Ordinal);
+        of = average ? name[..^AverageSuffix.Length] : name;
+        return average;
+    }
 
     private static long[] Extents(Shape shape) =>
         shape is { N: 1, H: 1, W: 1 } ? [shape.C] : [shape.N, shape.C, shape.H, shape.W];
@@ -289,6 +339,8 @@ public sealed class Checkpoint : IDisposable
         .. info.Network.Length > 0 ? [new KeyValuePair<string, string>("network", info.Network)] : Array.Empty<KeyValuePair<string, string>>(),
         new("step", Invariant(info.Step)),
         new("steps_per_epoch", Invariant(info.StepsPerEpoch)),
+        .. info.Offset != 0 ? [new KeyValuePair<string, string>("step_offset", Invariant(info.Offset))] : Array.Empty<KeyValuePair<string, string>>(),
+        new("images_per_step", Invariant(info.ImagesPerStep)),
         new("epoch", Invariant(info.Epoch)),
         new("best_top1", Invariant(info.BestTop1)),
         new("best_step", Invariant(info.BestStep)),
@@ -325,6 +377,8 @@ public sealed class Checkpoint : IDisposable
         {
             Step = Whole("step", least: 0),
             StepsPerEpoch = Whole("steps_per_epoch", least: 1),
+            Offset = file.Metadata.ContainsKey("step_offset") ? Whole("step_offset", long.MinValue) : 0,
+            ImagesPerStep = file.Metadata.ContainsKey("images_per_step") ? (int)Math.Min(Whole("images_per_step", least: 0), int.MaxValue) : 0,
             Model = Text("model"),
             Network = file.Metadata.GetValueOrDefault("network", ""),
             Config = Text("config"),

@@ -33,6 +33,16 @@ public enum ScheduleKind
     Constant,
 }
 
+/// <summary>How far up a warm-up of w steps is at its step n, counted from 0.</summary>
+public enum WarmupForm
+{
+    /// <summary>(n + 1) / w: the last step has the full rate, and the first is already one part up.</summary>
+    Reached,
+
+    /// <summary>n / w, as PyTorch's <c>LinearLR</c>: the first step has the rate that the warm-up rises from, and the step after the last is the first with the full rate.</summary>
+    PyTorch,
+}
+
 /// <summary>
 /// Everything that decides a training run; it never changes. A new object holds the defaults; <see cref="TrainingConfigBuilder"/> lays a recipe, a file
 /// and flags over them; <see cref="TrainingSettings"/> lists every setting with its name, range and meaning, which is the only place that text exists.
@@ -79,6 +89,9 @@ public sealed record RunConfig
 
     /// <summary>Learning rate that the warm-up rises from.</summary>
     public double WarmupLearningRate { get; init; }
+
+    /// <summary>How far up the warm-up is at each of its steps.</summary>
+    public WarmupForm WarmupForm { get; init; }
 
     /// <summary>Factor of one decay.</summary>
     public double DecayRate { get; init; } = 0.96;
@@ -160,6 +173,12 @@ public sealed record RunConfig
 
     /// <summary>Steps between checkpoints; 0 means one per evaluation.</summary>
     public long CheckpointEvery { get; init; }
+
+    /// <summary>The longest time without a checkpoint; zero: <see cref="CheckpointEvery"/> and evaluations alone decide.</summary>
+    public TimeSpan CheckpointTime { get; init; } = TimeSpan.FromMinutes(15);
+
+    /// <summary>Time after which a process saves and ends, from its start on; zero: it never does.</summary>
+    public TimeSpan MaxTime { get; init; }
 
     /// <summary>Checkpoints kept besides the best.</summary>
     public int Keep { get; init; } = 2;

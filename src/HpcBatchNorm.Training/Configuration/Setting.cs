@@ -161,6 +161,10 @@ public sealed record Setting
         new(name, group, SettingKind.Text, help, c => get(c)?.ToString(CultureInfo.InvariantCulture) ?? Automatic, (c, text) =>
             set(c, text.Equals(Automatic, StringComparison.OrdinalIgnoreCase) ? null : (float)ParseReal(text, minimum, maximum)));
 
+    /// <summary>A length of time: <c>90s</c>, <c>15m</c>, <c>11h45m</c>, <c>2d</c>, <c>11:45:00</c>, <c>1-12:00:00</c> as queues write it, or 0.</summary>
+    internal static Setting Duration(string name, SettingGroup group, string help, Func<RunConfig, TimeSpan> get, Func<RunConfig, TimeSpan, RunConfig> set) =>
+        new(name, group, SettingKind.Text, help, c => DurationText.Format(get(c)), (c, text) => set(c, DurationText.Parse(text)));
+
     /// <summary>Positive numbers, rising, separated by commas; none for an empty text.</summary>
     internal static Setting Reals(
         string name, SettingGroup group, string help, Func<RunConfig, IReadOnlyList<double>> get, Func<RunConfig, IReadOnlyList<double>, RunConfig> set) =>

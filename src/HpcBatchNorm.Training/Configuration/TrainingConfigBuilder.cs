@@ -61,10 +61,17 @@ public sealed class TrainingConfigBuilder
 
     private void Add(IReadOnlyList<ConfigEntry> entries, string? origin)
     {
+        Dictionary<string, string> names = new(StringComparer.Ordinal);
         foreach (ConfigEntry entry in entries.OrderBy(e => e.Name == RecipeKey ? 0 : 1))
         {
             try
             {
+                string name = entry.Name == RecipeKey ? RecipeKey : TrainingSettings.Find(entry.Name).Name;
+                if (!names.TryAdd(name, entry.Name))
+                {
+                    throw new UserErrorException($"'{names[name]}' and '{entry.Name}' are names of one setting; keep one of them.");
+                }
+
                 if (entry.Name == RecipeKey)
                 {
                     AddRecipe(entry.Value);

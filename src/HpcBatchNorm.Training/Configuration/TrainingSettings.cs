@@ -77,8 +77,13 @@ public static class TrainingSettings
             c => c.WarmupEpochs, (c, v) => c with { WarmupEpochs = v }) with { Aliases = ["--lr-warmup-epochs"] },
         Real64("warmup-learning-rate", Optimizer, "Learning rate that the warm-up rises from", 0, Unbounded,
             c => c.WarmupLearningRate, (c, v) => c with { WarmupLearningRate = v }) with { Aliases = ["--warmup-lr"] },
+        Choice("warmup-form", Optimizer, "Step n of w of the warm-up, from 0: reached is (n + 1) / w of the way up, so that the last has the full rate; pytorch is n / w (LinearLR), "
+            + "so that the first has warmup-learning-rate", c => c.WarmupForm, (c, v) => c with { WarmupForm = v }) with { HashedWhereChanged = true },
         Real("momentum", Optimizer, "Momentum's coefficient", 0, 0.9999, c => c.Optimizer.Mu, (c, v) => c with { Optimizer = c.Optimizer with { Mu = v } }),
         Switch("nesterov", Optimizer, "Nesterov's momentum", c => c.Optimizer.Nesterov, (c, v) => c with { Optimizer = c.Optimizer with { Nesterov = v } }),
+        Choice("momentum-form", Optimizer, "sutskever: v = momentum v - rate g, w += v (the paper's reference); pytorch: v = momentum v + g, w -= rate v; "
+            + "they differ once the rate changes", c => c.Optimizer.MomentumForm, (c, v) => c with { Optimizer = c.Optimizer with { MomentumForm = v } })
+            with { HashedWhereChanged = true },
         Real("weight-decay", Optimizer, "L2 weight (change 3 divides it by five)", 0, Unbounded, c => c.Optimizer.WeightDecay, (c, v) => c with { Optimizer = c.Optimizer with { WeightDecay = v } })
             with { Aliases = ["--wd"] },
         Switch("decay-scale-and-shift", Optimizer, "L2 on batch normalization's scale and shift too", c => c.Optimizer.DecayScaleAndShift, (c, v) => c with { Optimizer = c.Optimizer with { DecayScaleAndShift = v } }),
@@ -166,7 +171,11 @@ public static class TrainingSettings
         Whole64("steps", Run, "Length of the run in steps; 0: epochs decide", 0, c => c.Steps, (c, v) => c with { Steps = v }) with { DecidesNumbers = true },
         Real64("eval-every", Run, "Epochs between evaluations, besides the one at the end; 0 for none at all", 0, Unbounded, c => c.EvalEvery, (c, v) => c with { EvalEvery = v }),
         Whole64("checkpoint-every", Run, "Steps between checkpoints; 0 for one per evaluation", 0, c => c.CheckpointEvery, (c, v) => c with { CheckpointEvery = v }),
-        Whole("keep", Run, "Checkpoints kept besides the best", 1, c => c.Keep, (c, v) => c with { Keep = v }) with { Aliases = ["--checkpoint-hist"] },
+        Duration("checkpoint-time", Run, "Longest time without a checkpoint, e.g. 15m; such a checkpoint goes when the next regular one is there; 0: steps and evaluations alone decide",
+            c => c.CheckpointTime, (c, v) => c with { CheckpointTime = v }),
+        Duration("max-time", Run, "Time after which the run saves and ends with exit code 75, e.g. 11h45m or 11:45:00; each start counts anew; 0 for none",
+            c => c.MaxTime, (c, v) => c with { MaxTime = v }),
+        Whole("keep", Run, "Regular checkpoints (every checkpoint-every steps, and at evaluations) kept besides the best", 1, c => c.Keep, (c, v) => c with { Keep = v }) with { Aliases = ["--checkpoint-hist"] },
         Whole("log-every", Run, "Steps between lines of metrics and of plain progress", 1, c => c.LogEvery, (c, v) => c with { LogEvery = v })
             with { Aliases = ["--log-interval"] },
         Text("output", Run, "Folder of the run; empty: runs/<date>-<model>-<recipe>", c => c.Output, (c, v) => c with { Output = v }) with { Aliases = ["-o"], InFiles = false },

@@ -52,6 +52,11 @@ public sealed record EvaluationRequest
         try
         {
             checkpoints.AddRange(Checkpoints.Select(Checkpoint.Open));
+            foreach (Checkpoint found in checkpoints.Where((c, i) => c.Path != Checkpoints[i]))
+            {
+                note($"checkpoint {found.Path}");
+            }
+
             RunConfig config = EvaluationSetup.Configure(checkpoints[0], Flags);
             using ImageDataset dataset = EvaluationSetup.Open(config, DatasetSplit.Validation, note);
             IReadOnlyList<string> own = checkpoints[0].Info.ClassNames;

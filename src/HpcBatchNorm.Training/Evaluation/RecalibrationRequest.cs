@@ -88,8 +88,8 @@ public sealed record RecalibrationRequest
             throw new UserErrorException($"'{path}' is the checkpoint itself, which is kept as it is; name another output.");
         }
 
-        string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
-        return Directory.Exists(folder) ? path : throw new UserErrorException($"There is no folder '{folder}' to write '{Path.GetFileName(path)}' to.");
+        OutputFile.Check(path);
+        return path;
     }
 }
 

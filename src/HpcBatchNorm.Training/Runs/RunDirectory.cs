@@ -98,9 +98,9 @@ internal sealed class RunDirectory : IDisposable
 
     /// <summary>A process begins to work on the run.</summary>
     public void WriteStart(
-        string title, IReadOnlyList<(string Name, string Value)> facts, long firstStep, long totalSteps, long stepsPerEpoch, double elapsedSeconds)
+        string title, IReadOnlyList<(string Name, string Value)> facts, long firstStep, double epoch, long totalSteps, long stepsPerEpoch, double elapsedSeconds)
     {
-        Begin("start", firstStep, (double)firstStep / stepsPerEpoch);
+        Begin("start", firstStep, epoch);
         _json.WriteString("title", title);
         _json.WriteNumber("total_steps", totalSteps);
         _json.WriteNumber("steps_per_epoch", stepsPerEpoch);

@@ -1,5 +1,6 @@
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Training.Runs;
@@ -39,8 +40,8 @@ internal sealed class RunRecorder : IDisposable
     public void Follow(TrainingSession session) => _drift.Follow(session);
 
     /// <summary>The run is about to begin.</summary>
-    public void Started(IReadOnlyList<(string Name, string Value)> facts, long firstStep, long totalSteps, long stepsPerEpoch) =>
-        _run.WriteStart(_title, facts, firstStep, totalSteps, stepsPerEpoch, _elapsedSeconds());
+    public void Started(IReadOnlyList<(string Name, string Value)> facts, long firstStep, long totalSteps, DataPosition position) =>
+        _run.WriteStart(_title, facts, firstStep, position.Epoch(firstStep), totalSteps, position.StepsPerEpoch, _elapsedSeconds());
 
     /// <summary>A log step is done.</summary>
     public void Logged(in StepReport report)

@@ -22,8 +22,14 @@ public readonly record struct StepReport(
 {
     private readonly IReadOnlyDictionary<string, double>? _metrics;
 
+    /// <summary>
+    /// <see cref="Step"/> minus the steps of <see cref="StepsPerEpoch"/> that the place in the data is after: 0 unless the run was resumed with another number of
+    /// images per step.
+    /// </summary>
+    public long Offset { get; init; }
+
     /// <summary>Epochs done, with their fraction.</summary>
-    public double Epoch => (double)Step / StepsPerEpoch;
+    public double Epoch => (double)(Step - Offset) / StepsPerEpoch;
 
     /// <summary>What the observer has added since the last line; only sinks are told.</summary>
     public IReadOnlyDictionary<string, double> Metrics
@@ -62,6 +68,9 @@ public enum TrainingOutcome
 
     /// <summary>It was asked to stop; its state is saved.</summary>
     Interrupted,
+
+    /// <summary>Its time limit (<see cref="RunConfig.MaxTime"/>) has been reached; its state is saved.</summary>
+    TimeLimit,
 
     /// <summary>The observer has ended it (<see cref="TrainingControl.RequestStop"/>); its state is saved.</summary>
     StoppedEarly,

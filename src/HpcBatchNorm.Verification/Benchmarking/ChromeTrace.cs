@@ -8,8 +8,17 @@ public static class ChromeTrace
     /// <summary>Writes one complete event per operation, times in microseconds.</summary>
     public static void Write(string path, string process, BenchmarkResult result)
     {
-        using FileStream stream = File.Create(path);
-        using var json = new Utf8JsonWriter(stream);
+        using var stream = new MemoryStream();
+        using (var json = new Utf8JsonWriter(stream))
+        {
+            Write(json, process, result);
+        }
+
+        OutputFile.WriteText(path, System.Text.Encoding.UTF8.GetString(stream.GetBuffer(), 0, (int)stream.Length));
+    }
+
+    private static void Write(Utf8JsonWriter json, string process, BenchmarkResult result)
+    {
         json.WriteStartObject();
         json.WriteString("displayTimeUnit", "ms");
         json.WriteStartArray("traceEvents");

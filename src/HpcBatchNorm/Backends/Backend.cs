@@ -9,8 +9,10 @@ namespace HpcBatchNorm.Backends;
 /// <param name="BatchNormVariants">Batch normalization takes ghost batches and batch renormalization.</param>
 /// <param name="LossScaling">The loss can be scaled (<see cref="UpdateLossScale"/>), which training in half precision needs.</param>
 /// <param name="CustomOperations">Managed code can work on the tensors (<see cref="CustomForward"/>): they lie in the host's memory.</param>
+/// <param name="PoolingTakesSlices">Pooling writes its channels of a concatenation, and reads their gradient there, as batch normalization does.</param>
 public sealed record BackendTraits(
-    int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false, bool CustomOperations = false);
+    int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false, bool CustomOperations = false,
+    bool PoolingTakesSlices = false);
 
 /// <summary>
 /// A place where operations run. Public methods validate once, for all backends alike, and hand on to <c>...Core</c> methods.
@@ -179,6 +181,9 @@ public abstract partial class Backend : IDisposable
 
     /// <summary>Makes the physical side of a tensor, without memory.</summary>
     public abstract DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike);
+
+    /// <summary>Memory that sessions can still get; null where nobody knows before it is asked for.</summary>
+    internal virtual AvailableMemory? Available => null;
 
     /// <summary>Zero-filled device memory.</summary>
     public abstract DeviceMemory Allocate(long bytes);

@@ -3,11 +3,14 @@ namespace HpcBatchNorm.Backends;
 /// <summary>Which convolution algorithms a backend may choose from.</summary>
 public enum ConvolutionAlgorithm
 {
-    /// <summary>The fastest the library has: Winograd for fp32 3x3 stride 1 where oneDNN offers it, direct otherwise.</summary>
+    /// <summary>The fastest: our own Winograd for convolutions 3x3 of stride 1 in fp32 where it is estimated to be the faster, direct otherwise; on cuDNN what its search finds.</summary>
     Auto,
 
     /// <summary>Direct convolution only.</summary>
     Direct,
+
+    /// <summary>Our own Winograd wherever it can be, also where direct is estimated to be the faster: to measure and to test it. cuDNN takes it as <see cref="Auto"/>.</summary>
+    Winograd,
 }
 
 /// <summary>Who computes batch normalization.</summary>

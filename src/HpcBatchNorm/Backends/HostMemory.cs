@@ -2,10 +2,10 @@ using HpcBatchNorm.Interop;
 
 namespace HpcBatchNorm.Backends;
 
-/// <summary>Device memory of the CPU backends.</summary>
-internal sealed class HostMemory(long bytes) : DeviceMemory
+/// <summary>Device memory of the CPU backends, zero-filled by <paramref name="clear"/> where one is given.</summary>
+internal sealed class HostMemory(long bytes, Action<nint, long>? clear = null) : DeviceMemory
 {
-    private readonly AlignedMemory _memory = new(bytes);
+    private readonly AlignedMemory _memory = new(bytes, clear);
 
     public override nint Address
     {

@@ -24,6 +24,7 @@ public class Session : IDisposable
     /// whichever order they are disposed of.
     /// </summary>
     /// <exception cref="ObjectDisposedException">The backend or the arena has been disposed of.</exception>
+    /// <exception cref="UserErrorException">The plan needs more memory than there is; the message says how much, and what to reduce.</exception>
     public Session(Backend backend, Plan plan, DeviceMemory? sharedArena = null)
         : this(backend, plan, sharedArena, null)
     {
@@ -41,6 +42,7 @@ public class Session : IDisposable
                 sharedArena!.Borrow();
             }
 
+            MemoryCheck.Throw(Prepared, takesArena: !_borrowed);
             _arena = arena = _borrowed ? sharedArena! : backend.Allocate(Prepared.ArenaBytes);
             _guard = backend.GuardOf(_arena);
             using UsageGuard.Scope scope = _guard.Enter(Entered);

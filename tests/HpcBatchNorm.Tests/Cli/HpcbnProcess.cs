@@ -32,9 +32,13 @@ internal sealed class HpcbnProcess : IDisposable
         }
     }
 
-    public static HpcbnProcess Start(string workingDirectory, IReadOnlyList<string> args, params (string Name, string Value)[] environment)
+    public static HpcbnProcess Start(string workingDirectory, IReadOnlyList<string> args, params (string Name, string Value)[] environment) =>
+        Start(workingDirectory, "exec \"$@\"", args, environment);
+
+    /// <summary>Starts a line of a shell's in which <c>"$@"</c> is the command.</summary>
+    public static HpcbnProcess Start(string workingDirectory, string shell, IReadOnlyList<string> args, params (string Name, string Value)[] environment)
     {
-        var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "hpcbn.dll"), .. args])
+        var start = new ProcessStartInfo("/bin/sh", ["-c", shell, "sh", "dotnet", Path.Combine(AppContext.BaseDirectory, "hpcbn.dll"), .. args])
         {
             WorkingDirectory = workingDirectory,
             RedirectStandardOutput = true,
@@ -70,8 +74,16 @@ internal sealed class HpcbnProcess : IDisposable
         Assert.SkipWhen(
             name == "INT" && IgnoresInterrupts(),
             "these tests were started with SIGINT ignored, as shells do for what they put into the background, and their children inherit that");
-        using Process kill = Process.Start("kill", ["-s", name, _process.Id.ToString(CultureInfo.InvariantCulture)]);
-        kill.WaitForExit();
+        Run($"kill -s {name} {_process.Id}");
+    }
+
+    /// <summary>Sends a signal again and again within a few milliseconds, as process groups and scripts that forward signals do.</summary>
+    public void SignalTimes(string name, int times) => Run(string.Join("; sleep 0.01; ", Enumerable.Repeat($"kill -s {name} {_process.Id}", times)));
+
+    private static void Run(string line)
+    {
+        using Process shell = Process.Start("/bin/sh", ["-c", line]);
+        shell.WaitForExit();
     }
 
     private bool IgnoresInterrupts()
@@ -85,7 +97,7 @@ internal sealed class HpcbnProcess : IDisposable
     {
         if (!_process.HasExited)
         {
-            _process.Kill();
+            _process.Kill(entireProcessTree: true);
         }
 
         _process.Dispose();

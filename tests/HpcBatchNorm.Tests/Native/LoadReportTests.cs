@@ -1,7 +1,6 @@
 using System.Runtime.InteropServices;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Interop;
-
 namespace HpcBatchNorm.Tests.Native;
 
 public sealed class LoadReportTests : IDisposable
@@ -11,7 +10,7 @@ public sealed class LoadReportTests : IDisposable
     [Fact]
     public void Probe_OverrideThatIsNotThere_NamesPathAndVariable()
     {
-        LoadReport report = NativeLibraries.Probe("/nowhere/libhbn.so", AppContext.BaseDirectory);
+        LoadReport report = NativeLibraries.Probe("/nowhere/libhbn.so", [AppContext.BaseDirectory]);
 
         Assert.False(report.Loaded);
         Assert.Contains("/nowhere/libhbn.so: not there", report.Text, StringComparison.Ordinal);
@@ -32,14 +31,14 @@ public sealed class LoadReportTests : IDisposable
         Assert.Equal((variable, expected), found);
         if (expected is not null)
         {
-            Assert.Contains($"{variable} is set to '{expected}'", NativeLibraries.Probe(expected, AppContext.BaseDirectory, variable: variable).Text, StringComparison.Ordinal);
+            Assert.Contains($"{variable} is set to '{expected}'", NativeLibraries.Probe(expected, [AppContext.BaseDirectory], variable: variable).Text, StringComparison.Ordinal);
         }
     }
 
     [Fact]
     public void Probe_OverrideIsFolder_LooksForTheFileInIt()
     {
-        LoadReport report = NativeLibraries.Probe(_folder, AppContext.BaseDirectory);
+        LoadReport report = NativeLibraries.Probe(_folder, [AppContext.BaseDirectory]);
 
         Assert.Contains($"{Path.Combine(_folder, "libhbn.so")}: not there", report.Text, StringComparison.Ordinal);
     }
@@ -48,14 +47,35 @@ public sealed class LoadReportTests : IDisposable
     public void Probe_NothingAnywhere_ListsEveryPlaceAndTheFix()
     {
         // Under another name: ours is in this process already, and the system would hand it out.
-        LoadReport report = NativeLibraries.Probe(null, _folder, "libhbn-absent.so");
+        LoadReport report = NativeLibraries.Probe(null, NativeFolders.All(_folder, null, null), "libhbn-absent.so");
 
         Assert.False(report.Loaded);
         Assert.Contains($"{Path.Combine(_folder, "libhbn-absent.so")}: not there", report.Text, StringComparison.Ordinal);
         Assert.Contains("libhbn-absent.so: cannot open shared object file", report.Text, StringComparison.Ordinal);
         Assert.Contains(Path.Combine("runtimes", RuntimeInformation.RuntimeIdentifier, "native"), report.Text, StringComparison.Ordinal);
-        Assert.Contains("apt-get install cmake g++ libdnnl-dev", report.Text, StringComparison.Ordinal);
+        Assert.Contains(NativeLibraries.Missing(RuntimeInformation.RuntimeIdentifier), report.Text, StringComparison.Ordinal);
     }
+
+    [Fact]
+    public void Folders_OfAnApplication_AreProgramThenPluginThenRuntimesThenTheHosts()
+    {
+        string rid = $"linux-{RuntimeInformation.ProcessArchitecture.ToString().ToLowerInvariant()}";
+        string[] expected = ["/app", "/plugins/a", $"/app/runtimes/{rid}/native", $"/plugins/a/runtimes/{rid}/native", "/cache/x", "/cache/y"];
+
+        string[] found = [.. NativeFolders.All("/app/", "/plugins/a", "/cache/x/:/app/:/cache/y")];
+
+        // A .NET that a distribution built has an identifier of its own besides.
+        Assert.Equal(expected, found.Where(f => !f.Contains(RuntimeInformation.RuntimeIdentifier, StringComparison.Ordinal) || RuntimeInformation.RuntimeIdentifier == rid));
+    }
+
+    [Theory]
+    [InlineData("linux-x64", "HpcBatchNorm.Native.linux-x64")]
+    [InlineData("debian.12-x64", "HpcBatchNorm.Native.linux-x64")]
+    [InlineData("linux-musl-x64", "musl")]
+    [InlineData("linux-arm64", "no package of the native library for linux-arm64")]
+    [InlineData("win-x64", "no package of the native library for win-x64")]
+    public void Missing_OnAPlatform_SaysWhatThatPlatformHas(string rid, string expected) =>
+        Assert.Contains(expected, NativeLibraries.Missing(rid), StringComparison.Ordinal);
 
     [Fact]
     public void Probe_FileIsNoLibrary_QuotesTheLinker()
@@ -63,7 +83,7 @@ public sealed class LoadReportTests : IDisposable
         string path = Path.Combine(_folder, "libhbn.so");
         File.WriteAllText(path, "this is not a library, but it is long enough to have an ELF header, which it lacks");
 
-        LoadReport report = NativeLibraries.Probe(path, AppContext.BaseDirectory);
+        LoadReport report = NativeLibraries.Probe(path, [AppContext.BaseDirectory]);
 
         Assert.False(report.Loaded);
         Assert.Contains("invalid ELF header", report.Text, StringComparison.Ordinal);
@@ -74,7 +94,7 @@ public sealed class LoadReportTests : IDisposable
     {
         string other = Path.Combine(RuntimeEnvironment.GetRuntimeDirectory(), "libSystem.Native.so");
 
-        LoadReport report = NativeLibraries.Probe(other, AppContext.BaseDirectory);
+        LoadReport report = NativeLibraries.Probe(other, [AppContext.BaseDirectory]);
 
         Assert.False(report.Loaded);
         Assert.Contains("not our library", report.Text, StringComparison.Ordinal);
@@ -93,7 +113,7 @@ public sealed class LoadReportTests : IDisposable
         string path = Path.Combine(_folder, "libhbn.so");
         File.WriteAllBytes(path, bytes);
 
-        LoadReport report = NativeLibraries.Probe(path, AppContext.BaseDirectory);
+        LoadReport report = NativeLibraries.Probe(path, [AppContext.BaseDirectory]);
 
         Assert.False(report.Loaded);
         Assert.Contains("libdnnl.so.9", report.Text, StringComparison.Ordinal);
@@ -106,7 +126,7 @@ public sealed class LoadReportTests : IDisposable
         using Backend backend = OneDnn.Create();
 
         Assert.Matches(@"libhbn\.so: loaded, ABI \d+, oneDNN \d+\.\d+\.\d+", NativeLibraries.Hbn.Text);
-        Assert.Matches(@"^oneDNN \d+\.\d+\.\d+, (AVX-512( with BF16)?|AVX2|SSE), \d+ threads?$", backend.Description);
+        Assert.Matches(@"^oneDNN \d+\.\d+\.\d+, (AVX-512( with BF16)?|AVX2|SSE)( \(\w+=\w+\))?, \d+ threads?$", backend.Description);
     }
 
     [Fact]

@@ -17,7 +17,7 @@ public class AnyGraphTests
         Gen.Select(Gen.Int[0, 13], Gen.Int[0, 1000], Gen.Int[0, 1000], (k, p, n) => (k, p, n)).Array[0, 14];
 
     public static TheoryData<BackendTraits> Traits =>
-        new(new BackendTraits(1, true, true, true), new BackendTraits(8, true, true), new BackendTraits(8, false), new BackendTraits(16, true));
+        new(new BackendTraits(1, true, true, true), new BackendTraits(8, true, true), new BackendTraits(8, false), new BackendTraits(16, true, PoolingTakesSlices: true));
 
     [Theory]
     [MemberData(nameof(Traits))]

@@ -34,6 +34,11 @@ internal sealed class AlteredBackend : Backend
 
     public override DeviceMemory Allocate(long bytes) => _inner.Allocate(bytes);
 
+    /// <summary>Memory that it says there is.</summary>
+    public AvailableMemory? Memory { get; init; }
+
+    internal override AvailableMemory? Available => Memory;
+
     protected override void Dispose(bool disposing)
     {
         _inner.Dispose();

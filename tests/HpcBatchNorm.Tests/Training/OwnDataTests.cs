@@ -5,6 +5,7 @@ using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Reporting;
+using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Configuration;
@@ -216,7 +217,7 @@ public sealed class OwnDataTests(TrainingFixture fixture) : IClassFixture<Traini
         RecalibrationResult recalibrated = new RecalibrationRequest { Checkpoint = result.Checkpoint, Batches = 2 }.Run(_ => { }, stop: Token);
         string onnx = Path.Combine(output, "model.onnx");
         new ExportRequest { Checkpoint = recalibrated.Checkpoint, Output = onnx }.Run();
-        using var session = new Microsoft.ML.OnnxRuntime.InferenceSession(onnx);
+        using var session = OnnxFile.Open(onnx);
         Assert.Equal(Classes.Order(StringComparer.Ordinal), JsonSerializer.Deserialize<string[]>(session.ModelMetadata.CustomMetadataMap["class_names"])!);
     }
 

@@ -19,6 +19,16 @@ public sealed class ShapeFileTests
     }
 
     [Fact]
+    public void Parse_PublishedListWithOtherDimensions_LeavesThemOutAndCountsThem()
+    {
+        List<string> notes = [];
+        IReadOnlyList<ShapeProblem> problems = ShapeFile.Parse(
+            ["mb32ic3ih224oc64oh112kh7sh2ph3n\"a\"", "mb1ic3id16ih56oc64od16oh56kd3kh3pd1ph1n\"3d\"", "ic16iw100oc16ow98kw3n\"1d\"", "ic16ih8n\"b\""], "list", note: notes.Add);
+        Assert.Equal(["a", "b"], problems.Select(p => p.Name));
+        Assert.Equal("list: 2 problems are not of images (ih, iw) but have one or three dimensions, and are left out; the first is line 2.", Assert.Single(notes));
+    }
+
+    [Fact]
     public void Parse_FirstLayer_PadsAfterOnlyWhatTheOutputNeeds()
     {
         ConvolutionSpec spec = One("mb96ic3ih224oc64oh112kh7sh2ph3n\"googlenet_v2:conv1/7x7_s2\"").Convolution!.Value;
@@ -82,7 +92,7 @@ public sealed class ShapeFileTests
     [InlineData("ic16oc16ih8", "list:2: the convolution lacks 'kh'.")]
     [InlineData("ic16ih8ic16", "list:2: 'ic' is given twice.")]
     [InlineData("ic16ih8;", "list:2: cannot read ';' at column 8")]
-    [InlineData("ic16id4ih8", "list:2: 'id' makes the problem three-dimensional")]
+    [InlineData("ic16id4ih8", "list: no problem line; expected lines like mb32ic64ih56oc192oh56kh3ph1n\"name\". 1 problems are not of images")]
     [InlineData("--dir=FWD_B", "list:2: '--dir=FWD_B' is a benchdnn option")]
     [InlineData("ic16ih8oc16oh4kh3ph1", "list:2: oh4 does not fit: ih8 kh3 sh1 ph1 dh0 give 7.")]
     [InlineData("ic16ih8oc16kh9", "list:2: 'ic16ih8oc16kh9': a window of 9 rows does not fit an input of 8")]

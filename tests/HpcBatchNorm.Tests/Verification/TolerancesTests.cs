@@ -123,6 +123,7 @@ public sealed class TolerancesTests
 
     [Theory]
     [InlineData("convolution forward", "jit_wino_4x3:avx512_core", Arithmetic.Winograd)]
+    [InlineData("convolution forward", "winograd:hbn:avx2", Arithmetic.NativeWinograd)]
     [InlineData("convolution forward", "jit:avx512_core", Arithmetic.Ordinary)]
     [InlineData("batch-norm forward", "native", Arithmetic.Ordinary)]
     [InlineData("batch-norm forward", "reference", Arithmetic.Ordinary)]

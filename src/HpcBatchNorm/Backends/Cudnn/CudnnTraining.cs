@@ -37,7 +37,7 @@ internal sealed partial class CudnnBackend
         PieceTable table = new(_device, buffers, operation.Parameters, operation.Gradients, operation.Momenta);
         CudnnLaunch launch = Launch("sgd", buffers.Precision.ActivationType(), PerPiece(table), CudnnKernel.Describe(operation))
             .Table(table).Number(_stepState).Address(Optional(buffers, operation.GradientScale)).Address(Optional(buffers, operation.LossScale))
-            .Number(operation.Mu).Flag(operation.Nesterov).Number(operation.WeightDecay);
+            .Number(operation.Mu).Flag(operation.Nesterov).Number(operation.WeightDecay).Flag(operation.Form == MomentumForm.PyTorch);
         return Native(operation, 5 * table.Elements * sizeof(float), launch.Owns(table));
     }
 

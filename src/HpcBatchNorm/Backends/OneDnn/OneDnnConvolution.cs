@@ -38,6 +38,11 @@ internal sealed partial class OneDnnBackend
         DilationW = spec.DilationW,
         Groups = spec.Groups,
         Relu = relu ? 1 : 0,
-        Algorithm = _options.ConvolutionAlgorithm == ConvolutionAlgorithm.Direct ? Hbn.ConvDirect : Hbn.ConvAuto,
+        Algorithm = _options.ConvolutionAlgorithm switch
+        {
+            ConvolutionAlgorithm.Direct => Hbn.ConvDirect,
+            ConvolutionAlgorithm.Winograd => Hbn.ConvWinograd,
+            _ => Hbn.ConvAuto,
+        },
     };
 }

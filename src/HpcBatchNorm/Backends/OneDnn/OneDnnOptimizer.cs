@@ -17,6 +17,7 @@ internal sealed partial class OneDnnBackend
             Nesterov = operation.Nesterov ? 1 : 0,
             Mu = operation.Mu,
             WeightDecay = operation.WeightDecay,
+            RateOutside = operation.Form == MomentumForm.PyTorch ? 1 : 0,
         };
         List<Tensor?> tensors = [operation.GradientScale];
         for (int i = 0; i < operation.Parameters.Count; i++)

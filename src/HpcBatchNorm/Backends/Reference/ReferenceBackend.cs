@@ -44,7 +44,7 @@ public sealed partial class ReferenceBackend : Backend
     public override int Threads => _parallel.MaxDegreeOfParallelism;
 
     /// <inheritdoc/>
-    public override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true, BatchNormVariants: true, LossScaling: true, CustomOperations: true);
+    public override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true, BatchNormVariants: true, LossScaling: true, CustomOperations: true, PoolingTakesSlices: true);
 
     /// <summary>All: 16-bit tensors are rounded, and what <see cref="Precision.Tf32"/> may round is computed exactly.</summary>
     public override bool Supports(Precision precision, out string reason)
@@ -59,6 +59,9 @@ public sealed partial class ReferenceBackend : Backend
         ThrowIfDisposed();
         return new ReferenceBuffer(tensor, (ReferenceBuffer?)parent);
     }
+
+    /// <inheritdoc/>
+    internal override AvailableMemory? Available => MachineMemory.Available();
 
     /// <inheritdoc/>
     public override DeviceMemory Allocate(long bytes)

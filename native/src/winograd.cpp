@@ -1,0 +1,164 @@
+#include "winograd.hpp"
+
+#include <algorithm>
+
+namespace hbn {
+
+namespace {
+
+// What the rule below counts in: multiply-adds at full speed, per channel (and tile). Measured on Zen 3 (bench/results), where they are
+// bound by instructions as multiply-adds are, so that they carry over to other processors and widths.
+constexpr double kSrcTransform = 850, kDstTransform = 400; // a tile of one channel
+constexpr double kWeightsTransform = 800;                  // the 36 points of one filter, or of its gradient, and their way through memory
+constexpr double kFilterRead = 1;                          // a transformed value that a block of tiles reads again, or adds to
+// Of its peak, direct convolution is granted more than it was seen to reach (53 to 88 %): a near miss leaves it in place.
+constexpr double kDirect = 0.85, kDirectBackwardWeights = 0.7;
+
+constexpr int64_t kPoints = 36;
+// Transformed src of a block of tiles, where few tiles do (forward) and where many are summed at a time: what a core's second-level cache
+// holds most of. The sums of backward-weights, all parts of them.
+constexpr int64_t kForwardBytes = int64_t{384} << 10, kBackwardWeightsBytes = int64_t{640} << 10, kSumsBytes = int64_t{16} << 20;
+// A sum over more tiles than this is cut into parts, for threads to share and for its rounding.
+constexpr int64_t kTilesPerPart = 512;
+
+int64_t round_up(int64_t n, int64_t unit) {
+    return (n + unit - 1) / unit * unit;
+}
+
+int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+int64_t lanes_of(const Engine& e) {
+    return e.arithmetic->winograd_forward == nullptr ? 0 : e.isa == HBN_ISA_AVX512 ? 16 : 8;
+}
+
+// Whole blocks of float32 that nobody else's channels share.
+bool addressable(const Tensor& t, int64_t lanes) {
+    if (!t.present() || t.desc.data_type != HBN_FLOAT32 || t.desc.layout != HBN_BLOCKED || t.block != lanes) {
+        return false;
+    }
+    const View v = t.view(nullptr);
+    return v.lane == 0 && (t.desc.c % lanes == 0 || v.owns_padding);
+}
+
+int64_t tiles_of(const WinogradShape& s) {
+    return s.images * ceil_div(s.dst_h, 4) * ceil_div(s.dst_w, 4);
+}
+
+// Cuts forward and backward-data into blocks of tiles times groups of output channels, which threads take in turns; a group transforms
+// its tiles of src for itself. Returns the cost of the busiest thread.
+double cut_forward(WinogradShape& s, int64_t lanes) {
+    const int64_t tiles = tiles_of(s), src = round_up(s.src_channels, lanes), dst = round_up(s.dst_channels, lanes), step = lanes * 3 / 2;
+    const int64_t most = std::max(step, kForwardBytes / (kPoints * src * 4) / step * step), panels = ceil_div(dst, 3 * lanes);
+    double best = 0;
+    for (int64_t groups = 1; groups <= std::min<int64_t>(panels, 2 * s.threads); groups++) {
+        for (int64_t block = step; block <= std::min(most, round_up(tiles, step)); block += step) {
+            const int64_t units = groups * ceil_div(tiles, block), turns = ceil_div(units, s.threads);
+            const double wide = static_cast<double>(ceil_div(panels, groups)) / panels * dst;
+            const double unit = block * (src * kSrcTransform + wide * (kDstTransform + kPoints * src)) + kFilterRead * kPoints * src * wide;
+            if (best == 0 || turns * unit < best) {
+                best = turns * unit;
+                s.dst_groups = groups;
+                s.tiles = block;
+            }
+        }
+    }
+    return best + kWeightsTransform * src * dst / s.threads;
+}
+
+// Cuts backward-weights into parts of the sum times rectangles of channels. The parts follow from the shape alone: the result depends on
+// them.
+double cut_backward_weights(WinogradShape& s, int64_t lanes) {
+    const int64_t tiles = tiles_of(s), src = round_up(s.src_channels, lanes), dst = round_up(s.dst_channels, lanes);
+    const int64_t sums = kPoints * src * dst * 4, panels = ceil_div(dst, 3 * lanes), step = lanes * 3 / 2;
+    s.parts = std::clamp<int64_t>(std::min(tiles / kTilesPerPart, kSumsBytes / sums), 1, 16);
+    double best = 0;
+    for (int64_t src_groups = 1; src_groups <= std::min<int64_t>(src / lanes, 2 * s.threads); src_groups++) {
+        for (int64_t dst_groups = 1; dst_groups <= std::min<int64_t>(panels, 2 * s.threads); dst_groups++) {
+            const int64_t turns = ceil_div(s.parts * src_groups * dst_groups, s.threads), high = round_up(ceil_div(src, src_groups), lanes);
+            const double wide = static_cast<double>(ceil_div(panels, dst_groups)) / panels * dst;
+            const int64_t most = kBackwardWeightsBytes / (kPoints * high * 4) / step * step;
+            const int64_t block = std::clamp<int64_t>(most, step, round_up(ceil_div(tiles, s.parts), step));
+            const double tile = high * kSrcTransform + wide * kDstTransform + kPoints * high * wide * (1 + 2 * kFilterRead / block);
+            const double cost = turns * tile * ceil_div(tiles, s.parts);
+            if (best == 0 || cost < best) {
+                best = cost;
+                s.src_groups = src_groups;
+                s.dst_groups = dst_groups;
+                s.tiles = block;
+            }
+        }
+    }
+    return best + kWeightsTransform * s.parts * src * dst / s.threads;
+}
+
+} // namespace
+
+std::optional<WinogradPlan> plan_winograd(const Engine& engine, const hbn_conv_desc& d, const Tensor& src, const Tensor& dst,
+                                          const memory::desc& weights, ConvDirection direction, const Tensor* residual) {
+    const int64_t lanes = lanes_of(engine);
+    const memory::dims taps = compat::dims_of(weights);
+    if (lanes == 0 || d.algorithm == HBN_CONV_DIRECT || d.groups != 1 || taps[2] != 3 || taps[3] != 3 || d.stride_h != 1 ||
+        d.stride_w != 1 || d.dilation_h != 1 || d.dilation_w != 1 || std::max({d.pad_top, d.pad_left, d.pad_bottom, d.pad_right}) > 2 ||
+        !addressable(src, lanes) || !addressable(dst, lanes) || (residual != nullptr && !addressable(*residual, lanes)) ||
+        !weights_layout(weights)) {
+        return std::nullopt;
+    }
+    const bool back = direction == ConvDirection::BackwardData;
+    const hbn_tensor &from = back ? dst.desc : src.desc, &to = back ? src.desc : dst.desc;
+    WinogradPlan plan;
+    WinogradShape& s = plan.shape;
+    s.images = from.n;
+    s.src_channels = from.c;
+    s.src_h = from.h;
+    s.src_w = from.w;
+    s.dst_channels = to.c;
+    s.dst_h = to.h;
+    s.dst_w = to.w;
+    s.pad_top = back ? 2 - d.pad_top : d.pad_top;
+    s.pad_left = back ? 2 - d.pad_left : d.pad_left;
+    s.src_groups = s.dst_groups = s.parts = 1;
+    s.threads = engine.threads;
+    const bool backward_weights = direction == ConvDirection::BackwardWeights;
+    const double cost = backward_weights ? cut_backward_weights(s, lanes) : cut_forward(s, lanes);
+    const double direct = 9.0 * s.images * dst.desc.h * dst.desc.w * round_up(s.src_channels, lanes) * round_up(s.dst_channels, lanes) /
+                          (backward_weights ? kDirectBackwardWeights : kDirect) / s.threads;
+    if (d.algorithm == HBN_CONV_AUTO && cost >= direct) {
+        return std::nullopt;
+    }
+    const int64_t channels = round_up(s.src_channels, lanes),
+                  own = backward_weights ? round_up(ceil_div(channels, s.src_groups), lanes) : channels;
+    // The rows of 36 points must not fall on one another in the cache, as those of a power of two would.
+    s.src_row = s.tiles * own + 3 * lanes;
+    s.dst_row = s.tiles * 3 * lanes + 3 * lanes;
+    plan.shared_bytes = s.parts * kPoints * channels * round_up(s.dst_channels, lanes) * 4;
+    plan.own_bytes = s.threads * kPoints * (s.src_row + s.dst_row) * 4;
+    plan.implementation = lanes == 16 ? "winograd:hbn:avx512" : "winograd:hbn:avx2";
+    return plan;
+}
+
+std::optional<Weights> weights_layout(const memory::desc& md, float* data) {
+    const compat::Blocking b = compat::blocking_of(md);
+    if (!b.known || b.sizes.size() != 4) {
+        return std::nullopt;
+    }
+    Weights w{data, 1, b.strides[0], 0, 1, b.strides[1], 0, b.strides[2], b.strides[3]};
+    int64_t stride = 1;
+    for (size_t i = b.inner_blocks.size(); i-- > 0;) {
+        int64_t* of_axis = b.inner_axes[i] == 0 ? &w.block_o : b.inner_axes[i] == 1 ? &w.block_c : nullptr;
+        if (of_axis == nullptr || *of_axis != 1) {
+            return std::nullopt;
+        }
+        *of_axis = b.inner_blocks[i];
+        (b.inner_axes[i] == 0 ? w.inner_o : w.inner_c) = stride;
+        stride *= b.inner_blocks[i];
+    }
+    return w;
+}
+
+Weights turned(Weights w) {
+    return {w.data + 2 * w.row + 2 * w.column, w.block_c, w.outer_c, w.inner_c, w.block_o, w.outer_o, w.inner_o, -w.row, -w.column};
+}
+
+} // namespace hbn

@@ -1,0 +1,140 @@
+using System.Diagnostics;
+using HpcBatchNorm.Tensors;
+using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Training.Telemetry;
+
+namespace HpcBatchNorm.Training;
+
+/// <summary>When the run's state is saved, and what happens where it cannot be.</summary>
+internal sealed partial class TrainingLoop
+{
+    /// <summary>Seconds of work that are worth a checkpoint of their own before an evaluation, which may take hours.</summary>
+    private const double WorthSaving = 60;
+
+    private long _saved = Stopwatch.GetTimestamp();
+
+    private bool IsTimeToSave => _config.CheckpointTime > TimeSpan.Zero && Stopwatch.GetElapsedTime(_saved) >= _config.CheckpointTime;
+
+    /// <summary>True for the steps whose checkpoints the configuration asks for; those that the clock or a signal asks for are only kept until the next of them.</summary>
+    private bool IsRegular(long step) =>
+        step == _totalSteps || (_config.CheckpointEvery > 0 && step % _config.CheckpointEvery == 0) || (_validation is not null && EndsInterval(step));
+
+    private void SaveBeforeEvaluation()
+    {
+        if (_config.CheckpointTime > TimeSpan.Zero && _step > _firstStep && _lastCheckpoint != _store.PathOf(_step)
+            && Stopwatch.GetElapsedTime(_saved).TotalSeconds >= Math.Min(WorthSaving, _config.CheckpointTime.TotalSeconds))
+        {
+            Save();
+        }
+    }
+
+    private void Save()
+    {
+        using Activity? activity = Instruments.Source.StartActivity("hpcbn.save");
+        string path = _store.PathOf(_step);
+        _run.FlushToDisk();
+        Checkpoint.Save(path, [.. _session.State.Select(s => s.Tensor)], ReadFinite, new CheckpointInfo
+        {
+            Step = _step,
+            StepsPerEpoch = _position.StepsPerEpoch,
+            Offset = _position.Offset,
+            ImagesPerStep = _config.ImagesPerStep,
+            EvaluatedStep = _evaluatedStep,
+            Model = _network.Name,
+            Network = _networkJson,
+            Config = _yaml,
+            ConfigHash = TrainingSettings.Hash(_config),
+            ClassNames = _classNames,
+            BestTop1 = _bestTop1,
+            BestStep = _bestStep,
+            SinceLog = _log.Losses,
+            SinceEvaluation = _epoch.Losses,
+            LossScale = _session.LossScale,
+        });
+        _store.Prune(_bestStep, IsRegular);
+        _lastCheckpoint = path;
+        _saved = Stopwatch.GetTimestamp();
+        _observer.Saved(path);
+    }
+
+    private void TrySave()
+    {
+        try
+        {
+            if (_step > _firstStep && _lastCheckpoint != _store.PathOf(_step))
+            {
+                Save();
+            }
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException or NotFiniteStateException)
+        {
+            TryNote($"The state after step {_step} could not be saved: {error.Message}");
+        }
+        catch (ObserverException)
+        {
+            // The checkpoint is there; who could not be told of it is a matter of its own.
+        }
+    }
+
+    private void TryNote(string message)
+    {
+        try
+        {
+            _observer.Note(message);
+        }
+        catch (ObserverException)
+        {
+            // What went wrong first is what people must read.
+        }
+    }
+
+    private UserErrorException Failed(Exception error)
+    {
+        string next = _lastCheckpoint.Length == 0
+            ? "No checkpoint had been written."
+            : $"The last good checkpoint is '{_lastCheckpoint}'; put that right, then resume '{_run.Path}'.";
+        return new UserErrorException($"{(error is UserErrorException ? "" : $"The run's folder '{_run.Path}' cannot be written: ")}{error.Message} {next}", error);
+    }
+
+    /// <summary>A state that is not finite is not worth keeping, and must not push out one that is.</summary>
+    private void ReadFinite(Tensor tensor, Span<float> values)
+    {
+        _session.Read(tensor, values);
+        foreach (float value in values)
+        {
+            if (!float.IsFinite(value))
+            {
+                string layer = _session.State.First(s => s.Tensor == tensor).Source.Node.Name;
+                throw new NotFiniteStateException(new Divergence(_step, layer, FormattableString.Invariant(
+                    $"After step {_step} '{tensor.Name}' is not finite, though the step's loss was: its update overflowed. This state was not saved.")));
+            }
+        }
+    }
+
+    /// <summary>Ends before the last step; the state is kept.</summary>
+    private TrainingResult Ended(TrainingOutcome outcome)
+    {
+        bool saved = outcome == TrainingOutcome.StoppedEarly && _lastCheckpoint == _store.PathOf(_step);
+        if (!saved && (_step > _firstStep || _lastCheckpoint.Length == 0))
+        {
+            try
+            {
+                Save();
+            }
+            catch (NotFiniteStateException error)
+            {
+                return Diverged(error.Divergence);
+            }
+        }
+
+        return Result(outcome);
+    }
+
+    /// <summary>Ends the writing of a checkpoint whose values are not finite.</summary>
+    private sealed class NotFiniteStateException(Divergence divergence) : Exception(divergence.Description)
+    {
+        public Divergence Divergence { get; } = divergence;
+    }
+}
