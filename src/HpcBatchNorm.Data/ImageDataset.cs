@@ -18,8 +18,10 @@ public enum DatasetSplit
 /// <item>a folder per class, under <c>train/</c> and <c>val/</c> or directly under the path (then both splits are the same images);</item>
 /// <item>Kaggle's ImageNet as unpacked (<c>ILSVRC/Data/CLS-LOC</c>, <c>LOC_val_solution.csv</c>), and any <c>train/</c> and flat <c>val/</c> with that
 /// file or the development kit beside them;</item>
-/// <item>one tar of <c>CLASS/image</c> files, given by name or alone in its folder (both splits are the same images);</item>
-/// <item>MNIST's IDX files, gzipped or not;</item>
+/// <item>Tiny-ImageNet, whose validation labels are in <c>val_annotations.txt</c>;</item>
+/// <item>tars, gzipped or not: one of <c>CLASS/image</c> files, with or without <c>train/</c> and <c>val/</c> above; one for each class; webdataset shards;
+/// Hugging Face's ImageNet;</item>
+/// <item>IDX files of MNIST and its relatives, gzipped or not;</item>
 /// <item>what <see cref="Packer"/> wrote.</item>
 /// </list>
 /// Classes are sorted by name, ordinally, so for ImageNet the class index is the position among the sorted WNIDs (not the ILSVRC2012_ID).
@@ -71,11 +73,21 @@ public sealed class ImageDataset : IImageSource, IDisposable
         if (contents.Images.Count == 0)
         {
             contents.Store.Dispose();
-            throw new UserErrorException($"'{contents.Source}' holds no images.");
+            throw new UserErrorException($"'{contents.Source}' holds no images.{string.Concat(contents.Notes.Take(1).Select(note => $" ({note})"))}");
+        }
+
+        foreach (string note in contents.Notes)
+        {
+            progress?.Report(note);
         }
 
         return new ImageDataset(contents, split);
     }
+
+    /// <summary>
+    /// What lies there besides the images and is not used, a line for each kind: <c>passed over files that are no images by name (2): 'a/1.txt', 'b/2.txt'</c>.
+    /// </summary>
+    public IReadOnlyList<string> Notes => _contents.Notes;
 
     /// <summary>Class index of image <paramref name="index"/>.</summary>
     public int Label(int index) => _contents.Labels[index];

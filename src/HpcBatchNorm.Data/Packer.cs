@@ -65,7 +65,11 @@ internal readonly record struct PackProgress(DatasetSplit Split, int Done, int T
 /// <param name="KeptShards">How many of them were there already.</param>
 /// <param name="Bytes">Length of all files together.</param>
 /// <param name="Skipped">Names of unreadable images, which were left out.</param>
-internal sealed record PackResult(int TrainImages, int ValidationImages, int Shards, int KeptShards, long Bytes, IReadOnlyList<string> Skipped);
+internal sealed record PackResult(int TrainImages, int ValidationImages, int Shards, int KeptShards, long Bytes, IReadOnlyList<string> Skipped)
+{
+    /// <summary>What lies in the source besides the images and is not packed, a line for each kind.</summary>
+    public IReadOnlyList<string> Notes { get; init; } = [];
+}
 
 /// <summary>
 /// Writes a data set as a few large files that are read in sequence: images reduced to a useful size, in random order. The same source and options give
@@ -148,7 +152,10 @@ internal static class Packer
         (manifest with { Complete = true, Train = trainShards, Validation = validationShards, Skipped = [.. skipped] }).Write(destination);
         PackedShard[] all = [.. trainShards, .. sameImages ? [] : validationShards];
         return new PackResult(
-            trainShards.Sum(shard => shard.Images), validationShards.Sum(shard => shard.Images), all.Length, kept, all.Sum(shard => shard.Bytes), skipped);
+            trainShards.Sum(shard => shard.Images), validationShards.Sum(shard => shard.Images), all.Length, kept, all.Sum(shard => shard.Bytes), skipped)
+        {
+            Notes = [.. train.Notes.Concat(validation.Notes).Distinct()],
+        };
 
         PackedShard[] Pack(ImageDataset dataset, bool shuffle)
         {

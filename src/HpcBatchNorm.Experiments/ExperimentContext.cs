@@ -175,7 +175,7 @@ internal sealed class ExperimentContext
 
         try
         {
-            using JsonDocument document = JsonDocument.Parse(File.ReadAllText(path));
+            using JsonDocument document = JsonDocument.Parse(RegularFile.ReadAllText(path));
             if (document.RootElement.GetProperty("settings").GetString() != Circumstances(run.Settings))
             {
                 return false;

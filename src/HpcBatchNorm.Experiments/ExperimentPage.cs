@@ -26,7 +26,7 @@ internal static class ExperimentPage
     {
         List<ExperimentRecord> records = Find(folder);
         string page = Path.Combine(folder, HtmlFile);
-        AtomicFile.ReplaceText(page, WebPage.Render("The paper's experiments", Html(records)));
+        AtomicFile.ReplaceText(page, WebPage.Render("The paper's experiments", Html(records)).Html);
         AtomicFile.ReplaceText(Path.Combine(folder, MarkdownFile), Markdown(records));
         return page;
     }

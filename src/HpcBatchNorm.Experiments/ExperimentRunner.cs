@@ -40,9 +40,9 @@ internal static class ExperimentRunner
         string path = Path.Combine(folder, ResultFile);
         try
         {
-            return File.Exists(path) ? JsonSerializer.Deserialize(File.ReadAllText(path), ExperimentJson.Default.ExperimentRecord) : null;
+            return File.Exists(path) ? JsonSerializer.Deserialize(RegularFile.ReadAllText(path), ExperimentJson.Default.ExperimentRecord) : null;
         }
-        catch (JsonException exception)
+        catch (Exception exception) when (exception is JsonException or InvalidOperationException)
         {
             throw new UserErrorException($"'{path}' is no result of this version of hpcbn ({exception.Message}); run the experiment again.", exception);
         }

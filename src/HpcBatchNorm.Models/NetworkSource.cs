@@ -21,7 +21,7 @@ public static class NetworkSource
     {
         try
         {
-            return Network.FromJson(File.ReadAllText(path));
+            return Network.FromJson(TextFile.ReadAllText(path));
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {

@@ -40,7 +40,7 @@ internal sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? ch
         }
 
         config = config with { Data = Path.GetFullPath(config.Data) };
-        var indexing = new Told<string>(observer.Note);
+        var indexing = new Notes(observer);
         using ImageDataset train = ImageDataset.Open(config.Data, DatasetSplit.Train, indexing);
         using ImageDataset validation = ImageDataset.Open(config.Data, DatasetSplit.Validation, indexing);
         if (grey && config.Binarize && train.GreyPixels is null)
@@ -98,6 +98,20 @@ internal sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? ch
         {
             throw new UserErrorException(
                 $"{config.Model} {(config.Binarize ? "on black and white images" : "on grey images")} learns nothing from the colour pictures that are generated where no data is set. Set data to the folder with MNIST's four files (train-images-idx3-ubyte.gz and so on, http://yann.lecun.com/exdb/mnist), or model to another network, such as inception-tiny.");
+        }
+    }
+
+    private sealed class Notes(ITrainingObserver observer) : IProgress<string>
+    {
+        private readonly HashSet<string> _said = new(StringComparer.Ordinal);
+
+        /// <summary>Training and validation images may be the same ones, of which everything is said twice.</summary>
+        public void Report(string value)
+        {
+            if (_said.Add(value))
+            {
+                observer.Note(value);
+            }
         }
     }
 }

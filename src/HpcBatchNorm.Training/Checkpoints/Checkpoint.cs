@@ -206,7 +206,19 @@ public sealed class Checkpoint : IDisposable
     /// <exception cref="UserErrorException">The checkpoint knows other classes than the images, or its tensors do not fit its own configuration.</exception>
     public EnsembleMember ReadMember(IImageSource images, int imageSize)
     {
-        CheckClasses(images);
+        CheckClasses(images.ClassNames, images.Source);
+        return ReadMember(imageSize);
+    }
+
+    /// <summary>As above, of classes that need not be those of any images, but must be those of the first member of an ensemble.</summary>
+    internal EnsembleMember ReadMember(Checkpoint first, int imageSize)
+    {
+        CheckClasses(first.Info.ClassNames, first.Path);
+        return ReadMember(imageSize);
+    }
+
+    private EnsembleMember ReadMember(int imageSize)
+    {
         RunConfig config = EvaluationSetup.Configure(this, []);
         Network network = ReadNetwork();
         return new EnsembleMember(network, ReadNetworkState(network, imageSize))
@@ -283,9 +295,9 @@ public sealed class Checkpoint : IDisposable
     /// <inheritdoc/>
     public void Dispose() => _file.Dispose();
 
-    private void CheckClasses(IImageSource images)
+    private void CheckClasses(IReadOnlyList<string> wanted, string source)
     {
-        IReadOnlyList<string> own = Info.ClassNames, wanted = images.ClassNames;
+        IReadOnlyList<string> own = Info.ClassNames;
         if (own.SequenceEqual(wanted))
         {
             return;
@@ -294,7 +306,7 @@ public sealed class Checkpoint : IDisposable
         int first = own.Zip(wanted).TakeWhile(pair => pair.First == pair.Second).Count();
         string Name(IReadOnlyList<string> names) => first < names.Count ? $"'{names[first]}'" : "nothing";
         throw new UserErrorException(FormattableString.Invariant(
-            $"'{Path}' was trained on {own.Count} other classes than the {wanted.Count} of '{images.Source}': class {first} is {Name(own)} in the checkpoint, {Name(wanted)} in the data. Set data to the data set of its training; the members of an ensemble must all know the same classes."));
+            $"'{Path}' was trained on {own.Count} other classes than the {wanted.Count} of '{source}': class {first} is {Name(own)} in the checkpoint, {Name(wanted)} in the data. Set data to the data set of its training, or give a class map (by-name where the data has some of its classes); the members of an ensemble must all know the same classes."));
     }
 
     private UserErrorException OtherNetwork(string model, string difference) =>
@@ -316,6 +328,10 @@ public sealed class Checkpoint : IDisposable
     private static Shape ShapeOf(IReadOnlyList<long> extents) => extents.Count == 1
         ? Shape.Vector((int)extents[0])
         : new Shape((int)extents[0], (int)extents[1], (int)extents[2], (int)extents[3]);
+
+    /// <summary>What any tensor of a checkpoint is: one or four extents, each at least 1, of a size that fits the memory of a tensor.</summary>
+    private static bool IsTensor(SafetensorsTensor tensor) =>
+        tensor.Extents.Count is 1 or 4 && tensor.Extents.All(e => e is >= 1 and <= int.MaxValue) && tensor.Bytes <= int.MaxValue;
 
     private static KeyValuePair<string, string>[] WriteInfo(CheckpointInfo info) =>
     [
@@ -348,20 +364,32 @@ public sealed class Checkpoint : IDisposable
             ? value
             : throw new UserErrorException($"'{file.Path}' lacks '{key}' in its metadata; it was not written by this hpcbn.");
 
+        // A right checksum says that the file is as it was written, not that hpcbn wrote it.
+        long Whole(string key, long least) =>
+            long.TryParse(Text(key), NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long number) && number >= least
+                ? number
+                : throw Wild(file, key, Text(key));
+        double Real(string key) => double.TryParse(Text(key), NumberStyles.Float, CultureInfo.InvariantCulture, out double number) ? number : throw Wild(file, key, Text(key));
+        if (file.Tensors.FirstOrDefault(t => !IsTensor(t)) is { } odd)
+        {
+            throw new UserErrorException(
+                $"'{file.Path}' holds '{UserErrorException.Excerpt(odd.Name)}', {UserErrorException.Excerpt(odd.ToString())}, which is no tensor of a checkpoint; use another checkpoint.");
+        }
+
         return new CheckpointInfo
         {
-            Step = long.Parse(Text("step"), CultureInfo.InvariantCulture),
-            StepsPerEpoch = long.Parse(Text("steps_per_epoch"), CultureInfo.InvariantCulture),
-            Offset = long.Parse(file.Metadata.GetValueOrDefault("step_offset", "0"), CultureInfo.InvariantCulture),
-            ImagesPerStep = int.Parse(file.Metadata.GetValueOrDefault("images_per_step", "0"), CultureInfo.InvariantCulture),
+            Step = Whole("step", least: 0),
+            StepsPerEpoch = Whole("steps_per_epoch", least: 1),
+            Offset = file.Metadata.ContainsKey("step_offset") ? Whole("step_offset", long.MinValue) : 0,
+            ImagesPerStep = file.Metadata.ContainsKey("images_per_step") ? (int)Math.Min(Whole("images_per_step", least: 0), int.MaxValue) : 0,
             Model = Text("model"),
             Network = file.Metadata.GetValueOrDefault("network", ""),
             Config = Text("config"),
             ConfigHash = Text("config_hash"),
             ClassNames = ClassNameList.Read(Text(ClassNameList.Key)),
-            BestTop1 = double.Parse(Text("best_top1"), CultureInfo.InvariantCulture),
-            BestStep = long.Parse(Text("best_step"), CultureInfo.InvariantCulture),
-            EvaluatedStep = long.Parse(Text("evaluated_step"), CultureInfo.InvariantCulture),
+            BestTop1 = Real("best_top1"),
+            BestStep = Whole("best_step", least: -1),
+            EvaluatedStep = Whole("evaluated_step", least: 0),
             SinceLog = ReadLosses(file, "loss_since_log"),
             SinceEvaluation = ReadLosses(file, "loss_since_evaluation"),
             LossScale = ReadLossScale(file),
@@ -371,15 +399,24 @@ public sealed class Checkpoint : IDisposable
 
     private static string Invariant(LossSum losses) => string.Create(CultureInfo.InvariantCulture, $"{losses.Sum} of {losses.Steps} steps");
 
-    /// <summary>Absent in the first checkpoints of version 1.</summary>
-    private static LossSum ReadLosses(SafetensorsFile file, string key) => file.Metadata.TryGetValue(key, out string? text) && text.Split(' ') is [var sum, _, var steps, _]
-        ? new LossSum(double.Parse(sum, CultureInfo.InvariantCulture), long.Parse(steps, CultureInfo.InvariantCulture))
-        : default;
+    private static UserErrorException Wild(SafetensorsFile file, string key, string value) =>
+        new($"'{file.Path}' says '{key}' is '{UserErrorException.Excerpt(value)}', which cannot be; use another checkpoint.");
 
-    private static LossScale? ReadLossScale(SafetensorsFile file) =>
-        file.Metadata.TryGetValue("loss_scale", out string? text) && text.Split(' ') is [var scale, _, var good, _, var skipped, _]
-            ? new LossScale(float.Parse(scale, CultureInfo.InvariantCulture), int.Parse(good, CultureInfo.InvariantCulture), long.Parse(skipped, CultureInfo.InvariantCulture))
-            : null;
+    /// <summary>Absent in the first checkpoints of version 1.</summary>
+    private static LossSum ReadLosses(SafetensorsFile file, string key) => !file.Metadata.TryGetValue(key, out string? text) ? default
+        : text.Split(' ') is [var sum, _, var steps, _]
+            && double.TryParse(sum, NumberStyles.Float, CultureInfo.InvariantCulture, out double losses)
+            && long.TryParse(steps, NumberStyles.None, CultureInfo.InvariantCulture, out long count)
+        ? new LossSum(losses, count)
+        : throw Wild(file, key, text);
+
+    private static LossScale? ReadLossScale(SafetensorsFile file) => !file.Metadata.TryGetValue("loss_scale", out string? text) ? null
+        : text.Split(' ') is [var scale, _, var good, _, var skipped, _]
+            && float.TryParse(scale, NumberStyles.Float, CultureInfo.InvariantCulture, out float factor) && float.IsFinite(factor) && factor > 0
+            && int.TryParse(good.TrimEnd(','), NumberStyles.None, CultureInfo.InvariantCulture, out int goodSteps)
+            && long.TryParse(skipped, NumberStyles.None, CultureInfo.InvariantCulture, out long skippedSteps)
+        ? new LossScale(factor, goodSteps, skippedSteps)
+        : throw Wild(file, "loss_scale", text);
 
     private static string Invariant<T>(T value)
         where T : IFormattable => value.ToString(null, CultureInfo.InvariantCulture);

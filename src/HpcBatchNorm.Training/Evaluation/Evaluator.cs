@@ -33,6 +33,9 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
         : throw new ArgumentException(FormattableString.Invariant(
             $"The session's batch of {sessionOptions.Batch} does not divide the {loaderOptions.BatchSize} x {loaderOptions.Crops} views of a loaded batch."));
 
+    /// <summary>Which of the networks' classes stand for the data set's; null when they are the same.</summary>
+    public ClassMap? Classes { get; init; }
+
     /// <summary>Told every image's probabilities; may be null.</summary>
     public PredictionHandler? OnPrediction { get; init; }
 
@@ -59,13 +62,13 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
         long start = Stopwatch.GetTimestamp();
         using var loader = new BatchLoader(dataset, loaderOptions);
         using var sessions = new SessionGroup(backend, members, sessionOptions, sharedArena);
-        if (sessions.Classes != dataset.ClassCount)
+        if (sessions.Classes != (Classes?.NetworkClasses ?? dataset.ClassCount))
         {
             throw new ArgumentException($"The networks know {sessions.Classes} classes, '{dataset.Source}' has {dataset.ClassCount}.", nameof(members));
         }
 
-        var tally = new Tally(sessions.Classes);
-        Tally[] own = members.Count > 1 ? [.. members.Select(_ => new Tally(sessions.Classes))] : [];
+        var tally = new Tally(dataset.ClassCount);
+        Tally[] own = members.Count > 1 ? [.. members.Select(_ => new Tally(dataset.ClassCount))] : [];
         double[][] probabilities = [.. members.Select(_ => new double[_views * sessions.Classes])];
         for (int i = 0; i < loader.BatchesPerEpoch; i++)
         {
@@ -98,7 +101,7 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
     private void Count(Batch batch, double[][] probabilities, Tally[] own, Tally tally)
     {
         int classes = probabilities[0].Length / _views, crops = loaderOptions.Crops;
-        Span<double> mean = new double[classes];
+        Span<double> mean = new double[classes], mapped = new double[Classes?.ImageClasses ?? 0];
         for (int image = 0; image < batch.Count; image++)
         {
             mean.Clear();
@@ -119,13 +122,25 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
 
                 if (own.Length > 0)
                 {
-                    own[m].Add(batch.Labels[image], first);
+                    own[m].Add(batch.Labels[image], OfDataset(first, mapped));
                 }
             }
 
-            tally.Add(batch.Labels[image], mean);
-            OnPrediction?.Invoke(batch.Indices[image], batch.Labels[image], mean);
+            ReadOnlySpan<double> result = OfDataset(mean, mapped);
+            tally.Add(batch.Labels[image], result);
+            OnPrediction?.Invoke(batch.Indices[image], batch.Labels[image], result);
         }
+    }
+
+    private ReadOnlySpan<double> OfDataset(ReadOnlySpan<double> network, Span<double> mapped)
+    {
+        if (Classes is null)
+        {
+            return network;
+        }
+
+        Classes.Apply(network, mapped);
+        return mapped;
     }
 
     /// <summary>The members' sessions. They run one after the other, so all use the first one's memory where it is large enough.</summary>

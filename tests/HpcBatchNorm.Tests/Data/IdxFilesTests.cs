@@ -149,7 +149,7 @@ public sealed class IdxFilesTests : IDisposable
         }
     }
 
-    private static byte[] Idx(int magic, int[] sizes, byte[] data)
+    internal static byte[] Idx(int magic, int[] sizes, byte[] data)
     {
         byte[] bytes = new byte[4 + 4 * sizes.Length + data.Length];
         BinaryPrimitives.WriteInt32BigEndian(bytes, magic);

@@ -8,6 +8,8 @@ using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 
+using HpcBatchNorm.Training;
+
 namespace HpcBatchNorm.Tests.Training;
 
 /// <summary>A parameter that is no number is found where it comes in and while it is trained, and named.</summary>
