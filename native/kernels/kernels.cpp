@@ -1,5 +1,8 @@
 #include "kernels.hpp"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -12,6 +15,7 @@ namespace {
 #include "batch_norm.inl"
 #include "batch_norm_positions.inl"
 #include "elementwise.inl"
+#include "pooling.inl"
 #include "training.inl"
 #include "winograd.inl"
 #include "winograd_weights.inl"
@@ -29,11 +33,14 @@ extern const Arithmetic HBN_JOIN(arithmetic_, HBN_ISA) = {batch_norm_forward,
                                                           zero_padding,
                                                           dropout,
                                                           input,
+                                                          pool_forward,
+                                                          pool_backward,
                                                           loss,
                                                           sgd,
                                                           sum_of_squares,
                                                           accumulate,
                                                           average,
+                                                          clear,
                                                           winograd_forward,
                                                           winograd_backward_weights};
 

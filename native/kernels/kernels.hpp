@@ -70,6 +70,16 @@ struct Input {
     const float* inverse_deviation;
 };
 
+// dst is the pooled tensor, src the one under the windows; backward they are their gradients. index is a whole tensor shaped and blocked
+// like dst: which position of its window won, in row-major order, as a byte where a window has up to 256 positions, else as 32 bits.
+struct Pooling {
+    int64_t images, channels;
+    int64_t src_h, src_w, dst_h, dst_w;
+    int64_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    bool maximum, whole_window; // whole_window: an average divides by all positions of its window, not by those inside the image
+    View src, dst, index;       // index.data null: none is kept
+};
+
 // Rows of `classes` logits; strides in floats. labels null: softmax only.
 struct Loss {
     int64_t rows, classes;
@@ -94,11 +104,25 @@ struct SgdRun {
     int64_t count;
 };
 
+// One contiguous run of floats of a tensor, and of the one it is added to.
+struct Run {
+    float* to;
+    const float* from;
+    int64_t count;
+};
+
+// A sum over a run is made of the sums of pieces, added in order.
+constexpr int64_t kSumPiece = 16384;
+inline int64_t sum_of_squares_pieces(int64_t count) {
+    return (count + kSumPiece - 1) / kSumPiece;
+}
+
 struct Sgd {
     const SgdRun* runs;
     int64_t run_count;
     float gradient_scale, mu, weight_decay, learning_rate;
     bool nesterov;
+    bool rate_outside; // PyTorch's form: the momentum is a sum of gradients, which the learning rate multiplies
 };
 
 // A convolution's weights: where element (o, c, y, x) lies, with channels in blocks (1: not in blocks).
@@ -151,12 +175,20 @@ struct Arithmetic {
     void (*zero_padding)(const Extent&, const View&);
     void (*dropout)(const Dropout&);
     void (*input)(const Input&);
+    void (*pool_forward)(const Pooling&);
+    void (*pool_backward)(const Pooling&);
     void (*loss)(const Loss&);
     void (*sgd)(const Sgd&);
-    double (*sum_of_squares)(const float* values, int64_t count);
-    // sum = (first ? 0 : sum) + factor * gradient
-    void (*accumulate)(float* sum, const float* gradient, int64_t count, float factor, bool first);
-    void (*average)(float* average, const float* source, int64_t count, float decay);
+    // Each one parallel region, however many runs there are; no bit depends on the number of threads.
+    // Of all `from`; scratch: sum_of_squares_pieces() of all counts added up.
+    double (*sum_of_squares)(const Run* runs, int64_t run_count, double* scratch);
+    // to = (first ? 0 : to) + factor * from
+    void (*accumulate)(const Run* runs, int64_t run_count, float factor, bool first);
+    // to = decay * to + (1 - decay) * from
+    void (*average)(const Run* runs, int64_t run_count, float decay);
+    // Zeros, each piece first touched by the thread whose turn it is: on machines with several memory nodes every tensor lies on all of
+    // them.
+    void (*clear)(void* memory, int64_t bytes);
     // Null in the baseline, whose processors oneDNN's direct convolution serves.
     void (*winograd_forward)(const WinogradForward&);
     void (*winograd_backward_weights)(const WinogradBackwardWeights&);

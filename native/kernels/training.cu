@@ -66,18 +66,27 @@ struct Piece {
     u64 count;
 };
 
-// v = mu * v - e * g, with g = scale * gradient + decay * parameter; parameter += v, or with Nesterov mu * v - e * g. Nothing where the
-// loss scale says that the gradients overflowed.
+// v = mu * v - e * g, with g = scale * gradient + decay * parameter; parameter += v, or with Nesterov mu * v - e * g. With rate_outside
+// PyTorch's form: v = mu * v + g; parameter -= e * v, or with Nesterov e * (g + mu * v). Nothing where the loss scale says that the
+// gradients overflowed.
 HBN_KERNEL(sgd)
-(const Piece* pieces, const StepState* state, const float* gradient_scale, const float* loss_scale, float mu, int nesterov, float decay) {
+(const Piece* pieces, const StepState* state, const float* gradient_scale, const float* loss_scale, float mu, int nesterov, float decay,
+ int rate_outside) {
     if (loss_scale && loss_scale[2] != 0)
         return;
     Piece piece = pieces[blockIdx.x];
     float rate = state->learning_rate, scale = gradient_scale ? gradient_scale[0] : 1.0f;
     for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x) {
-        float w = piece.a[i], g = scale * piece.b[i] + decay * w, v = mu * piece.c[i] - rate * g;
-        piece.c[i] = v;
-        piece.a[i] = w + (nesterov ? mu * v - rate * g : v);
+        float w = piece.a[i], g = scale * piece.b[i] + decay * w;
+        if (rate_outside) {
+            float v = mu * piece.c[i] + g;
+            piece.c[i] = v;
+            piece.a[i] = w - rate * (nesterov ? g + mu * v : v);
+        } else {
+            float v = mu * piece.c[i] - rate * g;
+            piece.c[i] = v;
+            piece.a[i] = w + (nesterov ? mu * v - rate * g : v);
+        }
     }
 }
 

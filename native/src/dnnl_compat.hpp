@@ -44,19 +44,6 @@ typename P::primitive_desc backward_pd(const engine& e, const primitive_attr& at
 }
 #endif
 
-// Pooling: 2.x has a second version that, like 3.x's only one, takes dilations (0: none).
-#if HBN_DNNL_V3
-using pooling_forward = dnnl::pooling_forward;
-using pooling_backward = dnnl::pooling_backward;
-#else
-using pooling_forward = dnnl::pooling_v2_forward;
-using pooling_backward = dnnl::pooling_v2_backward;
-#endif
-
-inline algorithm pooling_average_include() {
-    return algorithm::pooling_avg_include_padding;
-}
-
 // LRN and batch normalization: 2.x has one data desc, 3.x names every tensor.
 inline dnnl::lrn_forward::primitive_desc lrn_forward(const engine& e, const primitive_attr& attr, prop_kind prop, const memory::desc& data,
                                                      int64_t size, float alpha, float beta, float k) {

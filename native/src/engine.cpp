@@ -169,3 +169,12 @@ hbn_status hbn_engine_query(const hbn_engine* engine, hbn_engine_info* info) noe
 void hbn_engine_destroy(hbn_engine* engine) noexcept {
     delete engine;
 }
+
+hbn_status hbn_memory_clear(hbn_engine* engine, void* memory, int64_t bytes) noexcept {
+    return guard([&] {
+        const Engine& e = *checked_handle(engine, "engine").shared;
+        require(memory != nullptr && bytes >= 0, "memory must not be null and bytes not negative");
+        e.use_threads();
+        e.arithmetic->clear(memory, bytes);
+    });
+}

@@ -8,7 +8,7 @@ namespace HpcBatchNorm.Data;
 /// <param name="Decoded">Images decoded whole.</param>
 /// <param name="BadImages">Those of them that are bad.</param>
 /// <param name="Problems">What is wrong, each one line that ends with what to do.</param>
-public sealed record DatasetReport(
+internal sealed record DatasetReport(
     string Layout, int Images, IReadOnlyList<string> ClassNames, IReadOnlyList<int> PerClass, int Decoded, IReadOnlyList<BadImage> BadImages,
     IReadOnlyList<string> Problems)
 {
@@ -23,7 +23,7 @@ public sealed record DatasetReport(
 }
 
 /// <summary>Finds out whether a data set is what it should be.</summary>
-public static class DatasetCheck
+internal static class DatasetCheck
 {
     private const int ImageNetClasses = 1000, ImageNetTrain = 1_281_167, ImageNetValidation = 50_000;
     private const string FirstWnid = "n01440764", LastWnid = "n15075141";

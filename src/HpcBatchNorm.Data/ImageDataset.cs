@@ -28,6 +28,7 @@ public enum DatasetSplit
 public sealed class ImageDataset : IImageSource, IDisposable
 {
     private readonly DatasetContents _contents;
+    private volatile bool _disposed;
 
     private ImageDataset(DatasetContents contents, DatasetSplit split)
     {
@@ -97,20 +98,21 @@ public sealed class ImageDataset : IImageSource, IDisposable
     public bool ShardsAreMixed => _contents.ShardsAreMixed;
 
     /// <summary>Which shard image <paramref name="index"/> is in.</summary>
-    public int Shard(int index) => Shards.Of(_contents.ShardStarts, index);
+    internal int Shard(int index) => Shards.Of(_contents.ShardStarts, index);
 
     /// <summary>
     /// Width and height of images that are kept as bare grey pixels, a byte each, row by row (MNIST); null where each image is an encoded file.
     /// </summary>
-    public (int Width, int Height)? GreyPixels => _contents.GreyPixels;
+    internal (int Width, int Height)? GreyPixels => _contents.GreyPixels;
 
     /// <summary>
     /// Reads the bytes of image <paramref name="index"/>, as they are stored, into <paramref name="buffer"/>, replacing it by a larger one when it is
     /// too small, and returns how many there are.
     /// </summary>
     /// <exception cref="UserErrorException">The file or archive cannot be read any more.</exception>
-    public int ReadEncoded(int index, ref byte[] buffer)
+    internal int ReadEncoded(int index, ref byte[] buffer)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         try
         {
             return _contents.Store.Read(index, ref buffer);
@@ -128,6 +130,10 @@ public sealed class ImageDataset : IImageSource, IDisposable
         return _contents.GreyPixels is var (width, height) ? StoredImage.Grey(width, height) : StoredImage.File(length);
     }
 
-    /// <inheritdoc/>
-    public void Dispose() => _contents.Store.Dispose();
+    /// <summary>Closes the files; images cannot be read any more, names and labels can.</summary>
+    public void Dispose()
+    {
+        _disposed = true;
+        _contents.Store.Dispose();
+    }
 }

@@ -110,7 +110,7 @@ public sealed record LoaderOptions
 
     /// <summary>Throws when a setting is out of its range.</summary>
     /// <exception cref="UserErrorException">The line names the setting, its range and its value.</exception>
-    public void Validate()
+    internal void Validate()
     {
         Check(BatchSize >= 1, "batch size", "at least 1", BatchSize);
         Check(ImageSize is >= 1 and <= 4096, "image size", "between 1 and 4096", ImageSize);

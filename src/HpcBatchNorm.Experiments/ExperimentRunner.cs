@@ -6,7 +6,7 @@ using HpcBatchNorm.Interop;
 namespace HpcBatchNorm.Experiments;
 
 /// <summary>Runs experiments and writes what they found: <c>result.json</c>, and each figure as SVG and, where there is a font, as PNG.</summary>
-public static class ExperimentRunner
+internal static class ExperimentRunner
 {
     /// <summary>The file of a result in an experiment's folder.</summary>
     public const string ResultFile = "result.json";

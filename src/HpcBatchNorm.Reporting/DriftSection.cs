@@ -1,6 +1,6 @@
 using System.Net;
 using System.Text;
-using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Reporting;
 

@@ -1,5 +1,5 @@
 using System.Diagnostics;
-using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Reporting;
 

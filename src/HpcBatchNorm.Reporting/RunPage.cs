@@ -1,9 +1,8 @@
 using System.Globalization;
 using System.Net;
-using System.Text;
 using System.Text.Json;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Runs;
+using System.Text;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Reporting;
 

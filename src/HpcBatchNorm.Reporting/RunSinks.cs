@@ -1,6 +1,6 @@
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Reporting;
 

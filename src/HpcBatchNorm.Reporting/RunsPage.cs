@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Net;
 using System.Text;
-using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Reporting;
 

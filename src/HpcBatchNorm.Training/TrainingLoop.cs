@@ -4,11 +4,7 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Runs;
-using HpcBatchNorm.Training.Telemetry;
 
 namespace HpcBatchNorm.Training;
 
@@ -295,7 +291,7 @@ internal sealed partial class TrainingLoop : IDisposable
         using Activity? activity = Instruments.Source.StartActivity("hpcbn.evaluate");
         _recorder.EvaluationStarted();
         EvaluationResult result = _evaluator!.Run(
-            [new EnsembleMember(_network, _session.ReadNetworkState(_config.Optimizer.AverageDecay > 0))], _session.Arena, p => _observer.Evaluating(p), stop);
+            [new EnsembleMember(_network, _session.ReadNetworkState(_config.Optimizer.AverageDecay > 0))], _session.Arena, new Told<EvaluationProgress>(p => _observer.Evaluating(p)), stop);
         bool best = double.IsNaN(_bestTop1) || result.Top1 > _bestTop1;
         if (best)
         {

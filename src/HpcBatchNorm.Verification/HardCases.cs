@@ -8,7 +8,7 @@ namespace HpcBatchNorm.Verification;
 /// Every operation in both directions where implementations go wrong: odd channel counts, single pixels, stride, padding and dilation edges, groups,
 /// slices, in-place forms, tiny batches, large offsets, ties. Small tensors: the whole list takes seconds.
 /// </summary>
-public static partial class HardCases
+internal static partial class HardCases
 {
     // Divisible by no vector length, and one that fills blocks exactly.
     private static readonly int[] OddChannels = [1, 3, 17, 63];
@@ -21,7 +21,7 @@ public static partial class HardCases
     /// </summary>
     public static IReadOnlyList<VerificationCase> For(BackendTraits traits, Precision precision = Precision.Fp32) =>
     [
-        .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision), .. LocalResponses(precision),
+        .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision, traits), .. LocalResponses(precision),
         .. Dropouts(precision), .. InnerProducts(precision), .. Copies(precision, traits), .. Sums(precision, traits), .. Inputs(precision), .. Losses(precision),
         .. precision.ActivationType().IsNarrow() ? Conversions(precision) : Optimizers(precision),
         .. traits.LossScaling ? LossScaling(precision) : [],
@@ -140,6 +140,10 @@ public static partial class HardCases
             ("running-residual-relu", new(new(3, 32, 5, 5), Relu: true, Residual: true), running),
             ("plain-vectors", new(new(20, 100, 1, 1)), plain),
             ("plain-vectors-relu", new(new(7, 10, 1, 1), Relu: true), plain),
+            // Images whose area no vector divides: 25 and 21 positions, a tail of one and of five.
+            ("plain-images", new(new(3, 5, 5, 5)), plain),
+            ("plain-images-relu", new(new(2, 3, 3, 7), Relu: true), plain),
+            ("plain-images-residual-relu", new(new(2, 5, 5, 5), Relu: true, Residual: true), plain),
             ("in-place", new(new(2, 32, 6, 6), Relu: true), new() { DstOverSrc = true }),
             ("running-in-place", new(new(2, 17, 6, 6)), running with { DstOverSrc = true }),
             ("diffSrc-over-src", new(new(2, 32, 6, 6), Relu: true), new() { DiffSrcOverSrc = true }),

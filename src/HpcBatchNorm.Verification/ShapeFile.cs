@@ -10,7 +10,7 @@ namespace HpcBatchNorm.Verification;
 /// <param name="Count">How often the shape occurs in its network, from <c>*N</c>; 1 when not said.</param>
 /// <param name="Convolution">The convolution, or null.</param>
 /// <param name="BatchNorm">The batch normalization, or null.</param>
-public sealed record ShapeProblem(string Name, int Count, ConvolutionSpec? Convolution, BatchNormSpec? BatchNorm);
+internal sealed record ShapeProblem(string Name, int Count, ConvolutionSpec? Convolution, BatchNormSpec? BatchNorm);
 
 /// <summary>
 /// Reads benchdnn problem lines, so that oneDNN's published shape lists work as they are. A line is a run of fields, each letters and a number, in any
@@ -23,7 +23,7 @@ public sealed record ShapeProblem(string Name, int Count, ConvolutionSpec? Convo
 /// <c>dh dw</c> dilation, 0 meaning none (0). Padding after follows from the output. Batch normalization: <c>mb ic ih iw eps</c>. Widths default to heights.
 /// Text after <c>#</c> is a comment. A line is a convolution when it names <c>oc</c> or <c>kh</c>.
 /// </remarks>
-public static partial class ShapeFile
+internal static partial class ShapeFile
 {
     private const int DefaultBatch = 2;
 

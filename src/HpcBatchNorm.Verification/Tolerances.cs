@@ -47,7 +47,7 @@ public enum Arithmetic
 /// <param name="Rounding">Roundings, in units of u, on the fixed part.</param>
 /// <param name="Growth">Factor of the sqrt(length) law; 0 where nothing is accumulated.</param>
 /// <param name="Exact">Roundings left when inputs are exact.</param>
-public readonly record struct Tolerance(double Rounding, double Growth, double Exact)
+internal readonly record struct Tolerance(double Rounding, double Growth, double Exact)
 {
     /// <summary>Half the distance between 1 and the next single: the largest relative error of one rounding.</summary>
     public const double UnitRoundoff = 1.0 / (1 << 24);
@@ -65,7 +65,7 @@ public readonly record struct Tolerance(double Rounding, double Growth, double E
 /// <summary>
 /// Every bound of the verification, in one table. The magnitudes it multiplies come from <see cref="ErrorModel"/>. Widening an entry needs a reason here.
 /// </summary>
-public static class Tolerances
+internal static class Tolerances
 {
     /// <summary>
     /// Largest relative difference of a loss in a ten-step training of a small network. Rounding differs by about 1e-6 of a gradient per layer and is fed
@@ -200,7 +200,7 @@ public static class Tolerances
         ("softmax cross-entropy", "diffLogits") => new(3, 0, 3),
 
         // rounded = |mu*v| + e*(|s*g| + |wd*p|): three roundings per product chain, two sums, and the reference's own
-        // rounding of state. The parameter adds what Nesterov's step adds, and twice its own magnitude: the backend's rounding and the reference's.
+        // rounding of state; in PyTorch's form e multiplies their sum instead, one product more for the parameter. The parameter adds what Nesterov's step adds, and twice its own magnitude: the backend's rounding and the reference's.
         ("sgd update", "momentum") => new(6, 0, 6),
         ("sgd update", "parameter step") => new(7, 0, 7),
         ("sgd update", "parameter") => new(2, 0, 2),

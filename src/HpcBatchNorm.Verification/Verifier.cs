@@ -14,7 +14,7 @@ namespace HpcBatchNorm.Verification;
 /// be tight; the first wrong operation is the one reported. Beside the values it checks that inputs are left alone, that what lies around a
 /// written slice is left alone, that nothing unwritten is read (all else starts as NaN), and that a second run gives the same bits.
 /// </remarks>
-public static class Verifier
+internal static class Verifier
 {
     /// <summary>Runs <paramref name="cases"/> in order on <paramref name="backend"/> and <paramref name="reference"/>.</summary>
     /// <param name="backend">The backend under test.</param>

@@ -74,6 +74,10 @@ internal static unsafe partial class Hbn
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial void hbn_engine_destroy(nint engine);
 
+    [LibraryImport(Library)]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    public static partial int hbn_memory_clear(HbnEngineHandle engine, nint memory, long bytes);
+
     public const int ProbeMultiplyAdd = 0;
     public const int ProbeDotBf16 = 1;
     public const int ProbeTriad = 2;

@@ -24,6 +24,13 @@ internal static class InfoCommand
                 {
                     output.WriteLine($"           {line.TrimEnd()}");
                 }
+
+                if (probe is { Name: "onednn", Available: true })
+                {
+                    // What oneDNN and our own kernels use of the processor, and what caps it.
+                    using Backend backend = Backend.Create(probe.Name);
+                    output.WriteLine($"           {backend.Description}");
+                }
             }
 
             return ExitCode.Done;

@@ -2,7 +2,7 @@ using System.Text;
 using YamlDotNet.Core;
 using YamlDotNet.Core.Events;
 
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>One <c>name: value</c> line of a configuration file, and where it stands.</summary>
 internal readonly record struct ConfigEntry(string Name, string Value, string Where);

@@ -23,7 +23,7 @@ public delegate void PredictionHandler(int image, int label, ReadOnlySpan<double
 /// <param name="dataset">The images.</param>
 /// <param name="loaderOptions">Images per batch, and their views.</param>
 /// <param name="sessionOptions">
-/// Views per forward pass, a divisor of the views of a batch, and how they are normalised; <see cref="EvaluationSetup"/> makes both from a configuration.
+/// Views per forward pass, a divisor of the views of a batch, and how they are normalised; <see cref="Checkpoint.Evaluate"/> takes both from a checkpoint.
 /// </param>
 /// <exception cref="ArgumentException">The batches do not fit, or batch statistics are asked for with several views.</exception>
 public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptions loaderOptions, InferenceOptions sessionOptions)
@@ -38,12 +38,17 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
 
     /// <summary>Evaluates one network or an ensemble.</summary>
     /// <param name="members">Networks for the same classes.</param>
-    /// <param name="sharedArena">Memory of a session that is idle meanwhile, or null.</param>
-    /// <param name="progress">Told after every batch; may be null.</param>
-    /// <param name="stop">Cancels between batches.</param>
+    /// <param name="progress">Told after every batch, on this thread; may be null.</param>
+    /// <param name="cancellationToken">Cancels between batches.</param>
     /// <exception cref="UserErrorException">No image could be read, or an image could not and the policy is to fail.</exception>
+    /// <exception cref="OperationCanceledException">It was cancelled.</exception>
     public EvaluationResult Run(
-        IReadOnlyList<EnsembleMember> members, DeviceMemory? sharedArena = null, Action<EvaluationProgress>? progress = null, CancellationToken stop = default)
+        IReadOnlyList<EnsembleMember> members, IProgress<EvaluationProgress>? progress = null, CancellationToken cancellationToken = default) =>
+        Run(members, sharedArena: null, progress, cancellationToken);
+
+    /// <summary>The same, in the memory of a session that is idle meanwhile.</summary>
+    internal EvaluationResult Run(
+        IReadOnlyList<EnsembleMember> members, DeviceMemory? sharedArena, IProgress<EvaluationProgress>? progress, CancellationToken cancellationToken)
     {
         bool independent = sessionOptions.Statistics == BatchNormStatistics.Running;
         if (!independent && _views != sessionOptions.Batch)
@@ -64,8 +69,8 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
         double[][] probabilities = [.. members.Select(_ => new double[_views * sessions.Classes])];
         for (int i = 0; i < loader.BatchesPerEpoch; i++)
         {
-            using Batch batch = loader.Next(stop);
-            stop.ThrowIfCancellationRequested();
+            using Batch batch = loader.Next(cancellationToken);
+            cancellationToken.ThrowIfCancellationRequested();
             int views = batch.Count * loaderOptions.Crops;
             if (independent || views == _views)
             {
@@ -78,7 +83,7 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
             }
 
             Count(batch, probabilities, own, tally);
-            progress?.Invoke(new EvaluationProgress(
+            progress?.Report(new EvaluationProgress(
                 tally.Images, dataset.Count, (double)tally.Top1Images / tally.Images, (double)tally.Top5Images / tally.Images,
                 Stopwatch.GetElapsedTime(start).TotalSeconds));
         }

@@ -1,13 +1,12 @@
 using System.Buffers;
 using System.Globalization;
-using System.Text;
 using System.Text.Json;
+using System.Text;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Evaluation;
 
-namespace HpcBatchNorm.Training.Runs;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
 /// The files of a run: <c>config.yaml</c>, <c>metrics.jsonl</c> (one object per line; docs/metrics.md has every field), <c>summary.csv</c> (one line per

@@ -1,7 +1,7 @@
-using System.Text;
 using System.Text.Json;
+using System.Text;
 
-namespace HpcBatchNorm.Training.Runs;
+namespace HpcBatchNorm.Training;
 
 /// <summary>A line of type <c>train</c>; what is missing is NaN.</summary>
 internal readonly record struct TrainPoint(

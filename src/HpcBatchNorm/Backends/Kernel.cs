@@ -11,7 +11,7 @@ public readonly record struct StepContext(long Step, float LearningRate);
 /// An operation made executable by a backend for given buffers. Created once, before the buffers have addresses; executed once per step,
 /// on the backend's thread, without allocating. Scratch memory is shared by all kernels of a session.
 /// </summary>
-public abstract class Kernel : IDisposable
+internal abstract class Kernel : IDisposable
 {
     /// <summary>The operation it executes.</summary>
     public Operation Operation { get; }
@@ -67,7 +67,7 @@ public abstract class Kernel : IDisposable
 }
 
 /// <summary>A session's kernels in a form that executes faster than one by one, in the same order and with the same results.</summary>
-public abstract class RecordedKernels : IDisposable
+internal abstract class RecordedKernels : IDisposable
 {
     /// <summary>How they execute, for people.</summary>
     public abstract string Description { get; }

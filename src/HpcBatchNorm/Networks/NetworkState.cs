@@ -21,14 +21,18 @@ public sealed class NetworkState
         {
             float[] values = new float[parameter.Spec.Shape.Count];
             parameter.Spec.Initializer.Fill(parameter.Spec.Shape, values, seed, parameter.Name);
-            state.Set(parameter.Name, parameter.Spec.Shape, values);
+            state.Take(parameter.Name, parameter.Spec.Shape, values);
         }
 
         return state;
     }
 
-    /// <summary>Sets a tensor. The array is kept, not copied.</summary>
-    public void Set(string name, Shape shape, float[] values)
+    /// <summary>Sets a tensor to a copy of the values, in logical order.</summary>
+    /// <exception cref="ArgumentException">They are not as many as the shape has.</exception>
+    public void Set(string name, Shape shape, ReadOnlySpan<float> values) => Take(name, shape, values.ToArray());
+
+    /// <summary>Sets a tensor; the array is kept, not copied.</summary>
+    internal void Take(string name, Shape shape, float[] values)
     {
         if (values.Length != shape.Count)
         {

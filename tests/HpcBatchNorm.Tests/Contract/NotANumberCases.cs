@@ -55,11 +55,13 @@ internal static class NotANumberCases
         {
             BatchNormSpec spec = new(Image, Relu: true, Residual: residual);
             Tensor Vector(string name, TensorRole role) => new(name, spec.Parameters, role, TensorLayout.Blocked);
-            yield return new BatchNormForward(
-                $"{(batch ? "batch" : "running")}{(residual ? ", residual" : "")}", spec, batch ? BatchNormStatistics.Batch : BatchNormStatistics.Running, src,
-                Vector("scale", TensorRole.Parameter), Vector("shift", TensorRole.Parameter), residual ? other : null, dst,
-                batch ? Vector("mean", TensorRole.BatchStatistic) : null, batch ? Vector("variance", TensorRole.BatchStatistic) : null,
-                Vector("runningMean", TensorRole.RunningStatistic), Vector("runningVariance", TensorRole.RunningStatistic), 0.1f);
+            yield return new BatchNormForward($"{(batch ? "batch" : "running")}{(residual ? ", residual" : "")}", spec)
+            {
+                Src = src, Dst = dst, Scale = Vector("scale", TensorRole.Parameter), Shift = Vector("shift", TensorRole.Parameter),
+                Residual = residual ? other : null, Statistics = batch ? BatchNormStatistics.Batch : BatchNormStatistics.Running,
+                Mean = batch ? Vector("mean", TensorRole.BatchStatistic) : null, Variance = batch ? Vector("variance", TensorRole.BatchStatistic) : null,
+                RunningMean = Vector("runningMean", TensorRole.RunningStatistic), RunningVariance = Vector("runningVariance", TensorRole.RunningStatistic),
+            };
         }
 
         ConvolutionSpec convolution = ConvolutionSpec.Square(Image, 24, 1, bias: true);

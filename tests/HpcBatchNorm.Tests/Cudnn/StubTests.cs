@@ -199,15 +199,27 @@ public sealed class StubTests : CudnnTests
         using Backend shared = CudnnBackend.Share(new BackendOptions(), StubDevice.Libraries, CudaInterop.Context(owner), CudaInterop.Stream(owner), StubDevice.CacheFolder);
         Shape shape = new(1, 8, 2, 4);
         Tensor src = new("src", shape, TensorRole.Activation), dst = new("dst", shape, TensorRole.Activation);
-        using var buffers = new BufferMap(shared);
-        using Kernel kernel = shared.CreateKernel(new ActivationForward("relu", ActivationKind.Relu, src, dst), buffers);
-        buffers[src].Address = memory.Address;
-        buffers[dst].Address = memory.Address + 64 * sizeof(float);
-        float[] values = [.. Enumerable.Range(0, 64).Select(i => i - 32f)];
-        shared.Write(buffers[src], values);
-        kernel.Execute(default);
-        float[] result = new float[64];
-        shared.Read(buffers[dst], result);
+        float[] values = [.. Enumerable.Range(0, 64).Select(i => i - 32f)], result = new float[64];
+        using (DeviceMemory first = CudaInterop.Borrow(memory.Address, 64 * sizeof(float)), second = CudaInterop.Borrow(memory.Address + 64 * sizeof(float), 64 * sizeof(float)))
+        using (var runner = new OperationRunner(shared, new ActivationForward("relu", ActivationKind.Relu, src, dst)))
+        {
+            runner.Place(src, first);
+            runner.Place(dst, second);
+            Assert.Throws<ArgumentException>(() => runner.Place(new Tensor("strange", shape, TensorRole.Activation), first));
+            using DeviceMemory small = CudaInterop.Borrow(memory.Address, 64);
+            Assert.Contains("takes 256 bytes", Assert.Throws<ArgumentException>(() => runner.Place(src, small)).Message, StringComparison.Ordinal);
+            runner.Write(src, values);
+            runner.Execute();
+        }
+
+        // The owner finds the result where it lent the memory.
+        using (DeviceMemory lent = CudaInterop.Borrow(memory.Address + 64 * sizeof(float), 64 * sizeof(float)))
+        using (var reader = new OperationRunner(owner, new ActivationForward("copy", ActivationKind.Relu, src, dst)))
+        {
+            reader.Place(dst, lent);
+            reader.Read(dst, result);
+        }
+
         Assert.Equal(values.Select(v => Math.Max(0, v)), result);
         Assert.Throws<ArgumentException>(() => CudaInterop.Share(0, 1));
         Assert.Throws<ArgumentException>(() => CudaInterop.Context(Reference));

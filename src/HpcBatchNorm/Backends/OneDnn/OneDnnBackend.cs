@@ -6,8 +6,8 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Backends.OneDnn;
 
 /// <summary>
-/// Operations on the CPU by libhbn: oneDNN's primitives for convolution, pooling, LRN, fully connected layers and nonlinearities, libhbn's own
-/// kernels for batch normalization, data movement, loss and optimizer. One file per group of operations turns operations into libhbn's
+/// Operations on the CPU by libhbn: oneDNN's primitives for convolution, LRN, fully connected layers and nonlinearities, libhbn's own
+/// kernels for batch normalization, pooling, data movement, loss and optimizer. One file per group of operations turns operations into libhbn's
 /// descriptors; everything executes through <see cref="OneDnnKernel"/>.
 /// </summary>
 internal sealed partial class OneDnnBackend : Backend
@@ -40,7 +40,8 @@ internal sealed partial class OneDnnBackend : Backend
         get
         {
             string threads = _info.Threads == 1 ? "1 thread" : FormattableString.Invariant($"{_info.Threads} threads");
-            return $"oneDNN {NativeLibraries.Hbn.Version}, {Isa}{(_info.Bf16 == Hbn.Bf16Native ? " with BF16" : "")}, {threads}";
+            string cap = NativeLibraries.InstructionSetCap is { Length: > 0 } limit ? $" ({limit})" : "";
+            return $"oneDNN {NativeLibraries.Hbn.Version}, {Isa}{(_info.Bf16 == Hbn.Bf16Native ? " with BF16" : "")}{cap}, {threads}";
         }
     }
 
@@ -53,7 +54,8 @@ internal sealed partial class OneDnnBackend : Backend
     private string Isa => _info.Isa switch { 2 => "AVX-512", 1 => "AVX2", _ => "SSE" };
 
     /// <inheritdoc/>
-    public override BackendTraits Traits => new(_info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true);
+    internal override BackendTraits Traits => new(
+        _info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true, PoolingTakesSlices: true);
 
     /// <inheritdoc/>
     public override bool Supports(Precision precision, out string reason)
@@ -63,7 +65,7 @@ internal sealed partial class OneDnnBackend : Backend
         {
             (Precision.Fp32, _) or (Precision.Bf16, Hbn.Bf16Native) => "",
             (Precision.Bf16, Hbn.Bf16Emulated) => "this CPU has no AVX-512 BF16 products, so oneDNN converts around fp32 ones: half the memory, but slower than fp32.",
-            (Precision.Bf16, _) => $"oneDNN multiplies bf16 on CPUs with AVX-512 only, and this one has (or ONEDNN_MAX_CPU_ISA allows) {Isa}. {Instead}.",
+            (Precision.Bf16, _) => $"oneDNN multiplies bf16 on CPUs with AVX-512 only, and this one has (or HBN_MAX_CPU_ISA allows) {Isa}. {Instead}.",
             (Precision.Fp16, _) => $"oneDNN trains in bf16 or fp32 on CPUs. {Instead}, or bf16 where the CPU has AVX-512 BF16.",
             _ => $"tf32 is a format of NVIDIA GPUs. {Instead}.",
         };
@@ -71,7 +73,7 @@ internal sealed partial class OneDnnBackend : Backend
     }
 
     /// <inheritdoc/>
-    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
+    internal override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
     {
         ThrowIfDisposed();
         return new OneDnnBuffer(tensor, (OneDnnBuffer?)parent, (OneDnnBuffer?)layoutLike, _info.ChannelBlock);
@@ -81,14 +83,17 @@ internal sealed partial class OneDnnBackend : Backend
     internal override AvailableMemory? Available => MachineMemory.Available();
 
     /// <inheritdoc/>
-    public override DeviceMemory Allocate(long bytes)
+    internal override DeviceMemory Allocate(long bytes)
     {
         ThrowIfDisposed();
-        return new HostMemory(bytes);
+        return new HostMemory(bytes, Clear);
+
+        // By the threads that will work on it, so that on machines with several memory nodes its pages lie on all of them.
+        void Clear(nint address, long size) => NativeException.ThrowIfFailed(Hbn.hbn_memory_clear(_engine, address, size), "allocating memory");
     }
 
     /// <inheritdoc/>
-    public override MachineLimits MeasureLimits()
+    internal override MachineLimits MeasureLimits()
     {
         ThrowIfDisposed();
         double Probe(int what)

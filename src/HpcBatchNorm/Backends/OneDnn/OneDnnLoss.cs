@@ -8,7 +8,7 @@ namespace HpcBatchNorm.Backends.OneDnn;
 internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(SoftmaxCrossEntropy operation, BufferMap buffers)
+    private protected override Kernel CreateCore(SoftmaxCrossEntropy operation, BufferMap buffers)
     {
         HbnLossDesc desc = new()
         {
@@ -21,7 +21,7 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Softmax operation, BufferMap buffers)
+    private protected override Kernel CreateCore(Softmax operation, BufferMap buffers)
     {
         OneDnnBuffer?[] slots = Slots(buffers, [operation.Src, operation.Dst]);
         int status = Hbn.hbn_softmax_create(_engine, Describe(slots), slots.Length, out HbnKernelHandle native);

@@ -1,16 +1,15 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Evaluation;
 
-namespace HpcBatchNorm.Training.Evaluation;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
 /// An evaluation of checkpoints on the validation images of a data set. Everything not said is taken from the first checkpoint's configuration, so
 /// that a checkpoint of a run evaluates to the accuracy the run printed.
 /// </summary>
-public sealed record EvaluationRequest
+internal sealed record EvaluationRequest
 {
     /// <summary>Checkpoints; several form an ensemble, whose class probabilities are averaged. They may be of different networks for the same classes.</summary>
     public required IReadOnlyList<string> Checkpoints { get; init; }
@@ -50,7 +49,7 @@ public sealed record EvaluationRequest
 
             RunConfig config = EvaluationSetup.Configure(checkpoints[0], Flags);
             using ImageDataset dataset = EvaluationSetup.Open(config, DatasetSplit.Validation, note);
-            EnsembleMember[] members = [.. checkpoints.Select(c => EnsembleMember.Read(c, dataset, config.ImageSize))];
+            EnsembleMember[] members = [.. checkpoints.Select(c => c.ReadMember(dataset, config.ImageSize))];
             if (Array.Find(members, m => m.Network.InputChannels != members[0].Network.InputChannels) is { } other)
             {
                 throw new UserErrorException(FormattableString.Invariant(
@@ -62,7 +61,7 @@ public sealed record EvaluationRequest
                 $"{dataset.Source}: {dataset.Count} images, {dataset.ClassCount} classes; {Crops} view(s) of {config.ImageSize} px, batch {config.BatchSize}, {backend.Name}: {backend.Description}"));
             var evaluator = new Evaluator(
                 backend, dataset, EvaluationSetup.Loading(config, members[0].Network, Crops), EvaluationSetup.Session(config, Crops) with { Statistics = Statistics });
-            return evaluator.Run(members, sharedArena: null, progress, stop);
+            return evaluator.Run(members, progress is null ? null : new Told<EvaluationProgress>(progress), stop);
         }
         finally
         {
