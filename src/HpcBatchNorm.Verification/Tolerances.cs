@@ -114,11 +114,12 @@ internal static class Tolerances
         // points' sums come to: per dimension at most 2.9 (0, +-1, +-2: 5.6), in both 8.2 of what a direct sum of 9 times the terms has, whose root takes 3 off: half of
         // the above, and no less than direct convolution, whose sums over channels these are. Rounding: where a sum has few terms the transforms' own
         // roundings are left. One value against a whole tile is the worst case, a root of squares of 16.8 in both dimensions; five roundings of standard
-        // deviation u/sqrt(3) and values of 0.58 of the largest make that 12.6 u, observed are 8 (one pixel, padded by 2). Five of those, with the growth of
-        // one tile's 36 terms, are 40 + 2*6 = 52.
+        // deviation u/sqrt(3) and values of 0.58 of the largest make that 12.6 u at most, observed are 8 (one pixel, padded by 2). With the growth
+        // of one tile's 36 terms the bound is 40 + 2*6 = 52, four of the former and six of the latter.
         ("convolution forward" or "convolution backward-data" or "convolution backward-weights", "dst" or "diffSrc" or "diffWeights")
             when arithmetic == Arithmetic.NativeWinograd => new(Rounding: 40, Growth: 2, Exact: 80),
 
+        // Products and sums: the law of the sum, two roundings on top (the product, the bias or the store). Integer inputs: no error at all.
         ("convolution forward" or "inner-product forward", "dst") => new(2, 2, 0),
         ("convolution backward-data" or "inner-product backward-data", "diffSrc") => new(2, 2, 0),
         ("convolution backward-weights" or "inner-product backward-weights", "diffWeights" or "diffBias") => new(2, 2, 0),
