@@ -202,11 +202,9 @@ struct BatchNormBackwardKernel final : BatchNormKernel {
         parameter(Variance, "variance");
         parameter(DiffScale, "diffScale");
         parameter(DiffShift, "diffShift");
-        if (wants_library(at(DiffResidual).present())) {
-            auto flags = kScaleShift;
-            if (!desc.batch_statistics) {
-                flags |= dnnl::normalization_flags::use_global_stats;
-            }
+        // With constant statistics oneDNN's gradient does not look at src, and so passes over a NaN in it.
+        if (desc.batch_statistics && wants_library(at(DiffResidual).present())) {
+            const auto flags = kScaleShift;
             const memory::desc data = at(Src).md();
             const auto hint =
                 compat::batch_norm_forward(engine->dnnl, scratch_attr(), dnnl::prop_kind::forward_training, data, desc.epsilon, flags);
