@@ -22,7 +22,7 @@ internal static partial class IdxFiles
     private const long AlwaysAllowed = 32 << 20;
 
     /// <summary>True when the folder holds an IDX file of MNIST's names, or its relatives'.</summary>
-    public static bool AreIn(string folder) => Find(folder).Count > 0;
+    public static bool AreIn(string folder) => Directory.Exists(folder) && Find(folder).Count > 0;
 
     public static DatasetContents Read(string folder, DatasetSplit split)
     {

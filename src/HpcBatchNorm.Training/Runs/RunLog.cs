@@ -1,5 +1,4 @@
 using System.Text.Json;
-using System.Text;
 using HpcBatchNorm.Interop;
 
 namespace HpcBatchNorm.Training;

@@ -57,7 +57,7 @@ internal sealed record ThreadTeam(int Wanted, int Most, string Reason)
         {
             string[] parts = unified
                 ? ControlGroups.Text(Path.Combine(folder, "cpu.max")).Split((char[])[' ', '\n'], StringSplitOptions.RemoveEmptyEntries)
-                : [.. new[] { "cpu.cfs_quota_us", "cpu.cfs_period_us" }.Select(f => ControlGroups.Text(Path.Combine(folder, f)).Trim())];
+                : [ControlGroups.Text(Path.Combine(folder, "cpu.cfs_quota_us")).Trim(), ControlGroups.Text(Path.Combine(folder, "cpu.cfs_period_us")).Trim()];
             if (parts.Length == 2 && Number(parts[0]) is > 0 and var quota && Number(parts[1]) is > 0 and var period)
             {
                 smallest = Math.Min(smallest ?? double.MaxValue, quota / period);

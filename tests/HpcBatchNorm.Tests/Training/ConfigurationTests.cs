@@ -44,7 +44,7 @@ public sealed class ConfigurationTests : IDisposable
         RunConfig inception = Recipe("inception"), baseline = Recipe("bn-baseline"), x5 = Recipe("bn-x5"), x30 = Recipe("bn-x30"), sigmoid = Recipe("bn-x5-sigmoid");
 
         // BN-Baseline is Inception with batch normalization: only the network, its options and the length may differ.
-        Assert.Equal(["epochs", "model", "name", "schedule-epochs", "averaging-factor"], Differences(inception, baseline), SameSet);
+        Assert.Equal(["epochs", "model", "name", "schedule-epochs", "final-learning-rate-fraction", "epsilon", "averaging-factor"], Differences(inception, baseline), SameSet);
         // The seven changes, each its own setting.
         Assert.Equal(["learning-rate", "dropout", "weight-decay", "decay-epochs", "lrn", "shuffle", "photometric", "name", "epochs", "schedule-epochs"],
             Differences(baseline, x5), SameSet);

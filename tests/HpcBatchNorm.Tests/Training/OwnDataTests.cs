@@ -137,17 +137,18 @@ public sealed class OwnDataTests(TrainingFixture fixture) : IClassFixture<Traini
     [Fact]
     public void EarlyStopping_OfARunThatLearnsNothing_StopsAfterItsPatience_AlsoWhenResumed()
     {
+        // No accuracy improves by more than 1, whatever the running statistics make of a network that does not learn.
         RunConfig Idle() => Config(steps: 40) with { LearningRate = 0, EvalEvery = 0.5 };
 
-        TrainingResult whole = new Trainer(OwnNetwork(), Source(1), Source(2), Idle(), new EarlyStopping(3)).Run(Token);
+        TrainingResult whole = new Trainer(OwnNetwork(), Source(1), Source(2), Idle(), new EarlyStopping(3, smallestImprovement: 1)).Run(Token);
         Assert.Equal((TrainingOutcome.StoppedEarly, 4), (whole.Outcome, whole.Evaluations.Count));
         Assert.Contains("top-1 accuracy has not improved in 3 evaluations since step 3", whole.StopReason, StringComparison.Ordinal);
 
         var first = new Watcher { StopAfter = 7 };
         RunConfig config = Idle();
-        TrainingResult stopped = new Trainer(OwnNetwork(), Source(1), Source(2), config, ITrainingObserver.Combine(new EarlyStopping(3), first)).Run(first.Stop.Token);
+        TrainingResult stopped = new Trainer(OwnNetwork(), Source(1), Source(2), config, ITrainingObserver.Combine(new EarlyStopping(3, smallestImprovement: 1), first)).Run(first.Stop.Token);
         using Checkpoint? checkpoint = Checkpoint.OpenNewest(stopped.RunDirectory);
-        TrainingResult resumed = new Trainer(OwnNetwork(), Source(1), Source(2), config, new EarlyStopping(3)) { Resume = checkpoint }.Run(Token);
+        TrainingResult resumed = new Trainer(OwnNetwork(), Source(1), Source(2), config, new EarlyStopping(3, smallestImprovement: 1)) { Resume = checkpoint }.Run(Token);
         Assert.Equal((TrainingOutcome.Interrupted, whole.Steps), (stopped.Outcome, resumed.Steps));
         Assert.Equal(whole.StopReason, resumed.StopReason);
     }
