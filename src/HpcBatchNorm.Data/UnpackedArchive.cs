@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Globalization;
 using System.IO.Compression;
 using System.IO.Hashing;
@@ -62,6 +63,7 @@ internal static class UnpackedArchive
         using var gzip = new GZipStream(file, CompressionMode.Decompress);
         using var tar = new FileStream(temporary, FileMode.Create, FileAccess.Write, FileShare.None, 0);
         byte[] block = new byte[BlockBytes];
+        uint written = 0;
         for (int read; (read = gzip.ReadAtLeast(block, block.Length, throwOnEndOfStream: false)) > 0;)
         {
             if (disk.AvailableFreeSpace < LeastFreeBytes)
@@ -70,6 +72,16 @@ internal static class UnpackedArchive
             }
 
             tar.Write(block, 0, read);
+            written = unchecked(written + (uint)read);
+        }
+
+        // GZipStream takes a missing end for the end, so the length that gzip writes last is compared.
+        Span<byte> length = stackalloc byte[sizeof(uint)];
+        file.Seek(-length.Length, SeekOrigin.End);
+        file.ReadExactly(length);
+        if (BinaryPrimitives.ReadUInt32LittleEndian(length) != written)
+        {
+            throw new InvalidDataException("it ends early, or holds several compressed files one behind the other");
         }
 
         tar.Flush(flushToDisk: true);

@@ -46,13 +46,13 @@ public sealed class ConfigurationTests : IDisposable
         // BN-Baseline is Inception with batch normalization: only the network, its options and the length may differ.
         Assert.Equal(["epochs", "model", "name", "schedule-epochs", "final-learning-rate-fraction", "epsilon", "averaging-factor"], Differences(inception, baseline), SameSet);
         // The seven changes, each its own setting.
-        Assert.Equal(["learning-rate", "dropout", "weight-decay", "decay-epochs", "lrn", "shuffle", "photometric", "name", "epochs", "schedule-epochs"],
+        Assert.Equal(["learning-rate", "dropout", "weight-decay", "decay-epochs", "lrn", "shuffle", "photometric", "name", "epochs", "schedule-epochs", "final-learning-rate-fraction"],
             Differences(baseline, x5), SameSet);
         Assert.Equal(5, x5.LearningRate / inception.LearningRate, 1e-5);
         Assert.Equal(30, x30.LearningRate / inception.LearningRate, 1e-5);
         Assert.Equal(5, inception.Optimizer.WeightDecay / x5.Optimizer.WeightDecay, 1e-5);
         Assert.Equal(6, inception.DecayEpochs / x5.DecayEpochs, 1e-9);
-        Assert.Equal(["learning-rate", "name", "epochs", "schedule-epochs"], Differences(x5, x30), SameSet);
+        Assert.Equal(["learning-rate", "name", "epochs", "schedule-epochs", "final-learning-rate-fraction"], Differences(x5, x30), SameSet);
         Assert.Equal(["activation", "name"], Differences(x5, sigmoid), SameSet);
         Assert.Equal(ActivationKind.Sigmoid, sigmoid.Network.Activation);
         Assert.Equal(6, RecipeCatalog.Names.Count(n => n.StartsWith("bn-x30-e", StringComparison.Ordinal)));
