@@ -47,6 +47,12 @@ internal static partial class IdxFiles
         // Both parts must give a class the same index, so both are looked at.
         string? other = Path(files, split == DatasetSplit.Train ? DatasetSplit.Validation : DatasetSplit.Train, "labels");
         int[] numbers = [.. (other is null ? labels : labels.Concat(ReadLabels(other))).Distinct().Order()];
+        if (sets[0].Length == 0 && numbers.Length > 0)
+        {
+            // MNIST's classes are its digits, though a part of it may lack some; EMNIST's letters begin at 1.
+            numbers = [.. Enumerable.Range(0, numbers[^1] + 1)];
+        }
+
         // Padded, so that the order of names is that of numbers.
         string format = "D" + (numbers.Length == 0 ? 1 : numbers[^1].ToString(CultureInfo.InvariantCulture).Length);
         string[] classes = [.. numbers.Select(number => number.ToString(format, CultureInfo.InvariantCulture))];
