@@ -19,7 +19,7 @@ internal sealed partial class CudnnBackend
         CheckTypes(operation, src, dst);
         bool batch = operation.Statistics == BatchNormStatistics.Batch;
         BatchNormSpec spec = operation.Spec;
-        if (_options.BatchNormAlgorithm == BatchNormAlgorithm.Library && batch && residual is null && spec.Groups == 1 && operation.R is null && src.IsDense && dst.IsDense)
+        if (_options.BatchNormAlgorithm == BatchNormAlgorithm.Library && spec.Epsilon > 0 && batch && residual is null && spec.Groups == 1 && operation.R is null && src.IsDense && dst.IsDense)
         {
             return LibraryForward(operation, buffers, src, dst);
         }
@@ -82,7 +82,7 @@ internal sealed partial class CudnnBackend
         CudnnBuffer? second = Optional(buffers, operation.SecondDiffDst);
         CheckTypes(operation, src, diffDst, diffSrc);
         bool batch = operation.Statistics == BatchNormStatistics.Batch;
-        if (_options.BatchNormAlgorithm == BatchNormAlgorithm.Library && batch && diffResidual is null && spec.Groups == 1 && operation.R is null
+        if (_options.BatchNormAlgorithm == BatchNormAlgorithm.Library && spec.Epsilon > 0 && batch && diffResidual is null && spec.Groups == 1 && operation.R is null
             && src.IsDense && diffDst.IsDense && diffSrc.IsDense)
         {
             return LibraryBackward(operation, buffers, src, diffDst, diffSrc);
