@@ -5,6 +5,7 @@
 #   ./test.sh -class "*.Contract.*" ...   any other argument goes to the xunit runner as it is, and the C tests are left out
 # HBN_REQUIRE=onednn: fail where that backend cannot be used, instead of leaving its tests out.
 set -euo pipefail
+export ORT_DISABLE_TELEMETRY=1
 root=$(readlink -f "${BASH_SOURCE[0]}")
 root=${root%/*}
 source "$root/build/launcher.sh"

@@ -34,6 +34,9 @@ find_missing_packages() {
     if [[ ${1:-} == lint ]] && ! command -v clang-format-14 >/dev/null; then
         missing clang-format-14 "checks the format of native/"
     fi
+    if [[ ${1:-} == lint ]] && ! command -v jq >/dev/null; then
+        missing jq "checks the numbers of README.md"
+    fi
     if [[ ${1:-} == lint ]] && ! command -v chromium >/dev/null; then
         missing chromium "shows the tests what the report and the dashboard look like"
     fi

@@ -5,7 +5,7 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
-using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Benchmarks;
 

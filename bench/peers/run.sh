@@ -16,6 +16,7 @@
 # this script makes once with debootstrap (root needed; 250 MB), with the .NET SDK and the built programs bound in. Only TorchSharp runs there.
 # Needs jq. Leave the machine alone meanwhile: one busy core slows OpenMP programs several times over.
 set -euo pipefail
+export ORT_DISABLE_TELEMETRY=1
 root=$(readlink -f "${BASH_SOURCE[0]}")
 root=${root%/bench/peers/run.sh}
 source "$root/build/launcher.sh"

@@ -4,6 +4,7 @@ namespace HpcBatchNorm.Interop.Skia;
 internal enum SkiaFormat
 {
     Bmp = 0,
+    Gif = 1,
     Jpeg = 3,
     Png = 4,
     Webp = 6,

@@ -12,7 +12,8 @@ internal sealed partial class AlignedMemory : SafeHandle
     private const nuint HugePage = 2u << 20;
     private const int AdviseHugePages = 14;
 
-    public AlignedMemory(long bytes)
+    /// <summary>Allocates; <paramref name="clear"/> sets (address, bytes) to zero, where somebody has more threads for that than the calling one.</summary>
+    public AlignedMemory(long bytes, Action<nint, long>? clear = null)
         : base(0, ownsHandle: true)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(bytes);
@@ -38,8 +39,15 @@ internal sealed partial class AlignedMemory : SafeHandle
                 _ = madvise(memory, size, AdviseHugePages);
             }
 
-            NativeMemory.Clear(memory, size);
             SetHandle((nint)memory);
+            if (clear is not null)
+            {
+                clear((nint)memory, (long)size);
+            }
+            else
+            {
+                NativeMemory.Clear(memory, size);
+            }
         }
     }
 

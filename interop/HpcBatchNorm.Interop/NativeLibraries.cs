@@ -27,14 +27,29 @@ internal static partial class NativeLibraries
     /// <summary>What <see cref="OverrideVariable"/> was called before; it still works.</summary>
     public const string OlderOverrideVariable = "HBN_ONEDNN_PATH";
 
+    /// <summary>The most that oneDNN and our own kernels may use of the processor: one of <see cref="InstructionSets"/>.</summary>
+    public const string InstructionSetVariable = "HBN_MAX_CPU_ISA";
+
     private const string FileName = $"lib{Interop.Hbn.Library}.so";
 
     private static readonly Lazy<LoadReport> LazyHbn = new(() =>
     {
-        PrepareOpenMP();
+        if (!PrepareEnvironment(Environment.GetEnvironmentVariable, SetNative, out string cap, out string error))
+        {
+            return new LoadReport(0, error, null);
+        }
+
+        InstructionSetCap = cap;
         (string variable, string? path) = Override(Environment.GetEnvironmentVariable);
         return Probe(path, NativeFolders.Of(typeof(NativeLibraries).Assembly), variable: variable);
     });
+
+    /// <summary>What <see cref="InstructionSetVariable"/> may be: names that oneDNN 2.x and 3.x share (it ignores others without a word).</summary>
+    public static IReadOnlyList<string> InstructionSets { get; } =
+        ["SSE41", "AVX", "AVX2", "AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16", "AVX512_CORE_AMX", "DEFAULT"];
+
+    /// <summary>The cap on instruction sets, as <c>VARIABLE=VALUE</c>; empty when there is none.</summary>
+    public static string InstructionSetCap { get; private set; } = "";
 
     static NativeLibraries()
     {
@@ -192,14 +207,46 @@ internal static partial class NativeLibraries
     private static nint Resolve(string name, Assembly assembly, DllImportSearchPath? searchPath) => name == Interop.Hbn.Library ? Hbn.Handle : 0;
 
     /// <summary>
-    /// GNU OpenMP's idle threads spin for milliseconds by default and take the cores from .NET's threads (data loading). A short spin costs the
-    /// kernels nothing. The library reads its environment when it is loaded, and Environment.SetEnvironmentVariable does not reach it.
+    /// Sets what native libraries read in their environment when they are loaded; Environment.SetEnvironmentVariable does not reach it.
+    /// The cap on instruction sets: oneDNN's, which our own kernels follow. A cap the user gave oneDNN himself counts where ours is not set.
+    /// Spinning: GNU OpenMP's idle threads spin for milliseconds by default and take the cores from .NET's threads (data loading). A short spin costs
+    /// the kernels nothing. Who sets OpenMP's own policy gets that.
     /// </summary>
-    private static void PrepareOpenMP()
+    /// <returns>False, with the reason, when <see cref="InstructionSetVariable"/> is none of <see cref="InstructionSets"/>.</returns>
+    internal static bool PrepareEnvironment(Func<string, string?> environment, Action<string, string> set, out string cap, out string error)
+    {
+        const string OfOneDnn = "ONEDNN_MAX_CPU_ISA", OfOneDnnBefore = "DNNL_MAX_CPU_ISA";
+        (cap, error) = ("", "");
+        if (environment(InstructionSetVariable) is { Length: > 0 } wanted)
+        {
+            string? known = InstructionSets.FirstOrDefault(s => s.Equals(wanted, StringComparison.OrdinalIgnoreCase));
+            if (known is null)
+            {
+                error = $"{InstructionSetVariable} is '{wanted}'; it must be one of {string.Join(", ", InstructionSets)}. Correct it or unset it.";
+                return false;
+            }
+
+            set(OfOneDnn, known);
+            cap = $"{InstructionSetVariable}={known}";
+        }
+        else if (new[] { OfOneDnn, OfOneDnnBefore }.FirstOrDefault(v => environment(v) is { Length: > 0 }) is { } variable)
+        {
+            cap = $"{variable}={environment(variable)}";
+        }
+
+        if (string.IsNullOrEmpty(environment("OMP_WAIT_POLICY")) && environment("GOMP_SPINCOUNT") is null)
+        {
+            set("GOMP_SPINCOUNT", "10000");
+        }
+
+        return true;
+    }
+
+    private static void SetNative(string name, string value)
     {
         if (OperatingSystem.IsLinux())
         {
-            _ = setenv("GOMP_SPINCOUNT", "10000", 0);
+            _ = setenv(name, value, 1);
         }
     }
 

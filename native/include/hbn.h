@@ -92,22 +92,25 @@ enum { HBN_BF16_NONE = 0, HBN_BF16_EMULATED = 1, HBN_BF16_NATIVE = 2 };
 
 typedef struct hbn_engine_desc {
     int32_t struct_size;
-    int32_t threads; /* OpenMP threads, 0 = one per physical core this process may use */
+    int32_t threads;      /* OpenMP threads, 0 = one per physical core this process may use */
+    int32_t most_threads; /* with threads 0: no more than these, 0 = no limit (a CPU quota, which the caller knows) */
 } hbn_engine_desc;
 
 typedef struct hbn_engine_info {
     int32_t struct_size;
-    int32_t threads;
-    int32_t isa;           /* HBN_ISA_*: what our kernels use; follows ONEDNN_MAX_CPU_ISA */
-    int32_t channel_block; /* channels per block of HBN_BLOCKED: 8 or 16 */
-    int32_t bf16;          /* HBN_BF16_*; follows ONEDNN_MAX_CPU_ISA too */
-    int32_t reserved;
+    int32_t threads;        /* the team that OpenMP gives, checked */
+    int32_t isa;            /* HBN_ISA_*: what our kernels use; follows ONEDNN_MAX_CPU_ISA, which oneDNN reads once a process */
+    int32_t channel_block;  /* channels per block of HBN_BLOCKED: 8 or 16 */
+    int32_t bf16;           /* HBN_BF16_*; follows ONEDNN_MAX_CPU_ISA too */
+    int32_t wanted_threads; /* the team before OpenMP's own limits (OMP_THREAD_LIMIT) */
 } hbn_engine_info;
 
 HBN_API hbn_status hbn_engine_create(const hbn_engine_desc* desc, hbn_engine** engine) HBN_NOEXCEPT;
 HBN_API hbn_status hbn_engine_query(const hbn_engine* engine, hbn_engine_info* info) HBN_NOEXCEPT;
 /* Kernels keep what they need of their engine: the order of destruction does not matter. */
 HBN_API void hbn_engine_destroy(hbn_engine* engine) HBN_NOEXCEPT;
+/* Sets memory to zero on the engine's threads. Pages that nobody has touched come to lie with the threads that clear them, in turns. */
+HBN_API hbn_status hbn_memory_clear(hbn_engine* engine, void* memory, int64_t bytes) HBN_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------------------------------------------ tensors */
 
@@ -261,10 +264,12 @@ typedef struct hbn_pool_desc {
     int32_t pad_top, pad_left, pad_bottom, pad_right;
 } hbn_pool_desc;
 
-/* Tensors: src, dst, workspace or absent (opaque bytes; needed by max pooling's backward). */
+/* Padding is smaller than the window. A maximum is the first of equal ones; a NaN in a window is its maximum. src and dst may be slices.
+   Tensors: src, dst, workspace or absent (opaque: max pooling's backward needs to know the place in its window that won; a byte an output
+   where windows have up to 256 places, else 32 bits). */
 HBN_API hbn_status hbn_pool_forward_create(hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count,
                                            hbn_kernel** kernel) HBN_NOEXCEPT;
-/* Tensors: diff_dst, workspace or absent, diff_src. */
+/* diff_src is overwritten. Tensors: diff_dst, workspace or absent, diff_src. */
 HBN_API hbn_status hbn_pool_backward_create(hbn_engine* engine, const hbn_pool_desc* desc, const hbn_tensor* tensors, int32_t count,
                                             hbn_kernel** kernel) HBN_NOEXCEPT;
 
@@ -352,12 +357,14 @@ typedef struct hbn_optimizer_desc {
     float maximum_norm; /* clip */
     float decay;        /* average */
     int32_t count;      /* accumulate: micro-batches */
-    int32_t reserved;
+    int32_t rate_outside;
 } hbn_optimizer_desc;
 
 /*
  * g = gradient_scale * gradient + weight_decay * parameter; momentum = mu * momentum - learning_rate * g;
  * parameter += momentum, or with nesterov mu * momentum - learning_rate * g.
+ * With rate_outside (PyTorch's form): momentum = mu * momentum + g; parameter -= learning_rate * momentum, or with nesterov
+ * learning_rate * (g + mu * momentum).
  * Tensors: gradient_scale or absent, then (parameter, gradient, momentum) repeated; each three share one physical layout.
  */
 HBN_API hbn_status hbn_sgd_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,

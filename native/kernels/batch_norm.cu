@@ -121,7 +121,8 @@ HBN_DEVICE void read(Normalizer<V>& n, const float* mean, const float* variance,
     load_parameters(n.inverse, variance + k);
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-        n.inverse[i] = 1.0f / sqrtf(n.inverse[i] + epsilon);
+        float square = n.inverse[i] + epsilon;
+        n.inverse[i] = square == 0 ? 0.0f : 1.0f / sqrtf(square); // no spread and no epsilon: the limit for equal values
         n.gain[i] *= n.inverse[i];
     }
 }
@@ -161,7 +162,7 @@ HBN_DEVICE void batch_norm_apply(const elem* src, u32 src_stride, const elem* re
     }
 }
 
-// The gradient that passes ReLU: where dst is positive, as it was kept or as it follows from src.
+// The gradient that passes ReLU: where dst is positive (or NaN), as it was kept or as it follows from src.
 template <int V>
 HBN_DEVICE void masked_gradient(float (&g)[V], const float (&x)[V], const Normalizer<V>& n, const elem* diff_dst, const elem* second,
                                 const elem* dst, int relu) {
@@ -185,7 +186,7 @@ HBN_DEVICE void masked_gradient(float (&g)[V], const float (&x)[V], const Normal
     }
 #pragma unroll
     for (int i = 0; i < V; ++i)
-        g[i] = y[i] > 0 ? g[i] : 0.0f;
+        g[i] = y[i] <= 0 ? 0.0f : g[i];
 }
 
 template <int V>
@@ -328,7 +329,7 @@ HBN_KERNEL(variance_from_inverse)(const float* inverse, float* variance, int cou
     if (i >= count)
         return;
     double deviation = 1.0 / static_cast<double>(inverse[i]), v = deviation * deviation - static_cast<double>(epsilon);
-    variance[i] = v > 0 ? static_cast<float>(v) : 0.0f;
+    variance[i] = v < 0 ? 0.0f : static_cast<float>(v); // below 0 by rounding; a NaN stays one
 }
 
 HBN_KERNEL(inverse_from_variance)(const float* variance, float* inverse, int count, float epsilon) {
@@ -359,7 +360,7 @@ HBN_KERNEL(batch_renormalize)
     i64 step = static_cast<i64>(static_cast<u64>(state->step_high) << 32 | state->step_low);
     double most_r = 1 + (static_cast<double>(maximum_r) - 1) * ramp(step, start, end_r), most_d = maximum_d * ramp(step, start, end_d);
     double sigma = sqrt(static_cast<double>(running_variance[i]) + epsilon), of_deviation = 1, of_mean = 0;
-    if (sigma > 0) {
+    if (sigma != 0) {
         of_deviation = clamp(sqrt(static_cast<double>(variance[i]) + epsilon) / sigma, 1 / most_r, most_r);
         of_mean = clamp((static_cast<double>(mean[i]) - running_mean[i]) / sigma, -most_d, most_d);
     }

@@ -79,7 +79,7 @@ template <typename T> static void run_moments(const T* x, int64_t area, double* 
     *m2_out = m2;
 }
 
-// Sums of g and g*(x - m), g = dy where the mask holds.
+// Sums of g and g*(x - m), g = dy where the mask holds: where ReLU's output is positive, or NaN, behind which no gradient turns to 0.
 enum class Mask { None, Recompute, FromDst };
 
 template <int B, Mask K, typename T> HBN_INLINE Float<B> masked(const T* dy, Float<B> x, const T* y, Float<B> m, Float<B> a, Float<B> s) {
@@ -88,7 +88,7 @@ template <int B, Mask K, typename T> HBN_INLINE Float<B> masked(const T* dy, Flo
         return g;
     }
     const Float<B> value = K == Mask::FromDst ? load<B>(y) : affine<Float<B>>(x, m, a, s);
-    return value > 0.0f ? g : Float<B>{};
+    return value <= 0.0f ? Float<B>{} : g;
 }
 
 template <Mask K, typename T> HBN_INLINE float masked_one(float dy, float x, const T* y, float m, float a, float s) {
@@ -96,7 +96,7 @@ template <Mask K, typename T> HBN_INLINE float masked_one(float dy, float x, con
         return dy;
     }
     const float value = K == Mask::FromDst ? (float)*y : affine<float>(x, m, a, s);
-    return value > 0.0f ? dy : 0.0f;
+    return value <= 0.0f ? 0.0f : dy;
 }
 
 template <int B, Mask K, typename T>
@@ -177,11 +177,11 @@ static void run_normalize(const T* x, const T* r, T* y, int64_t area, float m, f
     }
 }
 
-// g = dy + more where y is positive, or everywhere when y is null. g may be dy.
+// g = dy + more where y is positive (or NaN), or everywhere when y is null. g may be dy.
 template <int B, typename T> static void lane_sum_masked(const T* y, const T* dy, const T* more, T* g, int64_t count) {
     for (int64_t i = 0; i < count; i++) {
         const Float<B> sum = load<B>(dy + i * B) + load<B>(more + i * B);
-        store<B>(g + i * B, y == nullptr ? sum : load<B>(y + i * B) > 0.0f ? sum : Float<B>{});
+        store<B>(g + i * B, y == nullptr ? sum : load<B>(y + i * B) <= 0.0f ? Float<B>{} : sum);
     }
 }
 
@@ -191,7 +191,7 @@ template <typename T> static void sum_masked(const T* y, const T* dy, const T* m
     lane_sum_masked<W>(y, dy, more, g, vectors);
     for (int64_t i = vectors * W; i < count; i++) {
         const float sum = (float)dy[i] + (float)more[i];
-        g[i] = y == nullptr || (float)y[i] > 0.0f ? sum : 0.0f;
+        g[i] = y != nullptr && (float)y[i] <= 0.0f ? 0.0f : sum;
     }
 }
 

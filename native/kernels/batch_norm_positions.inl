@@ -95,7 +95,7 @@ HBN_INLINE float position_gradient(const BatchNormBackward& p, const Tile& t, in
         return g;
     }
     const float y = p.dst.data != nullptr ? (float)image<T>(p.dst, n)[at + i] : affine<float>(x, t.m[i], t.a[i], t.s[i]);
-    return y > 0.0f ? g : 0.0f;
+    return y <= 0.0f ? 0.0f : g;
 }
 
 template <typename T> static void backward_positions(const BatchNormBackward& p) {
@@ -195,7 +195,7 @@ template <typename T, int L> static void mask_groups(const BatchNormBackward& p,
             for (int64_t i = 0; i < area; i++) {
                 for (int l = 0; l < L; l++) {
                     const float v = y != nullptr ? (float)y[i * L + l] : affine<float>(x[i * L + l], m[l], a[l], s[l]);
-                    out[i * L + l] = v > 0.0f ? (float)dy[i * L + l] : 0.0f;
+                    out[i * L + l] = v <= 0.0f ? 0.0f : (float)dy[i * L + l];
                 }
             }
         }

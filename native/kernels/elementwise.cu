@@ -44,7 +44,7 @@ HBN_DEVICE float activate_gradient(float kept, float g, int function) {
     float s;
     switch (function) {
     case RELU:
-        return kept > 0 ? g : 0.0f;
+        return kept <= 0 ? 0.0f : g;
     case SIGMOID:
         return g * kept * (1.0f - kept);
     case TANH:

@@ -1,5 +1,8 @@
 #include "kernels.hpp"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -12,6 +15,8 @@ namespace {
 #include "batch_norm.inl"
 #include "batch_norm_positions.inl"
 #include "elementwise.inl"
+#include "pooling.inl"
+#include "select.inl"
 #include "training.inl"
 #include "winograd.inl"
 #include "winograd_weights.inl"
@@ -27,13 +32,17 @@ extern const Arithmetic HBN_JOIN(arithmetic_, HBN_ISA) = {batch_norm_forward,
                                                           copy,
                                                           sum,
                                                           zero_padding,
+                                                          select,
                                                           dropout,
                                                           input,
+                                                          pool_forward,
+                                                          pool_backward,
                                                           loss,
                                                           sgd,
                                                           sum_of_squares,
                                                           accumulate,
                                                           average,
+                                                          clear,
                                                           winograd_forward,
                                                           winograd_backward_weights};
 

@@ -53,6 +53,16 @@ struct BatchNormBackward {
     double* scratch;
 };
 
+// Nonlinearities that select. oneDNN's make a number of NaN (maximum and minimum as IEEE 754-2008 has them) or let a masked one through.
+enum class Selection : int32_t { Relu, ReluGradient, HardSwish, HardSwishGradient };
+
+// dst = f(src), or f'(src) * diff_dst, where src is what the forward pass kept. One layout, one element type; dst may be src or diff_dst.
+struct Select {
+    Selection function;
+    Extent extent;
+    View src, diff_dst, dst; // diff_dst.data may be null
+};
+
 struct Dropout {
     Extent extent;
     View src, dst;
@@ -68,6 +78,16 @@ struct Input {
     View dst;
     const float* mean;
     const float* inverse_deviation;
+};
+
+// dst is the pooled tensor, src the one under the windows; backward they are their gradients. index is a whole tensor shaped and blocked
+// like dst: which position of its window won, in row-major order, as a byte where a window has up to 256 positions, else as 32 bits.
+struct Pooling {
+    int64_t images, channels;
+    int64_t src_h, src_w, dst_h, dst_w;
+    int64_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    bool maximum, whole_window; // whole_window: an average divides by all positions of its window, not by those inside the image
+    View src, dst, index;       // index.data null: none is kept
 };
 
 // Rows of `classes` logits; strides in floats. labels null: softmax only.
@@ -94,11 +114,25 @@ struct SgdRun {
     int64_t count;
 };
 
+// One contiguous run of floats of a tensor, and of the one it is added to.
+struct Run {
+    float* to;
+    const float* from;
+    int64_t count;
+};
+
+// A sum over a run is made of the sums of pieces, added in order.
+constexpr int64_t kSumPiece = 16384;
+inline int64_t sum_of_squares_pieces(int64_t count) {
+    return (count + kSumPiece - 1) / kSumPiece;
+}
+
 struct Sgd {
     const SgdRun* runs;
     int64_t run_count;
     float gradient_scale, mu, weight_decay, learning_rate;
     bool nesterov;
+    bool rate_outside; // PyTorch's form: the momentum is a sum of gradients, which the learning rate multiplies
 };
 
 // A convolution's weights: where element (o, c, y, x) lies, with channels in blocks (1: not in blocks).
@@ -149,14 +183,23 @@ struct Arithmetic {
     // One element type.
     void (*sum)(const Extent&, const View* srcs, int64_t count, const View& dst);
     void (*zero_padding)(const Extent&, const View&);
+    void (*select)(const Select&);
     void (*dropout)(const Dropout&);
     void (*input)(const Input&);
+    void (*pool_forward)(const Pooling&);
+    void (*pool_backward)(const Pooling&);
     void (*loss)(const Loss&);
     void (*sgd)(const Sgd&);
-    double (*sum_of_squares)(const float* values, int64_t count);
-    // sum = (first ? 0 : sum) + factor * gradient
-    void (*accumulate)(float* sum, const float* gradient, int64_t count, float factor, bool first);
-    void (*average)(float* average, const float* source, int64_t count, float decay);
+    // Each one parallel region, however many runs there are; no bit depends on the number of threads.
+    // Of all `from`; scratch: sum_of_squares_pieces() of all counts added up.
+    double (*sum_of_squares)(const Run* runs, int64_t run_count, double* scratch);
+    // to = (first ? 0 : to) + factor * from
+    void (*accumulate)(const Run* runs, int64_t run_count, float factor, bool first);
+    // to = decay * to + (1 - decay) * from
+    void (*average)(const Run* runs, int64_t run_count, float decay);
+    // Zeros, each piece first touched by the thread whose turn it is: on machines with several memory nodes every tensor lies on all of
+    // them.
+    void (*clear)(void* memory, int64_t bytes);
     // Null in the baseline, whose processors oneDNN's direct convolution serves.
     void (*winograd_forward)(const WinogradForward&);
     void (*winograd_backward_weights)(const WinogradBackwardWeights&);

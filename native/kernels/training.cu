@@ -22,7 +22,8 @@ HBN_KERNEL(softmax_cross_entropy)
     distances = block_sum(distances);
     float rest = smoothing / static_cast<float>(classes), scale = weight / static_cast<float>(images);
     scale *= loss_scale ? loss_scale[0] : 1.0f;
-    float of_label = label >= 0 && label < classes ? z[label] - largest : 0.0f;
+    // Nothing can be thrown from here: a label that is none makes the loss NaN.
+    float of_label = label >= 0 && label < classes ? z[label] - largest : __uint_as_float(0x7FC00000u);
     __syncthreads();
     for (int k = threadIdx.x; k < classes; k += blockDim.x) {
         float probability = expf(z[k] - largest) / exponentials;
@@ -31,9 +32,13 @@ HBN_KERNEL(softmax_cross_entropy)
         if (diff_logits)
             diff_logits[static_cast<u32>(blockIdx.x) * classes + k] = narrow(scale * (probability - target));
     }
-    // The targets add up to 1, so -sum t * log p = log sum exp - sum t * (z - largest).
-    if (threadIdx.x == 0)
-        losses[blockIdx.x] = logf(exponentials) - (1.0f - smoothing) * of_label - rest * distances;
+    // The targets add up to 1, so -sum t * log p = log sum exp - sum t * (z - largest). A logit of -infinity whose target is 0 adds
+    // nothing.
+    if (threadIdx.x == 0) {
+        float own = 1.0f - smoothing;
+        losses[blockIdx.x] = logf(exponentials) - (own == 0 && label >= 0 && label < classes ? 0.0f : own * of_label) -
+                             (rest == 0 ? 0.0f : rest * distances);
+    }
     if (!is_last_block(counter, gridDim.x))
         return;
     float sum = 0;
@@ -66,18 +71,27 @@ struct Piece {
     u64 count;
 };
 
-// v = mu * v - e * g, with g = scale * gradient + decay * parameter; parameter += v, or with Nesterov mu * v - e * g. Nothing where the
-// loss scale says that the gradients overflowed.
+// v = mu * v - e * g, with g = scale * gradient + decay * parameter; parameter += v, or with Nesterov mu * v - e * g. With rate_outside
+// PyTorch's form: v = mu * v + g; parameter -= e * v, or with Nesterov e * (g + mu * v). Nothing where the loss scale says that the
+// gradients overflowed.
 HBN_KERNEL(sgd)
-(const Piece* pieces, const StepState* state, const float* gradient_scale, const float* loss_scale, float mu, int nesterov, float decay) {
+(const Piece* pieces, const StepState* state, const float* gradient_scale, const float* loss_scale, float mu, int nesterov, float decay,
+ int rate_outside) {
     if (loss_scale && loss_scale[2] != 0)
         return;
     Piece piece = pieces[blockIdx.x];
     float rate = state->learning_rate, scale = gradient_scale ? gradient_scale[0] : 1.0f;
     for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x) {
-        float w = piece.a[i], g = scale * piece.b[i] + decay * w, v = mu * piece.c[i] - rate * g;
-        piece.c[i] = v;
-        piece.a[i] = w + (nesterov ? mu * v - rate * g : v);
+        float w = piece.a[i], g = scale * piece.b[i] + decay * w;
+        if (rate_outside) {
+            float v = mu * piece.c[i] + g;
+            piece.c[i] = v;
+            piece.a[i] = w - rate * (nesterov ? g + mu * v : v);
+        } else {
+            float v = mu * piece.c[i] - rate * g;
+            piece.c[i] = v;
+            piece.a[i] = w + (nesterov ? mu * v - rate * g : v);
+        }
     }
 }
 
@@ -127,7 +141,7 @@ HBN_KERNEL(clip)(const Piece* pieces, float* partials, u32* counter, float* scal
     if (threadIdx.x == 0) {
         float n = sqrtf(squares);
         norm[0] = n;
-        scale[0] = factor * (n == 0 ? 1.0f : fminf(1.0f, maximum / n));
+        scale[0] = factor * (n <= maximum ? 1.0f : maximum / n); // a NaN stays one
     }
 }
 

@@ -30,8 +30,9 @@ template <typename T> static void loss_of(const Loss& p) {
             }
         }
         if (p.labels != nullptr) {
-            // -sum t*(z - log_sum), with sum t = 1
-            p.scratch[n] = log_sum - (1.0 - (double)p.label_smoothing) * label_logit - smoothed * logit_sum;
+            // -sum t*(z - log_sum), with sum t = 1. A logit of -infinity whose target is 0 adds nothing.
+            const double own = 1.0 - (double)p.label_smoothing;
+            p.scratch[n] = log_sum - (own == 0 ? 0 : own * label_logit) - (smoothed == 0 ? 0 : smoothed * logit_sum);
         }
     }
     if (p.labels != nullptr) {
@@ -52,7 +53,13 @@ static void sgd_range(const Sgd& p, const SgdRun& run, int64_t low, int64_t high
     const float* __restrict g = run.gradient;
     float* __restrict m = run.momentum;
     const float scale = p.gradient_scale, mu = p.mu, decay = p.weight_decay, rate = p.learning_rate;
-    if (p.nesterov) {
+    if (p.rate_outside) {
+        for (int64_t i = low; i < high; i++) {
+            const float step = scale * g[i] + decay * w[i];
+            m[i] = mu * m[i] + step;
+            w[i] -= rate * (p.nesterov ? step + mu * m[i] : m[i]);
+        }
+    } else if (p.nesterov) {
         for (int64_t i = low; i < high; i++) {
             const float step = rate * (scale * g[i] + decay * w[i]);
             m[i] = mu * m[i] - step;
@@ -66,79 +73,111 @@ static void sgd_range(const Sgd& p, const SgdRun& run, int64_t low, int64_t high
     }
 }
 
-// All runs of a group are shared out as if they were one.
-static void sgd(const Sgd& p) {
+// All runs of a list are shared out as if they were one: body(run, low, high) works on a part of one.
+template <typename R, typename Body> static void share_out(const R* runs, int64_t run_count, Body body) {
     int64_t total = 0;
-    for (int64_t r = 0; r < p.run_count; r++) {
-        total += p.runs[r].count;
+    for (int64_t r = 0; r < run_count; r++) {
+        total += runs[r].count;
     }
 #pragma omp parallel if (total >= kParallelElements)
     {
         const int64_t team = omp_get_num_threads(), me = omp_get_thread_num();
         const int64_t low = total * me / team, high = total * (me + 1) / team;
         int64_t start = 0;
-        for (int64_t r = 0; r < p.run_count && start < high; r++) {
-            const int64_t end = start + p.runs[r].count;
+        for (int64_t r = 0; r < run_count && start < high; r++) {
+            const int64_t end = start + runs[r].count;
             if (end > low) {
-                sgd_range(p, p.runs[r], low > start ? low - start : 0, minimum(high, end) - start);
+                body(runs[r], low > start ? low - start : 0, minimum(high, end) - start);
             }
             start = end;
         }
     }
 }
 
-static double sum_of_squares(const float* values, int64_t count) {
-    constexpr int64_t piece = 16384;
-    const int64_t pieces = ceil_div(count, piece);
+static void sgd(const Sgd& p) {
+    share_out(p.runs, p.run_count, [&](const SgdRun& run, int64_t low, int64_t high) { sgd_range(p, run, low, high); });
+}
+
+static double square_sum(const float* values, int64_t count) {
+    Double<kWidth> s{};
+    int64_t i = 0;
+    for (; i + kWidth <= count; i += kWidth) {
+        const Double<kWidth> v = widen<kWidth>(load<kWidth>(values + i));
+        s += v * v;
+    }
     double total = 0;
-    // Pieces are added in order whatever the number of threads: `ordered` would serialise, so each round of pieces has its own sums.
-    constexpr int64_t kRound = 64;
-    for (int64_t first = 0; first < pieces; first += kRound) {
-        double sums[kRound];
-        const int64_t round = minimum(kRound, pieces - first);
-#pragma omp parallel for schedule(static) if (round > 1)
-        for (int64_t i = 0; i < round; i++) {
-            const int64_t low = (first + i) * piece, high = minimum(low + piece, count);
-            Double<kWidth> s{};
-            int64_t j = low;
-            for (; j + kWidth <= high; j += kWidth) {
-                const Double<kWidth> v = widen<kWidth>(load<kWidth>(values + j));
-                s += v * v;
-            }
-            double t = 0;
-            for (int l = 0; l < kWidth; l++) {
-                t += s[l];
-            }
-            for (; j < high; j++) {
-                t += (double)values[j] * (double)values[j];
-            }
-            sums[i] = t;
-        }
-        for (int64_t i = 0; i < round; i++) {
-            total += sums[i];
-        }
+    for (int l = 0; l < kWidth; l++) {
+        total += s[l];
+    }
+    for (; i < count; i++) {
+        total += (double)values[i] * (double)values[i];
     }
     return total;
 }
 
-static void accumulate(float* __restrict sum, const float* __restrict gradient, int64_t count, float factor, bool first) {
-    if (first) {
-#pragma omp parallel for simd schedule(static) if (count >= kParallelElements)
-        for (int64_t i = 0; i < count; i++) {
-            sum[i] = factor * gradient[i];
+// The sums of pieces are added in order whatever the number of threads.
+static double sum_of_squares(const Run* runs, int64_t run_count, double* scratch) {
+    int64_t pieces = 0;
+    for (int64_t r = 0; r < run_count; r++) {
+        pieces += sum_of_squares_pieces(runs[r].count);
+    }
+#pragma omp parallel if (pieces > 1)
+    {
+        const int64_t team = omp_get_num_threads(), me = omp_get_thread_num();
+        const int64_t low = pieces * me / team, high = pieces * (me + 1) / team;
+        int64_t start = 0;
+        for (int64_t r = 0; r < run_count && start < high; r++) {
+            const int64_t end = start + sum_of_squares_pieces(runs[r].count);
+            for (int64_t i = low > start ? low : start; i < minimum(high, end); i++) {
+                const int64_t from = (i - start) * kSumPiece;
+                scratch[i] = square_sum(runs[r].from + from, minimum(kSumPiece, runs[r].count - from));
+            }
+            start = end;
         }
-        return;
     }
-#pragma omp parallel for simd schedule(static) if (count >= kParallelElements)
-    for (int64_t i = 0; i < count; i++) {
-        sum[i] += factor * gradient[i];
+    double total = 0;
+    for (int64_t r = 0, i = 0; r < run_count; r++) {
+        double of_run = 0;
+        for (const int64_t end = i + sum_of_squares_pieces(runs[r].count); i < end; i++) {
+            of_run += scratch[i];
+        }
+        total += of_run;
     }
+    return total;
 }
 
-static void average(float* average, const float* source, int64_t count, float decay) {
+static void accumulate(const Run* runs, int64_t run_count, float factor, bool first) {
+    share_out(runs, run_count, [=](const Run& run, int64_t low, int64_t high) {
+        float* __restrict sum = run.to;
+        const float* __restrict gradient = run.from;
+        if (first) {
+            for (int64_t i = low; i < high; i++) {
+                sum[i] = factor * gradient[i];
+            }
+        } else {
+            for (int64_t i = low; i < high; i++) {
+                sum[i] += factor * gradient[i];
+            }
+        }
+    });
+}
+
+static void average(const Run* runs, int64_t run_count, float decay) {
     const float rest = 1.0f - decay;
-#pragma omp parallel for simd schedule(static) if (count >= kParallelElements)
-    for (int64_t i = 0; i < count; i++) {
-        average[i] = decay * average[i] + rest * source[i];
+    share_out(runs, run_count, [=](const Run& run, int64_t low, int64_t high) {
+        float* __restrict average = run.to;
+        const float* __restrict source = run.from;
+        for (int64_t i = low; i < high; i++) {
+            average[i] = decay * average[i] + rest * source[i];
+        }
+    });
+}
+
+static void clear(void* memory, int64_t bytes) {
+    constexpr int64_t piece = 2 << 20; // a huge page
+    const int64_t pieces = ceil_div(bytes, piece);
+#pragma omp parallel for schedule(static, 1) if (pieces > 1)
+    for (int64_t i = 0; i < pieces; i++) {
+        memset((char*)memory + i * piece, 0, (size_t)minimum(piece, bytes - i * piece));
     }
 }

@@ -1,5 +1,7 @@
 #include "primitive.hpp"
 
+#include <optional>
+
 namespace hbn {
 
 namespace {
@@ -7,17 +9,19 @@ namespace {
 using dnnl::algorithm;
 using dnnl::prop_kind;
 
-// What oneDNN calls a function, what its gradient is computed from (DNNL_ARG_SRC or DNNL_ARG_DST), and whether f(0) = 0.
+// What oneDNN calls a function, what its gradient is computed from (DNNL_ARG_SRC or DNNL_ARG_DST), and whether f(0) = 0; or which of our
+// own it is.
 struct Function {
     algorithm forward, backward;
     int gradient_reads;
     bool keeps_zero;
+    std::optional<Selection> own_forward{}, own_backward{};
 };
 
 Function function_of(int32_t f) {
     switch (f) {
     case HBN_RELU:
-        return {algorithm::eltwise_relu, algorithm::eltwise_relu_use_dst_for_bwd, DNNL_ARG_DST, true};
+        return {algorithm::undef, algorithm::undef, DNNL_ARG_DST, true, Selection::Relu, Selection::ReluGradient};
     case HBN_SIGMOID:
         return {algorithm::eltwise_logistic, algorithm::eltwise_logistic_use_dst_for_bwd, DNNL_ARG_DST, false};
     case HBN_TANH:
@@ -27,7 +31,7 @@ Function function_of(int32_t f) {
     case HBN_SILU:
         return {algorithm::eltwise_swish, algorithm::eltwise_swish, DNNL_ARG_SRC, true};
     case HBN_HARD_SWISH:
-        return {algorithm::eltwise_hardswish, algorithm::eltwise_hardswish, DNNL_ARG_SRC, true};
+        return {algorithm::undef, algorithm::undef, DNNL_ARG_SRC, true, Selection::HardSwish, Selection::HardSwishGradient};
     default:
         throw Error(HBN_INVALID_ARGUMENT, "activation function " + std::to_string(f) + " is not an HBN_ value");
     }
@@ -60,6 +64,7 @@ protected:
     int64_t scratchpad_offset = 0;
     memory scratchpad;
     bool keeps_zero = true;
+    std::optional<Selection> own;
 
     template <typename Pd> void finish(const Pd& pd) {
         implementation = pd.impl_info_str();
@@ -93,9 +98,17 @@ struct ActivationForward final : ActivationKernel {
         : ActivationKernel(std::move(e), std::move(t)) {
         const Function f = function_of(d.function);
         keeps_zero = f.keeps_zero;
+        own = f.own_forward;
+        if (own) {
+            return;
+        }
         finish(compat::eltwise_forward(engine->dnnl, scratch_attr(), prop_kind::forward_training, f.forward, run));
     }
     void execute(void* const* a, char* scratch, int64_t, float) override {
+        if (own) {
+            engine->arithmetic->select({*own, at(0).extent(), view(0, a), {}, view(1, a)});
+            return;
+        }
         for (int64_t n = 0; n < images; n++) {
             execute_run({{DNNL_ARG_SRC, run_of(0, a, n)}, {DNNL_ARG_DST, run_of(1, a, n)}}, scratch);
         }
@@ -108,10 +121,18 @@ struct ActivationBackward final : ActivationKernel {
         : ActivationKernel(std::move(e), std::move(t)) {
         const Function f = function_of(d.function);
         kept = f.gradient_reads;
+        own = f.own_backward;
+        if (own) {
+            return;
+        }
         const auto hint = compat::eltwise_forward(engine->dnnl, scratch_attr(), prop_kind::forward_training, f.backward, run);
         finish(compat::eltwise_backward(engine->dnnl, scratch_attr(), f.backward, run, hint));
     }
     void execute(void* const* a, char* scratch, int64_t, float) override {
+        if (own) {
+            engine->arithmetic->select({*own, at(0).extent(), view(0, a), view(1, a), view(2, a)});
+            return;
+        }
         // Padding: diff_dst is zero there, so diff_src is.
         for (int64_t n = 0; n < images; n++) {
             execute_run({{kept, run_of(0, a, n)}, {DNNL_ARG_DIFF_DST, run_of(1, a, n)}, {DNNL_ARG_DIFF_SRC, run_of(2, a, n)}}, scratch);

@@ -71,9 +71,9 @@ protected:
         return reserve(batch_norm_scratch(at(0).extent(), at(0).padded_channels()) * static_cast<int64_t>(sizeof(double)));
     }
 
-    // oneDNN's primitive takes dense convolutional cases without a residual.
+    // oneDNN's primitive takes dense convolutional cases without a residual. Without epsilon it divides by 0 where a channel is constant.
     bool wants_library(bool residual) const {
-        return desc.algorithm == HBN_BATCH_NORM_LIBRARY && !desc.per_activation && !residual && dense();
+        return desc.algorithm == HBN_BATCH_NORM_LIBRARY && desc.epsilon > 0 && !desc.per_activation && !residual && dense();
     }
 
     // The primitive's view of per-channel values: the real ones.
@@ -104,10 +104,7 @@ struct BatchNormForwardKernel final : BatchNormKernel {
                 "batch statistics need mean and variance, running statistics the running ones");
         // oneDNN's inference would need a biased variance under another name; ours reads the running ones as they are.
         if (wants_library(at(Residual).present())) {
-            auto flags = kScaleShift;
-            if (desc.relu) {
-                flags |= dnnl::normalization_flags::fuse_norm_relu;
-            }
+            auto flags = kScaleShift; // its ReLU makes 0 of NaN, so that is ours
             if (!batch) {
                 flags |= dnnl::normalization_flags::use_global_stats;
             }
@@ -118,9 +115,6 @@ struct BatchNormForwardKernel final : BatchNormKernel {
             implementation = pd.impl_info_str();
             scratchpad_md = pd.scratchpad_desc();
             scratchpad_offset = reserve(static_cast<int64_t>(scratchpad_md.get_size()));
-            // The workspace is for oneDNN's own backward pass, which we do not use with its ReLU.
-            workspace_md = pd.workspace_desc();
-            workspace_offset = reserve(static_cast<int64_t>(workspace_md.get_size()));
             primitive = dnnl::primitive(pd.get());
         } else {
             native_offset = reserve_native_scratch();
@@ -153,8 +147,8 @@ struct BatchNormForwardKernel final : BatchNormKernel {
     }
 
 private:
-    int64_t native_offset = 0, scratchpad_offset = 0, workspace_offset = 0;
-    memory::desc scratchpad_md, workspace_md;
+    int64_t native_offset = 0, scratchpad_offset = 0;
+    memory::desc scratchpad_md;
     dnnl::primitive primitive;
 
     void execute_library(void* const* a, char* scratch) {
@@ -167,11 +161,11 @@ private:
                                              {DNNL_ARG_MEAN, handle(channel, a[batch ? Mean : RunningMean])},
                                              {DNNL_ARG_VARIANCE, handle(channel, a[batch ? Variance : RunningVariance])},
                                              {DNNL_ARG_SCRATCHPAD, handle(scratchpad_md, scratch + scratchpad_offset)}};
-        if (workspace_md.get_size() > 0) {
-            args.emplace(DNNL_ARG_WORKSPACE, handle(workspace_md, scratch + workspace_offset));
-        }
         primitive.execute(engine->stream, args);
         engine->stream.wait();
+        if (desc.relu) {
+            engine->arithmetic->select({Selection::Relu, at(Dst).extent(), view(Dst, a), {}, view(Dst, a)});
+        }
         if (!batch) {
             return;
         }
@@ -208,11 +202,9 @@ struct BatchNormBackwardKernel final : BatchNormKernel {
         parameter(Variance, "variance");
         parameter(DiffScale, "diffScale");
         parameter(DiffShift, "diffShift");
-        if (wants_library(at(DiffResidual).present())) {
-            auto flags = kScaleShift;
-            if (!desc.batch_statistics) {
-                flags |= dnnl::normalization_flags::use_global_stats;
-            }
+        // With constant statistics oneDNN's gradient does not look at src, and so passes over a NaN in it.
+        if (desc.batch_statistics && wants_library(at(DiffResidual).present())) {
+            const auto flags = kScaleShift;
             const memory::desc data = at(Src).md();
             const auto hint =
                 compat::batch_norm_forward(engine->dnnl, scratch_attr(), dnnl::prop_kind::forward_training, data, desc.epsilon, flags);

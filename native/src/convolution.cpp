@@ -22,7 +22,7 @@ struct Problem {
     memory::dims strides, dilations, pad_before, pad_after, weights_dims;
     memory::desc src, dst;  // as the tensors lie
     memory::data_type type; // of activations and multiplied weights; the gradient of the weights is float32
-    bool bias, relu;
+    bool bias;
     bool onto_dst; // the result is added to what dst holds
     std::string text;
 
@@ -30,7 +30,7 @@ struct Problem {
             bool onto_dst = false)
         : strides{d.stride_h, d.stride_w}, dilations{d.dilation_h - 1, d.dilation_w - 1},
           pad_before{d.pad_top, d.pad_left}, pad_after{d.pad_bottom, d.pad_right}, src(src_tensor.md()), dst(dst_tensor.md()),
-          type(src_tensor.type()), bias(bias), relu(d.relu != 0), onto_dst(onto_dst) {
+          type(src_tensor.type()), bias(bias), onto_dst(onto_dst) {
         const hbn_tensor &s = src_tensor.desc, &w = weights.desc, &o = dst_tensor.desc;
         require(d.groups >= 1 && d.stride_h >= 1 && d.stride_w >= 1 && d.dilation_h >= 1 && d.dilation_w >= 1 && d.pad_top >= 0 &&
                     d.pad_left >= 0 && d.pad_bottom >= 0 && d.pad_right >= 0,
@@ -78,9 +78,6 @@ struct Problem {
         dnnl::post_ops ops;
         if (onto_dst) {
             ops.append_sum(1.0f);
-        }
-        if (relu) {
-            compat::append_relu(ops);
         }
         attr.set_post_ops(ops);
         // forward_training also for inference, so that weights lie alike in both.
@@ -200,12 +197,16 @@ struct ConvForward final : ConvKernel {
             engine->arithmetic->copy(at(3).extent(), at(4).view(addresses[4]), at(3).view(addresses[3]));
         }
         PrimitiveKernel::execute(addresses, scratch, step, learning_rate);
+        // oneDNN's ReLU behind a product makes 0 of NaN.
+        if (desc.relu != 0) {
+            const View dst = at(3).view(addresses[3]);
+            engine->arithmetic->select({Selection::Relu, at(3).extent(), dst, {}, dst});
+        }
     }
 };
 
 struct ConvBackwardData final : ConvKernel {
     ConvBackwardData(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& d) : ConvKernel(std::move(e), std::move(t), d) {
-        desc.relu = 0;
         const Problem problem(desc, at(2), at(1), at(0), false);
         require_same_type(at(1), at(0), "diffDst and weights of a convolution");
         if (at(1).undecided()) {
@@ -240,7 +241,6 @@ struct ConvBackwardData final : ConvKernel {
 struct ConvBackwardWeights final : ConvKernel {
     ConvBackwardWeights(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& d)
         : ConvKernel(std::move(e), std::move(t), d) {
-        desc.relu = 0;
         const Problem problem(desc, at(0), at(2), at(1), at(3).present());
         require_float(at(2), "diffWeights");
         const auto choose = [&](const memory::desc& weights) {

@@ -44,19 +44,6 @@ typename P::primitive_desc backward_pd(const engine& e, const primitive_attr& at
 }
 #endif
 
-// Pooling: 2.x has a second version that, like 3.x's only one, takes dilations (0: none).
-#if HBN_DNNL_V3
-using pooling_forward = dnnl::pooling_forward;
-using pooling_backward = dnnl::pooling_backward;
-#else
-using pooling_forward = dnnl::pooling_v2_forward;
-using pooling_backward = dnnl::pooling_v2_backward;
-#endif
-
-inline algorithm pooling_average_include() {
-    return algorithm::pooling_avg_include_padding;
-}
-
 // LRN and batch normalization: 2.x has one data desc, 3.x names every tensor.
 inline dnnl::lrn_forward::primitive_desc lrn_forward(const engine& e, const primitive_attr& attr, prop_kind prop, const memory::desc& data,
                                                      int64_t size, float alpha, float beta, float k) {
@@ -137,14 +124,6 @@ inline dnnl::eltwise_backward::primitive_desc eltwise_backward(const engine& e, 
     return {e, alg, data, data, data, n.alpha, n.beta, hint, attr};
 #else
     return {{alg, data, data, n.alpha, n.beta}, attr, e, hint};
-#endif
-}
-
-inline void append_relu(dnnl::post_ops& ops) {
-#if HBN_DNNL_V3
-    ops.append_eltwise(algorithm::eltwise_relu, 0.0f, 0.0f);
-#else
-    ops.append_eltwise(1.0f, algorithm::eltwise_relu, 0.0f, 0.0f);
 #endif
 }
 

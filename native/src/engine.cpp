@@ -1,11 +1,14 @@
 #include "engine.hpp"
 
 #include <algorithm>
-#include <cstdio>
 #include <fstream>
+#include <mutex>
 #include <omp.h>
 #include <sched.h>
 #include <set>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 namespace hbn {
 
@@ -30,15 +33,48 @@ int32_t physical_cores() {
         }
         cores.insert(siblings);
     }
-    // A container may grant fewer cores' worth of time than it shows.
-    int32_t count = std::max<int32_t>(1, static_cast<int32_t>(cores.size()));
-    std::ifstream quota_file("/sys/fs/cgroup/cpu.max");
-    double quota = 0, period = 0;
-    if (quota_file >> quota >> period && quota > 0 && period > 0) {
-        count = std::min(count, std::max(1, static_cast<int32_t>(quota / period + 0.5)));
-    }
-    return count;
+    return std::max<int32_t>(1, static_cast<int32_t>(cores.size()));
 }
+
+// How many threads OpenMP gives a parallel region of the calling thread now.
+int32_t team_size() {
+    int32_t size = 1;
+#pragma omp parallel
+    {
+#pragma omp single
+        size = omp_get_num_threads();
+    }
+    return size;
+}
+
+// OpenMP's runtime ends the process when the system refuses it a thread; asked first, the refusal is an error like any other.
+void require_threads(int32_t count) {
+    std::mutex gate;
+    std::vector<std::thread> threads;
+    threads.reserve(static_cast<size_t>(count));
+    bool refused = false;
+    {
+        const std::lock_guard<std::mutex> closed(gate); // they wait here, so that all live at once
+        try {
+            for (int32_t i = 1; i < count; i++) {
+                threads.emplace_back([&gate] { const std::lock_guard<std::mutex> wait(gate); });
+            }
+        } catch (const std::system_error&) {
+            refused = true;
+        }
+    }
+    for (std::thread& t : threads) {
+        t.join();
+    }
+    if (refused) {
+        unsupported(
+            "the system starts only " + std::to_string(threads.size() + 1) + " of " + std::to_string(count) +
+            " threads (limits of processes per user, of processes per control group, or of memory); use fewer threads or raise the limit");
+    }
+}
+
+// What a thread has set and proved; OpenMP's settings belong to the calling thread.
+thread_local int32_t proved_team = 0;
 
 // One instruction set for oneDNN and for us, so that ONEDNN_MAX_CPU_ISA limits both.
 int32_t effective_isa() {
@@ -107,16 +143,42 @@ int32_t preferred_block(const dnnl::engine& engine, int32_t isa) {
 
 } // namespace
 
-Engine::Engine(int32_t requested_threads)
-    : dnnl(dnnl::engine::kind::cpu, 0), stream(dnnl), threads(requested_threads > 0 ? requested_threads : physical_cores()),
-      isa(effective_isa()), channel_block(0), arithmetic(arithmetic_for(isa)) {
+Engine::Engine(int32_t requested_threads, int32_t most_threads)
+    : dnnl(dnnl::engine::kind::cpu, 0), stream(dnnl), wanted_threads(requested_threads), threads(1), isa(effective_isa()), channel_block(0),
+      arithmetic(arithmetic_for(isa)) {
+    if (wanted_threads == 0) {
+        wanted_threads = physical_cores();
+        wanted_threads = most_threads > 0 ? std::min(wanted_threads, most_threads) : wanted_threads;
+    }
+    require_threads(wanted_threads);
+    // OMP_THREAD_LIMIT and the like give a smaller team than was asked for. oneDNN plans for what it is told: what it then waits for must
+    // come.
+    omp_set_dynamic(0);
+    omp_set_num_threads(wanted_threads);
+    threads = team_size();
     use_threads();
     channel_block = preferred_block(dnnl, isa);
 }
 
 void Engine::use_threads() const {
+    if (omp_get_dynamic() != 0) {
+        omp_set_dynamic(0); // else the runtime may give a smaller team whenever it likes
+    }
     if (omp_get_max_threads() != threads) {
         omp_set_num_threads(threads);
+    }
+    if (omp_in_parallel() != 0) {
+        throw Error(HBN_RUNTIME,
+                    "called from within a parallel region of OpenMP, where no team of " + std::to_string(threads) + " threads is given");
+    }
+    if (proved_team != threads) {
+        const int32_t given = team_size();
+        if (given != threads) {
+            throw Error(HBN_RUNTIME, "OpenMP gives this thread a team of " + std::to_string(given) +
+                                         " threads, but kernels were planned for " + std::to_string(threads) +
+                                         " (OMP_THREAD_LIMIT, OMP_MAX_ACTIVE_LEVELS)");
+        }
+        proved_team = threads;
     }
 }
 
@@ -149,8 +211,9 @@ hbn_status hbn_engine_create(const hbn_engine_desc* desc, hbn_engine** engine) n
         checked_handle(engine, "engine") = nullptr;
         const hbn_engine_desc& d = checked(desc, "engine desc");
         require(d.threads >= 0 && d.threads <= 4096, "threads must be 0 (one per core) to 4096");
+        require(d.most_threads >= 0, "most_threads must be 0 (no limit) or more");
         auto created = std::make_unique<hbn_engine>();
-        created->shared = std::make_shared<Engine>(d.threads);
+        created->shared = std::make_shared<Engine>(d.threads, d.most_threads);
         *engine = created.release();
     });
 }
@@ -163,9 +226,19 @@ hbn_status hbn_engine_query(const hbn_engine* engine, hbn_engine_info* info) noe
         info->isa = e.isa;
         info->channel_block = e.channel_block;
         info->bf16 = bf16_support();
+        info->wanted_threads = e.wanted_threads;
     });
 }
 
 void hbn_engine_destroy(hbn_engine* engine) noexcept {
     delete engine;
+}
+
+hbn_status hbn_memory_clear(hbn_engine* engine, void* memory, int64_t bytes) noexcept {
+    return guard([&] {
+        const Engine& e = *checked_handle(engine, "engine").shared;
+        require(memory != nullptr && bytes >= 0, "memory must not be null and bytes not negative");
+        e.use_threads();
+        e.arithmetic->clear(memory, bytes);
+    });
 }

@@ -13,14 +13,17 @@ namespace hbn {
 struct Engine {
     dnnl::engine dnnl;
     dnnl::stream stream;
-    int32_t threads;
+    int32_t wanted_threads; // before the runtime's own limits
+    int32_t threads;        // the team that every parallel region gets
     int32_t isa;
     int32_t channel_block;
     const Arithmetic* arithmetic;
 
-    explicit Engine(int32_t requested_threads);
+    // requested_threads 0: one per physical core, no more than most_threads unless that is 0.
+    Engine(int32_t requested_threads, int32_t most_threads);
 
-    // OpenMP's thread count belongs to the calling thread, so it is set before all work; the same runtime serves oneDNN.
+    // OpenMP's thread count belongs to the calling thread, so it is set before all work, and the team it gives checked when it is new; the
+    // same runtime serves oneDNN.
     void use_threads() const;
 };
 

@@ -67,8 +67,8 @@ struct SgdKernel final : GroupKernel {
             runs[r].momentum = floats(3 + 3 * r, a);
         }
         const float scale = at(0).present() ? *floats(0, a) : 1.0f;
-        engine->arithmetic->sgd(
-            {runs.data(), static_cast<int64_t>(runs.size()), scale, desc.mu, desc.weight_decay, learning_rate, desc.nesterov != 0});
+        engine->arithmetic->sgd({runs.data(), static_cast<int64_t>(runs.size()), scale, desc.mu, desc.weight_decay, learning_rate,
+                                 desc.nesterov != 0, desc.rate_outside != 0});
     }
 
 private:
@@ -77,52 +77,72 @@ private:
 
 struct ClipKernel final : GroupKernel {
     ClipKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d) : GroupKernel(std::move(e), std::move(t), d) {
+        int64_t pieces = 0;
         for (size_t i = 0; i < tensors.size(); i++) {
             decide_plain(i);
         }
+        for (size_t i = 2; i < tensors.size(); i++) {
+            runs.push_back({nullptr, nullptr, at(i).physical_count()});
+            pieces += sum_of_squares_pieces(at(i).physical_count());
+        }
+        reserve(pieces * static_cast<int64_t>(sizeof(double)));
     }
 
-    void execute(void* const* a, char*, int64_t, float) override {
-        double total = 0;
-        for (size_t i = 2; i < tensors.size(); i++) {
-            total += engine->arithmetic->sum_of_squares(floats(i, a), at(i).physical_count());
+    void execute(void* const* a, char* scratch, int64_t, float) override {
+        for (size_t r = 0; r < runs.size(); r++) {
+            runs[r].from = floats(2 + r, a);
         }
+        const double total =
+            engine->arithmetic->sum_of_squares(runs.data(), static_cast<int64_t>(runs.size()), reinterpret_cast<double*>(scratch));
         const double norm = std::sqrt(total);
-        *floats(0, a) = norm > desc.maximum_norm ? static_cast<float>(desc.maximum_norm / norm) : 1.0f;
+        *floats(0, a) = norm <= desc.maximum_norm ? 1.0f : static_cast<float>(desc.maximum_norm / norm); // a NaN stays one
         *floats(1, a) = static_cast<float>(norm);
     }
+
+private:
+    std::vector<Run> runs;
 };
 
-struct AccumulateKernel final : GroupKernel {
-    AccumulateKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d)
+// Pairs of tensors: the second is changed by the first.
+struct PairsKernel : GroupKernel {
+    PairsKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d)
         : GroupKernel(std::move(e), std::move(t), d) {
-        require(d.count >= 1, "count must be at least 1");
         for (size_t i = 0; i < tensors.size(); i += 2) {
             pair(i, 2);
+            runs.push_back({nullptr, nullptr, at(i).physical_count()});
         }
+    }
+
+protected:
+    const Run* on(void* const* a) {
+        for (size_t r = 0; r < runs.size(); r++) {
+            runs[r].from = floats(2 * r, a);
+            runs[r].to = floats(2 * r + 1, a);
+        }
+        return runs.data();
+    }
+
+    int64_t count() const { return static_cast<int64_t>(runs.size()); }
+
+private:
+    std::vector<Run> runs;
+};
+
+struct AccumulateKernel final : PairsKernel {
+    AccumulateKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d)
+        : PairsKernel(std::move(e), std::move(t), d) {
+        require(d.count >= 1, "count must be at least 1");
     }
 
     void execute(void* const* a, char*, int64_t step, float) override {
-        for (size_t i = 0; i < tensors.size(); i += 2) {
-            engine->arithmetic->accumulate(floats(i + 1, a), floats(i, a), at(i).physical_count(), 1.0f / static_cast<float>(desc.count),
-                                           step % desc.count == 0);
-        }
+        engine->arithmetic->accumulate(on(a), count(), 1.0f / static_cast<float>(desc.count), step % desc.count == 0);
     }
 };
 
-struct AverageKernel final : GroupKernel {
-    AverageKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d)
-        : GroupKernel(std::move(e), std::move(t), d) {
-        for (size_t i = 0; i < tensors.size(); i += 2) {
-            pair(i, 2);
-        }
-    }
+struct AverageKernel final : PairsKernel {
+    using PairsKernel::PairsKernel;
 
-    void execute(void* const* a, char*, int64_t, float) override {
-        for (size_t i = 0; i < tensors.size(); i += 2) {
-            engine->arithmetic->average(floats(i + 1, a), floats(i, a), at(i).physical_count(), desc.decay);
-        }
-    }
+    void execute(void* const* a, char*, int64_t, float) override { engine->arithmetic->average(on(a), count(), desc.decay); }
 };
 
 // One reorder per pair: it changes type and blocking at once.

@@ -99,7 +99,7 @@ static int winograd(hbn_engine* engine, int32_t block) {
 }
 
 int main(void) {
-    hbn_engine_desc engine_desc = {(int32_t)sizeof(hbn_engine_desc), 0};
+    hbn_engine_desc engine_desc = {(int32_t)sizeof(hbn_engine_desc), 0, 0};
     hbn_engine_info info = {.struct_size = (int32_t)sizeof(hbn_engine_info)};
     hbn_engine* engine = NULL;
     int64_t live = -1;

@@ -12,7 +12,8 @@ internal static class CommandLine
     public static int Run(IReadOnlyList<string> args, TextWriter standardOutput, TextWriter standardError)
     {
         DisplayWriter output = new(standardOutput), error = new(standardError);
-        ParseResult parsed = CreateRoot().Parse(args.Count == 0 ? ["--help"] : args);
+        Option<string[]> assemblies = UserAssemblies.CreateOption();
+        ParseResult parsed = CreateRoot(assemblies).Parse(args.Count == 0 ? ["--help"] : args);
         if (parsed.Errors.Count > 0)
         {
             error.WriteLine($"error: {FirstError(parsed).TrimEnd('.')}; see 'hpcbn {CommandPath(parsed)}--help'");
@@ -21,6 +22,8 @@ internal static class CommandLine
 
         try
         {
+            UserAssemblies.Load(parsed.GetValue(assemblies) ?? []);
+
             // Signals belong to the training command, which saves before it stops; exceptions are ours to word.
             int code = parsed.Invoke(new InvocationConfiguration
             {
@@ -56,7 +59,7 @@ internal static class CommandLine
         return display || code != ExitCode.Done ? code : ExitCode.Failed;
     }
 
-    private static RootCommand CreateRoot()
+    private static RootCommand CreateRoot(Option<string[]> assemblies)
     {
         var root = new RootCommand("BN-Inception (Ioffe and Szegedy, 2015) on ImageNet: training, evaluation and verification of batch-normalized networks.")
         {
@@ -75,6 +78,7 @@ internal static class CommandLine
             SampleCommand.Create(),
             InfoCommand.Create(),
         };
+        root.Options.Add(assemblies);
         AddExamples(root,
             "hpcbn train                                        a first run of two minutes on generated images",
             "hpcbn train --data /data/imagenet --recipe bn-x5   the paper's BN-x5 on ImageNet's own archives",

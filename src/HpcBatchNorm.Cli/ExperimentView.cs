@@ -88,7 +88,7 @@ internal sealed class ExperimentView(TextWriter output, string? progress) : IPro
         var table = new TextTable("", "quantity", "paper", "ours", "acceptance");
         foreach (Finding finding in record.Result.Findings)
         {
-            table.Add(finding.Passed ? "passed" : "NOT PASSED", finding.Quantity, finding.Paper, finding.Ours, finding.Acceptance);
+            table.Add(finding.Verdict == Verdict.NotShown ? "NOT SHOWN" : finding.Verdict.Word(), finding.Quantity, finding.Paper, finding.Ours, finding.Acceptance);
         }
 
         table.Write(output);
@@ -98,6 +98,6 @@ internal sealed class ExperimentView(TextWriter output, string? progress) : IPro
         }
 
         output.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"{record.Experiment}: {record.Result.Findings.Count(f => f.Passed)} of {record.Result.Findings.Count} passed{(record.Quick ? " (quick form)" : "")}"));
+            $"{record.Experiment}: {VerdictText.Count(record.Result.Findings)}{(record.Quick ? " (quick form)" : "")}"));
     }
 }

@@ -1,5 +1,5 @@
 using System.CommandLine;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Cli;
 

@@ -2,9 +2,8 @@ using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Runs;
 using Spectre.Console;
 
 namespace HpcBatchNorm.Cli;

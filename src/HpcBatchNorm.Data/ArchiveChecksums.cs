@@ -4,7 +4,7 @@ using System.Security.Cryptography;
 namespace HpcBatchNorm.Data;
 
 /// <summary>The MD5 sums that are published for ImageNet's archives.</summary>
-public static class ArchiveChecksums
+internal static class ArchiveChecksums
 {
     private const int BlockBytes = 1 << 22;
 

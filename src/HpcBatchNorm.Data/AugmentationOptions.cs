@@ -3,6 +3,9 @@ namespace HpcBatchNorm.Data;
 /// <summary>How training images are varied. The defaults are GoogLeNet's sampling without photometric distortion.</summary>
 public sealed record AugmentationOptions
 {
+    /// <summary>Images as they are: a square one is taken whole, of others the largest square in the middle. Nothing is mirrored or distorted.</summary>
+    public static AugmentationOptions None { get; } = new() { MinArea = 1, MinAspect = 1, MaxAspect = 1, Mirror = false };
+
     /// <summary>Smallest crop as a fraction of the image's area; crops are uniform between it and 1.</summary>
     public double MinArea { get; init; } = 0.08;
 
@@ -29,7 +32,7 @@ public sealed record AugmentationOptions
 
     /// <summary>Throws when a setting is out of its range.</summary>
     /// <exception cref="UserErrorException">The line names the setting, its range and its value.</exception>
-    public void Validate()
+    internal void Validate()
     {
         Check(MinArea is > 0 and <= 1, "minimum crop area", "greater than 0 and at most 1", MinArea);
         Check(MinAspect > 0 && MinAspect <= MaxAspect, "minimum aspect ratio", "greater than 0 and at most the maximum", MinAspect);

@@ -1,8 +1,8 @@
 namespace HpcBatchNorm.Data;
 
 /// <summary>
-/// Images and labels of one step. Its buffers belong to the loader and are filled anew after <see cref="Dispose"/> or the next
-/// <see cref="BatchLoader.Next"/>, whichever comes first.
+/// Images and labels of one step. They belong to the loader, which fills their memory anew after <see cref="Dispose"/> or the next
+/// <see cref="BatchLoader.Next"/>, whichever comes first; from then on they throw an <see cref="ObjectDisposedException"/>.
 /// </summary>
 public sealed class Batch : IDisposable
 {
@@ -12,19 +12,31 @@ public sealed class Batch : IDisposable
     {
         _loader = loader;
         ImageBytes = checked(options.Crops * options.ImageSize * options.ImageSize * options.Channels);
-        Pixels = GC.AllocateArray<byte>(checked(options.BatchSize * ImageBytes), pinned: true);
-        Labels = new int[options.BatchSize];
-        Indices = new int[options.BatchSize];
+        PixelArray = GC.AllocateArray<byte>(checked(options.BatchSize * ImageBytes), pinned: true);
+        LabelArray = new int[options.BatchSize];
+        IndexArray = new int[options.BatchSize];
     }
 
-    /// <summary>Images one after the other, each S rows of S pixels of R, G, B, or of one grey value (NHWC); in multi-crop evaluation all views of an image one after the other. Beyond <see cref="Count"/> images: zeros. The array never moves.</summary>
-    public byte[] Pixels { get; }
+    /// <summary>Images one after the other, each S rows of S pixels of R, G, B, or of one grey value (NHWC); in multi-crop evaluation all views of an image one after the other. Beyond <see cref="Count"/> images: zeros.</summary>
+    /// <exception cref="ObjectDisposedException">The batch has gone back to the loader.</exception>
+    public ReadOnlySpan<byte> Pixels => Lent(PixelArray);
 
     /// <summary>Class indices. Beyond <see cref="Count"/>: zeros.</summary>
-    public int[] Labels { get; }
+    /// <exception cref="ObjectDisposedException">The batch has gone back to the loader.</exception>
+    public ReadOnlySpan<int> Labels => Lent(LabelArray);
 
     /// <summary>Which images of the data set these are. Beyond <see cref="Count"/>: -1.</summary>
-    public int[] Indices { get; }
+    /// <exception cref="ObjectDisposedException">The batch has gone back to the loader.</exception>
+    public ReadOnlySpan<int> Indices => Lent(IndexArray);
+
+    /// <summary>What <see cref="Pixels"/> shows. It never moves.</summary>
+    internal byte[] PixelArray { get; }
+
+    /// <summary>What <see cref="Labels"/> shows.</summary>
+    internal int[] LabelArray { get; }
+
+    /// <summary>What <see cref="Indices"/> shows.</summary>
+    internal int[] IndexArray { get; }
 
     /// <summary>
     /// Images in this batch: the batch size, or less in the last batch of an epoch and, in evaluation, where bad images were left out.
@@ -46,6 +58,12 @@ public sealed class Batch : IDisposable
     /// <summary>Seconds <see cref="BatchLoader.Next"/> waited for this batch; more than a little means that the loader is the bottleneck.</summary>
     public double WaitSeconds { get; internal set; }
 
-    /// <summary>Gives the buffers back to the loader.</summary>
+    /// <summary>Gives the memory back to the loader. A second call does nothing.</summary>
     public void Dispose() => _loader.Release(this);
+
+    private T[] Lent<T>(T[] values)
+    {
+        ObjectDisposedException.ThrowIf(!_loader.HasLent(this), this);
+        return values;
+    }
 }

@@ -87,7 +87,7 @@ public sealed class BatchLoader : IDisposable
         [.. _badImages.OrderBy(pair => pair.Key).Select(pair => new BadImage(pair.Key, _dataset.Name(pair.Key), pair.Value))];
 
     /// <summary>Where the workers' time has gone so far; what they are in the middle of is not counted yet.</summary>
-    public LoaderTimes Times
+    internal LoaderTimes Times
     {
         get
         {
@@ -211,6 +211,9 @@ public sealed class BatchLoader : IDisposable
         }
     }
 
+    /// <summary>Whether a batch is in the consumer's hands; asked on its thread, which alone takes and returns batches.</summary>
+    internal bool HasLent(Batch batch) => ReferenceEquals(_lent, batch);
+
     private Entry EntryOf(long step) => _ring[step % _ring.Length];
 
     private void Pulse()
@@ -313,7 +316,7 @@ public sealed class BatchLoader : IDisposable
     {
         uint epoch = (uint)batch.Epoch;
         int position = (int)(batch.Step % BatchesPerEpoch) * _options.BatchSize + slot;
-        Span<byte> pixels = batch.Pixels.AsSpan(slot * batch.ImageBytes, batch.ImageBytes);
+        Span<byte> pixels = batch.PixelArray.AsSpan(slot * batch.ImageBytes, batch.ImageBytes);
         for (int tries = 0; tries < _dataset.Count; tries++)
         {
             int place = (position + tries) % _dataset.Count;
@@ -325,8 +328,8 @@ public sealed class BatchLoader : IDisposable
 
             if (status == ImageStatus.Ok)
             {
-                batch.Labels[slot] = _dataset.Label(index);
-                batch.Indices[slot] = index;
+                batch.LabelArray[slot] = _dataset.Label(index);
+                batch.IndexArray[slot] = index;
                 return true;
             }
 
@@ -357,7 +360,7 @@ public sealed class BatchLoader : IDisposable
 
             if (!good)
             {
-                entry.Batch.Indices[slot] = -1;
+                entry.Batch.IndexArray[slot] = -1;
             }
 
             _inFlight--;
@@ -414,13 +417,13 @@ public sealed class BatchLoader : IDisposable
             int count = 0;
             for (int slot = 0; slot < Slots; slot++)
             {
-                if (Batch.Indices[slot] >= 0)
+                if (Batch.IndexArray[slot] >= 0)
                 {
                     if (slot != count)
                     {
-                        Batch.Pixels.AsSpan(slot * Batch.ImageBytes, Batch.ImageBytes).CopyTo(Batch.Pixels.AsSpan(count * Batch.ImageBytes));
-                        Batch.Labels[count] = Batch.Labels[slot];
-                        Batch.Indices[count] = Batch.Indices[slot];
+                        Batch.PixelArray.AsSpan(slot * Batch.ImageBytes, Batch.ImageBytes).CopyTo(Batch.PixelArray.AsSpan(count * Batch.ImageBytes));
+                        Batch.LabelArray[count] = Batch.LabelArray[slot];
+                        Batch.IndexArray[count] = Batch.IndexArray[slot];
                     }
 
                     count++;
@@ -428,9 +431,9 @@ public sealed class BatchLoader : IDisposable
             }
 
             Batch.Count = count;
-            Batch.Pixels.AsSpan(count * Batch.ImageBytes).Clear();
-            Batch.Labels.AsSpan(count).Clear();
-            Batch.Indices.AsSpan(count).Fill(-1);
+            Batch.PixelArray.AsSpan(count * Batch.ImageBytes).Clear();
+            Batch.LabelArray.AsSpan(count).Clear();
+            Batch.IndexArray.AsSpan(count).Fill(-1);
         }
     }
 }

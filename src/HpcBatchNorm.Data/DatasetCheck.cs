@@ -8,10 +8,13 @@ namespace HpcBatchNorm.Data;
 /// <param name="Decoded">Images decoded whole.</param>
 /// <param name="BadImages">Those of them that are bad.</param>
 /// <param name="Problems">What is wrong, each one line that ends with what to do.</param>
-public sealed record DatasetReport(
+internal sealed record DatasetReport(
     string Layout, int Images, IReadOnlyList<string> ClassNames, IReadOnlyList<int> PerClass, int Decoded, IReadOnlyList<BadImage> BadImages,
     IReadOnlyList<string> Problems)
 {
+    /// <summary>What lies there besides the images and is not used, a line for each kind.</summary>
+    public IReadOnlyList<string> Notes { get; init; } = [];
+
     /// <summary>Number of classes.</summary>
     public int Classes => PerClass.Count;
 
@@ -23,7 +26,7 @@ public sealed record DatasetReport(
 }
 
 /// <summary>Finds out whether a data set is what it should be.</summary>
-public static class DatasetCheck
+internal static class DatasetCheck
 {
     private const int ImageNetClasses = 1000, ImageNetTrain = 1_281_167, ImageNetValidation = 50_000;
     private const string FirstWnid = "n01440764", LastWnid = "n15075141";
@@ -96,7 +99,10 @@ public static class DatasetCheck
         }
 
         return new DatasetReport(
-            dataset.Layout, dataset.Count, dataset.ClassNames, perClass, decoded, bad, [.. unreadable, .. Problems(dataset, perClass)]);
+            dataset.Layout, dataset.Count, dataset.ClassNames, perClass, decoded, bad, [.. unreadable, .. Problems(dataset, perClass)])
+        {
+            Notes = dataset.Notes,
+        };
     }
 
     private static ImageStatus DecodeWhole(ImageDecoder decoder, byte[] encoded, int length)
@@ -148,9 +154,9 @@ public static class DatasetCheck
             yield return $"there is only one class, '{classes[0]}', so there is nothing to learn; name the folder that holds the class folders.";
         }
 
-        foreach (IGrouping<string, string> alike in classes.GroupBy(name => name.Trim().ToUpperInvariant()).Where(group => group.Count() > 1))
+        foreach (IGrouping<string, string> alike in classes.GroupBy(name => name.Normalize().Trim().ToUpperInvariant()).Where(group => group.Count() > 1))
         {
-            yield return $"classes '{string.Join("' and '", alike)}' differ only by case or spaces; if they are one class, put their images into one folder.";
+            yield return $"classes '{string.Join("' and '", alike)}' differ only by case, spaces or the way accents are written; if they are one class, put their images into one folder.";
         }
 
         foreach (int index in RepeatedNames(dataset).Take(MostNamed))

@@ -1,4 +1,4 @@
-using System.Text;
+using HpcBatchNorm.Interop;
 
 namespace HpcBatchNorm.Data;
 
@@ -19,6 +19,9 @@ internal sealed record DatasetContents(
 
     /// <summary>True when every shard is a random sample of the data set.</summary>
     public bool ShardsAreMixed { get; init; }
+
+    /// <summary>What lies there besides the images and is not used, a line for each kind.</summary>
+    public IReadOnlyList<string> Notes { get; init; } = [];
 }
 
 /// <summary>Recognises how a data set lies on disk.</summary>
@@ -28,9 +31,6 @@ internal static class DatasetLayouts
     private const string Recognised =
         $"expected the ImageNet archives ({TrainArchive}, {ValidationArchive}, {DevelopmentKit.FileName}), train/ and val/ with a folder per class, " +
         "one tar of CLASS/image files, MNIST's IDX files, or what hpcbn pack wrote";
-
-    private static readonly string[] TrainFolders = ["train", "training"];
-    private static readonly string[] ValidationFolders = ["val", "validation", "valid"];
 
     public static DatasetContents Read(string path, DatasetSplit split, string? cacheDirectory, IProgress<string>? progress)
     {
@@ -43,8 +43,7 @@ internal static class DatasetLayouts
             }
             else
             {
-                return path.EndsWith(".tar", StringComparison.OrdinalIgnoreCase)
-                    ? ReadClassTar(path, cacheDirectory, progress)
+                return IsTar(path) ? TarLayouts.Read([path], split, cacheDirectory, progress)
                     : throw new UserErrorException($"'{path}' is a file but no .tar archive; {Recognised}.");
             }
         }
@@ -67,10 +66,9 @@ internal static class DatasetLayouts
     private static DatasetContents ReadFolder(string path, DatasetSplit split, string? cacheDirectory, IProgress<string>? progress)
     {
         path = GroundTruth.FindImages(path);
-        string? train = Subfolder(path, TrainFolders), validation = Subfolder(path, ValidationFolders);
+        SplitFolders splits = SplitFolders.Find(path);
         // The development kit may also be there for the labels of a validation folder.
-        bool folders = train is not null || validation is not null;
-        string[] official = folders ? [TrainArchive, ValidationArchive] : [TrainArchive, ValidationArchive, DevelopmentKit.FileName];
+        string[] official = splits.Any ? [TrainArchive, ValidationArchive] : [TrainArchive, ValidationArchive, DevelopmentKit.FileName];
         if (official.Any(name => File.Exists(Path.Combine(path, name))))
         {
             return ReadOfficialArchives(path, split, cacheDirectory, progress);
@@ -86,27 +84,9 @@ internal static class DatasetLayouts
             return IdxFiles.Read(path, split);
         }
 
-        if (folders)
+        if (splits.Any)
         {
-            (string? wanted, string? other, string name) =
-                split == DatasetSplit.Train ? (train, validation, TrainFolders[0]) : (validation, train, ValidationFolders[0]);
-            if (wanted is null)
-            {
-                throw new UserErrorException($"'{path}' has '{Path.GetFileName(other)}' but no folder '{name}'; add '{name}' with a folder per class.");
-            }
-
-            if (split == DatasetSplit.Validation && IsFlat(wanted))
-            {
-                return ReadFlatValidation(wanted, train);
-            }
-
-            DatasetContents contents = ReadClassFolders(wanted, "class folders");
-            if (other is not null && !IsFlat(other))
-            {
-                CheckSameClasses(contents.ClassNames, wanted, ClassFolders(other), other);
-            }
-
-            return contents;
+            return ReadSplit(path, splits, split, cacheDirectory, progress);
         }
 
         string[] packed = [.. Directory.GetFiles(path, "*imagenet?object?localization*.tar.gz"), .. Directory.GetFiles(path, "*imagenet*.zip")];
@@ -116,15 +96,55 @@ internal static class DatasetLayouts
                 $"'{packed[0]}' can only be read unpacked; run {(packed[0].EndsWith(".zip", StringComparison.Ordinal) ? "unzip" : "tar -xzf")} on it, there.");
         }
 
-        string[] archives = Directory.GetFiles(path, "*.tar");
-        if (archives.Length > 0)
+        return Archives(path) is { Length: > 0 } archives
+            ? TarLayouts.Read(archives, split, cacheDirectory, progress)
+            : ReadClassFolders(path, "class folders, the same images for training and validation");
+    }
+
+    private static DatasetContents ReadSplit(string path, SplitFolders splits, DatasetSplit split, string? cacheDirectory, IProgress<string>? progress)
+    {
+        (string? wanted, string? other, string name) =
+            split == DatasetSplit.Train ? (splits.Train, splits.Validation, "train") : (splits.Validation, splits.Train, "val");
+        if (wanted is null)
         {
-            return archives.Length == 1
-                ? ReadClassTar(archives[0], cacheDirectory, progress)
-                : throw new UserErrorException($"'{path}' holds {archives.Length} tar archives; name the one to use.");
+            throw new UserErrorException($"'{path}' has '{Path.GetFileName(other)}' but no folder '{name}'; add '{name}' with a folder per class.");
         }
 
-        return ReadClassFolders(path, "class folders, the same images for training and validation");
+        if (GroundTruth.Annotations(wanted) is string annotations && split == DatasetSplit.Validation)
+        {
+            return ReadFlatValidation(Path.Combine(wanted, GroundTruth.AnnotatedFolder), splits.Train, annotations);
+        }
+
+        if (split == DatasetSplit.Validation && IsFlat(wanted))
+        {
+            return ReadFlatValidation(wanted, splits.Train, null);
+        }
+
+        bool otherHasFolders = other is not null && !IsFlat(other) && GroundTruth.Annotations(other) is null;
+        if (SplitFolders.ClassFolders(wanted).Length == 0 && Archives(wanted) is { Length: > 0 } archives)
+        {
+            DatasetContents shards = TarLayouts.Read(archives, null, cacheDirectory, progress);
+            string[]? otherClasses = other is null ? null
+                : Archives(other) is { Length: > 0 } otherArchives && SplitFolders.ClassFolders(other).Length == 0 ? TarLayouts.Read(otherArchives, null, cacheDirectory, progress).ClassNames
+                : otherHasFolders ? SplitFolders.ClassFolders(other) : null;
+            if (otherClasses is not null)
+            {
+                CheckSameClasses(shards.ClassNames, wanted, otherClasses, other!);
+            }
+
+            return shards;
+        }
+
+        string layout = splits.TestIsValidation ? $"class folders, '{Path.GetFileName(splits.Validation)}' to validate with" : "class folders";
+        DatasetContents contents = ReadClassFolders(wanted, layout);
+        if (otherHasFolders)
+        {
+            string[] otherFolders = SplitFolders.ClassFolders(other!), otherArchives = Archives(other!);
+            string[] otherClasses = otherFolders.Length > 0 || otherArchives.Length == 0 ? otherFolders : TarLayouts.Read(otherArchives, null, cacheDirectory, progress).ClassNames;
+            CheckSameClasses(contents.ClassNames, wanted, otherClasses, other!);
+        }
+
+        return contents;
     }
 
     private static DatasetContents ReadOfficialArchives(string path, DatasetSplit split, string? cacheDirectory, IProgress<string>? progress)
@@ -160,85 +180,81 @@ internal static class DatasetLayouts
         // Training images lie class by class, in an inner archive each.
         int[] shards = split == DatasetSplit.Train ? Shards.Classes(labels) : Shards.Runs(images.Count);
         return new DatasetContents(
-            images, labels, kit.Wnids, kit.Descriptions, archive, new ArchiveStore(images, archive), "official ImageNet archives", shards);
-    }
-
-    private static DatasetContents ReadClassTar(string archive, string? cacheDirectory, IProgress<string>? progress)
-    {
-        ImageTable images = ArchiveIndex.Load(archive, cacheDirectory, progress);
-        var classes = new SortedSet<string>(StringComparer.Ordinal);
-        for (int i = 0; i < images.Count; i++)
+            images, labels, kit.Wnids, kit.Descriptions, archive, new ArchiveStore(images, archive), "official ImageNet archives", shards)
         {
-            string folder = Folder(images.Name(i));
-            classes.Add(folder.Length > 0 ? folder : throw new UserErrorException(
-                $"'{archive}' holds '{images.Name(i)}' outside of any class folder; expected CLASS/image files."));
-        }
-
-        if (classes.Count == 0)
-        {
-            throw new UserErrorException($"'{archive}' holds no images; expected CLASS/image files.");
-        }
-
-        string[] names = [.. classes];
-        int[] labels = LabelsByFolder(images, names, _ => throw new InvalidOperationException("Every folder is a class."));
-        return new DatasetContents(images, labels, names, Unknown(names), archive, new ArchiveStore(images, archive),
-            "tar of class folders, the same images for training and validation", Shards.Runs(images.Count));
+            Notes = images.Notes,
+        };
     }
 
     private static DatasetContents ReadClassFolders(string root, string layout)
     {
-        string[] classes = ClassFolders(root);
-        if (classes.Length == 0)
+        var passedOver = new PassedOver();
+        var scan = new FolderScan(root, passedOver);
+        if (scan.Classes.Count == 0)
         {
-            int loose = Directory.EnumerateFiles(root).Count(ImageTable.IsImageName);
+            int loose = scan.AddLooseImages(new ImageTable.Builder());
             throw new UserErrorException(loose > 0
                 ? $"'{root}' holds {loose} images but no class folders, so their labels are unknown; move each image into a folder named after its class."
                 : $"'{root}' holds no data set; {Recognised}.");
         }
 
         var images = new ImageTable.Builder();
-        foreach (string name in classes)
+        foreach ((byte[] folder, string name) in scan.Classes)
         {
-            bool any = false;
-            foreach (string file in Directory.EnumerateFiles(Path.Combine(root, name), "*", SearchOption.AllDirectories))
+            int before = passedOver.Count;
+            if (scan.AddImages(folder, images) == 0)
             {
-                if (ImageTable.IsImageName(file))
-                {
-                    images.Add(Path.GetRelativePath(root, file).Replace(Path.DirectorySeparatorChar, '/'));
-                    any = true;
-                }
-            }
-
-            if (!any)
-            {
-                throw new UserErrorException($"class folder '{Path.Combine(root, name)}' holds no images; fill it or remove it.");
+                string others = passedOver.Count > before ? FormattableString.Invariant($" ({passedOver.Count - before} other things: {passedOver.Lines[0]})") : "";
+                throw new UserErrorException($"class folder '{Path.Combine(root, name)}' holds no images{others}; fill it or remove it.");
             }
         }
 
-        ImageTable table = images.Build();
-        int[] labels = LabelsByTopFolder(table, classes);
-        return new DatasetContents(table, labels, classes, GroundTruth.Descriptions(Path.GetDirectoryName(root) ?? root, classes), root, new FolderStore(root, table), layout, Shards.Runs(table.Count));
-    }
-
-    private static DatasetContents ReadFlatValidation(string folder, string? train)
-    {
-        var images = new ImageTable.Builder();
-        foreach (string file in Directory.EnumerateFiles(folder).Where(ImageTable.IsImageName))
+        foreach (FolderEntry entry in scan.Entries.Where(e => e.Kind != FileKind.Folder && ImageNames.IsImage(ImageTable.Text(e.Name), out _) == true))
         {
-            images.Add(Path.GetFileName(file));
+            passedOver.Add("images outside of the class folders", entry.Name);
         }
 
-        ImageTable table = images.Build();
-        (int[] labels, string[] classes, string origin) = GroundTruth.Read(table, folder, train is null ? null : ClassFolders(train));
+        ImageTable table = images.Build(passedOver.Lines);
+        string[] classes = [.. scan.Classes.Select(c => c.Name)];
+        SplitFolders.RefuseSplits(root, classes, table);
+        int[] labels = LabelsByTopFolder(table, [.. scan.Classes.Select(c => c.Bytes)]);
         return new DatasetContents(
-            table, labels, classes, GroundTruth.Descriptions(Path.GetDirectoryName(folder)!, classes), folder, new FolderStore(folder, table),
-            $"images in one folder, labels from {origin}", Shards.Runs(table.Count));
+            table, labels, classes, GroundTruth.Descriptions(Path.GetDirectoryName(root) ?? root, classes), root, new FolderStore(root, table), layout, Shards.Runs(table.Count))
+        {
+            Notes = table.Notes,
+        };
     }
+
+    private static DatasetContents ReadFlatValidation(string folder, string? train, string? annotations)
+    {
+        var passedOver = new PassedOver();
+        var images = new ImageTable.Builder();
+        new FolderScan(folder, passedOver).AddLooseImages(images);
+        ImageTable table = images.Build(passedOver.Lines);
+        string[]? trained = train is null ? null : SplitFolders.ClassFolders(train);
+        (int[] labels, string[] classes, string origin) = annotations is null
+            ? GroundTruth.Read(table, folder, trained)
+            : GroundTruth.FromAnnotations(table, folder, trained, annotations);
+        string above = Path.GetDirectoryName(annotations is null ? folder : Path.GetDirectoryName(folder)!)!;
+        return new DatasetContents(
+            table, labels, classes, GroundTruth.Descriptions(above, classes), folder, new FolderStore(folder, table),
+            $"images in one folder, labels from {origin}", Shards.Runs(table.Count))
+        {
+            Notes = table.Notes,
+        };
+    }
+
+    /// <summary>The tar archives of a folder, sorted.</summary>
+    private static string[] Archives(string folder) =>
+        [.. Directory.GetFiles(folder).Where(file => IsTar(file) && !Path.GetFileName(file).StartsWith('.')).Order(StringComparer.Ordinal)];
+
+    private static bool IsTar(string path) => path.EndsWith(".tar", StringComparison.OrdinalIgnoreCase) || UnpackedArchive.IsPacked(path);
 
     /// <summary>True for a folder with images and without class folders.</summary>
-    private static bool IsFlat(string folder) => ClassFolders(folder).Length == 0 && Directory.EnumerateFiles(folder).Any(ImageTable.IsImageName);
+    private static bool IsFlat(string folder) =>
+        SplitFolders.ClassFolders(folder).Length == 0 && Directory.EnumerateFiles(folder).Any(file => ImageNames.IsImage(file, out _) == true);
 
-    private static int[] LabelsByFolder(ImageTable images, string[] classes, Action<string> unknown)
+    internal static int[] LabelsByFolder(ImageTable images, string[] classes, Action<string> unknown)
     {
         var indices = new Dictionary<string, int>(StringComparer.Ordinal);
         for (int i = 0; i < classes.Length; i++)
@@ -259,10 +275,10 @@ internal static class DatasetLayouts
         return labels;
     }
 
-    private static int[] LabelsByTopFolder(ImageTable images, string[] classes)
+    private static int[] LabelsByTopFolder(ImageTable images, byte[][] classes)
     {
         int[] labels = new int[images.Count];
-        byte[][] prefixes = [.. classes.Select(name => Encoding.UTF8.GetBytes(name + "/"))];
+        byte[][] prefixes = [.. classes.Select(name => (byte[])[.. name, (byte)'/'])];
         for (int i = 0; i < labels.Length; i++)
         {
             ReadOnlySpan<byte> name = images.NameBytes(i);
@@ -297,7 +313,7 @@ internal static class DatasetLayouts
         }
     }
 
-    private static void CheckSameClasses(string[] classes, string folder, string[] otherClasses, string other)
+    internal static void CheckSameClasses(string[] classes, string folder, string[] otherClasses, string other)
     {
         string[] only = [.. classes.Except(otherClasses)], onlyOther = [.. otherClasses.Except(classes)];
         if (only.Length + onlyOther.Length > 0)
@@ -310,20 +326,8 @@ internal static class DatasetLayouts
         }
     }
 
-    private static string[] ClassFolders(string root)
-    {
-        string[] names = [.. Directory.EnumerateDirectories(root).Select(path => Path.GetFileName(path)).Where(name => !name.StartsWith('.'))];
-        Array.Sort(names, StringComparer.Ordinal);
-        return names;
-    }
-
     /// <summary>The folder an archive member lies in; of nested folders the last: <c>photos/n01440764/x.JPEG</c> is of class n01440764.</summary>
-    private static string Folder(string name) => Path.GetFileName(Path.GetDirectoryName(name)) ?? "";
-
-    private static string? Subfolder(string path, string[] names) =>
-        names.Select(name => Path.Combine(path, name)).FirstOrDefault(Directory.Exists);
-
-    private static string[] Unknown(string[] classes) => [.. classes.Select(_ => "")];
+    internal static string Folder(string name) => Path.GetFileName(Path.GetDirectoryName(name)) ?? "";
 
     private static string Words(DatasetSplit split) => split == DatasetSplit.Train ? "training" : "validation";
 }

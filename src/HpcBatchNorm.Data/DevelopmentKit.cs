@@ -1,5 +1,5 @@
-using System.Formats.Tar;
 using System.Globalization;
+using HpcBatchNorm.Interop;
 
 namespace HpcBatchNorm.Data;
 
@@ -10,6 +10,10 @@ namespace HpcBatchNorm.Data;
 internal sealed class DevelopmentKit
 {
     public const string FileName = "ILSVRC2012_devkit_t12.tar.gz";
+
+    /// <summary>Far above the kit's own, of which none has a megabyte.</summary>
+    private const long MostMemberBytes = 16 << 20, LongestKit = 1L << 40;
+
     private const string MetaName = "data/meta.mat", TruthName = "data/ILSVRC2012_validation_ground_truth.txt";
 
     private DevelopmentKit(string[] wnids, string[] descriptions, int[] validationLabels)
@@ -50,27 +54,23 @@ internal sealed class DevelopmentKit
         byte[]? meta = null, truth = null;
         try
         {
-            using FileStream file = File.OpenRead(path);
+            using FileStream file = RegularFile.OpenRead(path);
             using Stream unpacked = GzipFile.Decompress(file);
-            using var tar = new TarReader(unpacked);
-            while (tar.GetNextEntry() is { } entry)
+            // Not the library's reader, which takes as much memory as a damaged header asks for.
+            var tar = new TarWalker(new ForwardTarSource(unpacked), $"'{path}'", 0, LongestKit, new PassedOver());
+            while ((meta is null || truth is null) && tar.TryNext(out TarMember entry))
             {
-                if (entry.DataStream is null)
+                if (entry.Target is null && entry.Name.EndsWith(MetaName, StringComparison.Ordinal))
                 {
-                    continue;
+                    meta = ReadAll(tar, entry, path);
                 }
-
-                if (entry.Name.EndsWith(MetaName, StringComparison.Ordinal))
+                else if (entry.Target is null && entry.Name.EndsWith(TruthName, StringComparison.Ordinal))
                 {
-                    meta = ReadAll(entry.DataStream);
-                }
-                else if (entry.Name.EndsWith(TruthName, StringComparison.Ordinal))
-                {
-                    truth = ReadAll(entry.DataStream);
+                    truth = ReadAll(tar, entry, path);
                 }
             }
         }
-        catch (Exception exception) when (exception is InvalidDataException or IOException or FormatException)
+        catch (Exception exception) when (exception is InvalidDataException or IOException or UnauthorizedAccessException)
         {
             throw new UserErrorException($"'{path}' cannot be read as a tar archive, gzipped or not ({exception.Message}); download it again.", exception);
         }
@@ -89,15 +89,16 @@ internal sealed class DevelopmentKit
         var leaves = new List<(string Wnid, string Words, int Id)>();
         try
         {
-            foreach (Dictionary<string, object?> synset in MatFile.ReadStructArray(meta, "synsets"))
+            MatStructArray synsets = MatFile.ReadStructArray(meta, "synsets");
+            for (int i = 0; i < synsets.Count; i++)
             {
-                if (Number(synset, "num_children") == 0)
+                if (Number(synsets, i, "num_children") == 0)
                 {
-                    leaves.Add(((string)synset["WNID"]!, synset["words"] as string ?? "", (int)Number(synset, "ILSVRC2012_ID")));
+                    leaves.Add((Wnid(synsets, i), synsets[i, "words"] as string ?? "", Number(synsets, i, "ILSVRC2012_ID")));
                 }
             }
         }
-        catch (Exception exception) when (exception is InvalidDataException or KeyNotFoundException or InvalidCastException or IndexOutOfRangeException)
+        catch (InvalidDataException exception)
         {
             throw new UserErrorException($"'{path}': meta.mat is {exception.Message}; download the development kit again.", exception);
         }
@@ -124,7 +125,7 @@ internal sealed class DevelopmentKit
             if (!int.TryParse(line, NumberStyles.Integer, CultureInfo.InvariantCulture, out int id) || !classOfId.TryGetValue(id, out int label))
             {
                 throw new UserErrorException(
-                    $"'{path}': line {labels.Count + 1} of {TruthName} is '{line}', not the ILSVRC2012_ID of one of the {leaves.Count} leaf synsets.");
+                    $"'{path}': line {labels.Count + 1} of {TruthName} is '{UserErrorException.Excerpt(line)}', not the ILSVRC2012_ID of one of the {leaves.Count} leaf synsets.");
             }
 
             labels.Add(label);
@@ -133,12 +134,19 @@ internal sealed class DevelopmentKit
         return new DevelopmentKit([.. leaves.Select(leaf => leaf.Wnid)], [.. leaves.Select(leaf => leaf.Words)], [.. labels]);
     }
 
-    private static double Number(Dictionary<string, object?> synset, string field) => ((double[])synset[field]!)[0];
+    private static int Number(MatStructArray synsets, int element, string field) =>
+        synsets[element, field] is double[] { Length: > 0 } numbers && numbers[0] == Math.Truncate(numbers[0]) && Math.Abs(numbers[0]) <= int.MaxValue
+            ? (int)numbers[0]
+            : throw new InvalidDataException(FormattableString.Invariant($"damaged: {field} of synset {element + 1} is no whole number"));
 
-    private static byte[] ReadAll(Stream stream)
-    {
-        var bytes = new MemoryStream();
-        stream.CopyTo(bytes);
-        return bytes.ToArray();
-    }
+    /// <summary>A synset's name becomes a class's, and the name of a folder.</summary>
+    private static string Wnid(MatStructArray synsets, int element) =>
+        synsets[element, "WNID"] is string { Length: > 0 } wnid && wnid.All(c => !char.IsControl(c) && c != '/')
+            ? wnid
+            : throw new InvalidDataException(FormattableString.Invariant($"damaged: WNID of synset {element + 1} is no name"));
+
+    private static byte[] ReadAll(TarWalker tar, in TarMember member, string path) => member.Size <= MostMemberBytes
+        ? tar.ReadAll(member)
+        : throw new UserErrorException(FormattableString.Invariant(
+            $"'{path}' holds a '{UserErrorException.Excerpt(member.Name)}' of {member.Size} bytes, far more than the kit's; download it again."));
 }

@@ -6,7 +6,7 @@ namespace HpcBatchNorm.Data;
 /// A random order of 0 .. count - 1 for each (seed, epoch), any position of which is computed on its own in constant time and memory: a Feistel
 /// network over pairs (a, b) of base-r digits, r = ceil(sqrt(count)), whose values at or above count are walked on until they fall below it.
 /// </summary>
-public readonly struct EpochOrder
+internal readonly struct EpochOrder
 {
     private const int Rounds = 8;
 

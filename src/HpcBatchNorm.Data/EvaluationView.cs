@@ -11,7 +11,7 @@ namespace HpcBatchNorm.Data;
 /// <param name="Y">Top edge of the part.</param>
 /// <param name="Side">Pixels per side of the part: S (cut out as it is) or <paramref name="Size"/> (the whole square).</param>
 /// <param name="Mirror">True to exchange left and right.</param>
-public readonly record struct EvaluationView(ImageCrop Source, int Size, int X, int Y, int Side, bool Mirror)
+internal readonly record struct EvaluationView(ImageCrop Source, int Size, int X, int Y, int Side, bool Mirror)
 {
     /// <summary>Short sides of GoogLeNet's multi-crop evaluation, for inputs of <see cref="ReferenceSize"/> pixels.</summary>
     private static readonly int[] ShortSides = [256, 288, 320, 352];

@@ -1,3 +1,6 @@
+using System.Diagnostics.CodeAnalysis;
+using HpcBatchNorm.Interop;
+
 namespace HpcBatchNorm.Data;
 
 /// <summary>
@@ -7,6 +10,11 @@ namespace HpcBatchNorm.Data;
 internal static class GroundTruth
 {
     public const string SolutionName = "LOC_val_solution.csv", MappingName = "LOC_synset_mapping.txt";
+
+    /// <summary>Tiny-ImageNet's folder of validation images.</summary>
+    public const string AnnotatedFolder = "images";
+
+    private const string AnnotationsName = "val_annotations.txt", WordsName = "words.txt";
 
     /// <summary>Where Kaggle's archive has the images; the two text files lie three folders further up.</summary>
     private static readonly string KaggleFolder = Path.Combine("ILSVRC", "Data", "CLS-LOC");
@@ -61,13 +69,42 @@ internal static class GroundTruth
             $"{DevelopmentKit.FileName} beside it, or move each image into a folder named after its class.");
     }
 
+    /// <summary>Tiny-ImageNet's list of labels when <paramref name="validation"/> is its validation folder; otherwise null.</summary>
+    public static string? Annotations(string validation)
+    {
+        string list = Path.Combine(validation, AnnotationsName);
+        return File.Exists(list) && Directory.Exists(Path.Combine(validation, AnnotatedFolder)) ? list : null;
+    }
+
+    /// <summary>Labels of Tiny-ImageNet's validation images, from lines of a file name, a WNID and a box, with tabs between them.</summary>
+    public static (int[] Labels, string[] Classes, string Origin) FromAnnotations(ImageTable images, string folder, string[]? classes, string path)
+    {
+        var wnids = new Dictionary<string, string>(StringComparer.Ordinal);
+        foreach (string line in RegularFile.ReadLines(path))
+        {
+            string[] fields = line.Split('\t');
+            if (fields.Length >= 2 && fields[1].Length > 0)
+            {
+                wnids[fields[0]] = fields[1];
+            }
+            else if (line.Length > 0)
+            {
+                throw new UserErrorException($"'{path}': '{UserErrorException.Excerpt(line)}' is no line of a file name, a class and a box; get the file again.");
+            }
+        }
+
+        return (FromNames(images, folder, ref classes, path, wnids, name => name), classes, AnnotationsName);
+    }
+
     /// <summary>What classes are called, from Kaggle's list (<c>n01440764 tench, Tinca tinca</c>); empty strings where unknown.</summary>
     public static string[] Descriptions(string folder, string[] classes)
     {
+        // Tiny-ImageNet's list is of all 82,115 synsets, with a tab.
+        (string? path, char separator) = FindBeside(folder, MappingName) is string mapping ? (mapping, ' ') : (FindBeside(folder, WordsName), '\t');
         var words = new Dictionary<string, string>(StringComparer.Ordinal);
-        foreach (string line in FindBeside(folder, MappingName) is string path ? File.ReadLines(path) : [])
+        foreach (string line in path is not null ? RegularFile.ReadLines(path) : [])
         {
-            int space = line.IndexOf(' ', StringComparison.Ordinal);
+            int space = line.IndexOf(separator, StringComparison.Ordinal);
             if (space > 0)
             {
                 words[line[..space]] = line[(space + 1)..].Trim();
@@ -80,7 +117,7 @@ internal static class GroundTruth
     private static (int[] Labels, string[] Classes, string Origin) FromSolution(ImageTable images, string folder, string[]? classes, string path)
     {
         var wnids = new Dictionary<string, string>(StringComparer.Ordinal);
-        foreach (string line in File.ReadLines(path).Skip(1))
+        foreach (string line in RegularFile.ReadLines(path).Skip(1))
         {
             // ILSVRC2012_val_00048981,n03995372 85 1 499 272 n03995372 ...: the boxes are all of one class.
             string[] fields = line.Split(',', 2);
@@ -90,27 +127,34 @@ internal static class GroundTruth
             }
             else if (line.Length > 0)
             {
-                throw new UserErrorException($"'{path}': '{line}' is no line of ImageId,PredictionString; get the file again.");
+                throw new UserErrorException($"'{path}': '{UserErrorException.Excerpt(line)}' is no line of ImageId,PredictionString; get the file again.");
             }
         }
 
+        return (FromNames(images, folder, ref classes, path, wnids, name => Path.GetFileNameWithoutExtension(name)), classes, SolutionName);
+    }
+
+    private static int[] FromNames(
+        ImageTable images, string folder, [NotNull] ref string[]? classes, string path, Dictionary<string, string> wnids, Func<string, string> key)
+    {
         classes ??= [.. wnids.Values.Distinct().Order(StringComparer.Ordinal)];
-        Dictionary<string, int> indices = Enumerable.Range(0, classes.Length).ToDictionary(i => classes[i], StringComparer.Ordinal);
+        string[] known = classes;
+        Dictionary<string, int> indices = Enumerable.Range(0, known.Length).ToDictionary(i => known[i], StringComparer.Ordinal);
         int[] labels = new int[images.Count];
         for (int i = 0; i < labels.Length; i++)
         {
             string name = images.Name(i);
-            if (!wnids.TryGetValue(Path.GetFileNameWithoutExtension(name), out string? wnid))
+            if (!wnids.TryGetValue(key(name), out string? wnid))
             {
                 throw new UserErrorException($"'{path}' has no line for '{name}' in '{folder}'; the two do not belong together.");
             }
 
             if (!indices.TryGetValue(wnid, out labels[i]))
             {
-                throw new UserErrorException($"'{path}' says that '{name}' is of class {wnid}, of which there is no training folder beside '{folder}'.");
+                throw new UserErrorException($"'{path}' says that '{name}' is of class {UserErrorException.Excerpt(wnid)}, of which there is no training folder beside '{folder}'.");
             }
         }
 
-        return (labels, classes, SolutionName);
+        return labels;
     }
 }

@@ -11,7 +11,7 @@ namespace HpcBatchNorm.Data;
 /// <param name="Width">Width, greater than 0.</param>
 /// <param name="Height">Height, greater than 0.</param>
 /// <param name="Mirror">True to exchange left and right.</param>
-public readonly record struct ImageCrop(double X, double Y, double Width, double Height, bool Mirror)
+internal readonly record struct ImageCrop(double X, double Y, double Width, double Height, bool Mirror)
 {
     private const int Tries = 10;
 

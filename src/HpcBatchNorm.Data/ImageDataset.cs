@@ -18,8 +18,10 @@ public enum DatasetSplit
 /// <item>a folder per class, under <c>train/</c> and <c>val/</c> or directly under the path (then both splits are the same images);</item>
 /// <item>Kaggle's ImageNet as unpacked (<c>ILSVRC/Data/CLS-LOC</c>, <c>LOC_val_solution.csv</c>), and any <c>train/</c> and flat <c>val/</c> with that
 /// file or the development kit beside them;</item>
-/// <item>one tar of <c>CLASS/image</c> files, given by name or alone in its folder (both splits are the same images);</item>
-/// <item>MNIST's IDX files, gzipped or not;</item>
+/// <item>Tiny-ImageNet, whose validation labels are in <c>val_annotations.txt</c>;</item>
+/// <item>tars, gzipped or not: one of <c>CLASS/image</c> files, with or without <c>train/</c> and <c>val/</c> above; one for each class; webdataset shards;
+/// Hugging Face's ImageNet;</item>
+/// <item>IDX files of MNIST and its relatives, gzipped or not;</item>
 /// <item>what <see cref="Packer"/> wrote.</item>
 /// </list>
 /// Classes are sorted by name, ordinally, so for ImageNet the class index is the position among the sorted WNIDs (not the ILSVRC2012_ID).
@@ -28,6 +30,7 @@ public enum DatasetSplit
 public sealed class ImageDataset : IImageSource, IDisposable
 {
     private readonly DatasetContents _contents;
+    private volatile bool _disposed;
 
     private ImageDataset(DatasetContents contents, DatasetSplit split)
     {
@@ -70,11 +73,21 @@ public sealed class ImageDataset : IImageSource, IDisposable
         if (contents.Images.Count == 0)
         {
             contents.Store.Dispose();
-            throw new UserErrorException($"'{contents.Source}' holds no images.");
+            throw new UserErrorException($"'{contents.Source}' holds no images.{string.Concat(contents.Notes.Take(1).Select(note => $" ({note})"))}");
+        }
+
+        foreach (string note in contents.Notes)
+        {
+            progress?.Report(note);
         }
 
         return new ImageDataset(contents, split);
     }
+
+    /// <summary>
+    /// What lies there besides the images and is not used, a line for each kind: <c>passed over files that are no images by name (2): 'a/1.txt', 'b/2.txt'</c>.
+    /// </summary>
+    public IReadOnlyList<string> Notes => _contents.Notes;
 
     /// <summary>Class index of image <paramref name="index"/>.</summary>
     public int Label(int index) => _contents.Labels[index];
@@ -97,20 +110,21 @@ public sealed class ImageDataset : IImageSource, IDisposable
     public bool ShardsAreMixed => _contents.ShardsAreMixed;
 
     /// <summary>Which shard image <paramref name="index"/> is in.</summary>
-    public int Shard(int index) => Shards.Of(_contents.ShardStarts, index);
+    internal int Shard(int index) => Shards.Of(_contents.ShardStarts, index);
 
     /// <summary>
     /// Width and height of images that are kept as bare grey pixels, a byte each, row by row (MNIST); null where each image is an encoded file.
     /// </summary>
-    public (int Width, int Height)? GreyPixels => _contents.GreyPixels;
+    internal (int Width, int Height)? GreyPixels => _contents.GreyPixels;
 
     /// <summary>
     /// Reads the bytes of image <paramref name="index"/>, as they are stored, into <paramref name="buffer"/>, replacing it by a larger one when it is
     /// too small, and returns how many there are.
     /// </summary>
     /// <exception cref="UserErrorException">The file or archive cannot be read any more.</exception>
-    public int ReadEncoded(int index, ref byte[] buffer)
+    internal int ReadEncoded(int index, ref byte[] buffer)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         try
         {
             return _contents.Store.Read(index, ref buffer);
@@ -128,6 +142,10 @@ public sealed class ImageDataset : IImageSource, IDisposable
         return _contents.GreyPixels is var (width, height) ? StoredImage.Grey(width, height) : StoredImage.File(length);
     }
 
-    /// <inheritdoc/>
-    public void Dispose() => _contents.Store.Dispose();
+    /// <summary>Closes the files; images cannot be read any more, names and labels can.</summary>
+    public void Dispose()
+    {
+        _disposed = true;
+        _contents.Store.Dispose();
+    }
 }

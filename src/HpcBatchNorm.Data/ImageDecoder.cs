@@ -24,10 +24,13 @@ public enum ImageStatus
 
     /// <summary>More than 100 million pixels.</summary>
     TooLarge,
+
+    /// <summary>A JPEG of more than 100 scans, each of which costs a pass over all pixels; no camera or encoder writes so many.</summary>
+    TooManyScans,
 }
 
 /// <summary>
-/// Decodes a part of a JPEG, PNG, WebP or BMP image to RGBA bytes, by content, not by name; grey, palette and CMYK images (Adobe's inverted CMYK
+/// Decodes a part of a JPEG, PNG, WebP, BMP or GIF image (of an animation the first) to RGBA bytes, by content, not by name; grey, palette and CMYK images (Adobe's inverted CMYK
 /// included) come out as RGB, transparency is ignored. EXIF orientation and embedded colour profiles are ignored, as in every published ImageNet
 /// training. The only class that knows the codec. Keeps its buffers; one per thread.
 /// </summary>
@@ -111,7 +114,12 @@ internal sealed class ImageDecoder : IDisposable
 
         (Width, Height) = (_codec.Width, _codec.Height);
         // The second condition is for images of a few columns, whose rows are padded.
-        return (long)Width * Height <= MostPixels && (long)Stride(Width) * Height <= 4 * MostPixels ? ImageStatus.Ok : ImageStatus.TooLarge;
+        if ((long)Width * Height > MostPixels || (long)Stride(Width) * Height > 4 * MostPixels)
+        {
+            return ImageStatus.TooLarge;
+        }
+
+        return _codec.Format == SkiaFormat.Jpeg && JpegScans.AreTooMany(encoded.AsSpan(0, length)) ? ImageStatus.TooManyScans : ImageStatus.Ok;
     }
 
     /// <summary>Opens what a source has read: reads a file's header, or takes bare pixels. The buffer must stay unchanged until <see cref="Close"/>.</summary>

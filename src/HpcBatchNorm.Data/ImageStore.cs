@@ -68,7 +68,7 @@ internal sealed class FolderStore(string root, ImageTable images) : ImageStore
         }
 
         // What did not work above works here, or fails with words.
-        using SafeFileHandle file = File.OpenHandle(Path.Combine(root, images.Name(index)));
+        using SafeFileHandle file = RegularFile.OpenHandle(Path.Combine(root, images.Name(index)));
         return Read(file, 0, checked((int)RandomAccess.GetLength(file)), ref buffer);
     }
 
@@ -135,11 +135,17 @@ internal static class Shards
     /// <summary>Size of the groups where a layout has none of its own: about Google's 1024 files of 1.28 million images.</summary>
     private const int RunLength = 1024;
 
-    /// <summary>The shard of an image.</summary>
+    /// <summary>The shard of an image: the last that begins at it or before, because an empty one begins where the next does.</summary>
     public static int Of(int[] starts, int index)
     {
-        int found = starts.AsSpan().BinarySearch(index);
-        return found >= 0 ? found : ~found - 1;
+        (int low, int high) = (0, starts.Length);
+        while (high - low > 1)
+        {
+            int middle = low + (high - low) / 2;
+            (low, high) = starts[middle] <= index ? (middle, high) : (low, middle);
+        }
+
+        return low;
     }
 
     /// <summary>Runs of equal length, the last one shorter.</summary>

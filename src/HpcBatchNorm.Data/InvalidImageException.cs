@@ -30,10 +30,11 @@ public sealed class InvalidImageException : Exception
     private static string Describe(ImageStatus status) => status switch
     {
         ImageStatus.Empty => "The image has no bytes.",
-        ImageStatus.NotAnImage => "The bytes are no JPEG, PNG, WebP or BMP image; give the content of an image file, or raw pixels with their width and height.",
+        ImageStatus.NotAnImage => "The bytes are no JPEG, PNG, WebP, BMP or GIF image; give the content of an image file, or raw pixels with their width and height.",
         ImageStatus.Truncated => "The image ends before its pixels do; it was probably not transferred completely.",
         ImageStatus.Corrupt => "The image's data contradict themselves: it is damaged.",
         ImageStatus.TooLarge => "The image has more than 100 million pixels; make it smaller.",
+        ImageStatus.TooManyScans => "The JPEG has more than 100 scans, which no encoder writes; store it anew.",
         _ => $"The image cannot be used: {status}.",
     };
 }

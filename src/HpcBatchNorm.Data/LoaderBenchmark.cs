@@ -9,7 +9,7 @@ namespace HpcBatchNorm.Data;
 /// <param name="Workers">Threads that decoded.</param>
 /// <param name="Stages">Where the workers' time went.</param>
 /// <param name="AllocatedBytesPerImage">Managed memory allocated for each image, by the whole process.</param>
-public sealed record LoaderTiming(
+internal sealed record LoaderTiming(
     long Images, double Seconds, double ProcessorSeconds, int Workers, LoaderTimes Stages, double AllocatedBytesPerImage)
 {
     /// <summary>Images per second of all workers together.</summary>
@@ -20,7 +20,7 @@ public sealed record LoaderTiming(
 }
 
 /// <summary>Finds out how fast a data set can be read.</summary>
-public static class LoaderBenchmark
+internal static class LoaderBenchmark
 {
     /// <summary>Loads batches for about <paramref name="seconds"/> and drops them, after a few have warmed everything up.</summary>
     /// <param name="dataset">The data set.</param>

@@ -79,6 +79,9 @@ public sealed record LoaderOptions
     /// <summary>Threads that decode, at least 1. The batches do not depend on it.</summary>
     public int Workers { get; init; } = 1;
 
+    /// <summary>The most <see cref="Workers"/> there may be: beyond every machine's processors.</summary>
+    public const int MostWorkers = 4096;
+
     /// <summary>Batches kept ready, at least 1.</summary>
     public int Prefetch { get; init; } = 3;
 
@@ -110,7 +113,7 @@ public sealed record LoaderOptions
 
     /// <summary>Throws when a setting is out of its range.</summary>
     /// <exception cref="UserErrorException">The line names the setting, its range and its value.</exception>
-    public void Validate()
+    internal void Validate()
     {
         Check(BatchSize >= 1, "batch size", "at least 1", BatchSize);
         Check(ImageSize is >= 1 and <= 4096, "image size", "between 1 and 4096", ImageSize);
@@ -118,7 +121,7 @@ public sealed record LoaderOptions
         Check(CropFraction is > 0 and <= 1, "crop fraction", "greater than 0 and at most 1", CropFraction);
         Check(Crops is 1 or 10 or 144, "number of crops", "1, 10 or 144", Crops);
         Check(Crops == 1 || Augmentation is null, "number of crops in training", "1", Crops);
-        Check(Workers is >= 1 and <= 256, "number of workers", "between 1 and 256", Workers);
+        Check(Workers is >= 1 and <= MostWorkers, "number of workers", FormattableString.Invariant($"between 1 and {MostWorkers}"), Workers);
         Check(Prefetch is >= 1 and <= 1024, "number of prefetched batches", "between 1 and 1024", Prefetch);
         Check(ShardSize >= 1, "shard size", "at least 1", ShardSize);
         Check(StallSeconds is >= 0 and <= 1e6, "loader timeout", "between 0 and 1,000,000 seconds", StallSeconds);

@@ -3,7 +3,7 @@ using System.Diagnostics;
 namespace HpcBatchNorm.Data;
 
 /// <summary>What a loader's worker is doing.</summary>
-public enum LoaderStage
+internal enum LoaderStage
 {
     /// <summary>Waiting until there is room for another batch.</summary>
     Wait,
@@ -25,7 +25,7 @@ public enum LoaderStage
 }
 
 /// <summary>Where the time of a loader's workers went: seconds per <see cref="LoaderStage"/>, of all workers together.</summary>
-public readonly struct LoaderTimes
+internal readonly struct LoaderTimes
 {
     /// <summary>Number of stages.</summary>
     internal const int Stages = (int)LoaderStage.Copy + 1;

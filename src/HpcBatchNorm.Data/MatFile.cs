@@ -12,44 +12,39 @@ internal static class MatFile
 {
     private const int HeaderBytes = 128;
 
+    /// <summary>What a compressed variable may become: the kit's takes about 2 MB.</summary>
+    private const int MostInflatedBytes = 16 << 20;
+
     // Data element types (mi...) and array classes (mx..._CLASS) of the published format description.
     private const int Int8 = 1, UInt8 = 2, Int16 = 3, UInt16 = 4, Int32 = 5, UInt32 = 6, Single = 7, Double = 9, Int64 = 12, UInt64 = 13;
     private const int Matrix = 14, Compressed = 15, Utf8 = 16, Utf16 = 17;
     private const int StructClass = 2, CharClass = 4, DoubleClass = 6, LastNumericClass = 15;
 
-    /// <summary>The elements of the struct array <paramref name="variable"/>: field name to value.</summary>
+    /// <summary>The elements of the struct array <paramref name="variable"/>.</summary>
     /// <exception cref="InvalidDataException">The bytes are not such a file or hold no such variable.</exception>
-    public static List<Dictionary<string, object?>> ReadStructArray(byte[] file, string variable)
+    public static MatStructArray ReadStructArray(byte[] file, string variable)
     {
-        try
+        if (file.Length < HeaderBytes || file[126] != 'I' || file[127] != 'M')
         {
-            if (file.Length < HeaderBytes || file[126] != 'I' || file[127] != 'M')
+            throw new InvalidDataException("not a little-endian MAT-file of level 5");
+        }
+
+        ReadOnlyMemory<byte> rest = file.AsMemory(HeaderBytes);
+        int inflatedBytes = 0;
+        while (!rest.IsEmpty)
+        {
+            Element element = Element.Read(ref rest);
+            if (element.Type == Compressed)
             {
-                throw new InvalidDataException("not a little-endian MAT-file of level 5");
+                ReadOnlyMemory<byte> inflated = Inflate(element.Data, MostInflatedBytes - inflatedBytes);
+                inflatedBytes += inflated.Length;
+                element = Element.Read(ref inflated);
             }
 
-            int position = HeaderBytes;
-            while (position < file.Length)
+            if (TryReadStructArray(element, variable) is { } found)
             {
-                Element element = Element.Read(file, ref position);
-                if (element.Type == Compressed)
-                {
-                    byte[] inflated = Inflate(file.AsMemory(element.Start, element.Size));
-                    int inner = 0;
-                    if (TryReadStructArray(inflated, Element.Read(inflated, ref inner), variable) is { } found)
-                    {
-                        return found;
-                    }
-                }
-                else if (TryReadStructArray(file, element, variable) is { } found)
-                {
-                    return found;
-                }
+                return found;
             }
-        }
-        catch (Exception exception) when (exception is ArgumentException or IndexOutOfRangeException or OverflowException)
-        {
-            throw new InvalidDataException("damaged or cut short", exception);
         }
 
         throw new InvalidDataException($"holds no struct array '{variable}'");
@@ -120,63 +115,71 @@ internal static class MatFile
         return file.ToArray();
     }
 
-    private static List<Dictionary<string, object?>>? TryReadStructArray(byte[] data, Element element, string variable)
+    /// <summary>Text or numbers of a field as <see cref="string"/> or <see cref="double"/>[]; null for anything else.</summary>
+    internal static object? ReadValue(ReadOnlyMemory<byte> element)
+    {
+        Element array = Element.Read(ref element);
+        if (array.Type != Matrix || array.Data.IsEmpty)
+        {
+            return null;
+        }
+
+        ReadOnlyMemory<byte> rest = array.Data;
+        (int arrayClass, _, _) = ReadArrayHead(ref rest);
+        if (arrayClass is not CharClass and not (>= DoubleClass and <= LastNumericClass))
+        {
+            return null;
+        }
+
+        Element values = Element.Read(ref rest);
+        return arrayClass != CharClass
+            ? Numbers(values.Type, values.Data.Span)
+            : values.Type is UInt16 or Utf16 ? Encoding.Unicode.GetString(values.Data.Span) : Encoding.UTF8.GetString(values.Data.Span);
+    }
+
+    private static MatStructArray? TryReadStructArray(Element element, string variable)
     {
         if (element.Type != Matrix)
         {
             return null;
         }
 
-        int position = element.Start;
-        (int arrayClass, int count, string name) = ReadArrayHead(data, ref position);
+        ReadOnlyMemory<byte> rest = element.Data;
+        (int arrayClass, long count, string name) = ReadArrayHead(ref rest);
         if (arrayClass != StructClass || name != variable)
         {
             return null;
         }
 
-        Element nameLength = Element.Read(data, ref position);
-        int bytesPerName = BinaryPrimitives.ReadInt32LittleEndian(nameLength.In(data));
-        Element names = Element.Read(data, ref position);
-        string[] fields = new string[names.Size / bytesPerName];
+        Element nameLength = Element.Read(ref rest);
+        int bytesPerName = nameLength.Data.Length == sizeof(int) ? BinaryPrimitives.ReadInt32LittleEndian(nameLength.Data.Span) : 0;
+        Element names = Element.Read(ref rest);
+        if (bytesPerName < 1 || names.Data.IsEmpty || names.Data.Length % bytesPerName != 0)
+        {
+            throw new InvalidDataException("damaged: its field names have no length");
+        }
+
+        string[] fields = new string[names.Data.Length / bytesPerName];
         for (int i = 0; i < fields.Length; i++)
         {
-            fields[i] = Encoding.ASCII.GetString(names.In(data).Slice(i * bytesPerName, bytesPerName)).TrimEnd('\0');
+            fields[i] = Encoding.ASCII.GetString(names.Data.Span.Slice(i * bytesPerName, bytesPerName)).TrimEnd('\0');
         }
 
-        var rows = new List<Dictionary<string, object?>>(Math.Min(count, data.Length));
-        for (int row = 0; row < count; row++)
+        // Every value takes eight bytes at least, whatever the dimensions say.
+        if (count > rest.Length / (Element.LeastBytes * (long)fields.Length))
         {
-            var values = new Dictionary<string, object?>(fields.Length);
-            foreach (string field in fields)
-            {
-                values[field] = ReadValue(data, Element.Read(data, ref position));
-            }
-
-            rows.Add(values);
+            throw new InvalidDataException("damaged or cut short: it has fewer values than its dimensions say");
         }
 
-        return rows;
-    }
-
-    private static object? ReadValue(byte[] data, Element element)
-    {
-        if (element.Type != Matrix || element.Size == 0)
+        var values = new ReadOnlyMemory<byte>[count * fields.Length];
+        for (int i = 0; i < values.Length; i++)
         {
-            return null;
+            ReadOnlyMemory<byte> before = rest;
+            _ = Element.Read(ref rest);
+            values[i] = before[..(before.Length - rest.Length)];
         }
 
-        int position = element.Start;
-        (int arrayClass, _, _) = ReadArrayHead(data, ref position);
-        if (arrayClass is not CharClass and not (>= DoubleClass and <= LastNumericClass))
-        {
-            return null;
-        }
-
-        Element values = Element.Read(data, ref position);
-        ReadOnlySpan<byte> bytes = values.In(data);
-        return arrayClass != CharClass
-            ? Numbers(values.Type, bytes)
-            : values.Type is UInt16 or Utf16 ? Encoding.Unicode.GetString(bytes) : Encoding.UTF8.GetString(bytes);
+        return new MatStructArray(fields, values);
     }
 
     private static double[] Numbers(int type, ReadOnlySpan<byte> bytes)
@@ -211,25 +214,25 @@ internal static class MatFile
         return numbers;
     }
 
-    private static (int Class, int Count, string Name) ReadArrayHead(byte[] data, ref int position)
+    private static (int Class, long Count, string Name) ReadArrayHead(ref ReadOnlyMemory<byte> rest)
     {
-        int arrayClass = Element.Read(data, ref position).In(data)[0];
-        int count = 1;
-        ReadOnlySpan<byte> dimensions = Element.Read(data, ref position).In(data);
+        ReadOnlySpan<byte> flags = Element.Read(ref rest).Data.Span, dimensions = Element.Read(ref rest).Data.Span;
+        long count = 1;
         for (int i = 0; i + sizeof(int) <= dimensions.Length; i += sizeof(int))
         {
-            count = checked(count * BinaryPrimitives.ReadInt32LittleEndian(dimensions[i..]));
+            int extent = BinaryPrimitives.ReadInt32LittleEndian(dimensions[i..]);
+            // Far above what any file holds, and far below what a product of two would overflow.
+            count = extent < 0 ? throw new InvalidDataException("damaged: a dimension is negative") : Math.Min(count * extent, int.MaxValue);
         }
 
-        return (arrayClass, count, Encoding.ASCII.GetString(Element.Read(data, ref position).In(data)));
+        return (flags.IsEmpty ? 0 : flags[0], count, Encoding.ASCII.GetString(Element.Read(ref rest).Data.Span));
     }
 
-    private static byte[] Inflate(ReadOnlyMemory<byte> packed)
+    private static byte[] Inflate(ReadOnlyMemory<byte> packed, int most)
     {
         using var zlib = new ZLibStream(new MemoryStream(packed.ToArray()), CompressionMode.Decompress);
-        var inflated = new MemoryStream();
-        zlib.CopyTo(inflated);
-        return inflated.ToArray();
+        return BoundedStream.ReadAll(zlib, most) ?? throw new InvalidDataException(FormattableString.Invariant(
+            $"not the kit's: unpacked it has more than {MostInflatedBytes >> 20} MB"));
     }
 
     private static void WriteArrayHead(MemoryStream stream, int arrayClass, int[] dimensions, string name)
@@ -256,30 +259,66 @@ internal static class MatFile
         return bytes;
     }
 
-    /// <summary>One data element: where its bytes lie.</summary>
-    private readonly record struct Element(int Type, int Start, int Size)
+    /// <summary>One data element: its type and its bytes, which lie wholly inside what holds it.</summary>
+    private readonly record struct Element(int Type, ReadOnlyMemory<byte> Data)
     {
-        public static Element Read(byte[] data, ref int position)
+        /// <summary>The tag alone.</summary>
+        public const int LeastBytes = 8;
+
+        private const int SmallDataBytes = 4;
+
+        /// <summary>Reads an element and goes on behind it.</summary>
+        public static Element Read(ref ReadOnlyMemory<byte> rest)
         {
-            uint first = BinaryPrimitives.ReadUInt32LittleEndian(data.AsSpan(position));
-            Element element;
+            if (rest.Length < LeastBytes)
+            {
+                throw CutShort();
+            }
+
+            uint first = BinaryPrimitives.ReadUInt32LittleEndian(rest.Span);
             if (first >> 16 != 0)
             {
                 // Small data element: size, type and up to four bytes in eight.
-                element = new Element((int)(first & 0xFFFF), position + 4, (int)(first >> 16));
-                position += 8;
-            }
-            else
-            {
-                int size = checked((int)BinaryPrimitives.ReadUInt32LittleEndian(data.AsSpan(position + 4)));
-                element = new Element((int)first, position + 8, size);
-                position = checked(position + 8 + (element.Type == Compressed ? size : (size + 7) & ~7));
+                int small = (int)(first >> 16);
+                Element element = small <= SmallDataBytes ? new Element((int)(first & 0xFFFF), rest.Slice(4, small)) : throw CutShort();
+                rest = rest[LeastBytes..];
+                return element;
             }
 
-            _ = element.In(data);
-            return element;
+            uint size = BinaryPrimitives.ReadUInt32LittleEndian(rest.Span[4..]);
+            if (size > rest.Length - LeastBytes)
+            {
+                throw CutShort();
+            }
+
+            var read = new Element((int)first, rest.Slice(LeastBytes, (int)size));
+            long whole = first == Compressed ? size : (size + 7L) & ~7L;
+            // The last element of a file need not be padded.
+            rest = rest[(int)Math.Min(LeastBytes + whole, rest.Length)..];
+            return read;
         }
 
-        public ReadOnlySpan<byte> In(byte[] data) => data.AsSpan(Start, Size);
+        private static InvalidDataException CutShort() => new("damaged or cut short");
+    }
+}
+
+/// <summary>A struct array: for each element, a value for each field. Values are read when they are asked for.</summary>
+internal sealed class MatStructArray(string[] fields, ReadOnlyMemory<byte>[] values)
+{
+    /// <summary>Number of elements.</summary>
+    public int Count => values.Length / fields.Length;
+
+    /// <summary>Names of the fields.</summary>
+    public IReadOnlyList<string> Fields => fields;
+
+    /// <summary>A value: <see cref="string"/>, <see cref="double"/>[], or null for anything else.</summary>
+    /// <exception cref="InvalidDataException">There is no such field, or the value is damaged.</exception>
+    public object? this[int element, string field]
+    {
+        get
+        {
+            int index = Array.IndexOf(fields, field);
+            return index >= 0 ? MatFile.ReadValue(values[element * fields.Length + index]) : throw new InvalidDataException($"without the field '{field}'");
+        }
     }
 }

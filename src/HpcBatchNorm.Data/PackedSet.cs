@@ -49,16 +49,60 @@ internal sealed record PackManifest
     public static PackManifest? Read(string folder)
     {
         string path = Path.Combine(folder, FileName);
+        if (!File.Exists(path))
+        {
+            return null;
+        }
+
         try
         {
-            PackManifest? manifest = File.Exists(path) ? JsonSerializer.Deserialize(File.ReadAllText(path), PackJson.Default.PackManifest) : null;
-            return manifest is null or { Version: 1 } ? manifest : throw new UserErrorException(
-                FormattableString.Invariant($"'{path}' is of version {manifest.Version}; this program reads version 1. Pack the data set again."));
+            PackManifest manifest = JsonSerializer.Deserialize(RegularFile.ReadAllText(path), PackJson.Default.PackManifest) ?? throw Damaged("it says nothing", null);
+            if (manifest.Version != 1)
+            {
+                throw new UserErrorException(
+                    FormattableString.Invariant($"'{path}' is of version {manifest.Version}; this program reads version 1. Pack the data set again."));
+            }
+
+            return manifest.Contradiction() is string contradiction ? throw Damaged(contradiction, null) : manifest;
         }
-        catch (JsonException exception)
+        catch (Exception exception) when (exception is JsonException or InvalidOperationException)
         {
-            throw new UserErrorException($"'{path}' is damaged ({exception.Message}); remove the folder and pack the data set again.", exception);
+            throw Damaged(exception.Message, exception);
         }
+
+        UserErrorException Damaged(string why, Exception? exception) =>
+            new($"'{path}' is damaged ({UserErrorException.Excerpt(why)}); remove the folder and pack the data set again.", exception!);
+    }
+
+    /// <summary>What of it cannot be, or null: JSON may leave anything out, or put null or another number in its place.</summary>
+    private string? Contradiction()
+    {
+        if (Source is null || Classes is null || Descriptions is null || Train is null || Validation is null || Skipped is null
+            || Classes.Contains(null!) || Descriptions.Contains(null!) || Skipped.Contains(null!))
+        {
+            return "a part of it is null";
+        }
+
+        if (Descriptions.Length != Classes.Length || Classes.Distinct(StringComparer.Ordinal).Count() != Classes.Length)
+        {
+            return "its classes are not as many as their descriptions, or not different";
+        }
+
+        foreach (PackedShard[] shards in (PackedShard[][])[Train, Validation])
+        {
+            // A shard is a file of the folder, never a path that leads elsewhere.
+            if (shards.Any(shard => shard?.File is not { Length: > 0 } file || file != Path.GetFileName(file) || file is "." or ".."))
+            {
+                return "a shard has no name";
+            }
+
+            if (shards.Any(shard => shard.Images < 0 || shard.Bytes < 0) || shards.Sum(shard => (long)shard.Images) > Array.MaxLength)
+            {
+                return "a shard has an impossible number of images or bytes";
+            }
+        }
+
+        return null;
     }
 
     public void Write(string folder) => AtomicFile.ReplaceText(Path.Combine(folder, FileName), JsonSerializer.Serialize(this, PackJson.Default.PackManifest));
@@ -75,7 +119,7 @@ internal sealed partial class PackJson : JsonSerializerContext;
 /// </summary>
 internal static class PackedSet
 {
-    public static bool IsIn(string folder) => File.Exists(Path.Combine(folder, PackManifest.FileName));
+    public static bool IsIn(string folder) => RegularFile.Exists(Path.Combine(folder, PackManifest.FileName));
 
     public static string ShardName(DatasetSplit split, int shard) => FormattableString.Invariant($"{Part(split)}-{shard:D5}.tar");
 
@@ -102,20 +146,32 @@ internal static class PackedSet
         }
 
         string[] archives = [.. shards.Select(shard => Path.Combine(folder, shard.File))];
-        ImageTable images = ArchiveIndex.TryRead(IndexPath(folder, split), IndexKey(shards)) ?? ArchiveIndex.Walk(archives, out _);
+        int[] starts = [.. Starts(shards)];
+        ImageTable images = ArchiveIndex.TryRead(IndexPath(folder, split), IndexKey(shards), i => shards.Length == 0 ? 0 : shards[Shards.Of(starts, i)].Bytes)
+            ?? ArchiveIndex.Walk(archives, out starts);
         if (images.Count != shards.Sum(shard => shard.Images))
         {
             throw new UserErrorException(FormattableString.Invariant(
                 $"'{folder}' holds {images.Count} images instead of {shards.Sum(shard => shard.Images)}; remove it and pack the data set again."));
         }
 
-        int[] starts = [.. shards.Select((_, i) => shards.Take(i).Sum(shard => shard.Images))];
         return new DatasetContents(
             images, Labels(images, manifest.Classes, folder), manifest.Classes, manifest.Descriptions, folder, new ArchiveStore(images, archives, starts),
             FormattableString.Invariant($"packed set of {archives.Length} shards"), starts)
         {
             ShardsAreMixed = manifest.Shuffled && split == DatasetSplit.Train,
         };
+    }
+
+    /// <summary>The first image of each shard.</summary>
+    private static IEnumerable<int> Starts(PackedShard[] shards)
+    {
+        int start = 0;
+        foreach (PackedShard shard in shards)
+        {
+            yield return start;
+            start += shard.Images;
+        }
     }
 
     /// <summary>What an index belongs to.</summary>

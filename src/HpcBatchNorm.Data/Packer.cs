@@ -7,7 +7,7 @@ using HpcBatchNorm.Interop;
 namespace HpcBatchNorm.Data;
 
 /// <summary>How a data set is packed.</summary>
-public sealed record PackOptions
+internal sealed record PackOptions
 {
     /// <summary>
     /// Short side in pixels that larger images are reduced to; 0 for none. The default is the largest that any evaluation of the paper uses (144 crops at
@@ -40,7 +40,7 @@ public sealed record PackOptions
         Check(ShortSide is >= 0 and <= 8192, "short side", "between 0 and 8192", ShortSide);
         Check(Quality is >= 1 and <= 100, "JPEG quality", "between 1 and 100", Quality);
         Check(ShardImages is >= 1 and <= 1 << 20, "number of images per shard", "between 1 and 1048576", ShardImages);
-        Check(Workers is >= 1 and <= 256, "number of workers", "between 1 and 256", Workers);
+        Check(Workers is >= 1 and <= LoaderOptions.MostWorkers, "number of workers", FormattableString.Invariant($"between 1 and {LoaderOptions.MostWorkers}"), Workers);
     }
 
     private static void Check(bool valid, string name, string range, int value)
@@ -56,7 +56,7 @@ public sealed record PackOptions
 /// <param name="Split">Which images.</param>
 /// <param name="Done">Images done, those of shards that were there already included.</param>
 /// <param name="Total">Images in all.</param>
-public readonly record struct PackProgress(DatasetSplit Split, int Done, int Total);
+internal readonly record struct PackProgress(DatasetSplit Split, int Done, int Total);
 
 /// <summary>What a packed set consists of.</summary>
 /// <param name="TrainImages">Training images.</param>
@@ -65,14 +65,18 @@ public readonly record struct PackProgress(DatasetSplit Split, int Done, int Tot
 /// <param name="KeptShards">How many of them were there already.</param>
 /// <param name="Bytes">Length of all files together.</param>
 /// <param name="Skipped">Names of unreadable images, which were left out.</param>
-public sealed record PackResult(int TrainImages, int ValidationImages, int Shards, int KeptShards, long Bytes, IReadOnlyList<string> Skipped);
+internal sealed record PackResult(int TrainImages, int ValidationImages, int Shards, int KeptShards, long Bytes, IReadOnlyList<string> Skipped)
+{
+    /// <summary>What lies in the source besides the images and is not packed, a line for each kind.</summary>
+    public IReadOnlyList<string> Notes { get; init; } = [];
+}
 
 /// <summary>
 /// Writes a data set as a few large files that are read in sequence: images reduced to a useful size, in random order. The same source and options give
 /// the same bytes, whatever the number of workers and however often the packing was stopped: a shard appears under its name only when it is
 /// complete, and is not made again.
 /// </summary>
-public static class Packer
+internal static class Packer
 {
     /// <summary>Images decoded by each worker between two writes.</summary>
     private const int ImagesPerTurn = 32;
@@ -148,7 +152,10 @@ public static class Packer
         (manifest with { Complete = true, Train = trainShards, Validation = validationShards, Skipped = [.. skipped] }).Write(destination);
         PackedShard[] all = [.. trainShards, .. sameImages ? [] : validationShards];
         return new PackResult(
-            trainShards.Sum(shard => shard.Images), validationShards.Sum(shard => shard.Images), all.Length, kept, all.Sum(shard => shard.Bytes), skipped);
+            trainShards.Sum(shard => shard.Images), validationShards.Sum(shard => shard.Images), all.Length, kept, all.Sum(shard => shard.Bytes), skipped)
+        {
+            Notes = [.. train.Notes.Concat(validation.Notes).Distinct()],
+        };
 
         PackedShard[] Pack(ImageDataset dataset, bool shuffle)
         {

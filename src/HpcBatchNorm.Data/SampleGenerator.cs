@@ -7,7 +7,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Data;
 
 /// <summary>How large a generated data set is.</summary>
-public sealed record SampleOptions
+internal sealed record SampleOptions
 {
     /// <summary>Classes, 2 to 10: the first of circle, square, triangle, star, cross, stripes, checker, dots, rings, waves.</summary>
     public int Classes { get; init; } = 10;
@@ -30,7 +30,7 @@ public sealed record SampleOptions
 /// Classes differ in shape and texture; colours, place, size, rotation, background and clutter are random, so colour alone tells nothing.
 /// The same options give the same bytes on the same machine.
 /// </summary>
-public static class SampleGenerator
+internal static class SampleGenerator
 {
     private static readonly DateTimeOffset Epoch = new(2012, 1, 1, 0, 0, 0, TimeSpan.Zero);
     private static readonly string[] MetaFields =

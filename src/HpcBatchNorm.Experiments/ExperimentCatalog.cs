@@ -1,7 +1,7 @@
 namespace HpcBatchNorm.Experiments;
 
 /// <summary>The experiments this library knows by name, in the paper's order.</summary>
-public static class ExperimentCatalog
+internal static class ExperimentCatalog
 {
     /// <summary>All of them.</summary>
     public static IReadOnlyList<Experiment> All { get; } =

@@ -10,17 +10,17 @@ namespace HpcBatchNorm.Experiments;
 /// <param name="Key">Its name, and that of its file: lower-case letters, digits, '-' and '.'.</param>
 /// <param name="Settings">Everything its result depends on besides backend, data and quick mode; a kept result of other settings is not used.</param>
 /// <param name="Run">Computes the result, reporting the share that is done; reporting throws <see cref="OperationCanceledException"/> when the experiment is to stop.</param>
-public sealed record ExperimentRun<T>(string Key, string Settings, Func<IProgress<double>, T> Run);
+internal sealed record ExperimentRun<T>(string Key, string Settings, Func<IProgress<double>, T> Run);
 
 /// <summary>Where an experiment stands.</summary>
 /// <param name="Done">Runs that are complete.</param>
 /// <param name="Total">Runs of this part of the experiment.</param>
 /// <param name="Share">Share of all runs' work that is done, 0 to 1.</param>
 /// <param name="Key">The run that reports.</param>
-public readonly record struct ExperimentProgress(int Done, int Total, double Share, string Key);
+internal readonly record struct ExperimentProgress(int Done, int Total, double Share, string Key);
 
 /// <summary>What an experiment is run with, and the keeper of what its runs computed.</summary>
-public sealed class ExperimentContext
+internal sealed class ExperimentContext
 {
     private const string RunFolder = "runs";
 
@@ -175,7 +175,7 @@ public sealed class ExperimentContext
 
         try
         {
-            using JsonDocument document = JsonDocument.Parse(File.ReadAllText(path));
+            using JsonDocument document = JsonDocument.Parse(RegularFile.ReadAllText(path));
             if (document.RootElement.GetProperty("settings").GetString() != Circumstances(run.Settings))
             {
                 return false;

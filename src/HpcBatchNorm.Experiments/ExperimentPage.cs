@@ -10,7 +10,7 @@ namespace HpcBatchNorm.Experiments;
 /// What all experiments in a folder found, in one place: <c>index.html</c>, self-contained, and <c>results.md</c>, which shows the figures' SVG files.
 /// Made from their results alone.
 /// </summary>
-public static class ExperimentPage
+internal static class ExperimentPage
 {
     /// <summary>The page.</summary>
     public const string HtmlFile = "index.html";
@@ -26,7 +26,7 @@ public static class ExperimentPage
     {
         List<ExperimentRecord> records = Find(folder);
         string page = Path.Combine(folder, HtmlFile);
-        AtomicFile.ReplaceText(page, WebPage.Render("The paper's experiments", Html(records)));
+        AtomicFile.ReplaceText(page, WebPage.Render("The paper's experiments", Html(records)).Html);
         AtomicFile.ReplaceText(Path.Combine(folder, MarkdownFile), Markdown(records));
         return page;
     }
@@ -49,7 +49,7 @@ public static class ExperimentPage
         foreach (ExperimentRecord record in records)
         {
             html.Append(CultureInfo.InvariantCulture,
-                $"<tr><td class=\"text\"><a href=\"#{Encode(record.Experiment)}\">{Encode(record.Experiment)}</a></td><td class=\"text\">{Encode(record.Claim)}</td><td class=\"text\">{Verdict(record.Result.Passed)} {Encode(Summary(record))}</td></tr>\n");
+                $"<tr><td class=\"text\"><a href=\"#{Encode(record.Experiment)}\">{Encode(record.Experiment)}</a></td><td class=\"text\">{Encode(record.Claim)}</td><td class=\"text\">{Encode(Summary(record))}</td></tr>\n");
         }
 
         html.Append("</table></div>\n");
@@ -57,7 +57,7 @@ public static class ExperimentPage
         {
             html.Append(CultureInfo.InvariantCulture, $"<h2 id=\"{Encode(record.Experiment)}\">{Encode(record.Title)}</h2>\n<p class=\"note\">{Encode(record.Claim)}{(record.Quick ? " <b>Quick form: a direction, not the paper's numbers.</b>" : "")}</p>\n");
             Table(html, ["", "quantity", "paper", "ours", "acceptance"],
-                record.Result.Findings.Select(f => new[] { Verdict(f.Passed), Encode(f.Quantity), Encode(f.Paper), $"<b>{Encode(f.Ours)}</b>", Encode(f.Acceptance) }));
+                record.Result.Findings.Select(f => new[] { Mark(f.Verdict), Encode(f.Quantity), Encode(f.Paper), $"<b>{Encode(f.Ours)}</b>", Encode(f.Acceptance) }));
             foreach (string line in record.Result.NotRun)
             {
                 html.Append("<p>").Append(Encode(line)).Append("</p>\n");
@@ -88,7 +88,7 @@ public static class ExperimentPage
         {
             text.Append(CultureInfo.InvariantCulture, $"\n## {record.Experiment}: {record.Title}\n\n{record.Claim}\n\n");
             Rows(text, ["quantity", "paper", "ours", "acceptance", "verdict"],
-                record.Result.Findings.Select(f => new[] { f.Quantity, f.Paper, f.Ours, f.Acceptance, f.Passed ? "passed" : "**not passed**" }));
+                record.Result.Findings.Select(f => new[] { f.Quantity, f.Paper, f.Ours, f.Acceptance, f.Verdict == Verdict.NotShown ? $"**{f.Verdict.Word()}**" : f.Verdict.Word() }));
             foreach (string line in record.Result.NotRun)
             {
                 text.Append('\n').Append(line).Append('\n');
@@ -136,10 +136,15 @@ public static class ExperimentPage
         }
     }
 
-    private static string Verdict(bool passed) => passed ? "<span class=\"pass\">passed</span>" : "<span class=\"fail\">not passed</span>";
+    private static string Mark(Verdict verdict) => verdict switch
+    {
+        Verdict.Shown => $"<span class=\"pass\">{verdict.Word()}</span>",
+        Verdict.NotContradicted => verdict.Word(),
+        _ => $"<span class=\"fail\">{verdict.Word()}</span>",
+    };
 
     private static string Summary(ExperimentRecord record) =>
-        FormattableString.Invariant($"{record.Result.Findings.Count(f => f.Passed)} of {record.Result.Findings.Count}{(record.Result.NotRun.Count > 0 ? $", {record.Result.NotRun.Count} not run" : "")}{(record.Quick ? ", quick form" : "")}");
+        FormattableString.Invariant($"{VerdictText.Count(record.Result.Findings)}{(record.Result.NotRun.Count > 0 ? $", {record.Result.NotRun.Count} not run" : "")}{(record.Quick ? ", quick form" : "")}");
 
     private static string Conditions(ExperimentRecord record) => string.Join("; ", record.Conditions.Select(c => $"{c.Key} {c.Value}")) + ".";
 

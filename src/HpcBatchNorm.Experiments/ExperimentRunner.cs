@@ -6,7 +6,7 @@ using HpcBatchNorm.Interop;
 namespace HpcBatchNorm.Experiments;
 
 /// <summary>Runs experiments and writes what they found: <c>result.json</c>, and each figure as SVG and, where there is a font, as PNG.</summary>
-public static class ExperimentRunner
+internal static class ExperimentRunner
 {
     /// <summary>The file of a result in an experiment's folder.</summary>
     public const string ResultFile = "result.json";
@@ -40,9 +40,9 @@ public static class ExperimentRunner
         string path = Path.Combine(folder, ResultFile);
         try
         {
-            return File.Exists(path) ? JsonSerializer.Deserialize(File.ReadAllText(path), ExperimentJson.Default.ExperimentRecord) : null;
+            return File.Exists(path) ? JsonSerializer.Deserialize(RegularFile.ReadAllText(path), ExperimentJson.Default.ExperimentRecord) : null;
         }
-        catch (JsonException exception)
+        catch (Exception exception) when (exception is JsonException or InvalidOperationException)
         {
             throw new UserErrorException($"'{path}' is no result of this version of hpcbn ({exception.Message}); run the experiment again.", exception);
         }

@@ -8,7 +8,7 @@ namespace HpcBatchNorm.Experiments;
 /// <param name="Y">Their values; those that are not finite, or not positive on a logarithmic axis, are left out.</param>
 /// <param name="Style">Number of its colour, 0 to 7.</param>
 /// <param name="Dashed">Drawn with gaps.</param>
-public sealed record FigureSeries(string Name, IReadOnlyList<double> X, IReadOnlyList<double> Y, int Style = 0, bool Dashed = false)
+internal sealed record FigureSeries(string Name, IReadOnlyList<double> X, IReadOnlyList<double> Y, int Style = 0, bool Dashed = false)
 {
     /// <summary>A line through points.</summary>
     public static FigureSeries Of(string name, IEnumerable<(double X, double Y)> points, int style = 0, bool dashed = false)
@@ -23,14 +23,14 @@ public sealed record FigureSeries(string Name, IReadOnlyList<double> X, IReadOnl
 /// <param name="X">Where on the horizontal axis.</param>
 /// <param name="Y">Where on the vertical axis.</param>
 /// <param name="Style">Number of a point's colour; null for black.</param>
-public sealed record FigureMark(string Label, double? X = null, double? Y = null, int? Style = null);
+internal sealed record FigureMark(string Label, double? X = null, double? Y = null, int? Style = null);
 
 /// <summary>A figure of an experiment, as data.</summary>
 /// <param name="Name">The name of its files, without extension: <c>mnist-accuracy</c>.</param>
 /// <param name="Title">What it shows.</param>
 /// <param name="XLabel">Name and unit of the horizontal axis.</param>
 /// <param name="YLabel">Name and unit of the vertical axis.</param>
-public sealed record Figure(string Name, string Title, string XLabel, string YLabel)
+internal sealed record Figure(string Name, string Title, string XLabel, string YLabel)
 {
     /// <summary>The lines.</summary>
     public IReadOnlyList<FigureSeries> Series { get; init; } = [];

@@ -4,18 +4,16 @@ using System.Text;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Experiments;
 
 /// <summary>Accuracy on the validation images after some steps of a run.</summary>
 /// <param name="Step">Steps done.</param>
 /// <param name="Top1">Top-1 accuracy, a fraction.</param>
-public readonly record struct AccuracyPoint(long Step, double Top1);
+internal readonly record struct AccuracyPoint(long Step, double Top1);
 
 /// <summary>What an experiment keeps of a training run.</summary>
-public sealed record TrainedRun
+internal sealed record TrainedRun
 {
     /// <summary>All evaluations in order.</summary>
     public required IReadOnlyList<AccuracyPoint> Curve { get; init; }
@@ -34,7 +32,7 @@ public sealed record TrainedRun
 /// How the paper's recipes are made small enough for an experiment: the network, the image size, the length and the learning rates change, in the same
 /// way for all; everything that tells the recipes from one another stays.
 /// </summary>
-public sealed record ImageNetScale
+internal sealed record ImageNetScale
 {
     /// <summary>The learning rate of the recipe 'inception', which the others' are multiples of.</summary>
     private const float PaperLearningRate = 0.0015f;
@@ -45,7 +43,7 @@ public sealed record ImageNetScale
     /// <summary>Height and width of the images in pixels.</summary>
     public int ImageSize { get; init; } = 32;
 
-    /// <summary>Length of each run; the learning rate falls as far as in the recipe, faster.</summary>
+    /// <summary>Length of each run.</summary>
     public double Epochs { get; init; } = 2;
 
     /// <summary>Epochs between evaluations.</summary>
@@ -56,6 +54,12 @@ public sealed record ImageNetScale
     /// with more BN-x30 has too much.
     /// </summary>
     public double BaseLearningRate { get; init; } = 0.01;
+
+    /// <summary>
+    /// Where the learning rate of every run ends, of its start: that of a whole run of BN-x5. The recipes' own ends lie between 0.19 (BN-Baseline) and 0.01 (BN-x30), which
+    /// in a run of an epoch or two would tell them apart by nothing else.
+    /// </summary>
+    public double FinalLearningRateFraction { get; init; } = 0.086;
 
     /// <summary>Smallest share of an image's area that a training crop takes: small images have less to spare than the recipes' 8 %.</summary>
     public double MinArea { get; init; } = 0.25;
@@ -93,6 +97,7 @@ public sealed record ImageNetScale
         }
 
         flags.Add(("learning-rate", Text(BaseLearningRate * paper.LearningRate / PaperLearningRate * rateFactor)));
+        flags.Add(("final-learning-rate-fraction", Text(FinalLearningRateFraction)));
         flags.Add(("image-size", Text(ImageSize)));
         flags.Add(("epochs", Text(Epochs)));
         flags.Add(("eval-every", Text(EvalEvery)));

@@ -6,7 +6,7 @@ namespace HpcBatchNorm.Experiments;
 /// Section 4.2.2, Figures 2 and 3: the recipes of the single networks, and the two that the text says do not train, on images in one of ImageNet's layouts.
 /// Scaled down by <see cref="Scale"/>; the seven changes stay as the recipes have them.
 /// </summary>
-public sealed class ImageNetVariants : Experiment
+internal sealed class ImageNetVariants : Experiment
 {
     /// <summary>Seeds of Inception and BN-x5, which the headline compares; the others are run once.</summary>
     private const int HeadlineSeeds = 3;
@@ -71,7 +71,8 @@ public sealed class ImageNetVariants : Experiment
     {
         Outcome inception = outcomes["inception"], x5 = outcomes["bn-x5"];
         double target = inception.Best, chance = 1.0 / classes;
-        long own = inception.StepsTo(target)!.Value;
+        long own = inception.StepsTo(target) ?? throw new UserErrorException(FormattableString.Invariant(
+            $"Inception diverged at step {inception.DivergedAt}; the others are compared with it. Set a lower learning-rate."));
         List<Finding> findings = [];
         if (quick)
         {
@@ -88,30 +89,28 @@ public sealed class ImageNetVariants : Experiment
                 steps is null
                     ? string.Create(CultureInfo.InvariantCulture, $"not reached: {Percent(o.Best)} of {Percent(target)}")
                     : string.Create(CultureInfo.InvariantCulture, $"{steps} of {own}, {(double)own / steps:0.0} times fewer"),
-                half ? "at most half" : "fewer",
-                steps is not null && (half ? 2 * steps <= own : steps < own)));
+                half ? "at most half; fewer does not contradict" : "fewer",
+                Finding.Judge(half ? 2 * steps <= own : steps < own, steps < own)));
         }
 
         if (outcomes.TryGetValue("bn-x30", out Outcome? x30))
         {
-            double noise = 2 * Math.Sqrt(x30.Variance(validation) + x5.Variance(validation));
-            findings.Add(new Finding(
-                "highest accuracy, BN-x30 beside BN-x5", "74.8 % beside 73.0 %", $"{Percent(x30.Best)} beside {Percent(x5.Best)}",
-                string.Create(CultureInfo.InvariantCulture, $"higher, or lower by no more than {100 * noise:0.0} points (two standard errors)"), x30.Best >= x5.Best - noise));
+            findings.Add(Higher(x5, inception, validation));
+            findings.Add(Higher(x30, x5, validation));
         }
 
         int factor = quick ? 2 : 5;
         Outcome trained = outcomes["bn-x5-sigmoid"], untrained = outcomes["inception-sigmoid"];
         findings.Add(new Finding(
-            "highest accuracy of BN-x5-Sigmoid", "69.8 % (chance 0.1 %)", $"{Percent(trained.Best)} (chance {Percent(chance)})", $"at least {factor} times chance", trained.Best >= factor * chance));
+            "highest accuracy of BN-x5-Sigmoid", "69.8 % (chance 0.1 %)", $"{Percent(trained.Best)} (chance {Percent(chance)})", $"at least {factor} times chance", Finding.Judge(trained.Best >= factor * chance, false)));
         findings.Add(new Finding(
-            "highest accuracy of Inception with the sigmoid", "never above chance (0.1 %)", $"{Percent(untrained.Best)} (chance {Percent(chance)})", "at most 1.5 times chance", untrained.Best <= 1.5 * chance));
+            "highest accuracy of Inception with the sigmoid", "never above chance (0.1 %)", $"{Percent(untrained.Best)} (chance {Percent(chance)})", "at most 1.5 times chance", Finding.Judge(untrained.Best <= 1.5 * chance, false)));
         if (outcomes.TryGetValue("inception-x5", out Outcome? fast))
         {
             findings.Add(new Finding(
                 "Inception at 5 times the learning rate", "parameters reach machine infinity",
                 fast.DivergedAt is long step ? string.Create(CultureInfo.InvariantCulture, $"diverges at step {step}") : $"{Percent(fast.Best)} beside {Percent(target)}",
-                "diverges, or is worse", fast.DivergedAt is not null || fast.Best < target));
+                "diverges; worse does not contradict", Finding.Judge(fast.DivergedAt is not null, fast.Best < target)));
         }
 
         return new ExperimentResult
@@ -121,6 +120,16 @@ public sealed class ImageNetVariants : Experiment
             Tables = [Figure3(outcomes, target)],
             Notes = notes,
         };
+    }
+
+    /// <summary>One variant ends higher than another, by two standard errors of two accuracies on as many images.</summary>
+    private static Finding Higher(Outcome higher, Outcome lower, int validation)
+    {
+        double noise = 2 * Math.Sqrt(higher.Variance(validation) + lower.Variance(validation));
+        return new Finding($"highest accuracy, {higher.Variant.Title} beside {lower.Variant.Title}", $"{higher.Variant.PaperBest} beside {lower.Variant.PaperBest}",
+            $"{Percent(higher.Best)} beside {Percent(lower.Best)}",
+            string.Create(CultureInfo.InvariantCulture, $"higher by {100 * noise:0.0} points (two standard errors); higher does not contradict"),
+            Finding.Judge(higher.Best > lower.Best + noise, higher.Best >= lower.Best));
     }
 
     /// <summary>
@@ -138,7 +147,7 @@ public sealed class ImageNetVariants : Experiment
             steps is null
                 ? string.Create(CultureInfo.InvariantCulture, $"not reached: {Percent(x5.Best)} beside {Percent(target)}")
                 : string.Create(CultureInfo.InvariantCulture, $"{steps} of {last}; in all {Percent(x5.Best)} beside {Percent(target)}"),
-            "fewer, two standard errors above", steps < last);
+            "fewer, two standard errors above", Finding.Judge(steps < last, false));
     }
 
     private static Figure Figure2(Dictionary<string, Outcome> outcomes, double target) =>
@@ -175,7 +184,7 @@ public sealed class ImageNetVariants : Experiment
 
     private static string Text(IFormattable value) => value.ToString(null, CultureInfo.InvariantCulture);
 
-    private static string Percent(double share) => (100 * share).ToString("0.0", CultureInfo.InvariantCulture) + " %";
+    private static string Percent(double share) => double.IsNaN(share) ? "diverged" : (100 * share).ToString("0.0", CultureInfo.InvariantCulture) + " %";
 
     /// <summary>A line of the paper's Figure 3, or a statement of its text.</summary>
     private sealed record Variant(
@@ -186,26 +195,26 @@ public sealed class ImageNetVariants : Experiment
         public (string Name, string Value)[] Own { get; init; } = [];
     }
 
-    /// <summary>What a variant's runs came to.</summary>
+    /// <summary>What a variant's runs came to. Means are of those that did not diverge.</summary>
     private sealed class Outcome(Variant variant, IReadOnlyList<TrainedRun> runs)
     {
+        private readonly TrainedRun[] _finite = [.. runs.Where(r => r.DivergedAt is null)];
+
         public Variant Variant => variant;
 
         public int Seeds => runs.Count;
 
         /// <summary>Mean over the seeds, where all of them were evaluated.</summary>
-        public IReadOnlyList<AccuracyPoint> Curve { get; } =
-        [
-            .. runs[0].Curve.Select(p => p.Step).Where(step => runs.All(r => r.Curve.Any(p => p.Step == step)))
-                .Select(step => new AccuracyPoint(step, runs.Average(r => r.Curve.First(p => p.Step == step).Top1))),
-        ];
+        public IReadOnlyList<AccuracyPoint> Curve => field ??= MeanCurve();
 
-        /// <summary>The highest point of <see cref="Curve"/>.</summary>
-        public double Best => Curve.Select(p => p.Top1).DefaultIfEmpty(0).Max();
+        /// <summary>The highest point of <see cref="Curve"/>; not a number when every run diverged.</summary>
+        public double Best => Curve.Select(p => p.Top1).DefaultIfEmpty(double.NaN).Max();
 
-        public long? DivergedAt => runs.Select(r => r.DivergedAt).FirstOrDefault(s => s is not null);
+        /// <summary>The first divergence when every run diverged, else null.</summary>
+        public long? DivergedAt => _finite.Length == 0 ? runs.Min(r => r.DivergedAt) : null;
 
-        public string BestText => Percent(Best) + (Seeds > 1 ? string.Create(CultureInfo.InvariantCulture, $" ± {100 * Deviation:0.0}") : "");
+        public string BestText => Percent(Best) + (_finite.Length > 1 ? string.Create(CultureInfo.InvariantCulture, $" ± {100 * Deviation:0.0}") : "")
+            + (_finite.Length < Seeds ? FormattableString.Invariant($" ({Seeds - _finite.Length} diverged)") : "");
 
         public long? StepsTo(double accuracy) => Curve.Where(p => p.Top1 >= accuracy).Select(p => (long?)p.Step).FirstOrDefault();
 
@@ -216,9 +225,15 @@ public sealed class ImageNetVariants : Experiment
         {
             get
             {
-                double mean = runs.Average(r => r.Best);
-                return Math.Sqrt(runs.Sum(r => (r.Best - mean) * (r.Best - mean)) / (runs.Count - 1));
+                double mean = _finite.Average(r => r.Best);
+                return Math.Sqrt(_finite.Sum(r => (r.Best - mean) * (r.Best - mean)) / (_finite.Length - 1));
             }
         }
+
+        private AccuracyPoint[] MeanCurve() => _finite.Length == 0 ? [] :
+        [
+            .. _finite[0].Curve.Select(p => p.Step).Where(step => _finite.All(r => r.Curve.Any(p => p.Step == step)))
+                .Select(step => new AccuracyPoint(step, _finite.Average(r => r.Curve.First(p => p.Step == step).Top1))),
+        ];
     }
 }

@@ -63,7 +63,7 @@ internal sealed record MlpSettings
     public bool Percentiles { get; init; }
 }
 
-/// <summary>What a training showed. Lists run along <see cref="Steps"/>; after a divergence accuracies are those of guessing.</summary>
+/// <summary>What a training showed. Lists run along <see cref="Steps"/>; from a divergence on, what would be measured is not a number.</summary>
 internal sealed record MlpRun
 {
     /// <summary>Where accuracy was measured.</summary>
@@ -90,15 +90,23 @@ internal sealed record MlpRun
     /// <summary>Norm of the second hidden layer's weights before the first step.</summary>
     public double InitialWeightNorm { get; set; }
 
-    /// <summary>The step whose loss was not finite; 0 for none.</summary>
+    /// <summary>The first step after which something was not finite, the loss or, where accuracy is measured, weights and statistics; 0 for none.</summary>
     public int DivergedAt { get; set; }
 
     /// <summary>Largest difference of a class probability when one image is predicted alone, in a batch, and in another; with <see cref="MlpSettings.AllStatistics"/>.</summary>
     public double Dependence { get; set; }
 
-    public double FinalAccuracy => Accuracy[^1];
+    /// <summary>A loss, the weights or their statistics were not finite.</summary>
+    public bool Diverged => DivergedAt > 0;
 
-    public double BestAccuracy => Accuracy.Max();
+    /// <summary>After the last step; not a number for a run that diverged.</summary>
+    public double FinalAccuracy => Diverged ? double.NaN : Accuracy[^1];
+
+    /// <summary>The highest of all; not a number for a run that diverged. What it reached before is <see cref="BestBefore"/>.</summary>
+    public double BestAccuracy => Diverged ? double.NaN : Accuracy.Max();
+
+    /// <summary>The highest accuracy while numbers were finite; not a number when none was measured by then.</summary>
+    public double BestBefore => Steps.Zip(Accuracy).Where(p => !Diverged || p.First < DivergedAt).Select(p => p.Second).DefaultIfEmpty(double.NaN).Max();
 
     public double At(int step) => Accuracy[Steps.IndexOf(step)];
 
@@ -113,7 +121,6 @@ internal sealed record MlpRun
 internal sealed class MlpTraining : IDisposable
 {
     private const int TestBatch = 500, PopulationBatches = 100, LossWindow = 50, ProbedImages = 1000, ProbedUnits = 3;
-    private const double Guessing = 100.0 / MnistImages.Classes;
 
     private static readonly double[] Probed = [0.15, 0.50, 0.85];
 
@@ -241,7 +248,7 @@ internal sealed class MlpTraining : IDisposable
         double norm = WeightNorm(state);
         run.WeightNorm.Add(norm);
         NetworkState population = state;
-        bool broken = run.DivergedAt > 0 || !double.IsFinite(norm);
+        bool broken = run.Diverged || !double.IsFinite(norm);
         if (!broken && _settings.BatchNorm)
         {
             try
@@ -254,12 +261,17 @@ internal sealed class MlpTraining : IDisposable
             }
         }
 
-        run.Accuracy.Add(broken ? Guessing : Accuracy(population, BatchNormStatistics.Running, TestBatch));
+        if (broken && !run.Diverged)
+        {
+            run.DivergedAt = run.Steps[^1];
+        }
+
+        run.Accuracy.Add(broken ? double.NaN : Accuracy(population, BatchNormStatistics.Running, TestBatch));
         if (_settings.AllStatistics)
         {
-            run.RunningAccuracy.Add(broken ? Guessing : Accuracy(state, BatchNormStatistics.Running, TestBatch));
-            run.BatchAccuracy.Add(broken ? Guessing : Accuracy(state, BatchNormStatistics.Batch, _settings.Batch));
-            run.Dependence = broken ? 0 : Math.Max(run.Dependence, Dependence(population));
+            run.RunningAccuracy.Add(broken ? double.NaN : Accuracy(state, BatchNormStatistics.Running, TestBatch));
+            run.BatchAccuracy.Add(broken ? double.NaN : Accuracy(state, BatchNormStatistics.Batch, _settings.Batch));
+            run.Dependence = broken ? double.NaN : Math.Max(run.Dependence, Dependence(population));
         }
 
         if (_settings.Percentiles)

@@ -46,8 +46,8 @@ internal sealed class MnistImages
         for (int done = 0; done < dataset.Count;)
         {
             using Batch batch = loader.Next(cancellation);
-            batch.Pixels.AsSpan(0, batch.Count * Pixels).CopyTo(images.AsSpan(done * Pixels));
-            batch.Labels.AsSpan(0, batch.Count).CopyTo(labels.AsSpan(done));
+            batch.Pixels[..(batch.Count * Pixels)].CopyTo(images.AsSpan(done * Pixels));
+            batch.Labels[..batch.Count].CopyTo(labels.AsSpan(done));
             done += batch.Count;
         }
 

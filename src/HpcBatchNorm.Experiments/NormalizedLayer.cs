@@ -46,9 +46,14 @@ internal sealed class NormalizedLayer : IDisposable
         _runner = new OperationRunner(backend,
         [
             convolutional ? new ConvolutionForward("layer", convolution, _src, _weights, shared, middle) : new InnerProductForward("layer", product, _src, _weights, shared, middle),
-            new BatchNormForward("bn", norm, BatchNormStatistics.Batch, middle, scale, shift, null, _dst, mean, variance, null, null, 0),
-            new BatchNormBackward("bn", norm, constantStatistics ? BatchNormStatistics.Running : BatchNormStatistics.Batch, middle, null, _diffDst, scale, shift, mean, variance,
-                diffMiddle, Make("diffScale", norm.Parameters, TensorRole.ParameterGradient), Make("diffShift", norm.Parameters, TensorRole.ParameterGradient), null),
+            new BatchNormForward("bn", norm) { Src = middle, Dst = _dst, Scale = scale, Shift = shift, Mean = mean, Variance = variance, AveragingFactor = 0 },
+            new BatchNormBackward("bn", norm)
+            {
+                Src = middle, Scale = scale, Shift = shift,
+                Statistics = constantStatistics ? BatchNormStatistics.Running : BatchNormStatistics.Batch, Mean = mean, Variance = variance,
+                DiffDst = _diffDst, DiffSrc = diffMiddle, DiffScale = Make("diffScale", norm.Parameters, TensorRole.ParameterGradient),
+                DiffShift = Make("diffShift", norm.Parameters, TensorRole.ParameterGradient),
+            },
             convolutional ? new ConvolutionBackwardData("layer", convolution, diffMiddle, _weights, _diffSrc) : new InnerProductBackwardData("layer", product, diffMiddle, _weights, _diffSrc),
             convolutional ? new ConvolutionBackwardWeights("layer", convolution, _src, diffMiddle, _diffWeights, _diffBias)
                 : new InnerProductBackwardWeights("layer", product, _src, diffMiddle, _diffWeights, _diffBias),

@@ -11,7 +11,7 @@ using HpcBatchNorm.Training.Evaluation;
 namespace HpcBatchNorm.Experiments;
 
 /// <summary>How a network learned a few images by heart.</summary>
-public sealed record OverfitRun
+internal sealed record OverfitRun
 {
     /// <summary>Steps after which the inference network classified every image correctly; null when it never did.</summary>
     public required int? Steps { get; init; }
@@ -27,7 +27,7 @@ public sealed record OverfitRun
 /// Not of the paper: whether everything between a photo and the update of a weight is connected. BN-Inception at full size must be able to learn a few photos by heart,
 /// in each precision that the backend computes in here, and to know them again as an inference network with population statistics (Algorithm 2).
 /// </summary>
-public sealed class OverfitExperiment : Experiment
+internal sealed class OverfitExperiment : Experiment
 {
     /// <inheritdoc/>
     public override string Name => "overfit";
@@ -73,7 +73,7 @@ public sealed class OverfitExperiment : Experiment
             Findings = [.. runs.Select((r, i) => new Finding(
                 FormattableString.Invariant($"steps of {size.Batch} until all {size.Images} images are right, {precisions[i].Word()}"), "-",
                 r.Steps is int steps ? FormattableString.Invariant($"{steps} ({steps * size.Batch / size.Images} epochs)") : FormattableString.Invariant($"never: {r.Right} of {size.Images} after {size.MostSteps}"),
-                FormattableString.Invariant($"at most {size.MostSteps}"), r.Steps is not null))],
+                FormattableString.Invariant($"at most {size.MostSteps}"), Finding.Judge(r.Steps is not null, false)))],
             Figures =
             [
                 new Figure("overfit", FormattableString.Invariant($"Training loss on {size.Images} photos"), "steps", "loss, nats per image")

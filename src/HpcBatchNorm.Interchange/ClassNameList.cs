@@ -36,7 +36,7 @@ internal static class ClassNameList
         ? names
         : text.Split(',', StringSplitOptions.RemoveEmptyEntries);
 
-    /// <summary>Null where the text is no array of strings: then it is a list of the old form whose first name begins with a bracket.</summary>
+    /// <summary>Null where the text is no array of strings, or one has half a character in it: then it is a list of the old form whose first name begins with a bracket.</summary>
     private static List<string>? TryParse(string text)
     {
         try
@@ -45,7 +45,7 @@ internal static class ClassNameList
             JsonElement root = document.RootElement;
             return root.EnumerateArray().All(e => e.ValueKind == JsonValueKind.String) ? [.. root.EnumerateArray().Select(e => e.GetString()!)] : null;
         }
-        catch (JsonException)
+        catch (Exception error) when (error is JsonException or InvalidOperationException)
         {
             return null;
         }

@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using System.IO.Hashing;
 using System.Runtime.InteropServices;
 using System.Text;
+using HpcBatchNorm.Interop;
 using Microsoft.Win32.SafeHandles;
 
 namespace HpcBatchNorm.Interchange;
@@ -65,7 +66,7 @@ public sealed class SafetensorsFile : IDisposable
         SafeFileHandle? handle = null;
         try
         {
-            handle = File.OpenHandle(path);
+            handle = RegularFile.OpenHandle(path);
             long length = RandomAccess.GetLength(handle);
             Span<byte> prefix = stackalloc byte[8];
             if (length < 8)

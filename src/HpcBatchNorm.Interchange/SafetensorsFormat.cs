@@ -13,7 +13,7 @@ public sealed record SafetensorsTensor(string Name, string DataType, IReadOnlyLi
     public long Count => Extents.Aggregate(1L, (product, extent) => checked(product * extent));
 
     /// <summary>Bytes of the data.</summary>
-    public long Bytes => Count * SafetensorsFormat.ElementBytes(DataType);
+    public long Bytes => checked(Count * SafetensorsFormat.ElementBytes(DataType));
 
     /// <summary>For example <c>F32 [192, 64, 3, 3]</c>.</summary>
     public override string ToString() => FormattableString.Invariant($"{DataType} [{string.Join(", ", Extents)}]");
@@ -36,7 +36,7 @@ internal static class SafetensorsFormat
         "F32" or "I32" or "U32" => 4,
         "F16" or "BF16" or "I16" or "U16" => 2,
         "I8" or "U8" or "BOOL" or "F8_E4M3" or "F8_E5M2" => 1,
-        _ => throw new FormatException($"the data type '{dataType}' is unknown"),
+        _ => throw new FormatException($"the data type '{UserErrorException.Excerpt(dataType)}' is unknown"),
     };
 
     /// <summary>The header's JSON, padded; tensors lie in the order given.</summary>
@@ -97,7 +97,7 @@ internal static class SafetensorsFormat
             {
                 if (!names.Add(property.Name))
                 {
-                    throw new FormatException($"the header names '{property.Name}' twice");
+                    throw new FormatException($"the header names '{UserErrorException.Excerpt(property.Name)}' twice");
                 }
 
                 if (property.Name == "__metadata__")
@@ -123,7 +123,7 @@ internal static class SafetensorsFormat
         {
             if (offset != end)
             {
-                throw new FormatException($"'{tensor.Name}' begins at byte {offset} of the data, expected {end}");
+                throw new FormatException($"'{UserErrorException.Excerpt(tensor.Name)}' begins at byte {offset} of the data, expected {end}");
             }
 
             end += tensor.Bytes;
@@ -145,7 +145,7 @@ internal static class SafetensorsFormat
         var tensor = new SafetensorsTensor(property.Name, property.Value.GetProperty("dtype").GetString() ?? "", extents);
         if (offsets.Length != 2 || extents.Any(e => e < 0) || offsets[0] < 0 || offsets[1] - offsets[0] != tensor.Bytes)
         {
-            throw new FormatException($"'{tensor.Name}' {tensor} takes {tensor.Bytes} bytes but its data_offsets are [{string.Join(", ", offsets)}]");
+            throw new FormatException($"'{UserErrorException.Excerpt(tensor.Name)}' {UserErrorException.Excerpt(tensor.ToString())} takes {tensor.Bytes} bytes but its data_offsets are [{UserErrorException.Excerpt(string.Join(", ", offsets))}]");
         }
 
         return (tensor, offsets[0]);

@@ -99,7 +99,7 @@ internal sealed class InceptionModules(NetworkBuilder builder, NetworkOptions op
     {
         if (batchNorm)
         {
-            node = builder.Add($"{name}/bn", new BatchNormLayer(options.Epsilon, options.AveragingFactor, perActivation), node);
+            node = builder.Add($"{name}/bn", new BatchNormLayer(options.Epsilon ?? NetworkOptions.UsualEpsilon, options.AveragingFactor, perActivation), node);
         }
 
         return builder.Add($"{name}/{_activation.Name()}", new ActivationLayer(_activation), node);

@@ -35,7 +35,7 @@ internal sealed class InceptionV3
         _options = options;
         _weights = Initializer.FanIn(2 * options.InitialWeightScale * options.InitialWeightScale);
         _activation = options.Activation ?? ActivationKind.Relu;
-        _epsilon = options.Epsilon == new NetworkOptions().Epsilon ? 1e-3f : options.Epsilon;
+        _epsilon = options.Epsilon ?? 1e-3f;
     }
 
     public static Network Create(NetworkOptions options)

@@ -181,7 +181,7 @@ public static class NetworkCatalog
         for (int i = 1; i <= options.HiddenLayers; i++)
         {
             node = builder.Add($"hidden{i}/fc", new FullyConnectedLayer(options.HiddenUnits, weights, Bias: !batchNorm), node);
-            node = batchNorm ? builder.Add($"hidden{i}/bn", new BatchNormLayer(options.Epsilon, options.AveragingFactor), node) : node;
+            node = batchNorm ? builder.Add($"hidden{i}/bn", new BatchNormLayer(options.Epsilon ?? NetworkOptions.UsualEpsilon, options.AveragingFactor), node) : node;
             node = builder.Add($"hidden{i}/{activation.Name()}", new ActivationLayer(activation), node);
             node = options.Dropout > 0 ? builder.Add($"hidden{i}/dropout", new DropoutLayer(options.Dropout.Value), node) : node;
         }

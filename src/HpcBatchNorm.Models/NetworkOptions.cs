@@ -42,8 +42,11 @@ public sealed record NetworkOptions
     /// <summary>Batch normalization before every nonlinearity; null means the network's own choice.</summary>
     public bool? BatchNorm { get; init; }
 
-    /// <summary>Batch normalization's epsilon; the paper gives no value. The default of 1e-5 leaves it to the network, and <c>inception-v3</c> has 1e-3.</summary>
-    public float Epsilon { get; init; } = 1e-5f;
+    /// <summary>Batch normalization's epsilon, for which the paper gives no value; null means the network's own (1e-5; 1e-3 for <c>inception-v3</c>).</summary>
+    public float? Epsilon { get; init; }
+
+    /// <summary>The epsilon of networks that have none of their own.</summary>
+    internal const float UsualEpsilon = 1e-5f;
 
     /// <summary>Weight of the new batch in running statistics.</summary>
     public float AveragingFactor { get; init; } = 0.1f;

@@ -96,7 +96,7 @@ internal sealed class ResNets
     private Node Convolve(string name, Node input, int outputs, int kernel, int stride) =>
         _builder.Add(name, new ConvolutionLayer(outputs, kernel, _weights, stride, kernel / 2), input);
 
-    private Node Normalize(string name, Node input) => _builder.Add(name, new BatchNormLayer(_options.Epsilon, _options.AveragingFactor), input);
+    private Node Normalize(string name, Node input) => _builder.Add(name, new BatchNormLayer(_options.Epsilon ?? NetworkOptions.UsualEpsilon, _options.AveragingFactor), input);
 
     private Node Activate(string name, Node input) => _builder.Add(name.Replace("relu", _activation.Name(), StringComparison.Ordinal), new ActivationLayer(_activation), input);
 }

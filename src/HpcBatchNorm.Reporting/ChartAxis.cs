@@ -5,6 +5,8 @@ namespace HpcBatchNorm.Reporting;
 /// <summary>An axis of a chart: its bounds, its ticks, and where between the bounds a value lies.</summary>
 internal sealed class ChartAxis
 {
+    private const double Smallest = 1e-100;
+
     private ChartAxis(double low, double high, bool logarithmic, IReadOnlyList<(double Value, string Label)> ticks) =>
         (Low, High, Logarithmic, Ticks) = (low, high, logarithmic, ticks);
 
@@ -21,7 +23,8 @@ internal sealed class ChartAxis
     public IReadOnlyList<(double Value, string Label)> Ticks { get; }
 
     /// <summary>True when a value can be shown at all.</summary>
-    public static bool CanShow(double value, bool logarithmic) => double.IsFinite(value) && (!logarithmic || value > 0);
+    /// <remarks>Values at the ends of what a number can be would overflow the differences and powers that axes are made of.</remarks>
+    public static bool CanShow(double value, bool logarithmic) => Math.Abs(value) <= 1 / Smallest && (logarithmic ? value >= Smallest : value == 0 || Math.Abs(value) >= Smallest);
 
     /// <summary>Where a value lies: 0 at the lower bound, 1 at the upper.</summary>
     public double At(double value) => Logarithmic

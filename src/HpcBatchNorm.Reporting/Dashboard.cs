@@ -20,9 +20,8 @@ internal sealed class Dashboard : IDisposable
 
     private const int RefreshSeconds = 2;
 
-    // Nothing but what is in the page itself.
-    private const string Policy =
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+    /// <summary>Of answers that are no page.</summary>
+    private const string NothingAllowed = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'";
 
     private readonly IReadOnlyList<string> _roots;
     private readonly HttpListener _listener;
@@ -65,37 +64,55 @@ internal sealed class Dashboard : IDisposable
                 return;
             }
 
-            (int status, byte[] body, string? version) = Answer(context.Request);
+            Reply reply = Answer(context.Request);
             // A browser that reads slowly must not keep others waiting.
-            _ = Task.Run(() => Send(context.Response, status, body, version), CancellationToken.None);
+            _ = Task.Run(() => Send(context.Response, reply), CancellationToken.None);
         }
     }
 
     public void Dispose() => _listener.Close();
 
-    private (int Status, byte[] Body, string? Version) Answer(HttpListenerRequest request)
+    /// <summary>What is sent.</summary>
+    /// <param name="Status">HTTP's.</param>
+    /// <param name="Body">The content.</param>
+    /// <param name="Version">What changes with a page's content; null for what is no page.</param>
+    /// <param name="Policy">The content security policy.</param>
+    private readonly record struct Reply(HttpStatusCode Status, byte[] Body, string? Version, string Policy);
+
+    private Reply Answer(HttpListenerRequest request)
     {
         try
         {
             return request.HttpMethod is "GET" or "HEAD" ? Page(request) : Text(HttpStatusCode.MethodNotAllowed, "Only GET is answered here.");
         }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException or FormatException or InvalidOperationException or KeyNotFoundException)
+        catch (Exception error) when (IsOfARun(error))
         {
-            // A file was replaced while it was read, or is not what it should be; the next look may find it whole.
+            // A folder was replaced while it was read; the next look may find it whole.
             return Text(HttpStatusCode.ServiceUnavailable, error.Message);
         }
     }
 
-    private (int Status, byte[] Body, string? Version) Page(HttpListenerRequest request)
+    /// <summary>
+    /// True for all that a run's files can cause. A dashboard shows other people's runs, whatever their files say: it goes on, and says which run it was.
+    /// </summary>
+    private static bool IsOfARun(Exception error) => error is not OutOfMemoryException;
+
+    private Reply Page(HttpListenerRequest request)
     {
         List<(string Name, RunFolder Run)> runs = FindRuns();
         string main, title;
         switch (request.Url!.AbsolutePath)
         {
             case "/":
-                runs.ForEach(r => r.Run.Log.Update());
                 title = "hpcbn runs";
-                main = RunsPage.Main(runs, [.. request.QueryString.GetValues("run") ?? []], request.QueryString["x"] == "step");
+                List<(string Name, string Problem)> unreadable = [];
+                runs.RemoveAll(r =>
+                {
+                    bool read = TryUpdate(r.Run, out string problem);
+                    unreadable.AddRange(read ? [] : [(r.Name, problem)]);
+                    return !read;
+                });
+                main = RunsPage.Main(runs, [.. request.QueryString.GetValues("run") ?? []], request.QueryString["x"] == "step", unreadable);
                 break;
             case "/run":
                 string? name = request.QueryString["name"];
@@ -104,18 +121,49 @@ internal sealed class Dashboard : IDisposable
                     return Text(HttpStatusCode.NotFound, $"There is no run '{name}' here.");
                 }
 
-                run.Log.Update();
-                title = RunPage.Title(run);
-                main = "<nav><a href=\"/\">all runs</a></nav>\n" + RunPage.Main(run);
+                title = run.Name;
+                main = "<nav><a href=\"/\">all runs</a></nav>\n";
+                try
+                {
+                    run.Log.Update();
+                    title = RunPage.Title(run);
+                    main += RunPage.Main(run);
+                }
+                catch (Exception error) when (IsOfARun(error))
+                {
+                    main += $"<h1>{WebUtility.HtmlEncode(run.Name)}</h1>\n<p class=\"note\">This run cannot be shown: {WebUtility.HtmlEncode(error.Message)}</p>\n";
+                }
+
                 break;
             default:
                 return Text(HttpStatusCode.NotFound, "There is nothing here; the pages are / and /run?name=NAME.");
         }
 
         string version = Convert.ToHexStringLower(XxHash64.Hash(Encoding.UTF8.GetBytes(main)));
-        return request.QueryString["since"] is not string since ? ((int)HttpStatusCode.OK, Encoding.UTF8.GetBytes(WebPage.Render(title, main, version, RefreshSeconds)), version)
-            : since == version ? ((int)HttpStatusCode.NoContent, [], version)
-            : ((int)HttpStatusCode.OK, Encoding.UTF8.GetBytes(main), version);
+        if (request.QueryString["since"] is string since)
+        {
+            return since == version
+                ? new Reply(HttpStatusCode.NoContent, [], version, NothingAllowed)
+                : new Reply(HttpStatusCode.OK, Encoding.UTF8.GetBytes(main), version, NothingAllowed);
+        }
+
+        (string html, string policy) = WebPage.Render(title, main, version, RefreshSeconds);
+        return new Reply(HttpStatusCode.OK, Encoding.UTF8.GetBytes(html), version, policy);
+    }
+
+    private static bool TryUpdate(RunFolder run, out string problem)
+    {
+        problem = "";
+        try
+        {
+            run.Log.Update();
+            return true;
+        }
+        catch (Exception error) when (IsOfARun(error))
+        {
+            problem = error.Message;
+            return false;
+        }
     }
 
     /// <summary>
@@ -133,7 +181,8 @@ internal sealed class Dashboard : IDisposable
             else if (Directory.Exists(root))
             {
                 // Runs, and folders of them: those of an experiment, for example.
-                IEnumerable<string> folders = Directory.GetDirectories(root).SelectMany(f => RunFolder.IsRun(f) ? [f] : Directory.GetDirectories(f));
+                var readable = new EnumerationOptions { IgnoreInaccessible = true };
+                IEnumerable<string> folders = Directory.GetDirectories(root, "*", readable).SelectMany(f => RunFolder.IsRun(f) ? [f] : Directory.GetDirectories(f, "*", readable));
                 found.AddRange(folders.Where(RunFolder.IsRun).Select(f => (Path.GetRelativePath(root, f), f)));
             }
         }
@@ -155,21 +204,21 @@ internal sealed class Dashboard : IDisposable
         return [.. runs.OrderByDescending(r => r.Name, StringComparer.Ordinal)];
     }
 
-    private static void Send(HttpListenerResponse response, int status, byte[] body, string? version)
+    private static void Send(HttpListenerResponse response, Reply reply)
     {
         try
         {
-            response.StatusCode = status;
+            response.StatusCode = (int)reply.Status;
             response.Headers["Cache-Control"] = "no-store";
-            response.Headers["Content-Security-Policy"] = Policy;
+            response.Headers["Content-Security-Policy"] = reply.Policy;
             response.Headers["X-Content-Type-Options"] = "nosniff";
-            response.ContentType = version is null ? "text/plain; charset=utf-8" : "text/html; charset=utf-8";
-            if (version is not null)
+            response.ContentType = reply.Version is null ? "text/plain; charset=utf-8" : "text/html; charset=utf-8";
+            if (reply.Version is not null)
             {
-                response.Headers["X-Version"] = version;
+                response.Headers["X-Version"] = reply.Version;
             }
 
-            response.Close(body, willBlock: true);
+            response.Close(reply.Body, willBlock: true);
         }
         catch (Exception error) when (error is HttpListenerException or ObjectDisposedException or IOException or InvalidOperationException)
         {
@@ -177,7 +226,7 @@ internal sealed class Dashboard : IDisposable
         }
     }
 
-    private static (int, byte[], string?) Text(HttpStatusCode status, string text) => ((int)status, Encoding.UTF8.GetBytes(text + "\n"), null);
+    private static Reply Text(HttpStatusCode status, string text) => new(status, Encoding.UTF8.GetBytes(text + "\n"), null, NothingAllowed);
 
     private static (HttpListener Listener, int Port) Listen(int? port)
     {

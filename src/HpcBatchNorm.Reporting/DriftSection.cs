@@ -1,13 +1,13 @@
 using System.Net;
 using System.Text;
-using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Reporting;
 
 /// <summary>The part of a run's page that shows which layer's input distributions move: a row per layer, a cell per evaluation.</summary>
 internal static class DriftSection
 {
-    private const int MostColumns = 60;
+    private const int MostColumns = 60, MostRows = 1000;
 
     // Shifts are shown on a logarithmic scale from the first to the second, in standard deviations.
     private const double Least = 0.003, Most = 1;
@@ -57,14 +57,14 @@ internal static class DriftSection
             html.Append(Invariant($"<tr><td class=\"text\">{Encode(Short(layer.Layer))}</td><td>{layer.Shift:0.000}</td><td>{layer.LargestShift:0.00}</td><td>{layer.QuietChannels} of {layer.Channels}</td></tr>\n"));
         }
 
-        int quiet = last.Layers.Sum(l => l.QuietChannels), notable = last.Layers.Count(l => l.Shift > Notable);
+        long quiet = last.Layers.Sum(l => (long)l.QuietChannels), notable = last.Layers.Count(l => l.Shift > Notable);
         html.Append("</table></div>\n<p class=\"note\">").Append(Invariant($"{notable} of {last.Layers.Count} layers moved more than {Notable}; {quiet} channels are quiet (their input does not depend on the image).</p></figure>\n"));
     }
 
     private static void AppendRows(StringBuilder html, DriftPoint[] measured)
     {
         int columns = Math.Min(MostColumns, measured.Length);
-        for (int row = 0; row < measured[^1].Layers.Count; row++)
+        for (int row = 0; row < Math.Min(MostRows, measured[^1].Layers.Count); row++)
         {
             string name = measured[^1].Layers[row].Layer;
             html.Append(Invariant($"<div><span title=\"{Encode(name)}\">{Encode(Short(name))}</span><p>"));

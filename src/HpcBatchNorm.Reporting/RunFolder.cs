@@ -1,5 +1,6 @@
 using System.Diagnostics;
-using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Interop;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Reporting;
 
@@ -8,6 +9,12 @@ internal sealed class RunFolder(string path)
 {
     /// <summary>The file of <see cref="PredictionLog"/> in a run's folder.</summary>
     public const string PredictionsName = "predictions.json";
+
+    /// <summary>What is read of a log: more than a million lines' worth of it can be neither seen nor told apart in a chart.</summary>
+    private const long MostLogBytes = 64 << 20;
+
+    /// <summary>What is read of any other file; a run's own are far below a megabyte.</summary>
+    private const long MostTextBytes = 16 << 20;
 
     /// <summary>Without news for so long, a run on another machine is taken for dead.</summary>
     private static readonly TimeSpan Patience = TimeSpan.FromMinutes(15);
@@ -19,7 +26,7 @@ internal sealed class RunFolder(string path)
     public string Name { get; } = System.IO.Path.GetFileName(System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(path)));
 
     /// <summary>Its metrics.</summary>
-    public RunLog Log { get; } = new(MetricsOf(path));
+    public RunLog Log { get; } = new(MetricsOf(path), MostLogBytes);
 
     /// <summary>When the metrics were last written, local time.</summary>
     public DateTime Changed => File.GetLastWriteTime(MetricsOf(path));
@@ -37,7 +44,7 @@ internal sealed class RunFolder(string path)
     public string State => Log.Outcome ?? (IsAlive ? "running" : "killed");
 
     /// <summary>True when the folder holds a run.</summary>
-    public static bool IsRun(string folder) => File.Exists(MetricsOf(folder));
+    public static bool IsRun(string folder) => RegularFile.Exists(MetricsOf(folder));
 
     /// <summary>The newest checkpoint, or null.</summary>
     public string? NewestCheckpoint()
@@ -60,7 +67,7 @@ internal sealed class RunFolder(string path)
                 using Process process = Process.GetProcessById(start.Process);
                 return !process.HasExited;
             }
-            catch (ArgumentException)
+            catch (Exception error) when (error is ArgumentException or InvalidOperationException or System.ComponentModel.Win32Exception)
             {
                 return false;
             }
@@ -72,6 +79,6 @@ internal sealed class RunFolder(string path)
     private string ReadText(string name)
     {
         string file = System.IO.Path.Combine(path, name);
-        return File.Exists(file) ? File.ReadAllText(file) : "";
+        return RegularFile.Exists(file) && new FileInfo(file).Length <= MostTextBytes ? RegularFile.ReadAllText(file) : "";
     }
 }

@@ -1,9 +1,7 @@
 using System.Globalization;
 using System.Net;
 using System.Text;
-using System.Text.Json;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Reporting;
 
@@ -25,7 +23,7 @@ internal static class RunPage
         AppendCards(html, run);
         AppendCharts(html, log);
         DriftSection.Append(html, log.Drift);
-        AppendPredictions(html, run.Predictions);
+        PredictionSection.Append(html, run.Predictions);
         AppendEvaluations(html, log.Evaluations);
         AppendRun(html, run, config);
         return html.ToString();
@@ -64,11 +62,21 @@ internal static class RunPage
                 }
 
                 html.Append(Invariant($"</p>\n<progress max=\"{start.TotalSteps}\" value=\"{last.Step}\" aria-label=\"steps done\"></progress>\n"));
+                AppendSkipped(html, log);
                 return;
             }
         }
 
         html.Append("</p>\n");
+        AppendSkipped(html, log);
+    }
+
+    private static void AppendSkipped(StringBuilder html, RunLog log)
+    {
+        if (log.Skipped > 0)
+        {
+            html.Append(Invariant($"<p class=\"note\">The run's metrics.jsonl is long; its first {log.Skipped / 1e6:0} MB are not shown.</p>\n"));
+        }
     }
 
     private static void AppendCards(StringBuilder html, RunFolder run)
@@ -107,74 +115,6 @@ internal static class RunPage
         html.Append(LineChart.Render("Throughput", "images/s, training only", Epoch, [new ChartSeries("images/s", Points(log.Train, t => t.ImagesPerSecond), 3)]));
         html.Append(LineChart.Render("Waiting for data", "% of training time", Epoch, [new ChartSeries("data wait", Points(log.Train, t => 100 * t.DataWaitShare), 4)]));
         html.Append(LineChart.Render("Peak memory", "MB, resident", Epoch, [new ChartSeries("peak memory", Points(log.Train, t => t.PeakMemoryMb), 6)]));
-        html.Append("</div>\n");
-    }
-
-    private static void AppendPredictions(StringBuilder html, string json)
-    {
-        if (json.Length == 0)
-        {
-            return;
-        }
-
-        JsonElement root;
-        try
-        {
-            using JsonDocument document = JsonDocument.Parse(json);
-            root = document.RootElement.Clone();
-        }
-        catch (JsonException)
-        {
-            return;
-        }
-
-        html.Append("<h2>Predictions</h2>\n<p class=\"note\">Validation images as the network sees them, with its three most probable classes; after step ").Append(root.GetProperty("step").GetRawText()).Append(". The true class is green.</p>\n");
-        AppendPictures(html, "The same images at every evaluation", root.GetProperty("spread"));
-        AppendPictures(html, "Most confident mistakes", root.GetProperty("mistakes"));
-        html.Append("<div class=\"columns\">\n<div><h3>Classes with the lowest accuracy</h3><div class=\"scroll\"><table><tr><th class=\"text\">class</th><th>right</th><th>top-1 %</th></tr>\n");
-        foreach (JsonElement row in root.GetProperty("worst_classes").EnumerateArray())
-        {
-            (int right, int images) = (row.GetProperty("right").GetInt32(), row.GetProperty("images").GetInt32());
-            html.Append(Invariant($"<tr><td class=\"text\">{Text(row, "class")}</td><td>{right} of {images}</td><td>{100.0 * right / images:0.0}</td></tr>\n"));
-        }
-
-        html.Append("</table></div></div>\n<div><h3>Confused most often</h3><div class=\"scroll\"><table><tr><th class=\"text\">class</th><th class=\"text\">taken for</th><th>images</th></tr>\n");
-        foreach (JsonElement row in root.GetProperty("confusions").EnumerateArray())
-        {
-            html.Append(Invariant($"<tr><td class=\"text\">{Text(row, "class")}</td><td class=\"text\">{Text(row, "predicted")}</td><td>{row.GetProperty("count").GetInt32()} of {row.GetProperty("images").GetInt32()}</td></tr>\n"));
-        }
-
-        html.Append("</table></div></div>\n</div>\n");
-    }
-
-    private static void AppendPictures(StringBuilder html, string title, JsonElement predictions)
-    {
-        if (predictions.GetArrayLength() == 0)
-        {
-            return;
-        }
-
-        html.Append("<h3>").Append(title).Append("</h3>\n<div class=\"pictures\">\n");
-        foreach (JsonElement prediction in predictions.EnumerateArray())
-        {
-            JsonElement top = prediction.GetProperty("top");
-            string label = Text(prediction, "class");
-            html.Append("<div class=\"picture").Append(top[0].GetProperty("right").GetBoolean() ? " right" : "").Append("\">");
-            if (prediction.TryGetProperty("jpeg", out JsonElement jpeg))
-            {
-                html.Append(Invariant($"<img src=\"data:image/jpeg;base64,{jpeg.GetString()}\" alt=\"{label}\" title=\"{Text(prediction, "image")}\">"));
-            }
-
-            html.Append("<div><b>").Append(label).Append("</b><ol>");
-            foreach (JsonElement guess in top.EnumerateArray())
-            {
-                double percent = 100 * guess.GetProperty("probability").GetDouble();
-                html.Append(Invariant($"<li{(guess.GetProperty("right").GetBoolean() ? " class=\"label\"" : "")} style=\"--p:{percent:0.#}%\"><span>{Text(guess, "class")}</span> {percent:0.#}%</li>"));
-            }
-
-            html.Append("</ol></div></div>\n");
-        }
-
         html.Append("</div>\n");
     }
 
@@ -259,6 +199,7 @@ internal static class RunPage
     private static TimeSpan? Remaining(RunLog log)
     {
         const int Lines = 50;
+        const double LongestRemaining = 1e10;
         TrainPoint last = log.Train[^1];
         TrainPoint first = last;
         for (int i = log.Train.Count - 2; i >= Math.Max(0, log.Train.Count - Lines) && log.Train[i].Seconds < first.Seconds && log.Train[i].Step >= log.Start!.FirstStep; i--)
@@ -266,7 +207,8 @@ internal static class RunPage
             first = log.Train[i];
         }
 
-        return last.Step > first.Step ? TimeSpan.FromSeconds((last.Seconds - first.Seconds) / (last.Step - first.Step) * (log.Start!.TotalSteps - last.Step)) : null;
+        double seconds = (last.Seconds - first.Seconds) / (last.Step - first.Step) * (log.Start!.TotalSteps - last.Step);
+        return last.Step > first.Step && seconds >= 0 && seconds < LongestRemaining ? TimeSpan.FromSeconds(seconds) : null;
     }
 
     private static string Clock(TimeSpan time) => time.TotalDays >= 1
@@ -280,8 +222,6 @@ internal static class RunPage
 
     private static void Card(StringBuilder html, string label, string value) =>
         html.Append("<div class=\"card\"><b>").Append(value).Append("</b><span>").Append(label).Append("</span></div>\n");
-
-    private static string Text(JsonElement element, string name) => Encode(element.GetProperty(name).GetString()!);
 
     private static string Invariant(FormattableString text) => FormattableString.Invariant(text);
 

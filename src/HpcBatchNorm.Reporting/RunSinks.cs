@@ -1,6 +1,6 @@
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Reporting;
 
@@ -90,7 +90,7 @@ public static class RunSinks
         {
             var folder = new RunFolder(context.Folder);
             folder.Log.Update();
-            AtomicFile.ReplaceText(RunDirectory.ReportOf(context.Folder), WebPage.Render(RunPage.Title(folder), RunPage.Main(folder)));
+            AtomicFile.ReplaceText(RunDirectory.ReportOf(context.Folder), WebPage.Render(RunPage.Title(folder), RunPage.Main(folder)).Html);
         }
     }
 }

@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Net;
 using System.Text;
-using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Reporting;
 
@@ -15,8 +15,16 @@ internal static class RunsPage
     /// <param name="runs">All runs with their names in addresses, newest first.</param>
     /// <param name="chosen">Names of those to compare; nothing for the newest.</param>
     /// <param name="bySteps">Steps across instead of epochs.</param>
-    public static string Main(IReadOnlyList<(string Name, RunFolder Run)> runs, IReadOnlyCollection<string> chosen, bool bySteps)
+    /// <param name="unreadable">Runs that cannot be read, and why.</param>
+    public static string Main(
+        IReadOnlyList<(string Name, RunFolder Run)> runs, IReadOnlyCollection<string> chosen, bool bySteps, IReadOnlyList<(string Name, string Problem)>? unreadable = null)
     {
+        string notes = string.Concat((unreadable ?? []).Select(run => $"<p class=\"note\">{Encode(run.Name)} cannot be read: {Encode(run.Problem)}</p>\n"));
+        if (runs.Count == 0 && notes.Length > 0)
+        {
+            return "<h1>Runs</h1>\n" + notes;
+        }
+
         if (runs.Count == 0)
         {
             return "<h1>Runs</h1>\n<p class=\"note\">No run yet. <code>hpcbn train</code> begins one; this page shows it as soon as it is there.</p>\n";
@@ -30,7 +38,7 @@ internal static class RunsPage
             AppendRow(html, name, run, style);
         }
 
-        html.Append("</table></div>\n<p class=\"screen note\">Tick the runs to compare. Across: ")
+        html.Append("</table></div>\n").Append(notes).Append("<p class=\"screen note\">Tick the runs to compare. Across: ")
             .Append(Radio("epoch", "epochs", !bySteps)).Append(Radio("step", "steps", bySteps))
             .Append("<noscript><button>show</button></noscript></p>\n</form>\n<h2>Compared</h2>\n<div class=\"charts\">\n");
         string across = bySteps ? "step" : "epoch";

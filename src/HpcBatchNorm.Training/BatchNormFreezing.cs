@@ -1,5 +1,4 @@
 using HpcBatchNorm.Planning;
-using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Training;
 

@@ -1,5 +1,3 @@
-using HpcBatchNorm.Training.Runs;
-
 namespace HpcBatchNorm.Training;
 
 /// <summary>What <see cref="EarlyStopping"/> looks at.</summary>

@@ -1,14 +1,11 @@
 using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Training;
 
 /// <summary>An export of a checkpoint's network, or of a network with its initial parameters, as ONNX.</summary>
-public sealed record ExportRequest
+internal sealed record ExportRequest
 {
     /// <summary>The checkpoint, whose weight averages are taken where it has them; null for the initial parameters of the model that <see cref="Flags"/> name.</summary>
     public string? Checkpoint { get; init; }
@@ -33,7 +30,7 @@ public sealed record ExportRequest
     public ExportResult Run()
     {
         OutputFile.Check(Output);
-        using Checkpoint? checkpoint = Checkpoint is string path ? Checkpoints.Checkpoint.Open(path) : null;
+        using Checkpoint? checkpoint = Checkpoint is string path ? Training.Checkpoint.Open(path) : null;
         RunConfig config = checkpoint is not null ? EvaluationSetup.Configure(checkpoint, Flags) : Configure();
         IReadOnlyList<string> classes = checkpoint?.Info.ClassNames ?? [];
         Network network = checkpoint is not null && !Flags.Any(f => TrainingSettings.Find(f.Name).Group == SettingGroup.Network)
@@ -41,7 +38,7 @@ public sealed record ExportRequest
             : NetworkSource.Resolve(config.Model, config.Network with { Classes = checkpoint is not null ? classes.Count : Classes });
         if (classes.Count > 0)
         {
-            NetworkSource.CheckClasses(network, classes.Count, checkpoint!.Path, config.ImageSize);
+            NetworkClasses.Check(network, classes.Count, checkpoint!.Path, config.ImageSize);
         }
 
         NetworkShapes shapes = network.Infer(1, config.ImageSize, config.ImageSize);
@@ -82,4 +79,4 @@ public sealed record ExportRequest
 /// <param name="ImageSize">Side of the images it takes.</param>
 /// <param name="Nodes">Nodes of the graph.</param>
 /// <param name="Bytes">Size of the file.</param>
-public sealed record ExportResult(string Path, string Model, int ImageSize, int Nodes, long Bytes);
+internal sealed record ExportResult(string Path, string Model, int ImageSize, int Nodes, long Bytes);

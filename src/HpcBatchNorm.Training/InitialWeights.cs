@@ -3,8 +3,6 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Training;
 

@@ -1,5 +1,3 @@
-using HpcBatchNorm.Training.Configuration;
-
 namespace HpcBatchNorm.Training;
 
 /// <summary>
@@ -12,10 +10,11 @@ namespace HpcBatchNorm.Training;
 /// <item>cosine: minimum + (rate - minimum) * (1 + cos(pi * t)) / 2 (Loshchilov and Hutter, 1608.03983, one cycle);</item>
 /// <item>linear: minimum + (rate - minimum) * (1 - t).</item>
 /// </list>
-/// Warm-up, steps 0 to w - 1: from + (scheduled - from) * (step + 1) / w, from = WarmupLearningRate (Goyal et al., 1706.02677, section 2.2).
+/// Warm-up, steps 0 to w - 1: from + (scheduled - from) * (step + 1) / w, from = WarmupLearningRate (Goyal et al., 1706.02677, section 2.2);
+/// with <see cref="WarmupForm.PyTorch"/> step in the place of step + 1.
 /// </summary>
-/// <remarks>The paper says "exponential", and six times faster for BN-x5 (section 4.2.1); the constants in the recipes are the usual reconstruction.</remarks>
-public sealed class LearningRateSchedule
+/// <remarks>The paper says "exponential" (section 4.2.1), and six times faster for BN-x5; the constants in the recipes are the usual reconstruction.</remarks>
+internal sealed class LearningRateSchedule
 {
     private readonly RunConfig _config;
     private readonly double _stepsPerEpoch;
@@ -40,7 +39,7 @@ public sealed class LearningRateSchedule
     {
         double scheduled = Scheduled(step);
         return (float)(step < _warmupSteps
-            ? _config.WarmupLearningRate + (scheduled - _config.WarmupLearningRate) * (step + 1) / _warmupSteps
+            ? _config.WarmupLearningRate + (scheduled - _config.WarmupLearningRate) * (_config.WarmupForm == WarmupForm.PyTorch ? step : step + 1) / _warmupSteps
             : scheduled);
     }
 

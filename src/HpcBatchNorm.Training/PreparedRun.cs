@@ -2,9 +2,6 @@ using System.Diagnostics;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Training;
 
@@ -12,7 +9,7 @@ namespace HpcBatchNorm.Training;
 /// A request resolved: the configuration with the origin of every value, and the checkpoint to go on from. <see cref="Run"/> opens the data set and makes the
 /// network that the configuration names, and has a <see cref="Trainer"/> do the rest.
 /// </summary>
-public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? checkpoint) : IDisposable
+internal sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? checkpoint) : IDisposable
 {
     /// <summary>The configuration and where each value came from.</summary>
     public TrainingConfigBuilder Settings { get; } = settings;
@@ -52,7 +49,13 @@ public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? chec
                 $"warning: {config.Model} is made for MNIST's digits; '{train.Source}' ({train.Layout}) becomes grey, {config.ImageSize} px, then black and white, which may leave little to learn. MNIST's four files as data are what it is for; binarize false keeps the shades.");
         }
 
-        return new Trainer(MakeNetwork(config, train.ClassCount), train, validation, config, observer, sinks)
+        Network network = MakeNetwork(config, train.ClassCount);
+        if (config.Output.Length == 0)
+        {
+            config = config with { Output = RunDirectory.NewPath(network.Name, config.Name, DateTime.Now) };
+        }
+
+        return new Trainer(network, train, validation, config, observer, sinks)
         {
             Resume = Checkpoint,
             ModelNamesNetwork = true,
@@ -65,20 +68,27 @@ public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? chec
     public void Dispose() => Checkpoint?.Dispose();
 
     /// <summary>
-    /// The network that the configuration names. One that is described in a file was read from there when the run began; the run goes on with what its
-    /// checkpoint holds, wherever the file is now, unless the file is named anew.
+    /// The network that the configuration names. A run that goes on has the one that its checkpoint holds, whatever the catalogue or the file says now or
+    /// wherever the file is, unless another one or the file is named anew.
     /// </summary>
     private Network MakeNetwork(RunConfig config, int classes)
     {
-        bool continued = Checkpoint is not null && NetworkSource.IsFile(config.Model) && Checkpoint.Info.Network.Length > 0;
-        if (continued && Settings.Origin("model") != "flag")
+        bool held = Checkpoint is { Info.Network.Length: > 0 }, file = NetworkSource.IsFile(config.Model);
+        if (held && (file ? Settings.Origin("model") != TrainingConfigBuilder.Flag : IsHeldBy(Checkpoint!, config)))
         {
             return Checkpoint!.ReadNetwork();
         }
 
         Network network = NetworkSource.Resolve(config.Model, config.Network with { Classes = classes });
-        return !continued || network.ToJson() == Checkpoint!.Info.Network ? network : throw new UserErrorException(
+        return !(held && file) || network.ToJson() == Checkpoint!.Info.Network ? network : throw new UserErrorException(
             $"'{config.Model}' describes another network than '{Checkpoint.Path}' holds. Begin a new run with it, or go on without naming the file.");
+    }
+
+    /// <summary>True when the checkpoint was trained with these settings of the network.</summary>
+    private static bool IsHeldBy(Checkpoint checkpoint, RunConfig config)
+    {
+        RunConfig before = EvaluationSetup.Configure(checkpoint, []);
+        return TrainingSettings.All.Where(s => s.Group == SettingGroup.Network).All(s => s.Get(before) == s.Get(config));
     }
 
     /// <summary>The generated pictures differ in shape alone; grey or black and white they tell these networks nothing, which would stay at chance.</summary>
@@ -93,6 +103,15 @@ public sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? chec
 
     private sealed class Notes(ITrainingObserver observer) : IProgress<string>
     {
-        public void Report(string value) => observer.Note(value);
+        private readonly HashSet<string> _said = new(StringComparer.Ordinal);
+
+        /// <summary>Training and validation images may be the same ones, of which everything is said twice.</summary>
+        public void Report(string value)
+        {
+            if (_said.Add(value))
+            {
+                observer.Note(value);
+            }
+        }
     }
 }

@@ -1,5 +1,3 @@
-using HpcBatchNorm.Training.Checkpoints;
-
 namespace HpcBatchNorm.Training;
 
 /// <summary>Sums over some steps.</summary>

@@ -1,12 +1,8 @@
 using System.Diagnostics;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
-using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Training;
 
@@ -19,7 +15,8 @@ namespace HpcBatchNorm.Training;
 /// <param name="training">The images to train on.</param>
 /// <param name="validation">The images to evaluate on, of the same classes; null for no evaluations.</param>
 /// <param name="config">
-/// How to train. Its model, network options and data path are not looked at: the arguments before stand for them. Changing it afterwards changes nothing.
+/// How to train. Its model, network options and data path are not looked at: the arguments before stand for them. Everything the run writes goes to the
+/// folder <see cref="RunConfig.Output"/>, which must be set.
 /// </param>
 /// <param name="observer">Told how it goes; may stop the run. Null for nobody.</param>
 /// <param name="sinks">Keep something of the run besides its metrics; none when null.</param>
@@ -47,9 +44,9 @@ public sealed class Trainer(
     /// </summary>
     internal bool ModelNamesNetwork { get; init; }
 
-    /// <summary>Trains until the last step, or until <paramref name="stop"/> is cancelled or the observer asks for the end: then the state is saved first.</summary>
+    /// <summary>Trains until the last step, or until <paramref name="cancellationToken"/> is cancelled or the observer asks for the end: then the state is saved first.</summary>
     /// <exception cref="UserErrorException">Images, network, settings or checkpoint do not fit together; the message says what to change.</exception>
-    public TrainingResult Run(CancellationToken stop = default)
+    public TrainingResult Run(CancellationToken cancellationToken = default)
     {
         _config = _config with { Model = ModelNamesNetwork ? _config.Model : network.Name, Output = RunFolder() };
         TrainingSettings.Validate(_config);
@@ -64,13 +61,13 @@ public sealed class Trainer(
         DataPosition position = Resume is null ? new DataPosition(stepsPerEpoch, 0) : DataPosition.Continue(Resume, _config, stepsPerEpoch, _observer.Note);
         if (Backend is not null)
         {
-            return Run(Backend, position, stop);
+            return Run(Backend, position, cancellationToken);
         }
 
         // A continued run computes with the same algorithms as before.
         using Backend backend = Backends.Backend.Create(
             _config.Backend, _config.BackendOptions with { TuningFile = Path.Combine(_config.Output, "algorithms.json") });
-        return Run(backend, position, stop);
+        return Run(backend, position, cancellationToken);
     }
 
     private TrainingResult Run(Backend backend, DataPosition position, CancellationToken stop)
@@ -100,7 +97,7 @@ public sealed class Trainer(
     {
         if (_config.Output.Length == 0)
         {
-            return RunDirectory.NewPath(network.Name, _config.Name, DateTime.Now);
+            throw new UserErrorException("A run writes its metrics and checkpoints to a folder of its own. Set output to the folder's path.");
         }
 
         string checkpoints = RunDirectory.CheckpointFolder(_config.Output);
@@ -114,7 +111,7 @@ public sealed class Trainer(
 
     private void CheckClasses()
     {
-        NetworkSource.CheckClasses(network, training.ClassCount, training.Source, _config.ImageSize);
+        NetworkClasses.Check(network, training.ClassCount, training.Source, _config.ImageSize);
         if (validation is not null && !training.ClassNames.SequenceEqual(validation.ClassNames))
         {
             string odd = training.ClassNames.Except(validation.ClassNames).Concat(validation.ClassNames.Except(training.ClassNames))

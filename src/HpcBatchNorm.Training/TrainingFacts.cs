@@ -4,7 +4,6 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Training;
 
@@ -69,7 +68,7 @@ internal static class TrainingFacts
 
     private static IEnumerable<string> Regularisation(TrainingOptions options)
     {
-        yield return FormattableString.Invariant($"momentum {options.Mu}{(options.Nesterov ? " (Nesterov)" : "")}");
+        yield return FormattableString.Invariant($"momentum {options.Mu}{(options.Nesterov ? " (Nesterov)" : "")}{(options.MomentumForm == MomentumForm.PyTorch ? " in PyTorch's form" : "")}");
         if (options.WeightDecay > 0)
         {
             yield return FormattableString.Invariant($"weight decay {options.WeightDecay:0.###e+0}{(options.DecayScaleAndShift ? ", scale, shift and biases too" : ", weights only")}");

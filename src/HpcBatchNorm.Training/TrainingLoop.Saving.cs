@@ -1,9 +1,5 @@
 using System.Diagnostics;
 using HpcBatchNorm.Tensors;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
-using HpcBatchNorm.Training.Telemetry;
 
 namespace HpcBatchNorm.Training;
 

@@ -4,11 +4,7 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Runs;
-using HpcBatchNorm.Training.Telemetry;
 
 namespace HpcBatchNorm.Training;
 
@@ -231,7 +227,7 @@ internal sealed partial class TrainingLoop : IDisposable
         _all.Add(loss, seconds, waited);
 
         bool log = _step % _config.LogEvery == 0 || _step == _totalSteps || !float.IsFinite(loss);
-        var remaining = TimeSpan.FromSeconds(_all.Seconds / _all.Steps * (_totalSteps - _step));
+        TimeSpan remaining = StepReport.Duration(_all.Seconds / _all.Steps * (_totalSteps - _step));
         var report = new StepReport(
             _step, _totalSteps, _position.StepsPerEpoch, loss, _log.MeanLoss, learningRate, _log.ImagesPerSecond(_config.ImagesPerStep), _log.WaitShare, remaining, log,
             log ? _session.LossScale : null)
@@ -244,9 +240,23 @@ internal sealed partial class TrainingLoop : IDisposable
         {
             _recorder.Logged(report with { Metrics = _control.TakeMetrics() });
             _log = default;
+            if (float.IsFinite(loss))
+            {
+                CheckState();
+            }
         }
 
         return loss;
+    }
+
+    /// <summary>An update can overflow without a loss that shows it; found at the next log step, it has not spoilt a day's work.</summary>
+    private void CheckState()
+    {
+        if (_session.FindNotFiniteState() is { } entry)
+        {
+            throw new NotFiniteStateException(new Divergence(_step, entry.Source.Node.Name, FormattableString.Invariant(
+                $"After step {_step} '{entry.Tensor.Name}' is not finite, though the step's loss was: an update overflowed.")));
+        }
     }
 
     /// <summary>Does what is due after the current step; always true, so that it can stand in the loop's condition.</summary>
@@ -255,6 +265,7 @@ internal sealed partial class TrainingLoop : IDisposable
         bool evaluate = IsEvaluationDue();
         if (evaluate)
         {
+            CheckState();
             SaveBeforeEvaluation();
             Evaluate(stop);
         }
@@ -295,7 +306,7 @@ internal sealed partial class TrainingLoop : IDisposable
         using Activity? activity = Instruments.Source.StartActivity("hpcbn.evaluate");
         _recorder.EvaluationStarted();
         EvaluationResult result = _evaluator!.Run(
-            [new EnsembleMember(_network, _session.ReadNetworkState(_config.Optimizer.AverageDecay > 0))], _session.Arena, p => _observer.Evaluating(p), stop);
+            [new EnsembleMember(_network, _session.ReadNetworkState(_config.Optimizer.AverageDecay > 0))], _session.Arena, new Told<EvaluationProgress>(p => _observer.Evaluating(p)), stop);
         bool best = double.IsNaN(_bestTop1) || result.Top1 > _bestTop1;
         if (best)
         {
@@ -319,7 +330,7 @@ internal sealed partial class TrainingLoop : IDisposable
         if (_epoch.WaitShare > NotableDataWait)
         {
             _observer.Note(FormattableString.Invariant(
-                $"warning: {100 * _epoch.WaitShare:0} % of the training time was spent waiting for images. Raise workers (now {_config.Workers}), or use smaller images."));
+                $"warning: {100 * _epoch.WaitShare:0} % of the training time was spent waiting for images. Raise workers (now {_config.LoaderThreads}), or use smaller images."));
         }
 
         IReadOnlyList<BadImage> bad = _loader.BadImages;

@@ -1,8 +1,5 @@
 using System.Globalization;
 using HpcBatchNorm.Interchange;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Training;
 
@@ -10,7 +7,7 @@ namespace HpcBatchNorm.Training;
 /// What somebody asked for: names of layers of configuration, in the order they are laid (defaults, the resumed checkpoint's, recipe, file, flags),
 /// and what to resume.
 /// </summary>
-public sealed record TrainingRequest
+internal sealed record TrainingRequest
 {
     /// <summary>
     /// Value of <see cref="Resume"/> that means: the newest good checkpoint of the output folder, or of the newest run with this configuration, if any. Where

@@ -152,8 +152,12 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
         Tensor? runningVariance = batch && !form.Running ? null : Parameter("runningVariance", Fills.Uniform(0.5, 2), TensorRole.RunningStatistic);
         Tensor? mean = batch ? Made("mean", TensorRole.BatchStatistic) : null, variance = batch ? Made("variance", TensorRole.BatchStatistic) : null;
         Tensor? r = form.Renormalization is null ? null : Made("r", TensorRole.BatchStatistic), d = r is null ? null : Made("d", TensorRole.BatchStatistic);
-        Add(new BatchNormForward("bn", spec, form.Statistics, src, scale, shift, residual, dst, mean, variance, runningMean, runningVariance, form.AveragingFactor,
-            form.Renormalization, r, d));
+        Add(new BatchNormForward("bn", spec)
+        {
+            Src = src, Dst = dst, Scale = scale, Shift = shift, Residual = residual, Statistics = form.Statistics, Mean = mean,
+            Variance = variance, RunningMean = runningMean, RunningVariance = runningVariance, AveragingFactor = form.AveragingFactor,
+            Renormalization = form.Renormalization, R = r, D = d,
+        });
         if (form.DstOverSrc)
         {
             return this;
@@ -164,22 +168,29 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
         Tensor diffSrc = form.DiffSrcOverDiffDst ? diffDst.Alias("diffSrc", TensorRole.Gradient)
             : form.DiffSrcOverSrc ? src.Alias("diffSrc", TensorRole.Gradient)
             : Output("diffSrc", spec.Src, TensorRole.Gradient, form.Layout);
-        Add(new BatchNormBackward("bn", spec, form.Statistics, src, maskFromDst ? dst : null, diffDst, scale, shift, mean ?? runningMean!, variance ?? runningVariance!,
-            diffSrc, Made("diffScale", TensorRole.ParameterGradient), Made("diffShift", TensorRole.ParameterGradient),
-            !spec.Residual ? null : form.DiffResidualOverDiffDst ? diffDst.Alias("diffResidual", TensorRole.Gradient)
-                : Output("diffResidual", spec.Src, TensorRole.Gradient, form.Layout), r, d,
-            form.SecondDiffDst ? Input("secondDiffDst", spec.Src, role: TensorRole.Gradient, layout: form.Layout) : null));
+        Add(new BatchNormBackward("bn", spec)
+        {
+            Src = src, Dst = maskFromDst ? dst : null, Scale = scale, Shift = shift, Statistics = form.Statistics,
+            Mean = mean ?? runningMean!, Variance = variance ?? runningVariance!, DiffDst = diffDst,
+            DiffSrc = diffSrc, DiffScale = Made("diffScale", TensorRole.ParameterGradient),
+            DiffShift = Made("diffShift", TensorRole.ParameterGradient),
+            DiffResidual = !spec.Residual ? null : form.DiffResidualOverDiffDst ? diffDst.Alias("diffResidual", TensorRole.Gradient)
+                : Output("diffResidual", spec.Src, TensorRole.Gradient, form.Layout),
+            R = r, D = d,
+            SecondDiffDst = form.SecondDiffDst ? Input("secondDiffDst", spec.Src, role: TensorRole.Gradient, layout: form.Layout) : null,
+        });
         return this;
     }
 
-    /// <summary>A pooling and its gradient.</summary>
-    public CaseBuilder Pooling(PoolingSpec spec, TensorFill? fill = null)
+    /// <summary>A pooling and its gradient; with an offset all its tensors are slices of wider ones, from that channel on.</summary>
+    public CaseBuilder Pooling(PoolingSpec spec, TensorFill? fill = null, int sliceOffset = 0)
     {
         spec.Validate(name);
-        Tensor src = Input("src", spec.Src, fill), dst = Output("dst", spec.Dst);
+        Tensor src = sliceOffset == 0 ? Input("src", spec.Src, fill) : InputSlice("src", spec.Src, sliceOffset), dst = OutputSlice("dst", spec.Dst, sliceOffset);
         Tensor? workspace = spec.Kind == PoolingKind.Max ? Workspace(spec.Dst) : null;
         Add(new PoolingForward("pool", spec, src, dst, workspace));
-        Add(new PoolingBackward("pool", spec, Input("diffDst", spec.Dst, role: TensorRole.Gradient), workspace, Output("diffSrc", spec.Src, TensorRole.Gradient)));
+        Add(new PoolingBackward(
+            "pool", spec, InputSlice("diffDst", spec.Dst, sliceOffset, TensorRole.Gradient), workspace, OutputSlice("diffSrc", spec.Src, sliceOffset, TensorRole.Gradient)));
         return this;
     }
 

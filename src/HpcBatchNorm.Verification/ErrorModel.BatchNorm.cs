@@ -75,7 +75,7 @@ internal static partial class ErrorModel
         for (int i = 0; i < bound.Length; i++)
         {
             int s = StatisticOf(spec, i);
-            double deviation = Math.Sqrt(variance[s] + spec.Epsilon), slope = Math.Abs(scale[s]) / deviation;
+            double inverse = spec.InverseDeviation(variance[s]), slope = Math.Abs(scale[s]) * inverse;
             double distance = Math.Abs(x[i] - mean[s]) + (batch ? values.Deviation(o.Mean, s) : 0);
             double rounded = slope * distance + Math.Abs(shift[s]) + (residual is null ? 0 : Math.Abs(residual[i]));
             bound[i] = tolerance.Bound(values.Kind, rounded, 0, 1);
@@ -83,14 +83,14 @@ internal static partial class ErrorModel
             {
                 // d(dst) = -slope*d(mean) - slope*(x-mean)/(2*(variance+eps))*d(variance). ReLU only shrinks it.
                 bound[i] += slope * values.Deviation(o.Mean, s)
-                    + slope * distance / (2 * deviation * deviation) * values.Deviation(o.Variance, s);
+                    + slope * distance * (inverse * inverse / 2) * values.Deviation(o.Variance, s);
             }
 
             if (o.R is not null)
             {
                 double ofScale = Math.Abs(plainScale[s % plainScale.Length]);
                 bound[i] += ofCorrection.Bound(values.Kind, rounded + ofScale * Math.Abs(corrections[o.D!][s]), 0, 1)
-                    + (batch ? ofScale * (distance / deviation * values.Deviation(o.R, s) + values.Deviation(o.D, s)) : 0);
+                    + (batch ? ofScale * (distance * inverse * values.Deviation(o.R, s) + values.Deviation(o.D, s)) : 0);
             }
         }
 
@@ -185,7 +185,7 @@ internal static partial class ErrorModel
         double[]? r = o.R is null ? null : values.Inputs[o.R], d = o.D is null ? null : values.Inputs[o.D];
         (double[] scale, double[] shift) = Corrected(spec, values.Inputs[o.Scale], values.Inputs[o.Shift], r, d);
         double[] mean = values.Inputs[o.Mean], variance = values.Inputs[o.Variance];
-        double[] inverse = Map(variance, v => 1 / Math.Sqrt(v + spec.Epsilon));
+        double[] inverse = Map(variance, spec.InverseDeviation);
         double[]? dst = o.Dst is null ? null : values.Inputs[o.Dst];
 
         // g: diffDst after the ReLU mask. A mask from dst is the same on both sides. One recomputed from src is decided only where the

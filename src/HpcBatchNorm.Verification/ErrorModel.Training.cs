@@ -72,12 +72,14 @@ internal static partial class ErrorModel
             for (int k = 0; k < o.Parameters.Count; k++)
             {
                 double[] w = values.Inputs[o.Parameters[k]], g = values.Inputs[o.Gradients[k]], v = values.Inputs[o.Momenta[k]];
-                double Step(int i) => rate * (gradientScale * Math.Abs(g[i]) + Math.Abs(o.WeightDecay * w[i]));
+                // Where the rate stands: within the momentum, or before all of it.
+                double inside = o.Form == MomentumForm.PyTorch ? 1 : rate, outside = o.Form == MomentumForm.PyTorch ? rate : 1;
+                double Step(int i) => inside * (gradientScale * Math.Abs(g[i]) + Math.Abs(o.WeightDecay * w[i]));
                 double NewMomentum(int i) => Math.Abs(o.Mu * v[i]) + Step(i);
                 yield return new OutputBound("momentum", o.Momenta[k], Map(v, (_, i) => ofMomentum.Bound(values.Kind, NewMomentum(i), 0, 1)));
                 yield return new OutputBound("parameter", o.Parameters[k], Map(w,
                     (p, i) => ofParameter.Bound(values.Kind, Math.Abs(p), 0, 1)
-                        + ofStep.Bound(values.Kind, o.Nesterov ? Math.Abs(o.Mu) * NewMomentum(i) + Step(i) : NewMomentum(i), 0, 1)));
+                        + ofStep.Bound(values.Kind, outside * (o.Nesterov ? Math.Abs(o.Mu) * NewMomentum(i) + Step(i) : NewMomentum(i)), 0, 1)));
             }
         }
     }

@@ -32,22 +32,7 @@ public sealed record GradientCheckResult(string Layer, IReadOnlyList<TensorResul
             text.Append(CultureInfo.InvariantCulture, $", {Gradients.Sum(g => g.Elements)} derivatives, worst {best.Role} {best.Operation} {best.Worst}");
         }
 
-        foreach (string problem in Problems)
-        {
-            text.Append(CultureInfo.InvariantCulture, $"\n  {problem}");
-        }
-
-        foreach (TensorResult gradient in Gradients.Where(g => g.Failed > 0))
-        {
-            text.Append(CultureInfo.InvariantCulture,
-                $"\n  {gradient.Role} {gradient.Operation}: {gradient.Failed} of {gradient.Elements} elements outside their bounds (expected: by finite differences)");
-            text.Append(CultureInfo.InvariantCulture, $"\n    worst {gradient.Worst}");
-            foreach (ElementResult element in gradient.FirstFailed)
-            {
-                text.Append(CultureInfo.InvariantCulture, $"\n    {element}");
-            }
-        }
-
+        TensorResult.DescribeFailures(text, Problems, Gradients, g => $"{g.Role} {g.Operation}", " (expected: by finite differences)");
         foreach (string note in Notes)
         {
             text.Append(CultureInfo.InvariantCulture, $"\n  note: {note}");

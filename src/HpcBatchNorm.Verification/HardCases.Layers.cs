@@ -5,7 +5,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Verification;
 
 /// <content>Layers other than convolution and batch normalization, and the operations on data.</content>
-public static partial class HardCases
+internal static partial class HardCases
 {
     private static IEnumerable<VerificationCase> Activations(Precision precision)
     {
@@ -46,7 +46,7 @@ public static partial class HardCases
         return builder.Build();
     }
 
-    private static IEnumerable<VerificationCase> Poolings(Precision precision)
+    private static IEnumerable<VerificationCase> Poolings(Precision precision, BackendTraits traits)
     {
         (string Name, Func<PoolingKind, PoolingSpec> Spec)[] specs =
         [
@@ -60,6 +60,7 @@ public static partial class HardCases
             ("stride3-kernel2", k => PoolingSpec.Square(new(1, 16, 8, 8), k, 2, 3)),
             ("one-pixel", k => PoolingSpec.Square(new(2, 63, 1, 1), k, 3, 1, pad: 1)),
             ("whole-image", k => PoolingSpec.GlobalAverage(new(2, 48, 7, 7)) with { Kind = k }),
+            ("window-of-289", k => new PoolingSpec(new(1, 17, 18, 20), k, 17, 17, 1, 2, 2, 3, 2, 1)),
             ("uneven", k => new PoolingSpec(new(2, 16, 9, 6), k, 3, 2, 2, 1, 1, 0, 0, 1)),
         ];
         foreach ((string name, Func<PoolingKind, PoolingSpec> spec) in specs)
@@ -71,6 +72,15 @@ public static partial class HardCases
                 {
                     yield return Case(precision, $"pooling/{kindName}/{name}", kind).Pooling(spec(pooling)).Build();
                 }
+            }
+        }
+
+        if (traits.BatchNormTakesSlices)
+        {
+            foreach (PoolingKind pooling in Enum.GetValues<PoolingKind>())
+            {
+                yield return Case(precision, $"pooling/slice-{pooling.ToString().ToLowerInvariant()}", InputKind.Random).Pooling(
+                    PoolingSpec.Square(new(2, 2 * traits.ChannelBlock, 7, 8), pooling, 3, 2, pad: 1), sliceOffset: traits.ChannelBlock).Build();
             }
         }
 

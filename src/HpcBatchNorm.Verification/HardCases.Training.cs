@@ -5,7 +5,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Verification;
 
 /// <content>Loss and optimizer.</content>
-public static partial class HardCases
+internal static partial class HardCases
 {
     private static readonly Shape One = Shape.Vector(1);
 
@@ -40,10 +40,12 @@ public static partial class HardCases
 
     private static IEnumerable<VerificationCase> Optimizers(Precision precision)
     {
-        foreach ((string name, float mu, bool nesterov, float decay, double? scale) in new[]
+        foreach ((string name, float mu, bool nesterov, float decay, double? scale, MomentumForm form) in new[]
         {
-            ("plain", 0f, false, 0f, (double?)null), ("momentum", 0.9f, false, 0f, null), ("nesterov", 0.9f, true, 0f, null), ("weight-decay", 0.9f, false, 4e-2f, null),
-            ("nesterov-weight-decay-scaled", 0.9f, true, 4e-2f, 0.25), ("scaled", 0.9f, false, 0f, 0.125),
+            ("plain", 0f, false, 0f, (double?)null, MomentumForm.Sutskever), ("momentum", 0.9f, false, 0f, null, MomentumForm.Sutskever), ("nesterov", 0.9f, true, 0f, null, MomentumForm.Sutskever),
+            ("weight-decay", 0.9f, false, 4e-2f, null, MomentumForm.Sutskever),
+            ("nesterov-weight-decay-scaled", 0.9f, true, 4e-2f, 0.25, MomentumForm.Sutskever), ("scaled", 0.9f, false, 0f, 0.125, MomentumForm.Sutskever),
+            ("pytorch", 0.9f, false, 4e-2f, 0.25, MomentumForm.PyTorch), ("pytorch-nesterov", 0.9f, true, 4e-2f, null, MomentumForm.PyTorch),
         })
         {
             CaseBuilder builder = Case(precision, $"sgd/{name}", InputKind.Random);
@@ -58,7 +60,7 @@ public static partial class HardCases
             }
 
             Tensor? gradientScale = scale is null ? null : builder.Input("gradientScale", One, Fills.Constant(scale.Value), TensorRole.Result, TensorLayout.Plain);
-            builder.Add(new SgdUpdate("sgd", parameters, gradients, momenta, gradientScale, mu, nesterov, decay));
+            builder.Add(new SgdUpdate("sgd", parameters, gradients, momenta, gradientScale, mu, nesterov, decay, Form: form));
             yield return builder.Build(context: new StepContext(3, 0.045f));
         }
 
@@ -74,6 +76,20 @@ public static partial class HardCases
             ];
             builder.Add(new ClipGradients("clip", gradients, builder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain),
                 builder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), maximum));
+            yield return builder.Build();
+        }
+
+        // What is left after whole vectors weighs as much as all that went before it: a tail that is forgotten would show.
+        foreach (int length in new[] { 1, 3, 17, 31, 16384 + 5 })
+        {
+            CaseBuilder builder = Case(precision, FormattableString.Invariant($"clip-gradients/tail-{length}"), InputKind.Random);
+            Tensor gradient = builder.Input("gradient", Shape.Vector(length), (_, _, values) =>
+            {
+                values.Fill(1);
+                values[(length / 32 * 32)..].Fill(1000);
+            }, TensorRole.ParameterGradient, TensorLayout.Plain);
+            builder.Add(new ClipGradients("clip", [gradient], builder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain),
+                builder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), 1));
             yield return builder.Build();
         }
 

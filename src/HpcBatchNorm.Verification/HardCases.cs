@@ -8,7 +8,7 @@ namespace HpcBatchNorm.Verification;
 /// Every operation in both directions where implementations go wrong: odd channel counts, single pixels, stride, padding and dilation edges, groups,
 /// slices, in-place forms, tiny batches, large offsets, ties. Small tensors: the whole list takes seconds.
 /// </summary>
-public static partial class HardCases
+internal static partial class HardCases
 {
     // Divisible by no vector length, and one that fills blocks exactly.
     private static readonly int[] OddChannels = [1, 3, 17, 63];
@@ -21,10 +21,10 @@ public static partial class HardCases
     /// </summary>
     public static IReadOnlyList<VerificationCase> For(BackendTraits traits, Precision precision = Precision.Fp32) =>
     [
-        .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision), .. LocalResponses(precision),
+        .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision, traits), .. LocalResponses(precision),
         .. Dropouts(precision), .. InnerProducts(precision), .. Copies(precision, traits), .. Sums(precision, traits), .. Inputs(precision), .. Losses(precision),
         .. precision.ActivationType().IsNarrow() ? Conversions(precision) : Optimizers(precision),
-        .. traits.LossScaling ? LossScaling(precision) : [],
+        .. traits.LossScaling ? LossScaling(precision) : [], .. NotFinite(precision, traits),
     ];
 
     private static CaseBuilder Case(Precision precision, string name, InputKind kind) => new($"{name}/{(kind == InputKind.Exact ? "exact" : "random")}", kind, precision);
@@ -140,6 +140,10 @@ public static partial class HardCases
             ("running-residual-relu", new(new(3, 32, 5, 5), Relu: true, Residual: true), running),
             ("plain-vectors", new(new(20, 100, 1, 1)), plain),
             ("plain-vectors-relu", new(new(7, 10, 1, 1), Relu: true), plain),
+            // Images whose area no vector divides: 25 and 21 positions, a tail of one and of five.
+            ("plain-images", new(new(3, 5, 5, 5)), plain),
+            ("plain-images-relu", new(new(2, 3, 3, 7), Relu: true), plain),
+            ("plain-images-residual-relu", new(new(2, 5, 5, 5), Relu: true, Residual: true), plain),
             ("in-place", new(new(2, 32, 6, 6), Relu: true), new() { DstOverSrc = true }),
             ("running-in-place", new(new(2, 17, 6, 6)), running with { DstOverSrc = true }),
             ("diffSrc-over-src", new(new(2, 32, 6, 6), Relu: true), new() { DiffSrcOverSrc = true }),
@@ -198,6 +202,16 @@ public static partial class HardCases
 
         // No spread at all: the variance is exactly 0 and 1/sqrt(epsilon) is all that scales.
         yield return Case(precision, "batch-norm/constant-src", InputKind.Exact).BatchNorm(new(new(2, 16, 4, 4)), new() { Src = Fills.Constant(5) }).Build();
+
+        // Nor an epsilon: a channel of equal values becomes its shift and has no gradient; the limit, not 0 times infinity.
+        foreach ((string name, BatchNormSpec spec, BatchNormForm form) in new[]
+        {
+            ("", new BatchNormSpec(new(2, 17, 4, 4), Epsilon: 0), new BatchNormForm()), ("-relu", new(new(2, 16, 4, 4), Epsilon: 0, Relu: true), new()),
+            ("-per-activation", new(new(4, 16, 2, 2), Epsilon: 0, PerActivation: true), new()), ("-plain-vectors", new(new(5, 10, 1, 1), Epsilon: 0), plain),
+        })
+        {
+            yield return Case(precision, $"batch-norm/constant-src-no-epsilon{name}", InputKind.Exact).BatchNorm(spec, form with { Src = Fills.Constant(5) }).Build();
+        }
 
         // Pre-activations that are exactly 0 have no gradient.
         yield return Case(precision, "batch-norm/relu-zeros", InputKind.Random).BatchNorm(

@@ -5,7 +5,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Verification;
 
 /// <summary>Cases made from layers of networks at full size: from a plan's operations, or from a shape file.</summary>
-public static class LayerCases
+internal static class LayerCases
 {
     /// <summary>
     /// Every distinct convolution, batch normalization, pooling, local response normalization and fully connected layer among

@@ -10,7 +10,7 @@ namespace HpcBatchNorm.Verification;
 /// <param name="Count">How often the shape occurs in its network, from <c>*N</c>; 1 when not said.</param>
 /// <param name="Convolution">The convolution, or null.</param>
 /// <param name="BatchNorm">The batch normalization, or null.</param>
-public sealed record ShapeProblem(string Name, int Count, ConvolutionSpec? Convolution, BatchNormSpec? BatchNorm);
+internal sealed record ShapeProblem(string Name, int Count, ConvolutionSpec? Convolution, BatchNormSpec? BatchNorm);
 
 /// <summary>
 /// Reads benchdnn problem lines, so that oneDNN's published shape lists work as they are. A line is a run of fields, each letters and a number, in any
@@ -23,7 +23,7 @@ public sealed record ShapeProblem(string Name, int Count, ConvolutionSpec? Convo
 /// <c>dh dw</c> dilation, 0 meaning none (0). Padding after follows from the output. Batch normalization: <c>mb ic ih iw eps</c>. Widths default to heights.
 /// Text after <c>#</c> is a comment. A line is a convolution when it names <c>oc</c> or <c>kh</c>.
 /// </remarks>
-public static partial class ShapeFile
+internal static partial class ShapeFile
 {
     private const int DefaultBatch = 2;
 
@@ -40,7 +40,7 @@ public static partial class ShapeFile
         string[] lines;
         try
         {
-            lines = File.ReadAllLines(path);
+            lines = [.. TextFile.ReadLines(path)];
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -77,7 +77,7 @@ public static partial class ShapeFile
                     others.Add(number);
                 }
             }
-            catch (Exception e) when (e is ArgumentException or FormatException)
+            catch (Exception e) when (e is ArgumentException or FormatException or OverflowException)
             {
                 throw new UserErrorException($"{source}:{number}: {e.Message}", e);
             }
@@ -103,7 +103,7 @@ public static partial class ShapeFile
     {
         if (text.StartsWith("--", StringComparison.Ordinal))
         {
-            throw new FormatException($"'{text}' is a benchdnn option; only problem lines are read. Remove it.");
+            throw new FormatException($"'{UserErrorException.Excerpt(text)}' is a benchdnn option; only problem lines are read. Remove it.");
         }
 
         (string fields, string name, int count) = SplitName(text);
@@ -152,18 +152,23 @@ public static partial class ShapeFile
         // A width that is not given is the height's, output and padding included; but once the image or kernel width is, oh says nothing about ow.
         bool square = src.W == src.H && kw == kh && sw == sh && dw == dh;
         (int padLeft, int padRight) = Padding("w", src.W, f.Get("ow", square ? f.Get("oh", 0) : 0), kw, sw, dw, f.Get("pw", f.Get("ph", square ? padTop : -1)));
-        return new ConvolutionSpec(src, f.Required("oc"), kh, kw, sh, sw, padTop, padLeft, padBottom, padRight, dh + 1, dw + 1, f.Get("g", 1));
+        return new ConvolutionSpec(src, f.Required("oc"), kh, kw, sh, sw, padTop, padLeft, padBottom, padRight, checked(dh + 1), checked(dw + 1), f.Get("g", 1));
     }
 
     /// <summary>Padding before and after one axis; -1 and 0 mean that padding and output were not given.</summary>
     private static (int Before, int After) Padding(string axis, int extent, int output, int kernel, int stride, int dilation, int before)
     {
+        if (stride < 1 || kernel < 1)
+        {
+            throw new FormatException($"s{axis}{stride} k{axis}{kernel}: kernel and stride must be at least 1.");
+        }
+
         if (output <= 0)
         {
             return (Math.Max(before, 0), Math.Max(before, 0));
         }
 
-        int total = (output - 1) * stride + (kernel - 1) * (dilation + 1) + 1 - extent;
+        int total = checked((output - 1) * stride + (kernel - 1) * (dilation + 1) + 1 - extent);
         if (before < 0)
         {
             before = Math.Max(0, total / 2);
@@ -183,7 +188,7 @@ public static partial class ShapeFile
         if (!match.Success)
         {
             return text.Contains('"', StringComparison.Ordinal)
-                ? throw new FormatException($"the name in '{text}' must end the line as n\"name\" or n\"name*count\".")
+                ? throw new FormatException($"the name in '{UserErrorException.Excerpt(text)}' must end the line as n\"name\" or n\"name*count\".")
                 : (text, text, 1);
         }
 
@@ -213,7 +218,7 @@ public static partial class ShapeFile
 
         return text.AsSpan(position).Trim('_').IsEmpty
             ? values
-            : throw new FormatException($"cannot read '{text[position..]}' at column {position + 1}; expected a field and a number, such as ic64.");
+            : throw new FormatException($"cannot read '{UserErrorException.Excerpt(text[position..])}' at column {position + 1}; expected a field and a number, such as ic64.");
     }
 
     private readonly record struct Fields(Dictionary<string, string> Values, string Kind)

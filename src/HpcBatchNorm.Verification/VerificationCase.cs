@@ -17,6 +17,12 @@ public enum InputKind
     /// A batch normalization's mean and sum of squares are exact too.
     /// </summary>
     Exact,
+
+    /// <summary>
+    /// Random numbers and one value that is NaN or infinite. What is compared is whether results are numbers, infinite or NaN (<see cref="Verifier"/>), not
+    /// their values.
+    /// </summary>
+    NotFinite,
 }
 
 /// <summary>

@@ -71,6 +71,42 @@ public sealed record TensorResult(
 
         return new TensorResult(operation, role, tensor.Name, implementation, actual.Length, failed, Element(worst), first);
     }
+
+    /// <summary>Adds a line for every problem, and for every failed output lines with its worst and first failed elements.</summary>
+    internal static void DescribeFailures(
+        StringBuilder text, IReadOnlyList<string> problems, IEnumerable<TensorResult> outputs, Func<TensorResult, string> name, string expected = "")
+    {
+        foreach (string problem in problems)
+        {
+            text.Append(CultureInfo.InvariantCulture, $"\n  {problem}");
+        }
+
+        foreach (TensorResult output in outputs.Where(o => o.Failed > 0))
+        {
+            text.Append(CultureInfo.InvariantCulture, $"\n  {name(output)}: {output.Failed} of {output.Elements} elements outside their bounds{expected}");
+            text.Append(CultureInfo.InvariantCulture, $"\n    worst {output.Worst}");
+            foreach (ElementResult element in output.FirstFailed)
+            {
+                text.Append(CultureInfo.InvariantCulture, $"\n    {element}");
+            }
+        }
+    }
+
+    /// <summary>
+    /// Compares what kind of value each element is. What is not finite stays so: whether it is NaN or infinite depends on the order of sums (an infinity may
+    /// meet its opposite or a zero), only the opposite infinity is wrong. A number is a number, unless the algorithm <paramref name="spreads"/> what is not
+    /// finite over its neighbours.
+    /// </summary>
+    internal static TensorResult CompareKinds(string operation, Tensor tensor, string implementation, double[] actual, double[] expected, bool spreads)
+    {
+        bool Agree(int i) => double.IsFinite(expected[i])
+            ? spreads || double.IsFinite(actual[i])
+            : !double.IsFinite(actual[i]) && (double.IsNaN(actual[i]) || actual[i] != -expected[i]);
+
+        bool[] agree = [.. Enumerable.Range(0, actual.Length).Select(Agree)];
+        return Compare(operation, tensor.Name, tensor, implementation,
+            [.. actual.Select((a, i) => agree[i] ? 0 : a)], [.. expected.Select((e, i) => agree[i] ? 0 : e)], new double[actual.Length]);
+    }
 }
 
 /// <summary>The answer to one case.</summary>
@@ -101,34 +137,19 @@ public sealed record CaseResult(
 
         StringBuilder text = new();
         text.Append(CultureInfo.InvariantCulture, $"{Case.Name}: FAILED");
-        foreach (string problem in Problems)
-        {
-            text.Append(CultureInfo.InvariantCulture, $"\n  {problem}");
-        }
-
-        foreach (TensorResult tensor in Tensors.Where(t => t.Failed > 0))
-        {
-            text.Append(CultureInfo.InvariantCulture,
-                $"\n  {tensor.Role} of {tensor.Operation} ({tensor.Implementation}): {tensor.Failed} of {tensor.Elements} elements outside their bounds");
-            text.Append(CultureInfo.InvariantCulture, $"\n    worst {tensor.Worst}");
-            foreach (ElementResult element in tensor.FirstFailed)
-            {
-                text.Append(CultureInfo.InvariantCulture, $"\n    {element}");
-            }
-        }
-
+        TensorResult.DescribeFailures(text, Problems, Tensors, t => $"{t.Role} of {t.Operation} ({t.Implementation})");
         return text.Append(CultureInfo.InvariantCulture, $"\n  reproduce: {Reproduce}").ToString();
     }
 }
 
 /// <summary>A row of the table <c>hpcbn verify</c> prints: a case, its worst output, and whether it passed.</summary>
-public sealed record VerificationRow(string Case, string Tensor, string Error, string Bound, string Verdict);
+internal sealed record VerificationRow(string Case, string Tensor, string Error, string Bound, string Verdict);
 
 /// <summary>The answers of a backend to a list of cases.</summary>
 /// <param name="Backend">Name of the backend under test.</param>
 /// <param name="Precision">The precision it computed in, <c>fp32</c>.</param>
 /// <param name="Results">One per case, in the order of the list.</param>
-public sealed record VerificationReport(string Backend, string Precision, IReadOnlyList<CaseResult> Results)
+internal sealed record VerificationReport(string Backend, string Precision, IReadOnlyList<CaseResult> Results)
 {
     /// <summary>Number of cases.</summary>
     public int Cases => Results.Count;

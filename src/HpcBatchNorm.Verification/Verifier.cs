@@ -12,9 +12,10 @@ namespace HpcBatchNorm.Verification;
 /// The backend runs a case's operations in order on its own buffers, as a session would, layouts and padding included. Before each operation the
 /// reference is given exactly the values the backend is about to read, so each comparison sees the error of one operation only and its bound can
 /// be tight; the first wrong operation is the one reported. Beside the values it checks that inputs are left alone, that what lies around a
-/// written slice is left alone, that nothing unwritten is read (all else starts as NaN), and that a second run gives the same bits.
+/// written slice is left alone, that nothing unwritten is read (all else starts as NaN), and that a second run gives the same bits. Of a case whose inputs
+/// are <see cref="InputKind.NotFinite"/> it compares where results are NaN, infinite or numbers, and no values.
 /// </remarks>
-public static class Verifier
+internal static class Verifier
 {
     /// <summary>Runs <paramref name="cases"/> in order on <paramref name="backend"/> and <paramref name="reference"/>.</summary>
     /// <param name="backend">The backend under test.</param>
@@ -180,7 +181,8 @@ public static class Verifier
 
             actual.Execute(_case.Context);
 
-            if (ErrorModel.IsLinear(operation))
+            bool notFinite = _case.Kind == InputKind.NotFinite;
+            if (!notFinite && ErrorModel.IsLinear(operation))
             {
                 ExecuteReference(expected, values, reads, absolute: true);
                 ReadAll(_expected, writes, values.Magnitudes);
@@ -192,7 +194,14 @@ public static class Verifier
 
             string name = $"{operation.Kind} '{operation.Name}'";
             HashSet<Tensor> unbounded = new(writes, ReferenceEqualityComparer.Instance);
-            foreach (OutputBound output in ErrorModel.Bounds(operation, values, actual.Implementation))
+            if (notFinite)
+            {
+                unbounded.Clear();
+                bool spreads = Tolerances.ArithmeticOf(operation.Kind, actual.Implementation) == Arithmetic.Winograd;
+                _tensors.AddRange(writes.Select(t => TensorResult.CompareKinds(name, t, actual.Implementation, values.Actual[t], values.Expected[t], spreads)));
+            }
+
+            foreach (OutputBound output in notFinite ? [] : ErrorModel.Bounds(operation, values, actual.Implementation))
             {
                 unbounded.Remove(output.Tensor);
                 _tensors.Add(TensorResult.Compare(

@@ -15,6 +15,12 @@ internal static class NearestName
         (string? best, int edits) = (null, int.MaxValue);
         foreach (string candidate in known)
         {
+            // Of a name out of a damaged file, which may be as long as that, nothing is near.
+            if (Math.Abs(name.Length - candidate.Length) > Math.Max(2, candidate.Length / 3))
+            {
+                continue;
+            }
+
             int distance = Edits(name.ToUpperInvariant(), candidate.ToUpperInvariant());
             if (distance < edits && distance <= Math.Max(2, candidate.Length / 3))
             {

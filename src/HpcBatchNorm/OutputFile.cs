@@ -47,7 +47,8 @@ internal static class OutputFile
     public static void WriteText(string path, string text) => Replace(path, target => File.WriteAllText(target, text));
 
     /// <summary>The file itself where the name is a link to it, so that the link stays.</summary>
-    private static string Target(string path) => Path.GetFullPath(new FileInfo(path).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? path);
+    private static string Target(string path) =>
+        Path.GetFullPath(File.Exists(path) && new FileInfo(path).ResolveLinkTarget(returnFinalTarget: true) is { } target ? target.FullName : path);
 
     /// <summary>True for what exists and is empty, as devices and pipes are, of which nothing can be lost; and where no file can be put beside it.</summary>
     private static bool IsWrittenInPlace(string target) =>

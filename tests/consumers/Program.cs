@@ -2,10 +2,7 @@
 using System.Diagnostics;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
-using HpcBatchNorm.Planning;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 using HpcBatchNorm.Training.Serving;
 
 if (args is ["--probe"])

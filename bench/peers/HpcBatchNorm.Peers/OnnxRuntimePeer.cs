@@ -13,6 +13,7 @@ internal sealed class OnnxRuntimePeer : IDisposable
     public OnnxRuntimePeer(string model, int batch, int imageSize, int threads)
     {
         _options = new SessionOptions { IntraOpNumThreads = threads, InterOpNumThreads = 1, GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_ALL };
+        OrtEnv.Instance().DisableTelemetryEvents(); // on unless switched off
         _session = new InferenceSession(model, _options);
         if (!_session.InputMetadata.TryGetValue("images", out NodeMetadata? input) || input.Dimensions[2] != imageSize)
         {

@@ -4,24 +4,19 @@ using System.Globalization;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 using OwnData;
 
 const int Steps = 60, StopAfter = 25;
 
 string folder = Path.Combine(Path.GetTempPath(), $"own-data-{Guid.NewGuid():N}");
 Network network = Build();
-var config = new RunConfig
+RunConfig config = RunConfig.ForWholeImages(Waves.Side) with
 {
-    Optimizer = new RunConfig().Optimizer with { Batch = 16, Height = Waves.Side, Width = Waves.Side, Seed = 1 },
+    BatchSize = 16,
     LearningRate = 0.05f,
     Schedule = ScheduleKind.Cosine,
     Steps = Steps,
-    EvalEvery = 1,
     Augmentation = new AugmentationOptions { MinArea = 0.5 },
-    CropFraction = 1,
 };
 Waves training = new(320, seed: 1), validation = new(120, seed: 2);
 

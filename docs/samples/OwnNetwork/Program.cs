@@ -7,8 +7,6 @@ using System.Globalization;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 using HpcBatchNorm.Training.Serving;
 using OwnNetwork;
 
@@ -22,15 +20,13 @@ Require(ResNet18(64, 10).Infer(1, 32, 32).ParameterCount == 11_173_962, "with 64
 // 2. The images, and how to train. The images have the size that the network takes, so nothing is cropped: they are only mirrored and distorted in colour.
 InMemoryImageSource training = Shapes.Draw(512, seed: 1), validation = Shapes.Draw(200, seed: 2);
 string folder = Path.Combine(Path.GetTempPath(), $"own-network-{Guid.NewGuid():N}");
-var config = new RunConfig
+RunConfig config = RunConfig.ForWholeImages(Shapes.Side) with
 {
-    Optimizer = new RunConfig().Optimizer with { Batch = 32, Height = Shapes.Side, Width = Shapes.Side, WeightDecay = 5e-4f, Seed = 1 },
+    BatchSize = 32,
     LearningRate = 0.05f,
     Schedule = ScheduleKind.Cosine,
     Epochs = 5,
-    EvalEvery = 1,
-    Augmentation = new AugmentationOptions { MinArea = 1, MinAspect = 1, MaxAspect = 1, PhotometricStrength = 0.5 },
-    CropFraction = 1,
+    Augmentation = AugmentationOptions.None with { Mirror = true, PhotometricStrength = 0.5 },
     Output = folder,
 };
 

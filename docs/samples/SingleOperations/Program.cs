@@ -103,10 +103,16 @@ static Normalization Normalize(
     var diffBeta = new Tensor("diffShift", spec.Parameters, TensorRole.ParameterGradient);
     using var runner = new OperationRunner(
         backend,
-        new BatchNormForward(
-            "forward", spec, BatchNormStatistics.Batch, x, gamma, beta, Residual: null, y, mean, variance, runningMean, runningVariance, AveragingFactor: 0.1f),
-        new BatchNormBackward(
-            "backward", spec, BatchNormStatistics.Batch, x, Dst: null, dy, gamma, beta, mean, variance, dx, diffGamma, diffBeta, DiffResidual: null));
+        new BatchNormForward("forward", spec)
+        {
+            Src = x, Dst = y, Scale = gamma, Shift = beta, Mean = mean, Variance = variance,
+            RunningMean = runningMean, RunningVariance = runningVariance, AveragingFactor = 0.1f,
+        },
+        new BatchNormBackward("backward", spec)
+        {
+            Src = x, Scale = gamma, Shift = beta, Mean = mean, Variance = variance,
+            DiffDst = dy, DiffSrc = dx, DiffScale = diffGamma, DiffShift = diffBeta,
+        });
     runner.Write(x, src);
     runner.Write(gamma, scale);
     runner.Write(beta, shift);

@@ -4,21 +4,12 @@ using System.Globalization;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 using TransferLearning;
 
 string folder = Path.Combine(Path.GetTempPath(), $"transfer-{Guid.NewGuid():N}");
 
 // Mirroring would make one direction of another, so the pictures are taken as they are.
-var config = new RunConfig
-{
-    Optimizer = new RunConfig().Optimizer with { Batch = 20, Height = Patterns.Side, Width = Patterns.Side, Seed = 1 },
-    LearningRate = 0.05f,
-    Schedule = ScheduleKind.Cosine,
-    Augmentation = new AugmentationOptions { MinArea = 1, MinAspect = 1, MaxAspect = 1, Mirror = false },
-    CropFraction = 1,
-};
+RunConfig config = RunConfig.ForWholeImages(Patterns.Side) with { BatchSize = 20, LearningRate = 0.05f, Schedule = ScheduleKind.Cosine };
 
 // 1. The first task: seven directions, many pictures.
 InMemoryImageSource many = Patterns.Draw(1400, seed: 1, 0, 2, 4, 5, 7, 9, 11);

@@ -8,7 +8,8 @@ namespace HpcBatchNorm.Interop;
 /// </summary>
 internal static unsafe partial class WholeFile
 {
-    private const int ReadOnlyCloseOnExec = 0x80000, SeekSet = 0, SeekEnd = 2, Interrupted = 4;
+    // Opening a named pipe without a writer returns at once with the second flag; for files it means nothing.
+    private const int ReadOnlyCloseOnExec = 0x80000, NonBlocking = 0x800, SeekSet = 0, SeekEnd = 2, Interrupted = 4;
 
     /// <summary>True where this works; elsewhere <see cref="TryRead"/> always fails.</summary>
     public static bool IsSupported { get; } =
@@ -21,9 +22,19 @@ internal static unsafe partial class WholeFile
     /// <param name="path">The path in UTF-8, ended by a zero byte.</param>
     /// <param name="buffer">Where the bytes go.</param>
     /// <param name="length">How many there are.</param>
-    public static bool TryRead(ReadOnlySpan<byte> path, ref byte[] buffer, out int length)
+    public static bool TryRead(ReadOnlySpan<byte> path, ref byte[] buffer, out int length) => ReadUpTo(path, ref buffer, Array.MaxLength, out length, out _);
+
+    /// <summary>Reads the first bytes of a file, as many as it has up to the buffer's length; false when that does not work.</summary>
+    /// <param name="path">The path in UTF-8, ended by a zero byte.</param>
+    /// <param name="buffer">Where the bytes go.</param>
+    /// <param name="length">How many there are.</param>
+    /// <param name="size">Bytes of the whole file.</param>
+    public static bool TryReadBeginning(ReadOnlySpan<byte> path, byte[] buffer, out int length, out long size) =>
+        ReadUpTo(path, ref buffer, buffer.Length, out length, out size);
+
+    private static bool ReadUpTo(ReadOnlySpan<byte> path, ref byte[] buffer, int most, out int length, out long size)
     {
-        length = 0;
+        (length, size) = (0, 0);
         if (!IsSupported || path.IsEmpty || path[^1] != 0)
         {
             return false;
@@ -32,7 +43,7 @@ internal static unsafe partial class WholeFile
         int file;
         do
         {
-            file = open(path, ReadOnlyCloseOnExec);
+            file = open(path, ReadOnlyCloseOnExec | NonBlocking);
         }
         while (file < 0 && Marshal.GetLastPInvokeError() == Interrupted);
 
@@ -43,16 +54,21 @@ internal static unsafe partial class WholeFile
 
         try
         {
-            // Something without an end (a pipe) is read as far as it goes. One byte more shows that there is no more.
-            long size = lseek(file, 0, SeekEnd);
-            _ = lseek(file, 0, SeekSet);
-            Grow(ref buffer, Math.Max(0, size) + 1);
-            while (true)
+            // A pipe has no place to seek to, and a device no end: what is read is what the file held when it was opened, no more.
+            size = lseek(file, 0, SeekEnd);
+            if (size < 0 || lseek(file, 0, SeekSet) != 0)
+            {
+                return false;
+            }
+
+            int wanted = (int)Math.Min(size, most);
+            Grow(ref buffer, wanted);
+            while (length < wanted)
             {
                 nint count;
                 fixed (byte* bytes = &buffer[length])
                 {
-                    count = read(file, bytes, buffer.Length - length);
+                    count = read(file, bytes, wanted - length);
                 }
 
                 if (count < 0 && Marshal.GetLastPInvokeError() != Interrupted)
@@ -60,24 +76,15 @@ internal static unsafe partial class WholeFile
                     return false;
                 }
 
-                length += (int)Math.Max(0, count);
                 if (count == 0)
                 {
-                    return true;
+                    break;
                 }
 
-                if (length == buffer.Length)
-                {
-                    if (length == Array.MaxLength)
-                    {
-                        return false;
-                    }
-
-                    byte[] smaller = buffer;
-                    Grow(ref buffer, length + 1L);
-                    smaller.CopyTo(buffer, 0);
-                }
+                length += (int)Math.Max(0, count);
             }
+
+            return true;
         }
         finally
         {

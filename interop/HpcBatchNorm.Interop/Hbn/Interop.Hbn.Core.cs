@@ -74,6 +74,10 @@ internal static unsafe partial class Hbn
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial void hbn_engine_destroy(nint engine);
 
+    [LibraryImport(Library)]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    public static partial int hbn_memory_clear(HbnEngineHandle engine, nint memory, long bytes);
+
     public const int ProbeMultiplyAdd = 0;
     public const int ProbeDotBf16 = 1;
     public const int ProbeTriad = 2;
@@ -129,6 +133,7 @@ internal struct HbnEngineDesc
 {
     public int StructSize;
     public int Threads;
+    public int MostThreads;
 }
 
 [StructLayout(LayoutKind.Sequential)]
@@ -139,7 +144,7 @@ internal struct HbnEngineInfo
     public int Isa;
     public int ChannelBlock;
     public int Bf16;
-    public int Reserved;
+    public int WantedThreads;
 }
 
 /// <summary>hbn_tensor. The format is a raw pointer: whoever fills it keeps its handle alive over the call.</summary>

@@ -41,5 +41,5 @@ internal struct HbnOptimizerDesc
     public float MaximumNorm;
     public float Decay;
     public int Count;
-    public int Reserved;
+    public int RateOutside;
 }

@@ -4,7 +4,7 @@ using System.Text.Json;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 using HpcBatchNorm.Verification;
 using HpcBatchNorm.Verification.Benchmarking;
 

@@ -78,6 +78,13 @@ internal static class DataCommand
                     json.WriteNumber("classes", report.Classes);
                     json.WriteNumber("decoded", report.Decoded);
                     json.WriteNumber("bad", report.BadImages.Count);
+                    json.WriteStartArray("notes");
+                    foreach (string note in report.Notes)
+                    {
+                        json.WriteStringValue(note);
+                    }
+
+                    json.WriteEndArray();
                     json.WriteStartObject("per_class");
                     foreach ((string name, int count) in report.ClassNames.Zip(report.PerClass))
                     {
@@ -107,6 +114,11 @@ internal static class DataCommand
         output.WriteLine(FormattableString.Invariant(
             $"{name}: {report.Layout}, {report.Images} images, {report.Classes} classes of {sizes}; {report.Decoded} decoded, {report.BadImages.Count} bad"));
         output.WriteLine(FormattableString.Invariant($"  class 0 is '{report.ClassNames[0]}', class {report.Classes - 1} is '{report.ClassNames[^1]}'"));
+        foreach (string note in report.Notes)
+        {
+            output.WriteLine($"  {note}");
+        }
+
         for (int label = 0; perClass && label < report.Classes; label++)
         {
             output.WriteLine(FormattableString.Invariant($"  {label,5} {report.ClassNames[label]} {report.PerClass[label]}"));

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using HpcBatchNorm.Operations;
+using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Cli.Commands;
@@ -33,12 +34,19 @@ internal static class EvalCommand
         };
         statistics.AcceptOnlyFromAmong("running", "batch");
         Option<string> csv = ResultFile.CheckedFirst(new("--csv") { HelpName = "FILE", Description = "Write the accuracy of every class as comma-separated values" });
+        var classMap = new Option<string>("--class-map")
+        {
+            HelpName = "by-name|FILE",
+            Description = "For images of other classes than the network's: by-name where they are some of its classes, or a file of lines 'class of the data, tab, class of the network'",
+            DefaultValueFactory = _ => "",
+        };
         Option<bool> realTime = EvaluationDisplay.CreateOption();
         Option<string> result = ResultFile.CreateOption();
         var command = new Command("eval", "Evaluate checkpoints on all validation images") { checkpoint, crops, statistics };
         command.Aliases.Add("validate");
         SettingOptions settings = SettingOptions.AddTo(command, SettingOptions.Evaluation);
         command.Add(csv);
+        command.Add(classMap);
         command.Add(realTime);
         command.Add(result);
         CommandLine.AddExamples(command,
@@ -55,6 +63,7 @@ internal static class EvalCommand
                 Checkpoints = [.. parsed.GetRequiredValue(checkpoint).SelectMany(c => Path.Exists(c) ? [c] : c.Split(',', StringSplitOptions.RemoveEmptyEntries))],
                 Crops = parsed.GetValue(crops),
                 Statistics = parsed.GetValue(statistics) == "batch" ? BatchNormStatistics.Batch : BatchNormStatistics.Running,
+                ClassMapping = parsed.GetValue(classMap)!,
                 Flags = settings.Given(parsed),
             };
             EvaluationResult found = request.Run(display.Note, display.Progress);

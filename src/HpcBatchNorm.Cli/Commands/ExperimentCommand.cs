@@ -2,7 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using HpcBatchNorm.Experiments;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Cli.Commands;
 
@@ -138,7 +138,7 @@ internal static class ExperimentCommand
                 json.WriteString("paper", finding.Paper);
                 json.WriteString("ours", finding.Ours);
                 json.WriteString("acceptance", finding.Acceptance);
-                json.WriteBoolean("passed", finding.Passed);
+                json.WriteString("verdict", finding.Verdict.Word());
                 json.WriteEndObject();
             }
 

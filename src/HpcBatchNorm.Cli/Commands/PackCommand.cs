@@ -45,6 +45,11 @@ internal static class PackCommand
             double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
             output.WriteLine(string.Create(CultureInfo.InvariantCulture,
                 $"'{folder}': {packed.TrainImages} training and {packed.ValidationImages} validation images in {packed.Shards} files of {packed.Bytes / 1e6:0.0} MB together, {packed.KeptShards} of them kept, {seconds:0.0} s"));
+            foreach (string note in packed.Notes)
+            {
+                output.WriteLine($"  {note}");
+            }
+
             foreach (string name in packed.Skipped)
             {
                 output.WriteLine($"  left out, unreadable: {name}");

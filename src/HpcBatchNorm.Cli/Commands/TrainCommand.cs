@@ -2,8 +2,6 @@ using System.CommandLine;
 using System.Text.Json;
 using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Cli.Commands;
 

@@ -1,96 +1,22 @@
 using System.Globalization;
 using System.Runtime.InteropServices;
+using HpcBatchNorm.Backends;
+using HpcBatchNorm.Data;
 using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Evaluation;
 
-namespace HpcBatchNorm.Training.Checkpoints;
-
-/// <summary>What a checkpoint knows besides its tensors.</summary>
-public sealed record CheckpointInfo
-{
-    /// <summary>Steps done; the next step has this number.</summary>
-    public required long Step { get; init; }
-
-    /// <summary>Steps of one epoch, which with <see cref="Step"/> and <see cref="Offset"/> gives the position in the data.</summary>
-    public required long StepsPerEpoch { get; init; }
-
-    /// <summary>
-    /// Steps done minus the steps of <see cref="StepsPerEpoch"/> that the place in the data is after: 0 unless the run was resumed with another number of images
-    /// per step.
-    /// </summary>
-    public long Offset { get; init; }
-
-    /// <summary>Images of one step; 0 in files written before they said so, where <see cref="Config"/> tells it.</summary>
-    public int ImagesPerStep { get; init; }
-
-    /// <summary>Name of the network.</summary>
-    public required string Model { get; init; }
-
-    /// <summary>
-    /// The network itself, as <see cref="HpcBatchNorm.Networks.Network.ToJson"/> writes it; empty in files written before networks could be, and for networks with layers that
-    /// have no such form.
-    /// </summary>
-    public string Network { get; init; } = "";
-
-    /// <summary>The effective configuration, YAML.</summary>
-    public required string Config { get; init; }
-
-    /// <summary><see cref="TrainingSettings.Hash"/> of the configuration.</summary>
-    public required string ConfigHash { get; init; }
-
-    /// <summary>Names of the classes, in the order of the network's outputs.</summary>
-    public required IReadOnlyList<string> ClassNames { get; init; }
-
-    /// <summary>Best top-1 accuracy on the validation images so far, a fraction; NaN before the first evaluation.</summary>
-    public double BestTop1 { get; init; } = double.NaN;
-
-    /// <summary>Step after which <see cref="BestTop1"/> was measured; -1 before the first evaluation.</summary>
-    public long BestStep { get; init; } = -1;
-
-    /// <summary>Step after which the validation images were last evaluated; 0 before the first evaluation.</summary>
-    public long EvaluatedStep { get; init; }
-
-    /// <summary>Losses since the last line of <c>metrics.jsonl</c>, so that the next line's mean is the same whether the run was stopped or not.</summary>
-    public LossSum SinceLog { get; init; }
-
-    /// <summary>Losses since the last evaluation.</summary>
-    public LossSum SinceEvaluation { get; init; }
-
-    /// <summary>Where loss scaling stood; null where the loss was not scaled.</summary>
-    public LossScale? LossScale { get; init; }
-
-    /// <summary>Version of the library that wrote the file.</summary>
-    public string LibraryVersion { get; init; } = typeof(CheckpointInfo).Assembly.GetName().Version?.ToString(3) ?? "";
-
-    /// <summary>Epochs done, with their fraction.</summary>
-    public double Epoch => EpochOf(Step);
-
-    /// <summary>Epochs done after a step of this file's numbering.</summary>
-    internal double EpochOf(long step) => (double)(step - Offset) / StepsPerEpoch;
-}
-
-/// <summary>Losses of some steps.</summary>
-/// <param name="Sum">Their sum.</param>
-/// <param name="Steps">How many they are.</param>
-public readonly record struct LossSum(double Sum, long Steps)
-{
-    /// <summary>Their mean; NaN when there are none.</summary>
-    public double Mean => Steps > 0 ? Sum / Steps : double.NaN;
-
-    /// <summary>With one more.</summary>
-    public LossSum Add(float loss) => new(Sum + loss, Steps + 1);
-}
+namespace HpcBatchNorm.Training;
 
 /// <summary>Copies the values of a persistent tensor, in logical order.</summary>
-public delegate void StateReader(Tensor tensor, Span<float> values);
+internal delegate void StateReader(Tensor tensor, Span<float> values);
 
 /// <summary>Sets the values of a persistent tensor, in logical order.</summary>
-public delegate void StateWriter(Tensor tensor, ReadOnlySpan<float> values);
+internal delegate void StateWriter(Tensor tensor, ReadOnlySpan<float> values);
 
 /// <summary>
 /// The whole state of a training run in one safetensors file: every persistent tensor in single precision and logical order, and
@@ -126,7 +52,7 @@ public sealed class Checkpoint : IDisposable
     /// <param name="state">The persistent tensors.</param>
     /// <param name="read">Copies a tensor's values.</param>
     /// <param name="info">What else to remember.</param>
-    public static void Save(string path, IReadOnlyList<Tensor> state, StateReader read, CheckpointInfo info)
+    internal static void Save(string path, IReadOnlyList<Tensor> state, StateReader read, CheckpointInfo info)
     {
         AtomicFile.Replace(path, temporary => Write(temporary, state, read, info));
     }
@@ -212,7 +138,7 @@ public sealed class Checkpoint : IDisposable
     /// <param name="write">Sets one of them.</param>
     /// <param name="note">Told where averages begin or end; may be null.</param>
     /// <exception cref="UserErrorException">The checkpoint belongs to another network: a tensor is missing, has another shape, or is too many.</exception>
-    public void Restore(string model, IReadOnlyList<Tensor> state, StateWriter write, Action<string>? note = null)
+    internal void Restore(string model, IReadOnlyList<Tensor> state, StateWriter write, Action<string>? note = null)
     {
         float[] values = new float[state.Count == 0 ? 0 : state.Max(t => t.Shape.Count)];
         HashSet<string> known = new(StringComparer.Ordinal);
@@ -241,8 +167,8 @@ public sealed class Checkpoint : IDisposable
     }
 
     /// <summary>Copies one tensor's values out of the checkpoint.</summary>
-    /// <exception cref="UserErrorException">The checkpoint belongs to another network.</exception>
-    public void Read(string model, Tensor tensor, Span<float> values)
+    /// <exception cref="UserErrorException">The checkpoint belongs to another network, or a value of the tensor is infinite or NaN.</exception>
+    internal void Read(string model, Tensor tensor, Span<float> values)
     {
         if (!_file.Contains(tensor.Name))
         {
@@ -257,25 +183,88 @@ public sealed class Checkpoint : IDisposable
         }
 
         _file.Read(tensor.Name, values);
+        if (FiniteCheck.Describe(values) is { } found)
+        {
+            throw new UserErrorException($"'{Path}' cannot be used: of '{tensor.Name}' {found}. Use an earlier checkpoint.");
+        }
     }
 
-    /// <summary>The parameters and running statistics that evaluation uses: their moving averages where the run kept them.</summary>
+    /// <summary>
+    /// The parameters and running statistics that evaluation uses, for images of <paramref name="imageSize"/> pixels: their moving averages where the run
+    /// kept them.
+    /// </summary>
+    /// <param name="network">What <see cref="ReadNetwork"/> gives, or a network with layers of the same names and shapes.</param>
+    /// <param name="imageSize">Height and width of the images, which matter to layers that have parameters for every place of theirs.</param>
     /// <exception cref="UserErrorException">The checkpoint belongs to another network.</exception>
-    public NetworkState ReadNetworkState(NetworkShapes shapes, string model)
+    public NetworkState ReadNetworkState(Network network, int imageSize) => ReadNetworkState(network.Infer(1, imageSize, imageSize), network.Name);
+
+    /// <summary>
+    /// The network that was trained, with its parameters and the pixel normalization of its training, for an <see cref="Evaluator"/>.
+    /// </summary>
+    /// <param name="images">What it is to be evaluated on: images of the classes that it was trained on.</param>
+    /// <param name="imageSize">Height and width that they get, which need not be those of the training.</param>
+    /// <exception cref="UserErrorException">The checkpoint knows other classes than the images, or its tensors do not fit its own configuration.</exception>
+    public EnsembleMember ReadMember(IImageSource images, int imageSize)
+    {
+        CheckClasses(images.ClassNames, images.Source);
+        return ReadMember(imageSize);
+    }
+
+    /// <summary>As above, of classes that need not be those of any images, but must be those of the first member of an ensemble.</summary>
+    internal EnsembleMember ReadMember(Checkpoint first, int imageSize)
+    {
+        CheckClasses(first.Info.ClassNames, first.Path);
+        return ReadMember(imageSize);
+    }
+
+    private EnsembleMember ReadMember(int imageSize)
+    {
+        RunConfig config = EvaluationSetup.Configure(this, []);
+        Network network = ReadNetwork();
+        return new EnsembleMember(network, ReadNetworkState(network, imageSize))
+        {
+            PixelMean = config.Optimizer.PixelMean,
+            PixelDeviation = config.Optimizer.PixelDeviation,
+        };
+    }
+
+    /// <summary>
+    /// Evaluates the network as the run that trained it did: with its preprocessing, image size, batch size and precision, so that the images of its own
+    /// validation give the accuracy that the run told.
+    /// </summary>
+    /// <param name="backend">Where to compute.</param>
+    /// <param name="images">Images of the classes that it was trained on.</param>
+    /// <param name="crops">Views per image: 1, 10 or 144.</param>
+    /// <param name="progress">Told after every batch, on this thread; may be null.</param>
+    /// <param name="cancellationToken">Cancels between batches.</param>
+    /// <exception cref="UserErrorException">The checkpoint knows other classes than the images, or none of them can be read.</exception>
+    /// <exception cref="OperationCanceledException">It was cancelled.</exception>
+    public EvaluationResult Evaluate(
+        Backend backend, IImageSource images, int crops = 1, IProgress<EvaluationProgress>? progress = null, CancellationToken cancellationToken = default)
+    {
+        RunConfig config = EvaluationSetup.Configure(this, []);
+        EnsembleMember member = ReadMember(images, config.ImageSize);
+        return new Evaluator(backend, images, EvaluationSetup.Loading(config, member.Network, crops), EvaluationSetup.Session(config, crops))
+            .Run([member], progress, cancellationToken);
+    }
+
+    /// <summary>The parameters and running statistics that evaluation uses.</summary>
+    /// <exception cref="UserErrorException">The checkpoint belongs to another network.</exception>
+    internal NetworkState ReadNetworkState(NetworkShapes shapes, string model)
     {
         var state = new NetworkState();
         foreach (NetworkParameter parameter in shapes.Parameters)
         {
             float[] values = new float[parameter.Spec.Shape.Count];
             ReadEvaluated(model, parameter, values);
-            state.Set(parameter.Name, parameter.Spec.Shape, values);
+            state.Take(parameter.Name, parameter.Spec.Shape, values);
         }
 
         return state;
     }
 
     /// <summary>
-    /// Writes a copy of this checkpoint for which <see cref="ReadNetworkState"/> gives what is in <paramref name="state"/>: that replaces the moving averages
+    /// Writes a copy of this checkpoint for which <see cref="ReadNetworkState(Network, int)"/> gives what is in <paramref name="state"/>: that replaces the moving averages
     /// where the run keeps them, the values themselves elsewhere. All else, the optimizer's state included, is copied.
     /// </summary>
     public void SaveCopy(string path, NetworkState state)
@@ -306,6 +295,20 @@ public sealed class Checkpoint : IDisposable
     /// <inheritdoc/>
     public void Dispose() => _file.Dispose();
 
+    private void CheckClasses(IReadOnlyList<string> wanted, string source)
+    {
+        IReadOnlyList<string> own = Info.ClassNames;
+        if (own.SequenceEqual(wanted))
+        {
+            return;
+        }
+
+        int first = own.Zip(wanted).TakeWhile(pair => pair.First == pair.Second).Count();
+        string Name(IReadOnlyList<string> names) => first < names.Count ? $"'{names[first]}'" : "nothing";
+        throw new UserErrorException(FormattableString.Invariant(
+            $"'{Path}' was trained on {own.Count} other classes than the {wanted.Count} of '{source}': class {first} is {Name(own)} in the checkpoint, {Name(wanted)} in the data. Set data to the data set of its training, or give a class map (by-name where the data has some of its classes); the members of an ensemble must all know the same classes."));
+    }
+
     private UserErrorException OtherNetwork(string model, string difference) =>
         new(Info.Model == model
             ? $"'{Path}' is a checkpoint of another network than these settings describe, though both are called {model}: {difference}. Use the options it was trained with."
@@ -325,6 +328,10 @@ public sealed class Checkpoint : IDisposable
     private static Shape ShapeOf(IReadOnlyList<long> extents) => extents.Count == 1
         ? Shape.Vector((int)extents[0])
         : new Shape((int)extents[0], (int)extents[1], (int)extents[2], (int)extents[3]);
+
+    /// <summary>What any tensor of a checkpoint is: one or four extents, each at least 1, of a size that fits the memory of a tensor.</summary>
+    private static bool IsTensor(SafetensorsTensor tensor) =>
+        tensor.Extents.Count is 1 or 4 && tensor.Extents.All(e => e is >= 1 and <= int.MaxValue) && tensor.Bytes <= int.MaxValue;
 
     private static KeyValuePair<string, string>[] WriteInfo(CheckpointInfo info) =>
     [
@@ -357,20 +364,32 @@ public sealed class Checkpoint : IDisposable
             ? value
             : throw new UserErrorException($"'{file.Path}' lacks '{key}' in its metadata; it was not written by this hpcbn.");
 
+        // A right checksum says that the file is as it was written, not that hpcbn wrote it.
+        long Whole(string key, long least) =>
+            long.TryParse(Text(key), NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long number) && number >= least
+                ? number
+                : throw Wild(file, key, Text(key));
+        double Real(string key) => double.TryParse(Text(key), NumberStyles.Float, CultureInfo.InvariantCulture, out double number) ? number : throw Wild(file, key, Text(key));
+        if (file.Tensors.FirstOrDefault(t => !IsTensor(t)) is { } odd)
+        {
+            throw new UserErrorException(
+                $"'{file.Path}' holds '{UserErrorException.Excerpt(odd.Name)}', {UserErrorException.Excerpt(odd.ToString())}, which is no tensor of a checkpoint; use another checkpoint.");
+        }
+
         return new CheckpointInfo
         {
-            Step = long.Parse(Text("step"), CultureInfo.InvariantCulture),
-            StepsPerEpoch = long.Parse(Text("steps_per_epoch"), CultureInfo.InvariantCulture),
-            Offset = long.Parse(file.Metadata.GetValueOrDefault("step_offset", "0"), CultureInfo.InvariantCulture),
-            ImagesPerStep = int.Parse(file.Metadata.GetValueOrDefault("images_per_step", "0"), CultureInfo.InvariantCulture),
+            Step = Whole("step", least: 0),
+            StepsPerEpoch = Whole("steps_per_epoch", least: 1),
+            Offset = file.Metadata.ContainsKey("step_offset") ? Whole("step_offset", long.MinValue) : 0,
+            ImagesPerStep = file.Metadata.ContainsKey("images_per_step") ? (int)Math.Min(Whole("images_per_step", least: 0), int.MaxValue) : 0,
             Model = Text("model"),
             Network = file.Metadata.GetValueOrDefault("network", ""),
             Config = Text("config"),
             ConfigHash = Text("config_hash"),
             ClassNames = ClassNameList.Read(Text(ClassNameList.Key)),
-            BestTop1 = double.Parse(Text("best_top1"), CultureInfo.InvariantCulture),
-            BestStep = long.Parse(Text("best_step"), CultureInfo.InvariantCulture),
-            EvaluatedStep = long.Parse(Text("evaluated_step"), CultureInfo.InvariantCulture),
+            BestTop1 = Real("best_top1"),
+            BestStep = Whole("best_step", least: -1),
+            EvaluatedStep = Whole("evaluated_step", least: 0),
             SinceLog = ReadLosses(file, "loss_since_log"),
             SinceEvaluation = ReadLosses(file, "loss_since_evaluation"),
             LossScale = ReadLossScale(file),
@@ -380,15 +399,24 @@ public sealed class Checkpoint : IDisposable
 
     private static string Invariant(LossSum losses) => string.Create(CultureInfo.InvariantCulture, $"{losses.Sum} of {losses.Steps} steps");
 
-    /// <summary>Absent in the first checkpoints of version 1.</summary>
-    private static LossSum ReadLosses(SafetensorsFile file, string key) => file.Metadata.TryGetValue(key, out string? text) && text.Split(' ') is [var sum, _, var steps, _]
-        ? new LossSum(double.Parse(sum, CultureInfo.InvariantCulture), long.Parse(steps, CultureInfo.InvariantCulture))
-        : default;
+    private static UserErrorException Wild(SafetensorsFile file, string key, string value) =>
+        new($"'{file.Path}' says '{key}' is '{UserErrorException.Excerpt(value)}', which cannot be; use another checkpoint.");
 
-    private static LossScale? ReadLossScale(SafetensorsFile file) =>
-        file.Metadata.TryGetValue("loss_scale", out string? text) && text.Split(' ') is [var scale, _, var good, _, var skipped, _]
-            ? new LossScale(float.Parse(scale, CultureInfo.InvariantCulture), int.Parse(good, CultureInfo.InvariantCulture), long.Parse(skipped, CultureInfo.InvariantCulture))
-            : null;
+    /// <summary>Absent in the first checkpoints of version 1.</summary>
+    private static LossSum ReadLosses(SafetensorsFile file, string key) => !file.Metadata.TryGetValue(key, out string? text) ? default
+        : text.Split(' ') is [var sum, _, var steps, _]
+            && double.TryParse(sum, NumberStyles.Float, CultureInfo.InvariantCulture, out double losses)
+            && long.TryParse(steps, NumberStyles.None, CultureInfo.InvariantCulture, out long count)
+        ? new LossSum(losses, count)
+        : throw Wild(file, key, text);
+
+    private static LossScale? ReadLossScale(SafetensorsFile file) => !file.Metadata.TryGetValue("loss_scale", out string? text) ? null
+        : text.Split(' ') is [var scale, _, var good, _, var skipped, _]
+            && float.TryParse(scale, NumberStyles.Float, CultureInfo.InvariantCulture, out float factor) && float.IsFinite(factor) && factor > 0
+            && int.TryParse(good.TrimEnd(','), NumberStyles.None, CultureInfo.InvariantCulture, out int goodSteps)
+            && long.TryParse(skipped, NumberStyles.None, CultureInfo.InvariantCulture, out long skippedSteps)
+        ? new LossScale(factor, goodSteps, skippedSteps)
+        : throw Wild(file, "loss_scale", text);
 
     private static string Invariant<T>(T value)
         where T : IFormattable => value.ToString(null, CultureInfo.InvariantCulture);

@@ -2,7 +2,7 @@ using System.Globalization;
 using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Interop;
 
-namespace HpcBatchNorm.Training.Checkpoints;
+namespace HpcBatchNorm.Training;
 
 /// <summary>The checkpoints of one run: <c>step-00000640.safetensors</c> and so on; the newest few and the best are kept.</summary>
 internal sealed class CheckpointStore

@@ -1,8 +1,9 @@
 using System.Text;
+using HpcBatchNorm.Interop;
 using YamlDotNet.Core;
 using YamlDotNet.Core.Events;
 
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>One <c>name: value</c> line of a configuration file, and where it stands.</summary>
 internal readonly record struct ConfigEntry(string Name, string Value, string Where);
@@ -17,7 +18,7 @@ internal static class ConfigFile
     {
         try
         {
-            using StreamReader reader = File.OpenText(path);
+            using var reader = new StreamReader(RegularFile.OpenRead(path));
             return Parse(reader, path);
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
@@ -35,6 +36,11 @@ internal static class ConfigFile
         catch (YamlException error)
         {
             throw new UserErrorException(FormattableString.Invariant($"{source}:{error.Start.Line}: not valid YAML: {error.Message.ReplaceLineEndings(" ")}"), error);
+        }
+        catch (Exception error) when (error is InvalidOperationException or ArgumentException or OverflowException)
+        {
+            // YamlDotNet's own words for some endings in the middle of something and for characters that do not exist.
+            throw new UserErrorException($"{source}: not valid YAML: {error.Message.ReplaceLineEndings(" ")}", error);
         }
     }
 
@@ -86,7 +92,7 @@ internal static class ConfigFile
             string where = FormattableString.Invariant($"{source}:{key.Start.Line}");
             if (!names.Add(key.Value))
             {
-                throw new UserErrorException($"{where}: '{key.Value}' is set twice.");
+                throw new UserErrorException($"{where}: '{UserErrorException.Excerpt(key.Value)}' is set twice.");
             }
 
             entries.Add(new ConfigEntry(key.Value, ParseValue(parser, key.Value, where), where));
@@ -113,7 +119,7 @@ internal static class ConfigFile
             return string.Join(',', items);
         }
 
-        throw new UserErrorException($"{where}: '{name}' must be a single value; sections are not used here.");
+        throw new UserErrorException($"{where}: '{UserErrorException.Excerpt(name)}' must be a single value; sections are not used here.");
     }
 
     private static string Quote(string value) =>

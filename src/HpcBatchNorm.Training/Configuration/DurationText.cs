@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Text.RegularExpressions;
 
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>Lengths of time as people and queues write them: <c>90s</c>, <c>15m</c>, <c>1d12h</c>, <c>11:45:00</c>, <c>1-12:00:00</c>, 0.</summary>
 public static partial class DurationText

@@ -1,6 +1,6 @@
 using System.Reflection;
 
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>The recipes that come with the library: YAML files of settings with their reasons, one per network of the paper and a few of ours.</summary>
 public static class RecipeCatalog

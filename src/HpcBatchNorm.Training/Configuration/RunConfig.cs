@@ -3,7 +3,7 @@ using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Planning;
 
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
 /// How the learning rate changes over a run (<see cref="LearningRateSchedule"/>). Those in epochs count from the start of the run; those that span the run
@@ -33,6 +33,16 @@ public enum ScheduleKind
     Constant,
 }
 
+/// <summary>How far up a warm-up of w steps is at its step n, counted from 0.</summary>
+public enum WarmupForm
+{
+    /// <summary>(n + 1) / w: the last step has the full rate, and the first is already one part up.</summary>
+    Reached,
+
+    /// <summary>n / w, as PyTorch's <c>LinearLR</c>: the first step has the rate that the warm-up rises from, and the step after the last is the first with the full rate.</summary>
+    PyTorch,
+}
+
 /// <summary>
 /// Everything that decides a training run; it never changes. A new object holds the defaults; <see cref="TrainingConfigBuilder"/> lays a recipe, a file
 /// and flags over them; <see cref="TrainingSettings"/> lists every setting with its name, range and meaning, which is the only place that text exists.
@@ -40,12 +50,19 @@ public enum ScheduleKind
 /// </summary>
 public sealed record RunConfig
 {
+    /// <summary>
+    /// The defaults for images that have the size which the network takes (32 pixels, say): they are taken whole, in training and in evaluation, and not
+    /// varied. What suits the images, mirroring for instance, is set over it.
+    /// </summary>
+    /// <param name="size">Height and width of the images in pixels.</param>
+    public static RunConfig ForWholeImages(int size) => new() { ImageSize = size, CropFraction = 1, Augmentation = AugmentationOptions.None };
+
     /// <summary>What the run is called: the name of its recipe unless set otherwise.</summary>
     public string Name { get; init; } = "custom";
 
     // The network.
 
-    /// <summary>Name of the network.</summary>
+    /// <summary>Name of the network, or the path of a JSON file that describes one.</summary>
     public string Model { get; init; } = "bn-inception";
 
     /// <summary>What variant of it; the number of classes comes from the data set.</summary>
@@ -80,6 +97,9 @@ public sealed record RunConfig
     /// <summary>Learning rate that the warm-up rises from.</summary>
     public double WarmupLearningRate { get; init; }
 
+    /// <summary>How far up the warm-up is at each of its steps.</summary>
+    public WarmupForm WarmupForm { get; init; }
+
     /// <summary>Factor of one decay.</summary>
     public double DecayRate { get; init; } = 0.96;
 
@@ -95,7 +115,10 @@ public sealed record RunConfig
     /// <summary>Epochs after which batch normalization is frozen (<see cref="TrainingOptions.FrozenStatistics"/>), 0 for never.</summary>
     public double FreezeBatchNormAfter { get; init; }
 
-    /// <summary>What a training session is planned with: momentum, weight decay, averaging and the like, and the batch, the image size and the seed.</summary>
+    /// <summary>
+    /// What a training session is planned with: momentum, weight decay, averaging and the like, and the batch, the image size and the seed, which
+    /// <see cref="BatchSize"/>, <see cref="ImageSize"/> and <see cref="Seed"/> set alone. An initializer that sets this too sets it before them.
+    /// </summary>
     public TrainingOptions Optimizer { get; init; } = new() { WeightDecay = 2e-4f };
 
     // The data.
@@ -103,11 +126,19 @@ public sealed record RunConfig
     /// <summary>Folder or archive of the data set; empty means the generated sample.</summary>
     public string Data { get; init; } = "";
 
-    /// <summary>Height and width of the network's input in pixels.</summary>
-    public int ImageSize => Optimizer.Height;
+    /// <summary>Height and width of the network's input in pixels: another name for those of <see cref="Optimizer"/>.</summary>
+    public int ImageSize
+    {
+        get => Optimizer.Height;
+        init => Optimizer = Optimizer with { Height = value, Width = value };
+    }
 
-    /// <summary>Images per forward and backward pass: what batch normalization sees together.</summary>
-    public int BatchSize => Optimizer.Batch;
+    /// <summary>Images per forward and backward pass, what batch normalization sees together: another name for <see cref="PlanOptions.Batch"/> of <see cref="Optimizer"/>.</summary>
+    public int BatchSize
+    {
+        get => Optimizer.Batch;
+        init => Optimizer = Optimizer with { Batch = value };
+    }
 
     /// <summary>Images per step: several batches where gradients are accumulated.</summary>
     public int ImagesPerStep => BatchSize * Optimizer.Accumulate;
@@ -130,16 +161,28 @@ public sealed record RunConfig
     /// <summary>What an unreadable image does.</summary>
     public BadImagePolicy OnBadImage { get; init; }
 
-    /// <summary>Root of every random number of the run.</summary>
-    public long Seed => unchecked((long)Optimizer.Seed);
+    /// <summary>Root of every random number of the run: another name for <see cref="TrainingOptions.Seed"/> of <see cref="Optimizer"/>, whose bits these are.</summary>
+    public long Seed
+    {
+        get => unchecked((long)Optimizer.Seed);
+        init => Optimizer = Optimizer with { Seed = unchecked((ulong)value) };
+    }
 
     // Where and how it runs.
 
     /// <summary>Backend: <c>auto</c>, <c>onednn</c> or <c>reference</c>.</summary>
     public string Backend { get; init; } = "auto";
 
-    /// <summary>Threads that decode images.</summary>
-    public int Workers { get; init; } = 2;
+    /// <summary>
+    /// Threads that decode images; 0: as many as go with the machine (<see cref="LoaderThreads"/>). The images and their order do not depend on it.
+    /// </summary>
+    public int Workers { get; init; }
+
+    /// <summary>
+    /// The threads that decode images here: <see cref="Workers"/>, or half of the processors, as the other half computes, at least 2 and at most 16, which
+    /// feed more than any one machine trains on.
+    /// </summary>
+    public int LoaderThreads => Workers > 0 ? Workers : DefaultWorkers(Environment.ProcessorCount);
 
     /// <summary>Seconds without a finished image after which loading fails; 0 means never.</summary>
     public double LoaderTimeout { get; init; } = 120;
@@ -173,6 +216,9 @@ public sealed record RunConfig
     /// <summary>Steps between lines of <c>metrics.jsonl</c> and of the plain progress.</summary>
     public int LogEvery { get; init; } = 20;
 
-    /// <summary>Folder of the run; empty means a new one under <c>runs</c>.</summary>
+    /// <summary>Folder of the run; a <see cref="Trainer"/> needs one. The command makes a new one under <c>runs</c> where none is named.</summary>
     public string Output { get; init; } = "";
+
+    /// <summary>The loader threads of a machine with so many processors.</summary>
+    internal static int DefaultWorkers(int processors) => Math.Clamp(processors / 2, 2, 16);
 }

@@ -1,9 +1,9 @@
 using System.Globalization;
 
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>What kind of text a setting takes.</summary>
-public enum SettingKind
+internal enum SettingKind
 {
     /// <summary>Any text.</summary>
     Text,
@@ -19,7 +19,7 @@ public enum SettingKind
 }
 
 /// <summary>What a setting changes, which decides whether two runs can be called the same.</summary>
-public enum SettingGroup
+internal enum SettingGroup
 {
     /// <summary>The network's structure.</summary>
     Network,
@@ -41,7 +41,7 @@ public enum SettingGroup
 /// One setting of <see cref="RunConfig"/> as text: the YAML key and the flag have the same name. Reading and writing are culture-invariant,
 /// and <c>Set(Get())</c> restores the value exactly.
 /// </summary>
-public sealed record Setting
+internal sealed record Setting
 {
     /// <summary>The value that leaves a choice to the network.</summary>
     internal const string Automatic = "auto";
@@ -85,6 +85,12 @@ public sealed record Setting
     /// </summary>
     public bool HashedWhereChanged { get; init; }
 
+    /// <summary>
+    /// For a setting whose choice could not be left to the network when runs were first hashed: the value they had then, which is hashed for
+    /// <see cref="Automatic"/>, so that those runs keep their hash.
+    /// </summary>
+    public string? AutomaticWas { get; init; }
+
     /// <summary>False for what says where a run is, which a configuration file that makes a new run must not repeat.</summary>
     public bool InFiles { get; init; } = true;
 
@@ -93,6 +99,9 @@ public sealed record Setting
 
     /// <summary>The value as text.</summary>
     public string Get(RunConfig config) => _get(config);
+
+    /// <summary>The value as the hash takes it.</summary>
+    public string Hashed(RunConfig config) => Get(config) is var text && text == Automatic ? AutomaticWas ?? text : text;
 
     /// <summary>The configuration with the value that a text says; <paramref name="config"/> stays as it is.</summary>
     /// <exception cref="UserErrorException">The text is not a value of this setting; the message names it, what is allowed and what was found.</exception>

@@ -1,12 +1,12 @@
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
-/// Lays configuration in layers, later ones winning: defaults, recipe, file, flags. Remembers for every setting which layer it came from.
+/// Makes a <see cref="RunConfig"/> in layers, later ones winning: the defaults, a recipe, a file, single settings by name.
 /// </summary>
 public sealed class TrainingConfigBuilder
 {
     /// <summary>The <see cref="Origin"/> of what was set by name, one by one.</summary>
-    public const string Flag = "flag";
+    internal const string Flag = "flag";
 
     private const string RecipeKey = "recipe";
 
@@ -16,10 +16,10 @@ public sealed class TrainingConfigBuilder
     public RunConfig Config { get; private set; } = TrainingSettings.Defaults;
 
     /// <summary>Where a setting's value came from: <c>default</c>, <c>recipe bn-x5</c>, <c>my.yaml:3</c>, <c>flag</c>.</summary>
-    public string Origin(string name) => _origins.GetValueOrDefault(name, "default");
+    internal string Origin(string name) => _origins.GetValueOrDefault(name, "default");
 
     /// <summary>True when some layer has set it.</summary>
-    public bool IsSet(string name) => _origins.ContainsKey(name);
+    internal bool IsSet(string name) => _origins.ContainsKey(name);
 
     /// <summary>Lays a recipe over what is there: a name of <see cref="RecipeCatalog"/>, or a YAML file.</summary>
     public TrainingConfigBuilder AddRecipe(string nameOrFile)
@@ -47,8 +47,11 @@ public sealed class TrainingConfigBuilder
         return this;
     }
 
-    /// <summary>Sets one setting by name, as a flag does.</summary>
-    public TrainingConfigBuilder Set(string name, string value, string origin = Flag)
+    /// <summary>Sets one setting by its name in docs/settings.md: <c>Set("learning-rate", "0.05")</c>.</summary>
+    /// <exception cref="UserErrorException">There is no such setting, or the value is none of it.</exception>
+    public TrainingConfigBuilder Set(string name, string value) => Set(name, value, Flag);
+
+    internal TrainingConfigBuilder Set(string name, string value, string origin)
     {
         Setting setting = TrainingSettings.Find(name);
         Config = setting.Set(Config, value);
@@ -56,7 +59,7 @@ public sealed class TrainingConfigBuilder
         return this;
     }
 
-    /// <summary>The effective configuration as YAML that <c>--config</c> takes.</summary>
+    /// <summary>The effective configuration as YAML that <see cref="AddFile"/> and <see cref="AddYaml"/> read.</summary>
     public static string ToYaml(RunConfig config, params IEnumerable<string> head) => ConfigFile.Write(config, head);
 
     private void Add(IReadOnlyList<ConfigEntry> entries, string? origin)

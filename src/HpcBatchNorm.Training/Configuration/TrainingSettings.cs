@@ -1,12 +1,13 @@
+using HpcBatchNorm.Models;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
-using static HpcBatchNorm.Training.Configuration.Setting;
-using static HpcBatchNorm.Training.Configuration.SettingGroup;
+using static HpcBatchNorm.Training.Setting;
+using static HpcBatchNorm.Training.SettingGroup;
 
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>Every setting of a run: the one list that recipes, configuration files, flags and their help are made of.</summary>
-public static class TrainingSettings
+internal static class TrainingSettings
 {
     private const string Auto = Setting.Automatic;
     private const double Unbounded = double.PositiveInfinity;
@@ -17,8 +18,8 @@ public static class TrainingSettings
     /// <summary>All settings, in the order they are printed.</summary>
     public static IReadOnlyList<Setting> All { get; } =
     [
-        Text("model", Network, "Network: bn-inception, inception, inception-tiny, mnist-mlp, ... (hpcbn inspect lists them)",
-            c => c.Model, (c, v) => c with { Model = v }) with { Aliases = ["-a", "--arch"] },
+        Text("model", Network, "Network: bn-inception, inception, inception-tiny, mnist-mlp, ... (hpcbn inspect lists them), or a file FILE.json that describes one",
+            c => c.Model, (c, v) => c with { Model = NetworkSource.IsFile(v) ? Path.GetFullPath(v) : v }) with { Aliases = ["-a", "--arch"] },
         Choice("width", Network, "Channels of modules 4c and 4d: 608 adds up the branches of Figure 5, 576 is the size it prints", ["576", "608"],
             c => c.Network.Width == 608 ? "608" : "576", (c, v) => c with { Network = c.Network with { Width = v == "608" ? 608 : 576 } }),
         Switch("separable-first-convolution", Network, "First convolution separable with depth multiplier 8, as in Figure 5's footnote",
@@ -32,8 +33,8 @@ public static class TrainingSettings
             c => c.Network.Lrn, (c, v) => c with { Network = c.Network with { Lrn = v } }),
         OptionalReal("dropout", Network, "Probability of dropout before the classifier (change 2 removes it); auto: the network's own", 0, 0.99,
             c => c.Network.Dropout, (c, v) => c with { Network = c.Network with { Dropout = v } }),
-        Real("epsilon", Network, "Epsilon of batch normalization", 0, 1, c => c.Network.Epsilon, (c, v) => c with { Network = c.Network with { Epsilon = v } })
-            with { Aliases = ["--bn-eps"] },
+        OptionalReal("epsilon", Network, "Epsilon of batch normalization; auto: the network's own (0.00001; 0.001 for inception-v3)", 0, 1,
+            c => c.Network.Epsilon, (c, v) => c with { Network = c.Network with { Epsilon = v } }) with { Aliases = ["--bn-eps"], AutomaticWas = "1E-05" },
         Real("averaging-factor", Network, "Weight of the new batch in running statistics (PyTorch's BN momentum; 1 minus Keras's and Caffe's)", 0, 1,
             c => c.Network.AveragingFactor, (c, v) => c with { Network = c.Network with { AveragingFactor = v } }),
         Real64("initial-weight-scale", Network, "Factor on the deviation of the initial weights", 0, Unbounded,
@@ -77,8 +78,13 @@ public static class TrainingSettings
             c => c.WarmupEpochs, (c, v) => c with { WarmupEpochs = v }) with { Aliases = ["--lr-warmup-epochs"] },
         Real64("warmup-learning-rate", Optimizer, "Learning rate that the warm-up rises from", 0, Unbounded,
             c => c.WarmupLearningRate, (c, v) => c with { WarmupLearningRate = v }) with { Aliases = ["--warmup-lr"] },
+        Choice("warmup-form", Optimizer, "Step n of w of the warm-up, from 0: reached is (n + 1) / w of the way up, so that the last has the full rate; pytorch is n / w (LinearLR), "
+            + "so that the first has warmup-learning-rate", c => c.WarmupForm, (c, v) => c with { WarmupForm = v }) with { HashedWhereChanged = true },
         Real("momentum", Optimizer, "Momentum's coefficient", 0, 0.9999, c => c.Optimizer.Mu, (c, v) => c with { Optimizer = c.Optimizer with { Mu = v } }),
         Switch("nesterov", Optimizer, "Nesterov's momentum", c => c.Optimizer.Nesterov, (c, v) => c with { Optimizer = c.Optimizer with { Nesterov = v } }),
+        Choice("momentum-form", Optimizer, "sutskever: v = momentum v - rate g, w += v (the paper's reference); pytorch: v = momentum v + g, w -= rate v; "
+            + "they differ once the rate changes", c => c.Optimizer.MomentumForm, (c, v) => c with { Optimizer = c.Optimizer with { MomentumForm = v } })
+            with { HashedWhereChanged = true },
         Real("weight-decay", Optimizer, "L2 weight (change 3 divides it by five)", 0, Unbounded, c => c.Optimizer.WeightDecay, (c, v) => c with { Optimizer = c.Optimizer with { WeightDecay = v } })
             with { Aliases = ["--wd"] },
         Switch("decay-scale-and-shift", Optimizer, "L2 on batch normalization's scale and shift too", c => c.Optimizer.DecayScaleAndShift, (c, v) => c with { Optimizer = c.Optimizer with { DecayScaleAndShift = v } }),
@@ -147,7 +153,7 @@ public static class TrainingSettings
         Whole("loss-scale-growth", Machine, "precision fp16: steps in a row without an overflow after which the loss scale doubles; 0 for never", 0,
             c => c.Optimizer.LossScaleGrowth, (c, v) => c with { Optimizer = c.Optimizer with { LossScaleGrowth = v } }) with { Aliases = ["--loss-scale-window"] },
         Whole("threads", Machine, "Compute threads; 0 for one per core", 0, c => c.BackendOptions.Threads, (c, v) => c with { BackendOptions = c.BackendOptions with { Threads = v } }),
-        Whole("workers", Machine, "Threads that decode images", 1, c => c.Workers, (c, v) => c with { Workers = v }) with { Aliases = ["-j"] },
+        Whole("workers", Machine, "Threads that decode images; 0: half of the processors, at least 2 and at most 16", 0, c => c.Workers, (c, v) => c with { Workers = v }) with { Aliases = ["-j"] },
         Real64("loader-timeout", Machine, "Seconds without a finished image after which loading fails, saying what hangs; 0 for never", 0, 1e6,
             c => c.LoaderTimeout, (c, v) => c with { LoaderTimeout = v }),
         Choice("conv-algorithm", Machine, "Convolution algorithms the backend may choose from",
@@ -264,7 +270,7 @@ public static class TrainingSettings
     {
         IEnumerable<string> lines = All
             .Where(s => s.DecidesNumbers && !(s.HashedWhereChanged && s.IsDefault(config)))
-            .Select(s => $"{s.Name}: {s.Get(config)}");
+            .Select(s => $"{s.Name}: {s.Hashed(config)}");
         byte[] text = System.Text.Encoding.UTF8.GetBytes(string.Join('\n', lines));
         return Convert.ToHexStringLower(System.IO.Hashing.XxHash64.Hash(text));
     }

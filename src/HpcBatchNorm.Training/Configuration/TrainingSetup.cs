@@ -1,10 +1,10 @@
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 
-namespace HpcBatchNorm.Training.Configuration;
+namespace HpcBatchNorm.Training;
 
 /// <summary>How a configuration's images are loaded for training: the same for a run and for what is measured on its mini-batches afterwards.</summary>
-public static class TrainingSetup
+internal static class TrainingSetup
 {
     /// <summary>The run's mini-batches, from its first step on without end.</summary>
     public static LoaderOptions Loading(RunConfig config, Network network) =>
@@ -15,7 +15,7 @@ public static class TrainingSetup
             Augmentation = config.Augmentation,
             Shuffle = config.Shuffle,
             ShardSize = config.ShardSize,
-            Workers = config.Workers,
+            Workers = config.LoaderThreads,
             StallSeconds = config.LoaderTimeout,
             OnBadImage = config.OnBadImage,
         };

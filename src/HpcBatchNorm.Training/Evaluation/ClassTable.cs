@@ -3,7 +3,7 @@ using System.Globalization;
 namespace HpcBatchNorm.Training.Evaluation;
 
 /// <summary>Writes the accuracy of every class as comma-separated values (RFC 4180), one line per class after a line of column names.</summary>
-public static class ClassTable
+internal static class ClassTable
 {
     /// <summary>
     /// Columns: <c>index</c>, <c>class</c>, <c>description</c>, <c>images</c>, <c>top1</c> and <c>top5</c> (fractions; empty without images),

@@ -23,7 +23,7 @@ public delegate void PredictionHandler(int image, int label, ReadOnlySpan<double
 /// <param name="dataset">The images.</param>
 /// <param name="loaderOptions">Images per batch, and their views.</param>
 /// <param name="sessionOptions">
-/// Views per forward pass, a divisor of the views of a batch, and how they are normalised; <see cref="EvaluationSetup"/> makes both from a configuration.
+/// Views per forward pass, a divisor of the views of a batch, and how they are normalised; <see cref="Checkpoint.Evaluate"/> takes both from a checkpoint.
 /// </param>
 /// <exception cref="ArgumentException">The batches do not fit, or batch statistics are asked for with several views.</exception>
 public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptions loaderOptions, InferenceOptions sessionOptions)
@@ -33,17 +33,25 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
         : throw new ArgumentException(FormattableString.Invariant(
             $"The session's batch of {sessionOptions.Batch} does not divide the {loaderOptions.BatchSize} x {loaderOptions.Crops} views of a loaded batch."));
 
+    /// <summary>Which of the networks' classes stand for the data set's; null when they are the same.</summary>
+    public ClassMap? Classes { get; init; }
+
     /// <summary>Told every image's probabilities; may be null.</summary>
     public PredictionHandler? OnPrediction { get; init; }
 
     /// <summary>Evaluates one network or an ensemble.</summary>
     /// <param name="members">Networks for the same classes.</param>
-    /// <param name="sharedArena">Memory of a session that is idle meanwhile, or null.</param>
-    /// <param name="progress">Told after every batch; may be null.</param>
-    /// <param name="stop">Cancels between batches.</param>
+    /// <param name="progress">Told after every batch, on this thread; may be null.</param>
+    /// <param name="cancellationToken">Cancels between batches.</param>
     /// <exception cref="UserErrorException">No image could be read, or an image could not and the policy is to fail.</exception>
+    /// <exception cref="OperationCanceledException">It was cancelled.</exception>
     public EvaluationResult Run(
-        IReadOnlyList<EnsembleMember> members, DeviceMemory? sharedArena = null, Action<EvaluationProgress>? progress = null, CancellationToken stop = default)
+        IReadOnlyList<EnsembleMember> members, IProgress<EvaluationProgress>? progress = null, CancellationToken cancellationToken = default) =>
+        Run(members, sharedArena: null, progress, cancellationToken);
+
+    /// <summary>The same, in the memory of a session that is idle meanwhile.</summary>
+    internal EvaluationResult Run(
+        IReadOnlyList<EnsembleMember> members, DeviceMemory? sharedArena, IProgress<EvaluationProgress>? progress, CancellationToken cancellationToken)
     {
         bool independent = sessionOptions.Statistics == BatchNormStatistics.Running;
         if (!independent && _views != sessionOptions.Batch)
@@ -54,18 +62,18 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
         long start = Stopwatch.GetTimestamp();
         using var loader = new BatchLoader(dataset, loaderOptions);
         using var sessions = new SessionGroup(backend, members, sessionOptions, sharedArena);
-        if (sessions.Classes != dataset.ClassCount)
+        if (sessions.Classes != (Classes?.NetworkClasses ?? dataset.ClassCount))
         {
             throw new ArgumentException($"The networks know {sessions.Classes} classes, '{dataset.Source}' has {dataset.ClassCount}.", nameof(members));
         }
 
-        var tally = new Tally(sessions.Classes);
-        Tally[] own = members.Count > 1 ? [.. members.Select(_ => new Tally(sessions.Classes))] : [];
+        var tally = new Tally(dataset.ClassCount);
+        Tally[] own = members.Count > 1 ? [.. members.Select(_ => new Tally(dataset.ClassCount))] : [];
         double[][] probabilities = [.. members.Select(_ => new double[_views * sessions.Classes])];
         for (int i = 0; i < loader.BatchesPerEpoch; i++)
         {
-            using Batch batch = loader.Next(stop);
-            stop.ThrowIfCancellationRequested();
+            using Batch batch = loader.Next(cancellationToken);
+            cancellationToken.ThrowIfCancellationRequested();
             int views = batch.Count * loaderOptions.Crops;
             if (independent || views == _views)
             {
@@ -78,7 +86,7 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
             }
 
             Count(batch, probabilities, own, tally);
-            progress?.Invoke(new EvaluationProgress(
+            progress?.Report(new EvaluationProgress(
                 tally.Images, dataset.Count, (double)tally.Top1Images / tally.Images, (double)tally.Top5Images / tally.Images,
                 Stopwatch.GetElapsedTime(start).TotalSeconds));
         }
@@ -93,7 +101,7 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
     private void Count(Batch batch, double[][] probabilities, Tally[] own, Tally tally)
     {
         int classes = probabilities[0].Length / _views, crops = loaderOptions.Crops;
-        Span<double> mean = new double[classes];
+        Span<double> mean = new double[classes], mapped = new double[Classes?.ImageClasses ?? 0];
         for (int image = 0; image < batch.Count; image++)
         {
             mean.Clear();
@@ -114,13 +122,25 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
 
                 if (own.Length > 0)
                 {
-                    own[m].Add(batch.Labels[image], first);
+                    own[m].Add(batch.Labels[image], OfDataset(first, mapped));
                 }
             }
 
-            tally.Add(batch.Labels[image], mean);
-            OnPrediction?.Invoke(batch.Indices[image], batch.Labels[image], mean);
+            ReadOnlySpan<double> result = OfDataset(mean, mapped);
+            tally.Add(batch.Labels[image], result);
+            OnPrediction?.Invoke(batch.Indices[image], batch.Labels[image], result);
         }
+    }
+
+    private ReadOnlySpan<double> OfDataset(ReadOnlySpan<double> network, Span<double> mapped)
+    {
+        if (Classes is null)
+        {
+            return network;
+        }
+
+        Classes.Apply(network, mapped);
+        return mapped;
     }
 
     /// <summary>The members' sessions. They run one after the other, so all use the first one's memory where it is large enough.</summary>

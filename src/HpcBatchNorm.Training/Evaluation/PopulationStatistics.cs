@@ -90,7 +90,7 @@ public sealed class PopulationStatistics : IDisposable
                 throw new UserErrorException($"The statistics of '{parameter.Name}' in {_network.Name} are not finite: its parameters are unusable.");
             }
 
-            state.Set(parameter.Name, shape, values);
+            state.Take(parameter.Name, shape, values);
         }
 
         return state;

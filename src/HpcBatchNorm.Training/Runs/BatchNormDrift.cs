@@ -5,7 +5,7 @@ using HpcBatchNorm.Interop;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 
-namespace HpcBatchNorm.Training.Runs;
+namespace HpcBatchNorm.Training;
 
 /// <summary>How the input of one batch normalization changed between two evaluations, from its running statistics.</summary>
 /// <param name="Layer">The layer: <c>inception_3a/3x3/bn</c>.</param>

@@ -1,4 +1,4 @@
-namespace HpcBatchNorm.Training.Runs;
+namespace HpcBatchNorm.Training;
 
 /// <summary>What an observer has thrown, so that the run does not take it for its own: a full disk under somebody's log is not the run folder's.</summary>
 internal sealed class ObserverException(Exception inner) : Exception(inner.Message, inner);

@@ -1,6 +1,6 @@
 using HpcBatchNorm.Data;
 
-namespace HpcBatchNorm.Training.Runs;
+namespace HpcBatchNorm.Training;
 
 /// <summary>What a sink needs to know of the run it is made for.</summary>
 /// <param name="Folder">The folder of the run, which exists.</param>

@@ -1,6 +1,6 @@
 using HpcBatchNorm.Training.Evaluation;
 
-namespace HpcBatchNorm.Training.Runs;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
 /// Watches a run, may end it and add to what it writes down; called on the thread that trains, which waits meanwhile. Whoever implements it writes the
@@ -147,7 +147,7 @@ public sealed class TrainingControl
     {
         if (_metrics.Count == 0)
         {
-            return Metrics.None;
+            return NoMetrics.Value;
         }
 
         SortedDictionary<string, double> taken = _metrics;
@@ -156,8 +156,8 @@ public sealed class TrainingControl
     }
 }
 
-/// <summary>Figures that an observer has added.</summary>
-internal static class Metrics
+/// <summary>The figures of an observer that has added none.</summary>
+internal static class NoMetrics
 {
-    public static readonly IReadOnlyDictionary<string, double> None = System.Collections.Immutable.ImmutableSortedDictionary<string, double>.Empty;
+    public static readonly IReadOnlyDictionary<string, double> Value = System.Collections.Immutable.ImmutableSortedDictionary<string, double>.Empty;
 }

@@ -1,13 +1,12 @@
 using System.Buffers;
 using System.Globalization;
-using System.Text;
 using System.Text.Json;
+using System.Text;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Checkpoints;
 using HpcBatchNorm.Training.Evaluation;
 
-namespace HpcBatchNorm.Training.Runs;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
 /// The files of a run: <c>config.yaml</c>, <c>metrics.jsonl</c> (one object per line; docs/metrics.md has every field), <c>summary.csv</c> (one line per
@@ -318,23 +317,45 @@ internal sealed class RunDirectory : IDisposable
 
     private static void KeepLines(string path, Func<string, bool> keep)
     {
-        if (File.Exists(path))
+        if (!File.Exists(path))
         {
-            AtomicFile.ReplaceText(path, string.Concat(File.ReadLines(path).Where(keep).Select(line => line + "\n")));
+            return;
         }
+
+        AtomicFile.Replace(path, temporary =>
+        {
+            using FileStream source = RegularFile.OpenRead(path);
+            using var kept = new FileStream(temporary, FileMode.Create, FileAccess.Write);
+            LineFile.Read(source, 0, line =>
+            {
+                if (keep(Encoding.UTF8.GetString(line)))
+                {
+                    kept.Write(line);
+                    kept.WriteByte((byte)'\n');
+                }
+            }, unfinished: true);
+            kept.Flush(flushToDisk: true);
+        });
     }
 
-    /// <summary>0 for lines without a step; a line cut short by a killed process counts as later than everything.</summary>
+    /// <summary>0 for lines without a step; a line cut short by a killed process, or that is no object, counts as later than everything.</summary>
     private static long StepOfMetric(string line, out bool evaluation)
     {
         evaluation = false;
         try
         {
             using JsonDocument document = JsonDocument.Parse(line);
-            evaluation = document.RootElement.TryGetProperty("type", out JsonElement type) && type.GetString() is "eval" or "batch_norm";
-            return document.RootElement.TryGetProperty("step", out JsonElement step) && step.ValueKind == JsonValueKind.Number ? step.GetInt64() : 0;
+            JsonElement root = document.RootElement;
+            if (root.ValueKind != JsonValueKind.Object)
+            {
+                return long.MaxValue;
+            }
+
+            evaluation = root.TryGetProperty("type", out JsonElement type) && type.ValueKind == JsonValueKind.String && type.GetString() is "eval" or "batch_norm";
+            return !root.TryGetProperty("step", out JsonElement step) || step.ValueKind != JsonValueKind.Number ? 0
+                : step.TryGetInt64(out long number) ? number : long.MaxValue;
         }
-        catch (JsonException)
+        catch (Exception error) when (error is JsonException or InvalidOperationException)
         {
             return long.MaxValue;
         }

@@ -1,7 +1,8 @@
-using System.Text;
 using System.Text.Json;
+using System.Text;
+using HpcBatchNorm.Interop;
 
-namespace HpcBatchNorm.Training.Runs;
+namespace HpcBatchNorm.Training;
 
 /// <summary>A line of type <c>train</c>; what is missing is NaN.</summary>
 internal readonly record struct TrainPoint(
@@ -26,12 +27,17 @@ internal sealed record RunStart(
 
 /// <summary>
 /// <c>metrics.jsonl</c> as it is now. <see cref="Update"/> reads only what has been appended since the last call, and everything anew when the file was
-/// replaced, which a resumed run does to drop the steps it will repeat.
+/// replaced, which a resumed run does to drop the steps it will repeat. Lines that say nothing it knows are passed over: a killed process cuts one short,
+/// and other programs may have written others.
 /// </summary>
-internal sealed class RunLog(string path)
+/// <param name="path">The file.</param>
+/// <param name="mostBytes">Of a longer file only so many bytes at its end are read, and at its beginning what says which run it is.</param>
+internal sealed class RunLog(string path, long mostBytes = long.MaxValue)
 {
     // What must still stand where it was read, or the file is another one.
     private const int WitnessBytes = 256;
+
+    private const int BeginningBytes = 1 << 16;
 
     private byte[] _witness = [];
     private long _read;
@@ -48,6 +54,9 @@ internal sealed class RunLog(string path)
     /// <summary>How that process ended, in words for programs: <c>completed</c>, ...; null while it works, or when it was killed.</summary>
     public string? Outcome { get; private set; }
 
+    /// <summary>Bytes that were passed over because the file is longer than what is read of it.</summary>
+    public long Skipped { get; private set; }
+
     /// <summary>Rises with every change.</summary>
     public long Version { get; private set; }
 
@@ -59,8 +68,7 @@ internal sealed class RunLog(string path)
             return this;
         }
 
-        // A writer may replace the file while it is read.
-        using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+        using FileStream file = RegularFile.OpenRead(path);
         if (_read > 0 && !IsSameFile(file))
         {
             Reset();
@@ -71,39 +79,33 @@ internal sealed class RunLog(string path)
             return this;
         }
 
-        byte[] added = new byte[file.Length - _read];
-        file.Position = _read;
-        int count = file.ReadAtLeast(added, added.Length, throwOnEndOfStream: false);
-        // A line being written has no end yet.
-        int end = added.AsSpan(0, count).LastIndexOf((byte)'\n') + 1;
-        if (end == 0)
+        if (_read == 0 && file.Length > mostBytes)
+        {
+            LineFile.Read(new MemoryStream(ReadBytes(file, 0, BeginningBytes)), 0, line => Add(line, beginning: true));
+            Skipped = _read = file.Length - mostBytes;
+        }
+
+        // A line being written has no end yet, and where reading began in the middle of one, its rest is no line.
+        long end = LineFile.Read(file, _read, line => Add(line, beginning: false));
+        if (end == _read)
         {
             return this;
         }
 
-        foreach (string line in Encoding.UTF8.GetString(added, 0, end).Split('\n', StringSplitOptions.RemoveEmptyEntries))
-        {
-            Add(line);
-        }
-
-        _witness = added[Math.Max(0, end - WitnessBytes)..end];
-        _read += end;
+        int witness = (int)Math.Min(end, WitnessBytes);
+        _witness = ReadBytes(file, end - witness, witness);
+        _read = end;
         Version++;
         return this;
     }
 
-    private bool IsSameFile(FileStream file)
-    {
-        if (file.Length < _read)
-        {
-            return false;
-        }
+    private bool IsSameFile(FileStream file) => file.Length >= _read && ReadBytes(file, _read - _witness.Length, _witness.Length).AsSpan().SequenceEqual(_witness);
 
-        Span<byte> now = stackalloc byte[WitnessBytes];
-        now = now[.._witness.Length];
-        file.Position = _read - _witness.Length;
-        file.ReadExactly(now);
-        return now.SequenceEqual(_witness);
+    private static byte[] ReadBytes(FileStream file, long offset, int count)
+    {
+        byte[] bytes = new byte[count];
+        file.Position = offset;
+        return bytes[..file.ReadAtLeast(bytes, count, throwOnEndOfStream: false)];
     }
 
     private void Reset()
@@ -111,18 +113,21 @@ internal sealed class RunLog(string path)
         Train.Clear();
         Evaluations.Clear();
         Drift.Clear();
-        (Start, Outcome, _read, _witness) = (null, null, 0, []);
+        (Start, Outcome, _read, _witness, Skipped) = (null, null, 0, [], 0);
         Version++;
     }
 
-    private void Add(string line)
+    private void Add(ReadOnlySpan<byte> line, bool beginning)
     {
         try
         {
-            using JsonDocument document = JsonDocument.Parse(line);
-            Add(document.RootElement);
+            using JsonDocument document = JsonDocument.Parse(line.ToArray());
+            if (document.RootElement.ValueKind == JsonValueKind.Object && (!beginning || Text(document.RootElement, "type") == "start"))
+            {
+                Add(document.RootElement);
+            }
         }
-        catch (JsonException)
+        catch (Exception error) when (error is JsonException or InvalidOperationException)
         {
             // Cut short by a killed process; the run that goes on drops it.
         }
@@ -131,7 +136,8 @@ internal sealed class RunLog(string path)
     private void Add(JsonElement line)
     {
         double Number(string name) => Real(line, name);
-        long Whole(string name) => double.IsFinite(Number(name)) ? (long)Number(name) : 0;
+        // Of wild numbers none may overflow what is computed from it.
+        long Whole(string name) => double.IsFinite(Number(name)) ? (long)Math.Clamp(Number(name), 0, 1e15) : 0;
         switch (Text(line, "type"))
         {
             case "train":
@@ -154,7 +160,7 @@ internal sealed class RunLog(string path)
                 }
 
                 Start = new RunStart(
-                    Text(line, "title"), Whole("step"), Whole("total_steps"), Whole("steps_per_epoch"), Text(line, "machine"), (int)Whole("process"), facts);
+                    Text(line, "title"), Whole("step"), Whole("total_steps"), Whole("steps_per_epoch"), Text(line, "machine"), (int)Math.Min(Whole("process"), int.MaxValue), facts);
                 Outcome = null;
                 break;
             case "end":
@@ -170,14 +176,19 @@ internal sealed class RunLog(string path)
         {
             foreach (JsonElement layer in all.EnumerateArray())
             {
-                layers.Add(new LayerDrift(
-                    Text(layer, "name"), (int)Real(layer, "channels"), Real(layer, "shift"), Real(layer, "largest_shift"), Real(layer, "deviation"),
-                    (int)Real(layer, "quiet_channels")));
+                if (layer.ValueKind == JsonValueKind.Object)
+                {
+                    layers.Add(new LayerDrift(
+                        Text(layer, "name"), Count(layer, "channels"), Real(layer, "shift"), Real(layer, "largest_shift"), Real(layer, "deviation"),
+                        Count(layer, "quiet_channels")));
+                }
             }
         }
 
         return layers;
     }
+
+    private static int Count(JsonElement line, string name) => Real(line, name) is double number && double.IsFinite(number) ? (int)Math.Clamp(number, 0, 1e6) : 0;
 
     private static double Real(JsonElement line, string name) =>
         line.TryGetProperty(name, out JsonElement value) && value.ValueKind == JsonValueKind.Number ? value.GetDouble() : double.NaN;

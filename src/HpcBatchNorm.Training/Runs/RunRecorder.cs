@@ -1,8 +1,7 @@
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Configuration;
 
-namespace HpcBatchNorm.Training.Runs;
+namespace HpcBatchNorm.Training;
 
 /// <summary>What a run leaves behind to be looked at: metrics and drift, and whatever the sinks make of it.</summary>
 internal sealed class RunRecorder : IDisposable

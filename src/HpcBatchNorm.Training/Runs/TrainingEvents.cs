@@ -1,8 +1,7 @@
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
 
-namespace HpcBatchNorm.Training.Runs;
+namespace HpcBatchNorm.Training;
 
 /// <summary>Where a step stands: reported after every step, without allocating.</summary>
 /// <param name="Step">Steps done, counting those before a resume.</param>
@@ -28,13 +27,17 @@ public readonly record struct StepReport(
     /// </summary>
     public long Offset { get; init; }
 
+    /// <summary>A time in seconds as far as it can be told: the longest there is for what is longer, zero for what is no number.</summary>
+    internal static TimeSpan Duration(double seconds) =>
+        seconds >= TimeSpan.MaxValue.TotalSeconds ? TimeSpan.MaxValue : seconds > 0 ? TimeSpan.FromSeconds(seconds) : TimeSpan.Zero;
+
     /// <summary>Epochs done, with their fraction.</summary>
     public double Epoch => (double)(Step - Offset) / StepsPerEpoch;
 
     /// <summary>What the observer has added since the last line; only sinks are told.</summary>
     public IReadOnlyDictionary<string, double> Metrics
     {
-        get => _metrics ?? Runs.Metrics.None;
+        get => _metrics ?? NoMetrics.Value;
         init => _metrics = value;
     }
 }
@@ -52,7 +55,7 @@ public readonly record struct EvaluationReport(long Step, double Epoch, double T
     /// <summary>What the observer has added to this evaluation; only sinks are told.</summary>
     public IReadOnlyDictionary<string, double> Metrics
     {
-        get => _metrics ?? Runs.Metrics.None;
+        get => _metrics ?? NoMetrics.Value;
         init => _metrics = value;
     }
 }

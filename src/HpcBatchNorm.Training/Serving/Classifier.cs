@@ -7,10 +7,6 @@ using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Telemetry;
 
 namespace HpcBatchNorm.Training.Serving;
 
@@ -162,21 +158,21 @@ public sealed class Classifier : IDisposable, IAsyncDisposable
 
     /// <summary>Classifies the content of an image file (JPEG, PNG, WebP or BMP).</summary>
     /// <param name="encoded">The file's bytes, which must stay unchanged until the task has ended.</param>
-    /// <param name="cancellation">Gives up waiting; a pass that has begun is not interrupted, its answer is thrown away.</param>
+    /// <param name="cancellationToken">Gives up waiting; a pass that has begun is not interrupted, its answer is thrown away.</param>
     /// <returns>The answer. The task fails with <see cref="InvalidImageException"/> when the bytes are no image, and then only this request is concerned.</returns>
     /// <exception cref="ObjectDisposedException">The classifier has been disposed of.</exception>
-    public Task<Classification> ClassifyAsync(ReadOnlyMemory<byte> encoded, CancellationToken cancellation = default) =>
-        RunAsync((preprocessor, pixels) => preprocessor.Process(encoded.Span, pixels), cancellation);
+    public Task<Classification> ClassifyAsync(ReadOnlyMemory<byte> encoded, CancellationToken cancellationToken = default) =>
+        RunAsync((preprocessor, pixels) => preprocessor.Process(encoded.Span, pixels), cancellationToken);
 
     /// <summary>Classifies pixels that are decoded already.</summary>
     /// <param name="pixels">Width * height pixels, row after row, without gaps; they must stay unchanged until the task has ended.</param>
     /// <param name="width">Pixels per row.</param>
     /// <param name="height">Rows.</param>
     /// <param name="format">Bytes per pixel and their order.</param>
-    /// <param name="cancellation">Gives up waiting.</param>
+    /// <param name="cancellationToken">Gives up waiting.</param>
     /// <exception cref="ObjectDisposedException">The classifier has been disposed of.</exception>
-    public Task<Classification> ClassifyAsync(ReadOnlyMemory<byte> pixels, int width, int height, PixelFormat format, CancellationToken cancellation = default) =>
-        RunAsync((preprocessor, result) => preprocessor.Process(pixels.Span, width, height, format, result), cancellation);
+    public Task<Classification> ClassifyAsync(ReadOnlyMemory<byte> pixels, int width, int height, PixelFormat format, CancellationToken cancellationToken = default) =>
+        RunAsync((preprocessor, result) => preprocessor.Process(pixels.Span, width, height, format, result), cancellationToken);
 
     /// <summary>Classifies the content of an image file, and waits for the answer. The image is decoded on this thread.</summary>
     /// <exception cref="InvalidImageException">The bytes are no image, or a damaged one; the message says what is wrong.</exception>
@@ -257,20 +253,20 @@ public sealed class Classifier : IDisposable, IAsyncDisposable
     /// <summary>As <see cref="Dispose"/>, without blocking the caller.</summary>
     public ValueTask DisposeAsync() => new(Task.Run(Dispose));
 
-    private async Task<Classification> RunAsync(Action<ImagePreprocessor, Span<byte>> preprocess, CancellationToken cancellation)
+    private async Task<Classification> RunAsync(Action<ImagePreprocessor, Span<byte>> preprocess, CancellationToken cancellationToken)
     {
-        ClassificationRequest request = Begin(cancellation);
+        ClassificationRequest request = Begin(cancellationToken);
         using Activity? activity = Instruments.Source.StartActivity("hpcbn.classify");
         bool queued = false;
         try
         {
-            await _decoders.WaitAsync(cancellation).ConfigureAwait(false);
+            await _decoders.WaitAsync(cancellationToken).ConfigureAwait(false);
             await Task.Run(() => Preprocess(preprocess, request), CancellationToken.None).ConfigureAwait(false);
-            await _room.WaitAsync(cancellation).ConfigureAwait(false);
+            await _room.WaitAsync(cancellationToken).ConfigureAwait(false);
             Enqueue(request);
             queued = true;
             Classification answer;
-            await using (cancellation.UnsafeRegister(static state => ((ClassificationRequest)state!).Cancel(), request).ConfigureAwait(false))
+            await using (cancellationToken.UnsafeRegister(static state => ((ClassificationRequest)state!).Cancel(), request).ConfigureAwait(false))
             {
                 answer = await request.Answer.ConfigureAwait(false);
             }
@@ -377,7 +373,7 @@ public sealed class Classifier : IDisposable, IAsyncDisposable
         _ => "error",
     };
 
-    private ClassificationRequest Begin(CancellationToken cancellation)
+    private ClassificationRequest Begin(CancellationToken cancellationToken)
     {
         lock (_gate)
         {
@@ -388,7 +384,7 @@ public sealed class Classifier : IDisposable, IAsyncDisposable
             }
         }
 
-        return new ClassificationRequest(Preprocessing.ImageBytes, cancellation);
+        return new ClassificationRequest(Preprocessing.ImageBytes, cancellationToken);
     }
 
     private void End()

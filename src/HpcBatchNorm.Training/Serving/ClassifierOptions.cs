@@ -45,7 +45,7 @@ public sealed record ClassifierOptions
 
     /// <summary>Throws when an option is out of its range.</summary>
     /// <exception cref="UserErrorException">The message names the option, its range and its value.</exception>
-    public void Validate()
+    internal void Validate()
     {
         Check(Sessions is >= 1 and <= 1024, "number of sessions", "between 1 and 1024", Sessions);
         Check(MaxBatch is >= 1 and <= 4096, "largest batch", "between 1 and 4096", MaxBatch);

@@ -1,7 +1,6 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Telemetry;
 
 namespace HpcBatchNorm.Training.Serving;
 

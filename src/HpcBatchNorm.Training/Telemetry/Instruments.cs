@@ -1,9 +1,8 @@
-using System.Diagnostics;
 using System.Diagnostics.Metrics;
+using System.Diagnostics;
 using HpcBatchNorm.Sessions;
-using HpcBatchNorm.Training.Runs;
 
-namespace HpcBatchNorm.Training.Telemetry;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
 /// What dotnet-counters and OpenTelemetry see of a process: a <see cref="Meter"/> and an <see cref="ActivitySource"/>, both called

@@ -1,8 +1,7 @@
 using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Runs;
 using Microsoft.Extensions.Logging;
 
-namespace HpcBatchNorm.Training.Telemetry;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
 /// Writes a run to an <see cref="ILogger"/>: start, log steps, evaluations and checkpoints as information, notes as information (warnings where they

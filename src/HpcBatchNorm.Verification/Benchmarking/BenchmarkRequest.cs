@@ -6,7 +6,7 @@ using HpcBatchNorm.Planning;
 namespace HpcBatchNorm.Verification.Benchmarking;
 
 /// <summary>A network to time on a backend, after its results were compared with the reference's.</summary>
-public sealed record BenchmarkRequest
+internal sealed record BenchmarkRequest
 {
     /// <summary>Smallest image and batch that verification uses: all layers and all operations, in seconds instead of minutes.</summary>
     private const int VerificationBatch = 2;

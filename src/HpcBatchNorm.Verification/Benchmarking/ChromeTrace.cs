@@ -3,7 +3,7 @@ using System.Text.Json;
 namespace HpcBatchNorm.Verification.Benchmarking;
 
 /// <summary>A profiled step in the trace event format that Chrome's <c>about:tracing</c> and Perfetto open.</summary>
-public static class ChromeTrace
+internal static class ChromeTrace
 {
     /// <summary>Writes one complete event per operation, times in microseconds.</summary>
     public static void Write(string path, string process, BenchmarkResult result)

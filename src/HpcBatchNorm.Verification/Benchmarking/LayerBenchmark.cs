@@ -6,7 +6,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Verification.Benchmarking;
 
 /// <summary>Times single layers, forward and backward, each alone on memory of its own.</summary>
-public static class LayerBenchmark
+internal static class LayerBenchmark
 {
     /// <summary>Enough images for statistics over a batch, few enough for the reference.</summary>
     private const int VerificationBatch = 2;

@@ -1,7 +1,7 @@
 namespace HpcBatchNorm.Verification.Benchmarking;
 
 /// <summary>What something allocates on the managed heap in steady state.</summary>
-public static class ManagedAllocation
+internal static class ManagedAllocation
 {
     /// <summary>
     /// A collection, which the garbage of any thread may cause, takes what is left of this thread's allocation buffer, and the runtime counts that as

@@ -16,7 +16,7 @@ namespace HpcBatchNorm.Verification.Benchmarking;
 /// <param name="Flops">Floating-point operations of the direct method, two per multiply-add; 0 for operations bound by memory.</param>
 /// <param name="Bytes"><see cref="Operation.MinimumBytes"/>.</param>
 /// <param name="LeastSeconds">What the machine needs for them at best; null where its limits were not measured.</param>
-public sealed record BenchmarkRow(string Name, string Operation, string Implementation, double Seconds, double Flops, double Bytes, double? LeastSeconds)
+internal sealed record BenchmarkRow(string Name, string Operation, string Implementation, double Seconds, double Flops, double Bytes, double? LeastSeconds)
 {
     /// <summary>10^9 operations per second; 0 for operations bound by memory. Above the machine's limit where an algorithm needs fewer (Winograd).</summary>
     public double Gflops => Flops / Seconds / 1e9;
@@ -34,10 +34,10 @@ public sealed record BenchmarkRow(string Name, string Operation, string Implemen
 }
 
 /// <summary>When one operation of one step ran, for traces; times in seconds from the start of that step.</summary>
-public readonly record struct BenchmarkSpan(int Row, double Start, double Seconds);
+internal readonly record struct BenchmarkSpan(int Row, double Start, double Seconds);
 
 /// <summary>What <see cref="SessionBenchmark"/> measured.</summary>
-public sealed record BenchmarkResult
+internal sealed record BenchmarkResult
 {
     /// <summary>Seconds of each whole step, upload of the batch and reading of the result included.</summary>
     public required IReadOnlyList<double> StepSeconds { get; init; }
@@ -85,7 +85,7 @@ public sealed record BenchmarkResult
 }
 
 /// <summary>Times whole steps of a network, then every operation of it within whole steps, on random pixels and labels.</summary>
-public static class SessionBenchmark
+internal static class SessionBenchmark
 {
     /// <summary>The first steps touch memory and generate code.</summary>
     private const int WarmupSteps = 2;

@@ -9,17 +9,23 @@ namespace HpcBatchNorm.Backends;
 /// <param name="BatchNormVariants">Batch normalization takes ghost batches and batch renormalization.</param>
 /// <param name="LossScaling">The loss can be scaled (<see cref="UpdateLossScale"/>), which training in half precision needs.</param>
 /// <param name="CustomOperations">Managed code can work on the tensors (<see cref="CustomForward"/>): they lie in the host's memory.</param>
-public sealed record BackendTraits(
-    int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false, bool CustomOperations = false);
+/// <param name="PoolingTakesSlices">Pooling writes its channels of a concatenation, and reads their gradient there, as batch normalization does.</param>
+internal sealed record BackendTraits(
+    int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false, bool CustomOperations = false,
+    bool PoolingTakesSlices = false);
 
 /// <summary>
-/// A place where operations run. Public methods validate once, for all backends alike, and hand on to <c>...Core</c> methods.
+/// A place where operations run; <see cref="Create"/> makes one. What it does is validated once, for all backends alike, before a <c>...Core</c> method does it.
 /// One thread at a time may use what a backend created (a session, a runner, a buffer). Where <see cref="ConcurrentSessions"/> is true, several threads
 /// may do so at once with a session each; elsewhere one thread at a time uses the whole backend. Dispose sessions and kernels before their backend.
 /// </summary>
 public abstract partial class Backend : IDisposable
 {
     private readonly UsageGuard _guard = new();
+
+    private protected Backend()
+    {
+    }
 
     /// <summary>
     /// True when sessions of this backend that share no memory (but weights) may compute on several threads at once. Where it is false, a second thread
@@ -29,6 +35,9 @@ public abstract partial class Backend : IDisposable
 
     /// <summary>Threads that one session computes with; 0 where the device decides.</summary>
     public virtual int Threads => 0;
+
+    /// <summary>Where that number comes from, for people: what was asked for, an environment variable, the cores, a quota; empty where the device decides.</summary>
+    public virtual string ThreadsReason => "";
 
     /// <summary>True after <see cref="Dispose()"/>.</summary>
     public bool IsDisposed { get; private set; }
@@ -43,7 +52,7 @@ public abstract partial class Backend : IDisposable
     public abstract string Description { get; }
 
     /// <summary>What the planner needs to know.</summary>
-    public abstract BackendTraits Traits { get; }
+    internal abstract BackendTraits Traits { get; }
 
     /// <summary>
     /// Whether plans of a precision can run on this backend and this machine. When not, <paramref name="reason"/> says why and what to use instead; when
@@ -57,7 +66,7 @@ public abstract partial class Backend : IDisposable
     /// </summary>
     /// <exception cref="ArgumentException">As <see cref="CreateKernel"/>.</exception>
     /// <exception cref="NotSupportedException">As <see cref="CreateKernel"/>.</exception>
-    public IReadOnlyList<Kernel> CreateKernels(IReadOnlyList<Operation> operations, BufferMap buffers)
+    internal IReadOnlyList<Kernel> CreateKernels(IReadOnlyList<Operation> operations, BufferMap buffers)
     {
         ThrowIfDisposed();
         Kernel[] kernels = new Kernel[operations.Count];
@@ -90,7 +99,7 @@ public abstract partial class Backend : IDisposable
     /// <summary>Makes <paramref name="operation"/> executable on buffers that need no addresses yet.</summary>
     /// <exception cref="ArgumentException">The operation's spec or shapes do not fit together.</exception>
     /// <exception cref="NotSupportedException">This backend cannot do the operation for these shapes; the message says which and why.</exception>
-    public Kernel CreateKernel(Operation operation, BufferMap buffers)
+    internal Kernel CreateKernel(Operation operation, BufferMap buffers)
     {
         ThrowIfDisposed();
         operation.Validate();
@@ -149,7 +158,7 @@ public abstract partial class Backend : IDisposable
     /// What the machine can do at best, measured now on the backend's threads (about two seconds); null where the backend has no probe. Shares of these
     /// limits are what benchmarks print.
     /// </summary>
-    public virtual MachineLimits? MeasureLimits()
+    internal virtual MachineLimits? MeasureLimits()
     {
         ThrowIfDisposed();
         return null;
@@ -158,14 +167,14 @@ public abstract partial class Backend : IDisposable
     /// <summary>
     /// Kernels that will be executed in this order again and again, on buffers that stay where they are, as one; null where that is no faster.
     /// </summary>
-    public virtual RecordedKernels? Record(IReadOnlyList<Kernel> kernels)
+    internal virtual RecordedKernels? Record(IReadOnlyList<Kernel> kernels)
     {
         ThrowIfDisposed();
         return null;
     }
 
     /// <summary>A place for images that are brought to the device while it computes; null where there is no such device.</summary>
-    public virtual StagingBuffer? CreateStaging(long bytes)
+    internal virtual StagingBuffer? CreateStaging(long bytes)
     {
         ThrowIfDisposed();
         return null;
@@ -175,19 +184,19 @@ public abstract partial class Backend : IDisposable
     /// Waits until everything executed so far is done. On the host it is when executing returns; a device takes work and returns at once, so that clocks
     /// must be read after this. Reading a tensor waits by itself.
     /// </summary>
-    public virtual void Synchronize() => ThrowIfDisposed();
+    internal virtual void Synchronize() => ThrowIfDisposed();
 
     /// <summary>Makes the physical side of a tensor, without memory.</summary>
-    public abstract DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike);
+    internal abstract DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike);
 
     /// <summary>Memory that sessions can still get; null where nobody knows before it is asked for.</summary>
     internal virtual AvailableMemory? Available => null;
 
     /// <summary>Zero-filled device memory.</summary>
-    public abstract DeviceMemory Allocate(long bytes);
+    internal abstract DeviceMemory Allocate(long bytes);
 
     /// <summary>Sets a tensor from values in logical NCHW order (rounded to its element type); padding becomes zero.</summary>
-    public void Write(DeviceBuffer buffer, ReadOnlySpan<double> values)
+    internal void Write(DeviceBuffer buffer, ReadOnlySpan<double> values)
     {
         using UsageGuard.Scope scope = EnterTransfer();
         CheckTransfer(buffer, values.Length);
@@ -204,7 +213,7 @@ public abstract partial class Backend : IDisposable
     }
 
     /// <summary>Sets a floating-point tensor from values in logical NCHW order (rounded to its element type); padding becomes zero.</summary>
-    public void Write(DeviceBuffer buffer, ReadOnlySpan<float> values)
+    internal void Write(DeviceBuffer buffer, ReadOnlySpan<float> values)
     {
         using UsageGuard.Scope scope = EnterTransfer();
         CheckTransfer(buffer, values.Length);
@@ -221,7 +230,7 @@ public abstract partial class Backend : IDisposable
     }
 
     /// <summary>Sets an Int32 tensor (labels).</summary>
-    public void Write(DeviceBuffer buffer, ReadOnlySpan<int> values)
+    internal void Write(DeviceBuffer buffer, ReadOnlySpan<int> values)
     {
         using UsageGuard.Scope scope = EnterTransfer();
         CheckTransfer(buffer, values.Length);
@@ -229,7 +238,7 @@ public abstract partial class Backend : IDisposable
     }
 
     /// <summary>Sets a UInt8 tensor (pixels, NHWC).</summary>
-    public void Write(DeviceBuffer buffer, ReadOnlySpan<byte> values)
+    internal void Write(DeviceBuffer buffer, ReadOnlySpan<byte> values)
     {
         using UsageGuard.Scope scope = EnterTransfer();
         CheckTransfer(buffer, values.Length);
@@ -237,7 +246,7 @@ public abstract partial class Backend : IDisposable
     }
 
     /// <summary>Gets a tensor's values in logical NCHW order.</summary>
-    public void Read(DeviceBuffer buffer, Span<double> values)
+    internal void Read(DeviceBuffer buffer, Span<double> values)
     {
         using UsageGuard.Scope scope = EnterTransfer();
         CheckTransfer(buffer, values.Length);
@@ -252,8 +261,16 @@ public abstract partial class Backend : IDisposable
         ReadCore(buffer, values);
     }
 
+    /// <summary>False when a value of a tensor of floating-point numbers is infinite or NaN.</summary>
+    internal bool IsFinite(DeviceBuffer buffer)
+    {
+        using UsageGuard.Scope scope = EnterTransfer();
+        CheckTransfer(buffer, (int)buffer.Tensor.Shape.Count);
+        return IsFiniteCore(buffer);
+    }
+
     /// <summary>Gets a tensor's values in logical NCHW order, rounded to single precision.</summary>
-    public void Read(DeviceBuffer buffer, Span<float> values)
+    internal void Read(DeviceBuffer buffer, Span<float> values)
     {
         using UsageGuard.Scope scope = EnterTransfer();
         CheckTransfer(buffer, values.Length);
@@ -280,9 +297,9 @@ public abstract partial class Backend : IDisposable
         GC.SuppressFinalize(this);
     }
 
-    /// <summary>For implementations: throws when the backend has been disposed of.</summary>
+    /// <summary>Throws when the backend has been disposed of.</summary>
     /// <exception cref="ObjectDisposedException">It has been.</exception>
-    protected internal void ThrowIfDisposed() => ObjectDisposedException.ThrowIf(IsDisposed, this);
+    internal void ThrowIfDisposed() => ObjectDisposedException.ThrowIf(IsDisposed, this);
 
     /// <summary>Frees the backend.</summary>
     protected virtual void Dispose(bool disposing)

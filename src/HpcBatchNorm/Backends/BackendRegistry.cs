@@ -53,6 +53,6 @@ public abstract partial class Backend
     /// Creates a backend to plan with: like <see cref="Create"/>, but <c>cudnn</c> needs neither its libraries nor a device then. Executing on it fails.
     /// </summary>
     /// <exception cref="UserErrorException">As <see cref="Create"/>.</exception>
-    public static Backend CreateForPlanning(string name, BackendOptions? options = null) =>
+    internal static Backend CreateForPlanning(string name, BackendOptions? options = null) =>
         name == "cudnn" && !CudaLibraries.Shared.Available ? CudnnBackend.ForPlanning(options ?? new BackendOptions()) : Create(name, options);
 }

@@ -7,7 +7,7 @@ namespace HpcBatchNorm.Backends;
 /// A tensor's physical side on one backend: how many bytes, in which layout, and, once the session has placed it, at which address.
 /// A view shares its parent's memory; setting the address of a root sets those of its views.
 /// </summary>
-public abstract class DeviceBuffer : IDisposable
+internal abstract class DeviceBuffer : IDisposable
 {
     private nint _address;
 
@@ -79,9 +79,13 @@ public abstract class DeviceMemory : IDisposable
     private int _holders = 1;
     private int _disposed;
 
+    private protected DeviceMemory()
+    {
+    }
+
     /// <summary>First byte.</summary>
     /// <exception cref="ObjectDisposedException">The memory has been given back.</exception>
-    public abstract nint Address { get; }
+    internal abstract nint Address { get; }
 
     /// <summary>Length in bytes.</summary>
     public abstract long Bytes { get; }
@@ -125,13 +129,13 @@ public abstract class DeviceMemory : IDisposable
     }
 
     /// <summary>Gives the memory back.</summary>
-    protected abstract void Dispose(bool disposing);
+    private protected abstract void Dispose(bool disposing);
 }
 
 /// <summary>The buffers of a session or of one eager call, by tensor. Views are made with their parents.</summary>
 /// <param name="backend">Makes the buffers.</param>
 /// <param name="precision">What kernels on these buffers may compute in.</param>
-public sealed class BufferMap(Backend backend, Precision precision = Precision.Fp32) : IDisposable
+internal sealed class BufferMap(Backend backend, Precision precision = Precision.Fp32) : IDisposable
 {
     private readonly BufferMap? _weights;
     private readonly Func<Tensor, bool>? _isWeight;

@@ -2,12 +2,12 @@ using HpcBatchNorm.Interop;
 
 namespace HpcBatchNorm.Backends;
 
-/// <summary>Device memory of the CPU backends.</summary>
-internal sealed class HostMemory(long bytes) : DeviceMemory
+/// <summary>Device memory of the CPU backends, zero-filled by <paramref name="clear"/> where one is given.</summary>
+internal sealed class HostMemory(long bytes, Action<nint, long>? clear = null) : DeviceMemory
 {
-    private readonly AlignedMemory _memory = new(bytes);
+    private readonly AlignedMemory _memory = new(bytes, clear);
 
-    public override nint Address
+    internal override nint Address
     {
         get
         {
@@ -18,7 +18,7 @@ internal sealed class HostMemory(long bytes) : DeviceMemory
 
     public override long Bytes => _memory.Bytes;
 
-    protected override void Dispose(bool disposing)
+    private protected override void Dispose(bool disposing)
     {
         if (disposing)
         {

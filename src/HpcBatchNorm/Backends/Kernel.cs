@@ -11,7 +11,7 @@ public readonly record struct StepContext(long Step, float LearningRate);
 /// An operation made executable by a backend for given buffers. Created once, before the buffers have addresses; executed once per step,
 /// on the backend's thread, without allocating. Scratch memory is shared by all kernels of a session.
 /// </summary>
-public abstract class Kernel : IDisposable
+internal abstract class Kernel : IDisposable
 {
     /// <summary>The operation it executes.</summary>
     public Operation Operation { get; }
@@ -42,7 +42,12 @@ public abstract class Kernel : IDisposable
 
     /// <summary>Does the work. Errors of the native library are thrown as <c>NativeException</c> naming the operation.</summary>
     /// <exception cref="ObjectDisposedException">The kernel, or the session it belongs to, has been disposed of.</exception>
-    public abstract void Execute(in StepContext context);
+    public void Execute(in StepContext context)
+    {
+        // Here and not in each kernel: what a kernel holds in the native library, and the memory it points into, is gone then.
+        ObjectDisposedException.ThrowIf(IsDisposed, this);
+        ExecuteCore(context);
+    }
 
     /// <summary>Frees what the kernel holds in the native library. A second call does nothing.</summary>
     public void Dispose()
@@ -56,9 +61,8 @@ public abstract class Kernel : IDisposable
         GC.SuppressFinalize(this);
     }
 
-    /// <summary>For implementations of <see cref="Execute"/>: throws when the kernel has been disposed of.</summary>
-    /// <exception cref="ObjectDisposedException">It has been.</exception>
-    protected void ThrowIfDisposed() => ObjectDisposedException.ThrowIf(IsDisposed, this);
+    /// <summary>Does the work of <see cref="Execute"/>; not called after <see cref="Dispose()"/>.</summary>
+    protected abstract void ExecuteCore(in StepContext context);
 
     /// <summary>Frees what the kernel holds.</summary>
     protected virtual void Dispose(bool disposing)
@@ -67,20 +71,31 @@ public abstract class Kernel : IDisposable
 }
 
 /// <summary>A session's kernels in a form that executes faster than one by one, in the same order and with the same results.</summary>
-public abstract class RecordedKernels : IDisposable
+internal abstract class RecordedKernels : IDisposable
 {
+    private bool _disposed;
+
     /// <summary>How they execute, for people.</summary>
     public abstract string Description { get; }
 
     /// <summary>Executes all of them once.</summary>
-    public abstract void Execute(in StepContext context);
+    /// <exception cref="ObjectDisposedException">The recording has been disposed of.</exception>
+    public void Execute(in StepContext context)
+    {
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        ExecuteCore(context);
+    }
 
     /// <summary>Frees the recording; the kernels stay.</summary>
     public void Dispose()
     {
+        _disposed = true;
         Dispose(true);
         GC.SuppressFinalize(this);
     }
+
+    /// <summary>Does the work of <see cref="Execute"/>; not called after <see cref="Dispose()"/>.</summary>
+    protected abstract void ExecuteCore(in StepContext context);
 
     /// <summary>Frees the recording.</summary>
     protected virtual void Dispose(bool disposing)

@@ -11,7 +11,7 @@ namespace HpcBatchNorm.Backends;
 /// <param name="TriadGbs">
 /// 10^9 bytes per second of a = b + s*c on arrays beyond every cache, two reads and one write counted; on a GPU of a copy, one read and one write.
 /// </param>
-public sealed record MachineLimits(double Fp32Gflops, double? Bf16Gflops, double TriadGbs)
+internal sealed record MachineLimits(double Fp32Gflops, double? Bf16Gflops, double TriadGbs)
 {
     /// <summary>The arithmetic limit of a precision.</summary>
     public double Gflops(Precision precision) => precision is Precision.Bf16 or Precision.Fp16 && Bf16Gflops is double narrow ? narrow : Fp32Gflops;

@@ -4,9 +4,9 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Backends;
 
 /// <summary>
-/// Runs one operation alone: memory for its tensors, inputs in, execute, outputs out. The eager calls, the verification and the contract tests
-/// all go this way, so what they check is the very kernel a session runs. One thread at a time; a second one gets an
-/// <see cref="InvalidOperationException"/>.
+/// Runs operations without a network: memory for their tensors, inputs in, execute, outputs out. Verification and the contract tests go this way too, so
+/// what they check is the very kernel a session runs. One thread at a time; a second one gets an <see cref="InvalidOperationException"/>. After
+/// <see cref="Dispose"/> every member throws <see cref="ObjectDisposedException"/>.
 /// </summary>
 public sealed class OperationRunner : IDisposable
 {
@@ -15,6 +15,7 @@ public sealed class OperationRunner : IDisposable
     private readonly IReadOnlyList<Kernel> _kernels = [];
     private readonly DeviceMemory _memory;
     private readonly UsageGuard _guard;
+    private readonly Dictionary<Tensor, DeviceMemory> _borrowed = new(ReferenceEqualityComparer.Instance);
     private bool _disposed;
 
     /// <summary>Prepares <paramref name="operations"/>, which may share tensors, to run in order (a forward pass and its backward pass, say).</summary>
@@ -23,7 +24,9 @@ public sealed class OperationRunner : IDisposable
     {
     }
 
-    /// <summary>The same; <paramref name="precision"/> says what the kernels may compute in (<see cref="BufferMap.Precision"/>).</summary>
+    /// <summary>
+    /// The same; with <see cref="Precision.Tf32"/> products of single-precision tensors may be rounded. The element types of the tensors say all else.
+    /// </summary>
     public OperationRunner(Backend backend, Precision precision, params IReadOnlyList<Operation> operations)
     {
         _backend = backend;
@@ -71,16 +74,49 @@ public sealed class OperationRunner : IDisposable
     }
 
     /// <summary>The kernels, in order.</summary>
-    public IReadOnlyList<Kernel> Kernels => _kernels;
+    internal IReadOnlyList<Kernel> Kernels => _kernels;
 
     /// <summary>The buffer of a tensor.</summary>
-    public DeviceBuffer this[Tensor tensor]
+    internal DeviceBuffer this[Tensor tensor]
     {
         get
         {
             ObjectDisposedException.ThrowIf(_disposed, this);
             return _buffers[tensor];
         }
+    }
+
+    /// <summary>
+    /// Lets a tensor lie in memory of the caller's from now on, <see cref="Cudnn.CudaInterop.Borrow"/>'s for instance, instead of memory of the runner's own:
+    /// what another library has computed is read, and what is computed is written, where it lies. The memory is kept until the runner has been disposed of.
+    /// </summary>
+    /// <param name="tensor">A tensor of the operations that is no view of another one. Its elements lie there as the backend lays them out: NHWC on cudnn.</param>
+    /// <param name="memory">At least as many bytes as the tensor has.</param>
+    /// <exception cref="ArgumentException">The tensor is a view or no operation's, or the memory is too small.</exception>
+    /// <exception cref="ObjectDisposedException">The runner or the memory has been disposed of.</exception>
+    public void Place(Tensor tensor, DeviceMemory memory)
+    {
+        using UsageGuard.Scope scope = Enter();
+        if (tensor.Parent is not null || !_buffers.All.Any(b => ReferenceEquals(b.Tensor, tensor)))
+        {
+            throw new ArgumentException(
+                $"'{tensor.Name}' {(tensor.Parent is null ? "is no tensor of these operations" : $"is a view of '{tensor.Root.Name}', which can be placed instead")}.", nameof(tensor));
+        }
+
+        DeviceBuffer buffer = _buffers[tensor];
+        if (memory.Bytes < buffer.Bytes)
+        {
+            throw new ArgumentException($"'{tensor.Name}' takes {buffer.Bytes} bytes on {_backend.Name}; the memory has {memory.Bytes}.", nameof(memory));
+        }
+
+        memory.Borrow();
+        if (_borrowed.Remove(tensor, out DeviceMemory? before))
+        {
+            before.Return();
+        }
+
+        _borrowed.Add(tensor, memory);
+        buffer.Address = memory.Address;
     }
 
     /// <summary>Sets an input.</summary>
@@ -146,6 +182,10 @@ public sealed class OperationRunner : IDisposable
             _disposed = true;
             DisposeKernels();
             _memory.Dispose();
+            foreach (DeviceMemory memory in _borrowed.Values)
+            {
+                memory.Return();
+            }
         }
     }
 

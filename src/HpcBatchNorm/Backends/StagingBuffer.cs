@@ -4,7 +4,7 @@ namespace HpcBatchNorm.Backends;
 /// A place for the next step's images: filled by the host and brought to the device while that computes, taken by the next step
 /// (<see cref="Backend.CreateStaging"/>).
 /// </summary>
-public abstract class StagingBuffer : IDisposable
+internal abstract class StagingBuffer : IDisposable
 {
     /// <summary>The host's side, to be written before <see cref="Upload"/>. Waits until the transfer before has read it.</summary>
     public abstract Span<byte> Host { get; }

@@ -18,7 +18,7 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
     internal override bool BackwardReadsDst => false;
 
     /// <summary>The operation for an input of this shape.</summary>
-    public BatchNormSpec Spec(Shape src, bool relu = false) => new(src, Epsilon, PerActivation, relu);
+    internal BatchNormSpec Spec(Shape src, bool relu = false) => new(src, Epsilon, PerActivation, relu);
 
     /// <inheritdoc/>
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs)
@@ -53,15 +53,16 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
     }
 
     /// <summary>
-    /// Normalization with constant statistics as an affine map, x -> factor * x + offset with factor = scale / sqrt(variance + epsilon) and
+    /// Normalization with constant statistics as an affine map, x -> factor * x + offset with factor = scale / sqrt(variance + epsilon) (<see cref="BatchNormSpec.InverseDeviation"/>) and
     /// offset = shift - mean * factor (Algorithm 2, line 11). Computed in double.
     /// </summary>
     internal (double[] Factors, double[] Offsets) Affine(ReadOnlySpan<float> scale, ReadOnlySpan<float> shift, ReadOnlySpan<float> mean, ReadOnlySpan<float> variance)
     {
         double[] factors = new double[scale.Length], offsets = new double[scale.Length];
+        BatchNormSpec spec = Spec(Shape.Vector(scale.Length));
         for (int i = 0; i < factors.Length; i++)
         {
-            factors[i] = scale[i] / Math.Sqrt((double)variance[i] + Epsilon);
+            factors[i] = scale[i] * spec.InverseDeviation(variance[i]);
             offsets[i] = shift[i] - mean[i] * factors[i];
         }
 
@@ -83,18 +84,25 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
         Tensor? mean = Statistic(lowering, "mean", spec, layout, batch), variance = Statistic(lowering, "variance", spec, layout, batch);
         Tensor? r = Statistic(lowering, "r", spec, layout, renormalize), d = Statistic(lowering, "d", spec, layout, renormalize);
         Tensor dst = lowering.NewValue(layout);
-        lowering.EmitRepeatable(new BatchNormForward(
-            lowering.Name, spec, training.Statistics, src, scale, shift, residual, dst, mean, variance, runningMean, runningVariance,
-            AveragingFactor, training.Renormalization, r, d));
+        lowering.EmitRepeatable(new BatchNormForward(lowering.Name, spec)
+        {
+            Src = src, Dst = dst, Scale = scale, Shift = shift, Residual = residual, Statistics = training.Statistics, Mean = mean,
+            Variance = variance, RunningMean = runningMean, RunningVariance = runningVariance, AveragingFactor = AveragingFactor,
+            Renormalization = training.Renormalization, R = r, D = d,
+        });
         lowering.Backward(() =>
         {
             // Scale and shift learn even where nothing before them does. With a residual the ReLU's mask cannot be computed again from src.
             Tensor diffDst = lowering.Gradient;
             lowering.ContributeWithResidual(
                 layout,
-                (diffSrc, diffResidual) => new BatchNormBackward(
-                    lowering.Name, spec, training.BackwardStatistics, src, residual is null ? null : dst, diffDst, scale, shift, mean ?? runningMean,
-                    variance ?? runningVariance, diffSrc, diffScale, diffShift, diffResidual, r, d, lowering.SecondGradient),
+                (diffSrc, diffResidual) => new BatchNormBackward(lowering.Name, spec)
+                {
+                    Src = src, Dst = residual is null ? null : dst, Scale = scale, Shift = shift, Statistics = training.BackwardStatistics,
+                    Mean = mean ?? runningMean, Variance = variance ?? runningVariance, DiffDst = diffDst,
+                    SecondDiffDst = lowering.SecondGradient, DiffSrc = diffSrc, DiffScale = diffScale, DiffShift = diffShift,
+                    DiffResidual = diffResidual, R = r, D = d,
+                },
                 lowering.InputIsOverwritable ? src : null);
         });
     }
@@ -109,10 +117,13 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
         Tensor dst = lowering.NewValue(layout);
 
         // The new batch's weight is 1: what is left of a pass are its own statistics.
-        lowering.Emit(new BatchNormForward(
-            lowering.Name, spec, lowering.Statistics, src, lowering.AddState("scale", layout), lowering.AddState("shift", layout), residual, dst,
-            Statistic(lowering, "mean", spec, layout, batch), Statistic(lowering, "variance", spec, layout, batch),
-            lowering.AddState("running_mean", layout), lowering.AddState("running_variance", layout), AveragingFactor: 1));
+        lowering.Emit(new BatchNormForward(lowering.Name, spec)
+        {
+            Src = src, Dst = dst, Scale = lowering.AddState("scale", layout), Shift = lowering.AddState("shift", layout),
+            Residual = residual, Statistics = lowering.Statistics, Mean = Statistic(lowering, "mean", spec, layout, batch),
+            Variance = Statistic(lowering, "variance", spec, layout, batch), RunningMean = lowering.AddState("running_mean", layout),
+            RunningVariance = lowering.AddState("running_variance", layout), AveragingFactor = 1,
+        });
     }
 
     internal override OnnxValue WriteOnnx(OnnxWriter writer)

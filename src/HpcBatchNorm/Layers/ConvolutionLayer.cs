@@ -67,13 +67,13 @@ public sealed record ConvolutionLayer : Layer, IAffineLayer
         $"{(Groups > 1 ? $", {Groups} groups" : "")}{(Bias ? ", bias" : "")}";
 
     /// <summary>True for a dense 1x1 convolution at every position: it mixes channels only.</summary>
-    public bool IsPointwise => Kernel == 1 && Stride == 1 && Pad == 0 && Groups == 1;
+    internal bool IsPointwise => Kernel == 1 && Stride == 1 && Pad == 0 && Groups == 1;
 
     /// <inheritdoc/>
     internal override bool BackwardReadsDst => false;
 
     /// <summary>The operation for an input of this shape.</summary>
-    public ConvolutionSpec Spec(Shape src) => new(
+    internal ConvolutionSpec Spec(Shape src) => new(
         src, OutputChannels, Kernel.Height, Kernel.Width, Stride.Height, Stride.Width, Pad.Top, Pad.Left, Pad.Bottom, Pad.Right, Dilation.Height, Dilation.Width,
         Groups, Bias);
 
@@ -89,8 +89,7 @@ public sealed record ConvolutionLayer : Layer, IAffineLayer
     public override IReadOnlyList<ParameterSpec> Parameters(IReadOnlyList<Shape> inputs)
     {
         ConvolutionSpec spec = Spec(inputs[0]);
-        var weights = new ParameterSpec("weights", spec.Weights, ParameterKind.Weights, Initializer);
-        return Bias ? [weights, new ParameterSpec("bias", spec.BiasShape, ParameterKind.ScaleShiftBias, Initializer.Constant(0))] : [weights];
+        return IAffineLayer.ParametersOf(spec.Weights, Bias ? spec.BiasShape : null, Initializer);
     }
 
     /// <inheritdoc/>
@@ -117,9 +116,7 @@ public sealed record ConvolutionLayer : Layer, IAffineLayer
     {
         Tensor src = Src(lowering);
         ConvolutionSpec spec = Spec(src.Shape);
-        Tensor weights = lowering.Multiplied(lowering.Learn("weights", TensorLayout.Opaque, out Tensor diffWeights));
-        Tensor? diffBias = null;
-        Tensor? bias = Bias ? lowering.Learn("bias", TensorLayout.Plain, out diffBias) : null;
+        (Tensor weights, Tensor? bias, Tensor diffWeights, Tensor? diffBias) = IAffineLayer.Learn(lowering, Bias);
         lowering.Emit(new ConvolutionForward(lowering.Name, spec, src, weights, bias, lowering.NewValue(TensorLayout.Blocked)));
         lowering.Backward(() =>
         {

@@ -50,7 +50,7 @@ public abstract record CustomLayer : Layer, ICustomFunction
     public abstract void Backward(in BackwardContext context);
 
     /// <summary>The operation for inputs of these shapes. Throws <see cref="ArgumentException"/> naming the layer when they do not fit.</summary>
-    public CustomSpec Spec(string name, IReadOnlyList<Shape> inputs)
+    internal CustomSpec Spec(string name, IReadOnlyList<Shape> inputs)
     {
         if (inputs.Count < MinimumInputs || inputs.Count > MaximumInputs)
         {

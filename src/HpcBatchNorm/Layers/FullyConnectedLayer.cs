@@ -24,7 +24,7 @@ public sealed record FullyConnectedLayer(int Outputs, Initializer Initializer, b
     internal override bool BackwardReadsDst => false;
 
     /// <summary>The operation for an input of this shape.</summary>
-    public InnerProductSpec Spec(Shape src) => new(src, Outputs, Bias);
+    internal InnerProductSpec Spec(Shape src) => new(src, Outputs, Bias);
 
     /// <inheritdoc/>
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs)
@@ -38,8 +38,7 @@ public sealed record FullyConnectedLayer(int Outputs, Initializer Initializer, b
     public override IReadOnlyList<ParameterSpec> Parameters(IReadOnlyList<Shape> inputs)
     {
         InnerProductSpec spec = Spec(inputs[0]);
-        var weights = new ParameterSpec("weights", spec.Weights, ParameterKind.Weights, Initializer);
-        return Bias ? [weights, new ParameterSpec("bias", spec.BiasShape, ParameterKind.ScaleShiftBias, Initializer.Constant(0))] : [weights];
+        return IAffineLayer.ParametersOf(spec.Weights, Bias ? spec.BiasShape : null, Initializer);
     }
 
     /// <inheritdoc/>
@@ -60,9 +59,7 @@ public sealed record FullyConnectedLayer(int Outputs, Initializer Initializer, b
     {
         Tensor src = lowering.InLayout(lowering.Input(), TensorLayout.Plain);
         InnerProductSpec spec = Spec(src.Shape);
-        Tensor weights = lowering.Multiplied(lowering.Learn("weights", TensorLayout.Opaque, out Tensor diffWeights));
-        Tensor? diffBias = null;
-        Tensor? bias = Bias ? lowering.Learn("bias", TensorLayout.Plain, out diffBias) : null;
+        (Tensor weights, Tensor? bias, Tensor diffWeights, Tensor? diffBias) = IAffineLayer.Learn(lowering, Bias);
         lowering.Emit(new InnerProductForward(lowering.Name, spec, src, weights, bias, lowering.NewValue(TensorLayout.Plain)));
         lowering.Backward(() =>
         {

@@ -72,4 +72,20 @@ public abstract record Layer
 internal interface IAffineLayer
 {
     bool Bias { get; }
+
+    /// <summary>Weights, and a bias that begins with 0 where there is one.</summary>
+    static IReadOnlyList<ParameterSpec> ParametersOf(Shape weights, Shape? bias, Initializer initializer)
+    {
+        var matrix = new ParameterSpec("weights", weights, ParameterKind.Weights, initializer);
+        return bias is { } shape ? [matrix, new ParameterSpec("bias", shape, ParameterKind.ScaleShiftBias, Initializer.Constant(0))] : [matrix];
+    }
+
+    /// <summary>The tensors of training: the weights as they are multiplied, the bias, and their gradients.</summary>
+    static (Tensor Weights, Tensor? Bias, Tensor DiffWeights, Tensor? DiffBias) Learn(ITrainingLowering lowering, bool hasBias)
+    {
+        Tensor weights = lowering.Multiplied(lowering.Learn("weights", TensorLayout.Opaque, out Tensor diffWeights));
+        Tensor? diffBias = null;
+        Tensor? bias = hasBias ? lowering.Learn("bias", TensorLayout.Plain, out diffBias) : null;
+        return (weights, bias, diffWeights, diffBias);
+    }
 }

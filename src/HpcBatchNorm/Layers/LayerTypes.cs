@@ -55,7 +55,7 @@ public static class LayerTypes
         {
             throw new UserErrorException(
                 $"Layer '{reader.Name}' has the type '{reader.Type}', which is not known{NearestName.HintOrStop(reader.Type, Known)} Known: {string.Join(", ", Known)}. " +
-                "A type made elsewhere is made known with LayerTypes.Register.");
+                "A type made elsewhere is made known with LayerTypes.Register, or by giving hpcbn the assembly that does so.");
         }
 
         Layer layer = read(reader);

@@ -15,7 +15,7 @@ public sealed record LrnLayer(int Size = 5, float Alpha = 1e-4f, float Beta = 0.
     public override string Description => $"local response normalization, {Size} channels";
 
     /// <summary>The operation for an input of this shape.</summary>
-    public LrnSpec Spec(Shape src) => new(src, Size, Alpha, Beta, K);
+    internal LrnSpec Spec(Shape src) => new(src, Size, Alpha, Beta, K);
 
     /// <inheritdoc/>
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs)

@@ -49,7 +49,7 @@ public sealed record PoolingLayer : Layer
     public override string Description => $"{(Kind == PoolingKind.Max ? "max" : "average")} pooling {Kernel.WithStride(Stride)}";
 
     /// <summary>The operation for an input of this shape.</summary>
-    public PoolingSpec Spec(Shape src) =>
+    internal PoolingSpec Spec(Shape src) =>
         new PoolingSpec(src, Kind, Kernel.Height, Kernel.Width, Stride.Height, Stride.Width, Pad.Top, Pad.Left, Pad.Bottom, Pad.Right).Rounded(Ceil);
 
     /// <inheritdoc/>

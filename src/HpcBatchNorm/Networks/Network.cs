@@ -88,7 +88,7 @@ public sealed class Network
     }
 
     /// <summary>The nodes that <paramref name="output"/> depends on, in order, with it.</summary>
-    public IReadOnlyList<Node> Ancestors(Node output)
+    internal IReadOnlyList<Node> Ancestors(Node output)
     {
         HashSet<Node> needed = [output];
         foreach (Node node in Nodes.Reverse())

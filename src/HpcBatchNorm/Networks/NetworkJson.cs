@@ -40,9 +40,14 @@ internal static class NetworkJson
         {
             throw new UserErrorException($"The network file is not JSON as it should be: {e.Message}", e);
         }
-        catch (ArgumentException e)
+        catch (Exception e) when (e is ArgumentException or OverflowException)
         {
             throw new UserErrorException(e.Message, e);
+        }
+        catch (InvalidOperationException e)
+        {
+            // A text with half a character in it.
+            throw new UserErrorException($"The network file has a text that is none: {e.Message}", e);
         }
     }
 

@@ -21,14 +21,18 @@ public sealed class NetworkState
         {
             float[] values = new float[parameter.Spec.Shape.Count];
             parameter.Spec.Initializer.Fill(parameter.Spec.Shape, values, seed, parameter.Name);
-            state.Set(parameter.Name, parameter.Spec.Shape, values);
+            state.Take(parameter.Name, parameter.Spec.Shape, values);
         }
 
         return state;
     }
 
-    /// <summary>Sets a tensor. The array is kept, not copied.</summary>
-    public void Set(string name, Shape shape, float[] values)
+    /// <summary>Sets a tensor to a copy of the values, in logical order.</summary>
+    /// <exception cref="ArgumentException">They are not as many as the shape has.</exception>
+    public void Set(string name, Shape shape, ReadOnlySpan<float> values) => Take(name, shape, values.ToArray());
+
+    /// <summary>Sets a tensor; the array is kept, not copied.</summary>
+    internal void Take(string name, Shape shape, float[] values)
     {
         if (values.Length != shape.Count)
         {
@@ -39,7 +43,10 @@ public sealed class NetworkState
     }
 
     /// <summary>The values of a tensor of the expected shape.</summary>
-    /// <exception cref="UserErrorException">The tensor is missing or has another shape: the state belongs to another network.</exception>
+    /// <exception cref="UserErrorException">
+    /// The tensor is missing or has another shape: the state belongs to another network. Or a value is infinite or NaN, of which a network makes results that
+    /// look like any other.
+    /// </exception>
     public ReadOnlySpan<float> Get(string name, Shape shape)
     {
         if (!_tensors.TryGetValue(name, out (Shape Shape, float[] Values) tensor))
@@ -47,9 +54,14 @@ public sealed class NetworkState
             throw new UserErrorException($"The state has no tensor '{name}' ({shape}); it belongs to another network or to other options.");
         }
 
-        return tensor.Shape == shape
-            ? tensor.Values
-            : throw new UserErrorException(
-                $"The tensor '{name}' is {tensor.Shape} in the state but {shape} in the network; it belongs to another network, width, image size or number of classes.");
+        if (tensor.Shape == shape)
+        {
+            return FiniteCheck.Describe(tensor.Values) is not { } found
+                ? tensor.Values
+                : throw new UserErrorException($"The tensor '{name}' of the state cannot be used: {found}. Use the state of an earlier checkpoint.");
+        }
+
+        throw new UserErrorException(
+            $"The tensor '{name}' is {tensor.Shape} in the state but {shape} in the network; it belongs to another network, width, image size or number of classes.");
     }
 }

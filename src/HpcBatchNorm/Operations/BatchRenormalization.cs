@@ -16,7 +16,7 @@ namespace HpcBatchNorm.Operations;
 public sealed record BatchRenormalization(float MaximumR = 3, float MaximumD = 5, long Start = 5000, long EndR = 40_000, long EndD = 25_000)
 {
     /// <summary>R and D of a step.</summary>
-    public (double R, double D) LimitsAt(long step)
+    internal (double R, double D) LimitsAt(long step)
     {
         return (1 + (MaximumR - 1) * Ramp(EndR), MaximumD * Ramp(EndD));
 
@@ -24,7 +24,7 @@ public sealed record BatchRenormalization(float MaximumR = 3, float MaximumD = 5
     }
 
     /// <summary>Throws <see cref="ArgumentException"/> when a limit is out of its range.</summary>
-    public void Validate(string name)
+    internal void Validate(string name)
     {
         if (!(MaximumR >= 1) || !(MaximumD >= 0) || Start < 0)
         {
@@ -37,7 +37,7 @@ public sealed record BatchRenormalization(float MaximumR = 3, float MaximumD = 5
     internal static (double R, double D) Correction(double mean, double variance, double runningMean, double runningVariance, double epsilon, (double R, double D) limits)
     {
         double sigma = Math.Sqrt(runningVariance + epsilon);
-        return sigma > 0
+        return sigma != 0 // a NaN stays one
             ? (Math.Clamp(Math.Sqrt(variance + epsilon) / sigma, 1 / limits.R, limits.R), Math.Clamp((mean - runningMean) / sigma, -limits.D, limits.D))
             : (1, 0);
     }

@@ -32,7 +32,7 @@ public readonly record struct ConvolutionSpec(
     public long Flops => 2L * Dst.Count * Weights.ImageCount;
 
     /// <summary>Throws <see cref="ArgumentException"/> naming the first thing that cannot be.</summary>
-    public void Validate(string name)
+    internal void Validate(string name)
     {
         SpecCheck.Shape(name, Src);
         SpecCheck.Positive(name, nameof(OutputChannels), OutputChannels);

@@ -6,7 +6,7 @@ namespace HpcBatchNorm.Operations;
 /// What an operation of one's own computes, in managed code on single-precision values in logical NCHW order. One object may serve several operations,
 /// sessions and threads at a time: it keeps nothing in fields that a call changes. Calls must not allocate where training steps are to allocate nothing.
 /// </summary>
-public interface ICustomFunction
+internal interface ICustomFunction
 {
     /// <summary>A word for tables and messages: <c>SwitchableNorm</c>.</summary>
     string FunctionName { get; }
@@ -33,12 +33,12 @@ public readonly record struct NamedShape(string Name, Shape Shape);
 /// <param name="Parameters">What is learned.</param>
 /// <param name="RunningStatistics">What forward passes in training update, and inference reads.</param>
 /// <param name="Saved">What the forward pass leaves for the backward pass.</param>
-public sealed record CustomSpec(
+internal sealed record CustomSpec(
     ICustomFunction Function, IReadOnlyList<Shape> Srcs, Shape Dst, IReadOnlyList<NamedShape> Parameters, IReadOnlyList<NamedShape> RunningStatistics,
     IReadOnlyList<NamedShape> Saved)
 {
     /// <summary>Throws <see cref="ArgumentException"/> naming <paramref name="name"/> when something is missing, doubled or empty.</summary>
-    public void Validate(string name)
+    internal void Validate(string name)
     {
         string what = $"'{name}' ({Function.FunctionName})";
         if (Srcs.Count == 0)

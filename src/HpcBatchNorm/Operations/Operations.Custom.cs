@@ -5,7 +5,7 @@ namespace HpcBatchNorm.Operations;
 /// <summary>Either direction of an operation of one's own.</summary>
 /// <param name="Name">The layer the operation belongs to.</param>
 /// <param name="Spec">What computes it, and the shapes of everything it works on.</param>
-public abstract record CustomOperation(string Name, CustomSpec Spec) : Operation(Name)
+internal abstract record CustomOperation(string Name, CustomSpec Spec) : Operation(Name)
 {
     /// <summary>Throws unless the tensors are whole, plain, Float32, and of the expected shapes.</summary>
     private protected void Check(IReadOnlyList<Tensor> tensors, string role, IReadOnlyList<Shape> expected)
@@ -33,7 +33,7 @@ public abstract record CustomOperation(string Name, CustomSpec Spec) : Operation
 /// are wanted. With batch statistics it updates RunningStatistics; with <paramref name="Population"/> they are replaced by those of the pass.
 /// Saved is what the backward pass reads; it is given at inference too (<paramref name="Training"/> false), where nothing reads it.
 /// </summary>
-public sealed record CustomForward(
+internal sealed record CustomForward(
     string Name, CustomSpec Spec, BatchNormStatistics Statistics, IReadOnlyList<Tensor> Srcs, IReadOnlyList<Tensor> Parameters,
     IReadOnlyList<Tensor> RunningStatistics, Tensor Dst, IReadOnlyList<Tensor> Saved, bool Training = true, bool Population = false) : CustomOperation(Name, Spec)
 {
@@ -62,7 +62,7 @@ public sealed record CustomForward(
 /// The gradients of an operation of one's own with respect to all its inputs and learned parameters, from the gradient of its output, its inputs and what
 /// the forward pass saved. All tensors are whole, plain and Float32.
 /// </summary>
-public sealed record CustomBackward(
+internal sealed record CustomBackward(
     string Name, CustomSpec Spec, BatchNormStatistics Statistics, IReadOnlyList<Tensor> Srcs, Tensor DiffDst, IReadOnlyList<Tensor> Parameters,
     IReadOnlyList<Tensor> RunningStatistics, IReadOnlyList<Tensor> Saved, IReadOnlyList<Tensor> DiffSrcs, IReadOnlyList<Tensor> DiffParameters) : CustomOperation(Name, Spec)
 {

@@ -92,6 +92,21 @@ public sealed record SoftmaxCrossEntropy(
     /// <inheritdoc/>
     public override string Kind => "softmax cross-entropy";
 
+    /// <summary>Refuses a label that is none of 0 to <paramref name="classes"/> - 1: the same exception whatever computes the loss.</summary>
+    /// <param name="where">What was given the labels, for the message.</param>
+    /// <param name="labels">One per image.</param>
+    /// <param name="classes">Number of classes.</param>
+    internal static void CheckLabels(string where, ReadOnlySpan<int> labels, int classes)
+    {
+        for (int n = 0; n < labels.Length; n++)
+        {
+            if ((uint)labels[n] >= (uint)classes)
+            {
+                throw new UserErrorException(FormattableString.Invariant($"{where}: image {n} has the label {labels[n]}, expected 0 to {classes - 1}."));
+            }
+        }
+    }
+
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Reads => Some(Logits, Labels, LossScale);
 
@@ -130,13 +145,26 @@ public sealed record Softmax(string Name, Tensor Src, Tensor Dst) : Operation(Na
 }
 
 /// <summary>
-/// Stochastic gradient descent with momentum over a group of parameters (Sutskever et al. 2013), g = GradientScale*gradient + WeightDecay*parameter,
-/// e = StepContext.LearningRate: momentum = Mu*momentum - e*g; parameter += momentum, or, with Nesterov, parameter += Mu*momentum - e*g (the new momentum).
-/// GradientScale is one element, 1 when null. With <paramref name="LossScale"/> nothing changes where it says that the gradients overflowed.
+/// Where the learning rate stands in stochastic gradient descent with momentum. While the rate is constant both give the same parameters; after a change of the rate
+/// from e to f they differ, as if in one of them the momentum had been multiplied by f/e.
+/// </summary>
+public enum MomentumForm
+{
+    /// <summary>Sutskever et al. (2013), which the paper cites: v = mu*v - e*g; w += v, or with Nesterov w += mu*v - e*g. Steps already taken keep the rate they were taken with.</summary>
+    Sutskever,
+
+    /// <summary>PyTorch's <c>torch.optim.SGD</c> without dampening: v = mu*v + g; w -= e*v, or with Nesterov w -= e*(g + mu*v). The rate multiplies everything that is remembered.</summary>
+    PyTorch,
+}
+
+/// <summary>
+/// Stochastic gradient descent with momentum over a group of parameters, g = GradientScale*gradient + WeightDecay*parameter, e = StepContext.LearningRate, in the form of
+/// Sutskever et al. (2013): momentum = Mu*momentum - e*g; parameter += momentum, or, with Nesterov, parameter += Mu*momentum - e*g (the new momentum).
+/// <paramref name="Form"/> says whether in that form or in <see cref="MomentumForm.PyTorch"/>'s; the momentum of one is not that of the other. GradientScale is one element, 1 when null. With <paramref name="LossScale"/> nothing changes where it says that the gradients overflowed.
 /// </summary>
 public sealed record SgdUpdate(
     string Name, IReadOnlyList<Tensor> Parameters, IReadOnlyList<Tensor> Gradients, IReadOnlyList<Tensor> Momenta, Tensor? GradientScale,
-    float Mu, bool Nesterov, float WeightDecay, Tensor? LossScale = null) : Operation(Name)
+    float Mu, bool Nesterov, float WeightDecay, Tensor? LossScale = null, MomentumForm Form = MomentumForm.Sutskever) : Operation(Name)
 {
     /// <inheritdoc/>
     public override string Kind => "sgd update";

@@ -31,7 +31,7 @@ public enum ActivationKind
 public static class ActivationKinds
 {
     /// <summary>All names as settings and layers write them: <c>relu</c>, <c>hardswish</c>, ...</summary>
-    public static IReadOnlyList<string> Names { get; } = [.. Enum.GetValues<ActivationKind>().Select(Name)];
+    internal static IReadOnlyList<string> Names { get; } = [.. Enum.GetValues<ActivationKind>().Select(Name)];
 
     /// <summary>The name as settings and layers write it.</summary>
     public static string Name(this ActivationKind function) => function.ToString().ToLowerInvariant();
@@ -40,7 +40,7 @@ public static class ActivationKinds
     /// Whether the gradient is computed from src (then src must be kept for the backward pass) or from dst, which the function may then write over src.
     /// </summary>
     /// <exception cref="NotSupportedException">The value is none of <see cref="ActivationKind"/>'s.</exception>
-    public static bool GradientReadsSrc(this ActivationKind function) => function switch
+    internal static bool GradientReadsSrc(this ActivationKind function) => function switch
     {
         ActivationKind.Relu or ActivationKind.Sigmoid or ActivationKind.Tanh => false,
         ActivationKind.Gelu or ActivationKind.Silu or ActivationKind.HardSwish => true,
@@ -48,7 +48,7 @@ public static class ActivationKinds
     };
 
     /// <summary>The exception of a table that does not list a function.</summary>
-    public static NotSupportedException Unknown(ActivationKind function, string where) =>
+    internal static NotSupportedException Unknown(ActivationKind function, string where) =>
         new($"The nonlinearity '{function}' is not in {where}. Those known are {string.Join(", ", Names)}; a new one needs an entry in every table of functions (CONTRIBUTING.md).");
 }
 
@@ -78,8 +78,14 @@ public readonly record struct BatchNormSpec(
     /// <summary>m/(m-1), which turns the biased batch variance into the unbiased one that running statistics keep; 1 when m is 1.</summary>
     public double UnbiasedFactor => StatisticCount > 1 ? StatisticCount / (StatisticCount - 1.0) : 1.0;
 
+    /// <summary>
+    /// 1 / sqrt(variance + epsilon); 0 where both are 0, so that a channel of equal values without an epsilon becomes its shift, the limit for epsilon towards 0
+    /// (PyTorch does the same), and not NaN.
+    /// </summary>
+    public double InverseDeviation(double variance) => variance + Epsilon == 0 ? 0 : 1 / Math.Sqrt(variance + Epsilon);
+
     /// <summary>Throws <see cref="ArgumentException"/> naming the first thing that cannot be.</summary>
-    public void Validate(string name)
+    internal void Validate(string name)
     {
         SpecCheck.Shape(name, Src);
         if (GhostBatch < 0 || (GhostBatch > 0 && Src.N % GhostBatch != 0))
@@ -94,7 +100,7 @@ public readonly record struct BatchNormSpec(
     }
 
     /// <summary>Throws when a single value stands behind each statistic, so that training would normalise everything to zero.</summary>
-    public void ValidateForTraining(string name)
+    internal void ValidateForTraining(string name)
     {
         Validate(name);
         if (StatisticCount < 2)
@@ -127,7 +133,7 @@ public readonly record struct PoolingSpec(
         new PoolingSpec(src, kind, kernel, kernel, stride, stride, pad, pad, pad, pad).Rounded(ceil);
 
     /// <summary>With <paramref name="up"/>: as many outputs as fit when their number is rounded up instead of down, by other padding at bottom and right.</summary>
-    public PoolingSpec Rounded(bool up) => !up ? this : this with
+    internal PoolingSpec Rounded(bool up) => !up ? this : this with
     {
         PadBottom = Window.CeilPadAfter(Src.H, KernelH, StrideH, PadTop, PadBottom),
         PadRight = Window.CeilPadAfter(Src.W, KernelW, StrideW, PadLeft, PadRight),
@@ -142,7 +148,7 @@ public readonly record struct PoolingSpec(
         Window.Outputs(Src.W, KernelW, StrideW, PadLeft, PadRight));
 
     /// <summary>Throws <see cref="ArgumentException"/> naming the first thing that cannot be.</summary>
-    public void Validate(string name)
+    internal void Validate(string name)
     {
         SpecCheck.Shape(name, Src);
         Window.Validate(name, "rows", Src.H, KernelH, StrideH, PadTop, PadBottom);
@@ -162,7 +168,7 @@ public readonly record struct PoolingSpec(
 public readonly record struct LrnSpec(Shape Src, int Size = 5, float Alpha = 1e-4f, float Beta = 0.75f, float K = 1f)
 {
     /// <summary>Throws <see cref="ArgumentException"/> naming the first thing that cannot be.</summary>
-    public void Validate(string name)
+    internal void Validate(string name)
     {
         SpecCheck.Shape(name, Src);
         if (Size < 1 || Size % 2 == 0)
@@ -180,13 +186,13 @@ public readonly record struct LrnSpec(Shape Src, int Size = 5, float Alpha = 1e-
 public readonly record struct DropoutSpec(Shape Src, float Ratio, ulong Seed, uint Stream)
 {
     /// <summary>Words below this drop their element: round(Ratio * 2^32), at most 2^32 - 1.</summary>
-    public uint Threshold => (uint)Math.Min(uint.MaxValue, Math.Round(Ratio * 4294967296.0));
+    internal uint Threshold => (uint)Math.Min(uint.MaxValue, Math.Round(Ratio * 4294967296.0));
 
     /// <summary>1 / (1 - Ratio).</summary>
-    public float KeptScale => 1f / (1f - Ratio);
+    internal float KeptScale => 1f / (1f - Ratio);
 
     /// <summary>Throws <see cref="ArgumentException"/> naming the first thing that cannot be.</summary>
-    public void Validate(string name)
+    internal void Validate(string name)
     {
         SpecCheck.Shape(name, Src);
         if (!(Ratio >= 0 && Ratio < 1))
@@ -214,7 +220,7 @@ public readonly record struct InnerProductSpec(Shape Src, int Outputs, bool Bias
     public long Flops => 2L * Src.N * Outputs * Src.ImageCount;
 
     /// <summary>Throws <see cref="ArgumentException"/> naming the first thing that cannot be.</summary>
-    public void Validate(string name)
+    internal void Validate(string name)
     {
         SpecCheck.Shape(name, Src);
         SpecCheck.Positive(name, nameof(Outputs), Outputs);

@@ -8,8 +8,9 @@ internal static class Window
     /// <summary>Number of window positions: floor((extent + padBefore + padAfter - span) / stride) + 1.</summary>
     public static int Outputs(int extent, int kernel, int stride, int padBefore, int padAfter, int dilation = 1)
     {
-        int room = extent + padBefore + padAfter - ((kernel - 1) * dilation + 1);
-        return room < 0 ? 0 : room / stride + 1;
+        // Files may say any number; Validate names those that cannot be.
+        long room = (long)extent + padBefore + padAfter - ((kernel - 1L) * dilation + 1);
+        return room < 0 || stride < 1 ? 0 : (int)Math.Min(room / stride + 1, int.MaxValue);
     }
 
     /// <summary>
@@ -23,13 +24,13 @@ internal static class Window
             return padAfter; // Validate says so
         }
 
-        int outputs = (extent + padBefore + padAfter - kernel + stride - 1) / stride + 1;
-        if ((outputs - 1) * stride >= extent + padBefore)
+        long outputs = ((long)extent + padBefore + padAfter - kernel + stride - 1) / stride + 1;
+        if ((outputs - 1) * stride >= (long)extent + padBefore)
         {
             outputs--;
         }
 
-        return Math.Max(0, (outputs - 1) * stride + kernel - extent - padBefore);
+        return (int)Math.Clamp((outputs - 1) * stride + kernel - extent - padBefore, 0, int.MaxValue);
     }
 
     public static void Validate(string name, string axis, int extent, int kernel, int stride, int padBefore, int padAfter, int dilation = 1)
@@ -57,6 +58,12 @@ internal static class SpecCheck
         if (!shape.IsValid)
         {
             throw new ArgumentException($"'{name}': the shape {shape} must have extents of at least 1.");
+        }
+
+        // Elements of an image are counted in 32 bits, those of all images in 64.
+        if ((double)shape.C * shape.H * shape.W > int.MaxValue)
+        {
+            throw new ArgumentException($"'{name}': the shape {shape} has more than 2^31 elements in one image. Make it smaller.");
         }
     }
 

@@ -12,7 +12,7 @@ public static class Fusion
     /// </summary>
     public const string BatchNormAddRelu = "bn-add-relu";
 
-    /// <summary>Batch normalization writes its channels of a concatenation directly, and reads their gradient there.</summary>
+    /// <summary>Batch normalization (and pooling, where a backend's takes slices) writes its channels of a concatenation directly, and reads their gradient there.</summary>
     public const string ConcatSlice = "concat-slice";
 
     /// <summary>
@@ -35,7 +35,7 @@ public static class Fusion
     [
         (BatchNormRelu, "ReLU is computed with the batch normalization before it"),
         (BatchNormAddRelu, "a residual block's sum and ReLU are computed with the batch normalization (inference: convolution) before them"),
-        (ConcatSlice, "batch normalization writes its channels of a concatenation directly"),
+        (ConcatSlice, "batch normalization and pooling write their channels of a concatenation directly"),
         (ParallelConvolution, "training: 1x1 convolutions of one value are computed as a single wider one"),
         (InPlace, "gradients and nonlinearities overwrite what is not needed again"),
         (FoldBatchNorm, "inference: batch normalization folds into the layer before it"),
@@ -43,7 +43,7 @@ public static class Fusion
     ];
 
     /// <summary>Throws a <see cref="UserErrorException"/> when a name is not a rule.</summary>
-    public static void Validate(IEnumerable<string> names)
+    internal static void Validate(IEnumerable<string> names)
     {
         foreach (string name in names)
         {

@@ -32,7 +32,7 @@ internal sealed class InferencePlanner : PlanBuilder
 
     private Plan Build()
     {
-        PlaceInConcats(input => Traits.BatchNormTakesSlices && IsUnfoldedBatchNorm(input));
+        PlaceInConcats(input => (Traits.BatchNormTakesSlices && IsUnfoldedBatchNorm(input)) || PoolsIntoSlice(input));
         foreach (Node node in Nodes)
         {
             if (IsFused(node))

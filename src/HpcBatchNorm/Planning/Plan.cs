@@ -6,13 +6,12 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Planning;
 
 /// <summary>A persistent tensor of a plan: where its initial or loaded values come from.</summary>
-/// <param name="Tensor">The tensor; rows of a larger one (<see cref="Tensor.IsRows"/>) where several layers' weights lie together.</param>
+/// <param name="Tensor">The tensor; rows of a larger one where several layers' weights lie together.</param>
 /// <param name="Source">The network's parameter it belongs to: itself, or the one it is the momentum or average of.</param>
 public sealed record StateTensor(Tensor Tensor, NetworkParameter Source);
 
 /// <summary>
-/// What the planner makes of a network: operations in order, on tensors. Backend-neutral data: any backend whose traits allow the plan's slices can
-/// run it, and two backends that run the same plan can be compared tensor by tensor.
+/// What the planner makes of a network: operations in order, on tensors. Data only: a session makes it live.
 /// </summary>
 public sealed class Plan
 {
@@ -47,7 +46,7 @@ public sealed class Plan
     public PlanOptions Options { get; }
 
     /// <summary>The backend traits it was planned for.</summary>
-    public BackendTraits Traits { get; }
+    internal BackendTraits Traits { get; }
 
     /// <summary>What to do, in order.</summary>
     public IReadOnlyList<Operation> Operations { get; }
@@ -55,7 +54,7 @@ public sealed class Plan
     /// <summary>
     /// Number of the first operation of the update. Those before it are executed for every micro-batch, those from it on once per step; all of them at inference.
     /// </summary>
-    public int UpdateStart { get; }
+    internal int UpdateStart { get; }
 
     /// <summary>Persistent tensors: parameters, momenta, running statistics, averages.</summary>
     public IReadOnlyList<StateTensor> State { get; }
@@ -73,13 +72,13 @@ public sealed class Plan
     public Tensor? Loss { get; }
 
     /// <summary>State of the loss scale (<see cref="UpdateLossScale"/>), which training in fp16 has; null otherwise.</summary>
-    public Tensor? LossScale { get; }
+    internal Tensor? LossScale { get; }
 
     /// <summary>Class probabilities of the main head, N x classes.</summary>
     public Tensor Probabilities { get; }
 
     /// <summary>First and last operation that touch each tensor that owns memory and does not outlive the step.</summary>
-    public IReadOnlyDictionary<Tensor, (int First, int Last)> Lifetimes { get; }
+    internal IReadOnlyDictionary<Tensor, (int First, int Last)> Lifetimes { get; }
 
     private static Dictionary<Tensor, (int First, int Last)> FindLifetimes(IReadOnlyList<Operation> operations)
     {

@@ -174,6 +174,9 @@ internal abstract partial class PlanBuilder
         }
     }
 
+    /// <summary>True for a pooling whose kernel writes, and reads the gradient of, some channels of a wider tensor.</summary>
+    protected bool PoolsIntoSlice(Node node) => Traits.PoolingTakesSlices && node.Layer is PoolingLayer or GlobalAveragePoolingLayer;
+
     /// <summary>Makes the tensor of a node's output: a slice of its concatenation when it was placed there.</summary>
     protected Tensor NewValue(Node node, TensorLayout layout)
     {

@@ -39,6 +39,9 @@ public sealed record TrainingOptions : PlanOptions
     /// <summary>Nesterov's form of momentum.</summary>
     public bool Nesterov { get; init; }
 
+    /// <summary>Where the learning rate stands: in the momentum, or before it.</summary>
+    public MomentumForm MomentumForm { get; init; }
+
     /// <summary>L2 weight decay of weights: this times the weight is added to its gradient.</summary>
     public float WeightDecay { get; init; }
 

@@ -42,7 +42,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
 
     private Plan Build()
     {
-        PlaceInConcats(input => Traits.BatchNormTakesSlices && BatchNormBehind(input) is not null);
+        PlaceInConcats(input => (Traits.BatchNormTakesSlices && BatchNormBehind(input) is not null) || PoolsIntoSlice(input));
         foreach (Node node in Nodes)
         {
             if (IsFused(node))
@@ -173,7 +173,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             float decay = kind == ParameterKind.Weights || _options.DecayScaleAndShift ? _options.WeightDecay : 0;
             Emit(new SgdUpdate(
                 kind == ParameterKind.Weights ? "sgd/weights" : "sgd/scale_shift_bias", [.. group.Select(g => g.Parameter)], [.. group.Select(g => g.Gradient)],
-                momenta, gradientScale, _options.Mu, _options.Nesterov, decay, _lossScale));
+                momenta, gradientScale, _options.Mu, _options.Nesterov, decay, _lossScale, _options.MomentumForm));
         }
 
         if (_options.AverageDecay > 0)

@@ -52,7 +52,7 @@ public sealed class ForwardSession : Session
     }
 
     /// <summary>Plans inference without making it live.</summary>
-    public static Plan PlanFor(BackendTraits traits, Network network, InferenceOptions options) => InferencePlanner.Plan(network, options, traits).Plan;
+    internal static Plan PlanFor(BackendTraits traits, Network network, InferenceOptions options) => InferencePlanner.Plan(network, options, traits).Plan;
 
     /// <summary>
     /// Another session of the same plan on the same backend, which shares this one's weights (they are constants, and stay until the last session is gone)

@@ -7,10 +7,10 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Sessions;
 
 /// <summary>One operation of a prepared plan, for tables.</summary>
-public sealed record PlanRow(int Index, string Operation, string Layer, string Dst, string Implementation, double MegaFlops, string Notes);
+internal sealed record PlanRow(int Index, string Operation, string Layer, string Dst, string Implementation, double MegaFlops, string Notes);
 
 /// <summary>A prepared plan for people: rows and a summary.</summary>
-public static class PlanPrinter
+internal static class PlanPrinter
 {
     /// <summary>One row per operation.</summary>
     public static IReadOnlyList<PlanRow> Rows(PreparedPlan prepared) =>

@@ -9,7 +9,7 @@ namespace HpcBatchNorm.Sessions;
 /// A plan with a backend's kernels and a place for every tensor, but no memory yet: what a session is made from, and what
 /// <c>hpcbn inspect --plan</c> prints.
 /// </summary>
-public sealed class PreparedPlan : IDisposable
+internal sealed class PreparedPlan : IDisposable
 {
     private const long Alignment = 64;
 

@@ -4,7 +4,7 @@ using System.Globalization;
 namespace HpcBatchNorm.Sessions;
 
 /// <summary>The process's peak resident memory, native allocations included.</summary>
-public static class ProcessMemory
+internal static class ProcessMemory
 {
     /// <summary>Peak resident memory in MB (10^6 bytes): <c>VmHWM</c> of Linux, elsewhere what the runtime knows.</summary>
     public static double PeakMb()

@@ -25,7 +25,7 @@ public class Session : IDisposable
     /// </summary>
     /// <exception cref="ObjectDisposedException">The backend or the arena has been disposed of.</exception>
     /// <exception cref="UserErrorException">The plan needs more memory than there is; the message says how much, and what to reduce.</exception>
-    public Session(Backend backend, Plan plan, DeviceMemory? sharedArena = null)
+    internal Session(Backend backend, Plan plan, DeviceMemory? sharedArena = null)
         : this(backend, plan, sharedArena, null)
     {
     }
@@ -70,8 +70,14 @@ public class Session : IDisposable
     /// <summary>The plan.</summary>
     public Plan Plan => Prepared.Plan;
 
+    /// <summary>Bytes for what lives within a step: activations, gradients, scratch space. Tensors whose lifetimes do not meet share them.</summary>
+    public long ArenaBytes => Prepared.ArenaBytes;
+
+    /// <summary>Bytes for what outlives a step: parameters, statistics, momenta, inputs and results.</summary>
+    public long StateBytes => Prepared.StateBytes;
+
     /// <summary>Kernels and memory layout.</summary>
-    public PreparedPlan Prepared { get; }
+    internal PreparedPlan Prepared { get; }
 
     /// <summary>Memory for what lives within a step; another session may use it between steps.</summary>
     /// <exception cref="ObjectDisposedException">The session has been disposed of.</exception>
@@ -91,7 +97,7 @@ public class Session : IDisposable
     internal RecordedKernels? Recorded => _recordedBatch;
 
     /// <summary>Executes all operations once.</summary>
-    public void Execute(in StepContext context)
+    internal void Execute(in StepContext context)
     {
         using UsageGuard.Scope scope = Enter();
         Execute(0, Prepared.Kernels.Count, context);
@@ -123,7 +129,7 @@ public class Session : IDisposable
     }
 
     /// <summary>Executes one operation; verification walks a plan this way.</summary>
-    public void ExecuteOperation(int index, in StepContext context)
+    internal void ExecuteOperation(int index, in StepContext context)
     {
         using UsageGuard.Scope scope = Enter();
         Prepared.Kernels[index].Execute(context);
@@ -138,21 +144,21 @@ public class Session : IDisposable
     }
 
     /// <inheritdoc cref="Write(Tensor, ReadOnlySpan{float})"/>
-    public void Write(Tensor tensor, ReadOnlySpan<double> values)
+    internal void Write(Tensor tensor, ReadOnlySpan<double> values)
     {
         using UsageGuard.Scope scope = Enter();
         Backend.Write(Writable(tensor), values);
     }
 
     /// <summary>Sets labels.</summary>
-    public void Write(Tensor tensor, ReadOnlySpan<int> values)
+    internal void Write(Tensor tensor, ReadOnlySpan<int> values)
     {
         using UsageGuard.Scope scope = Enter();
         Backend.Write(Writable(tensor), values);
     }
 
     /// <summary>Sets pixels, NHWC.</summary>
-    public void Write(Tensor tensor, ReadOnlySpan<byte> values)
+    internal void Write(Tensor tensor, ReadOnlySpan<byte> values)
     {
         using UsageGuard.Scope scope = Enter();
         Backend.Write(Writable(tensor), values);
@@ -166,7 +172,7 @@ public class Session : IDisposable
     }
 
     /// <inheritdoc cref="Read(Tensor, Span{float})"/>
-    public void Read(Tensor tensor, Span<double> values)
+    internal void Read(Tensor tensor, Span<double> values)
     {
         using UsageGuard.Scope scope = Enter();
         Backend.Read(Prepared[tensor], values);
@@ -195,7 +201,7 @@ public class Session : IDisposable
     }
 
     /// <summary>Frees kernels and memory.</summary>
-    protected virtual void Dispose(bool disposing)
+    private protected virtual void Dispose(bool disposing)
     {
         if (disposing)
         {

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Tensors;
 
@@ -24,7 +25,7 @@ public sealed class TrainingSession : Session
     }
 
     /// <summary>Makes a training plan live, which may have been planned for another backend's traits, and sets the initial parameters.</summary>
-    public TrainingSession(Backend backend, Plan plan)
+    internal TrainingSession(Backend backend, Plan plan)
         : base(backend, plan)
     {
         _forwardOperations = 1 + plan.Operations.Select((operation, i) => operation.Writes.Contains(plan.Loss) ? i : -1).Max();
@@ -72,7 +73,7 @@ public sealed class TrainingSession : Session
     /// Ends this session and returns another with other options and the same state, bit for bit. The options may differ in anything that leaves the
     /// persistent tensors as they are: not in <see cref="TrainingOptions.AverageDecay"/> between 0 and more.
     /// </summary>
-    public TrainingSession Continue(TrainingOptions options)
+    internal TrainingSession Continue(TrainingOptions options)
     {
         LossScale? scale = LossScale;
         float[][] values = [.. State.Select(s => new float[s.Tensor.Shape.Count])];
@@ -98,7 +99,7 @@ public sealed class TrainingSession : Session
     }
 
     /// <summary>Plans training without making it live.</summary>
-    public static Plan PlanFor(BackendTraits traits, Network network, TrainingOptions options) => TrainingPlanner.Plan(network, options, traits);
+    internal static Plan PlanFor(BackendTraits traits, Network network, TrainingOptions options) => TrainingPlanner.Plan(network, options, traits);
 
     /// <summary>
     /// One step: forward and backward for each of <see cref="TrainingOptions.Accumulate"/> micro-batches, then one update with the mean gradient.
@@ -134,13 +135,13 @@ public sealed class TrainingSession : Session
     }
 
     /// <summary>True where <see cref="Stage"/> and <see cref="StepStaged"/> work: the backend's device takes images while it computes.</summary>
-    public bool CanStage => _staging is not null;
+    internal bool CanStage => _staging is not null;
 
     /// <summary>
     /// Brings the images and labels of the next <see cref="StepStaged"/> to the device, as <see cref="Step"/> takes them, and returns before they are there.
     /// During a step (see there) their way costs no time.
     /// </summary>
-    public void Stage(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels)
+    internal void Stage(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels)
     {
         using UsageGuard.Scope scope = Enter();
         CheckLengths(pixels, labels);
@@ -155,7 +156,7 @@ public sealed class TrainingSession : Session
     /// <see cref="Step"/> on the images that were staged. <paramref name="meanwhile"/> is called once while the device computes, unless a loss was not finite
     /// before: the moment to load and <see cref="Stage"/> the next ones.
     /// </summary>
-    public float StepStaged(in StepContext context, Action? meanwhile = null)
+    internal float StepStaged(in StepContext context, Action? meanwhile = null)
     {
         using UsageGuard.Scope scope = Enter();
         if (!_staged)
@@ -195,6 +196,24 @@ public sealed class TrainingSession : Session
         return NotFiniteOutput.Find(this, _forwardOperations, _last);
     }
 
+    /// <summary>
+    /// The first tensor of <see cref="State"/> that holds a value that is not finite, null when none does: one pass over the state where it lies. An update can
+    /// overflow without the loss of any step showing it.
+    /// </summary>
+    public StateTensor? FindNotFiniteState()
+    {
+        using UsageGuard.Scope scope = Enter();
+        foreach (StateTensor entry in State)
+        {
+            if (!Backend.IsFinite(Prepared[entry.Tensor]))
+            {
+                return entry;
+            }
+        }
+
+        return null;
+    }
+
     /// <summary>Class probabilities of the last step's last micro-batch, Batch x classes, before the update.</summary>
     public void ReadProbabilities(Span<float> probabilities) => Read(Plan.Probabilities, probabilities);
 
@@ -218,7 +237,7 @@ public sealed class TrainingSession : Session
             {
                 float[] values = new float[entry.Tensor.Shape.Count];
                 Read(entry.Tensor, values);
-                state.Set(entry.Source.Name, entry.Tensor.Shape, values);
+                state.Take(entry.Source.Name, entry.Tensor.Shape, values);
             }
         }
 
@@ -226,7 +245,7 @@ public sealed class TrainingSession : Session
     }
 
     /// <inheritdoc/>
-    protected override void Dispose(bool disposing)
+    private protected override void Dispose(bool disposing)
     {
         if (disposing)
         {
@@ -249,6 +268,9 @@ public sealed class TrainingSession : Session
             throw new ArgumentException(FormattableString.Invariant(
                 $"{pixels.Length} bytes and {labels.Length} labels were given for a step; expected {bytes} and {images} ({Options.Accumulate} micro-batches of {Plan.Pixels.Shape})."));
         }
+
+        // Here, because a device cannot refuse one.
+        SoftmaxCrossEntropy.CheckLabels("the step", labels, Plan.Probabilities.Shape.C);
     }
 
     /// <summary>Forward and backward pass of a micro-batch.</summary>

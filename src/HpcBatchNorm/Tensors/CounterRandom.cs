@@ -7,7 +7,7 @@ namespace HpcBatchNorm.Tensors;
 /// library (initial weights, dropout masks, shuffling, augmentation) is drawn from it, so any draw can be repeated from its coordinates alone,
 /// whatever the thread, the order or the backend.
 /// </summary>
-public static class CounterRandom
+internal static class CounterRandom
 {
     /// <summary>The four words at a counter.</summary>
     public static (uint X, uint Y, uint Z, uint W) Words(ulong key, uint c0, uint c1, uint c2, uint c3)

@@ -114,13 +114,13 @@ public sealed class Tensor
     public int ChannelOffset { get; private init; }
 
     /// <summary>First row (N) of <see cref="Parent"/> that this view covers.</summary>
-    public int RowOffset { get; private init; }
+    internal int RowOffset { get; private init; }
 
     /// <summary>True when the tensor is some rows of its parent: it can be read and written from the host, but no operation takes it.</summary>
-    public bool IsRows { get; private init; }
+    internal bool IsRows { get; private init; }
 
     /// <summary>For an <see cref="TensorLayout.Opaque"/> tensor: the tensor whose physical layout it must share (momentum follows weights).</summary>
-    public Tensor? LayoutLike { get; init; }
+    internal Tensor? LayoutLike { get; init; }
 
     /// <summary>The tensor that owns the memory: this one, or the last parent.</summary>
     public Tensor Root => Parent?.Root ?? this;
@@ -129,7 +129,7 @@ public sealed class Tensor
     public bool IsSlice => Parent is not null && (Parent.IsSlice || Shape.C != Parent.Shape.C);
 
     /// <summary>First channel of <see cref="Root"/> that this tensor covers.</summary>
-    public int RootChannelOffset => Parent is null ? 0 : ChannelOffset + Parent.RootChannelOffset;
+    internal int RootChannelOffset => Parent is null ? 0 : ChannelOffset + Parent.RootChannelOffset;
 
     /// <summary>A view of <paramref name="channels"/> channels of this tensor from <paramref name="channelOffset"/> on.</summary>
     public Tensor Slice(string name, int channelOffset, int channels)
@@ -144,7 +144,7 @@ public sealed class Tensor
     }
 
     /// <summary>A view of <paramref name="rows"/> rows of this tensor from <paramref name="rowOffset"/> on, for transfers from and to the host.</summary>
-    public Tensor Rows(string name, int rowOffset, int rows)
+    internal Tensor Rows(string name, int rowOffset, int rows)
     {
         if (Parent is not null || rowOffset < 0 || rows < 1 || rowOffset + rows > Shape.N)
         {
@@ -156,7 +156,7 @@ public sealed class Tensor
     }
 
     /// <summary>The same memory under another name and role: an operation that works in place writes its result here.</summary>
-    public Tensor Alias(string name, TensorRole role) => new(name, Shape, role, Layout, DataType) { Parent = this };
+    internal Tensor Alias(string name, TensorRole role) => new(name, Shape, role, Layout, DataType) { Parent = this };
 
     /// <summary>
     /// The same memory in another layout; the caller knows that both lie alike in memory (one position per image, channels a multiple of the block).

@@ -16,7 +16,7 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
     [InlineData("eval", "--checkpoint")]
     [InlineData("eval --checkpoint x --crops 7", "--crops: expected 1, 10 or 144, found '7'")]
     [InlineData("eval --checkpoint x --statistics old", "old")]
-    [InlineData("eval --checkpoint x --csv nowhere/classes.csv", "--csv: there is no folder for 'nowhere/classes.csv'")]
+    [InlineData("eval --checkpoint x --csv nowhere/classes.csv", "--csv: There is no folder 'nowhere' to write 'classes.csv' to")]
     [InlineData("recalibrate --checkpoint x --batches 0", "--batches: expected a whole number of at least 1, found '0'")]
     public void UsageMistake_ExitsWith2AndOneLine(string line, string expected) => AssertFails(ExitCode.Usage, expected, line.Split(' '));
 
@@ -104,7 +104,7 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
         SampleGenerator.Write(other, new SampleOptions { Classes = 2, TrainPerClass = 1, ValidationPerClass = 1, ImageSize = 16 }, TestContext.Current.CancellationToken);
         File.Copy(Path.Combine(other, "ILSVRC2012_devkit_t12.tar.gz"), Path.Combine(folder, "ILSVRC2012_devkit_t12.tar.gz"), overwrite: true);
 
-        AssertFails(ExitCode.Failed, "", "train", "--backend", TrainingFixture.Backend, "--data", folder, "--model", "inception-tiny", "--output", fixture.NewFolder());
+        AssertFails(ExitCode.Failed, "the two do not belong together", "train", "--backend", TrainingFixture.Backend, "--data", folder, "--model", "inception-tiny", "--output", fixture.NewFolder());
     }
 
     [Fact]
@@ -131,7 +131,7 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
         "train", "--backend", TrainingFixture.Backend, "--data", fixture.Data, "--model", "bn-inception", "--image-size", "16", "-b", "4", "--output", fixture.NewFolder());
 
     [Fact]
-    public void BatchOf1_WithMapsOf1x1_Fails() => AssertFails(ExitCode.Failed, "1",
+    public void BatchOf1_WithMapsOf1x1_Fails() => AssertFails(ExitCode.Failed, "sees one value per statistic (1 image of 1x1)",
         "train", "--backend", TrainingFixture.Backend, "--data", fixture.Data, "--model", "bn-inception", "--image-size", "32", "-b", "1", "--steps", "1", "--output", fixture.NewFolder());
 
     [Fact]

@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Text.Json;
 using HpcBatchNorm.Cli;
 using HpcBatchNorm.Tests.Evaluation;
+using HpcBatchNorm.Tests.Support;
 
 namespace HpcBatchNorm.Tests.Cli;
 
@@ -44,7 +45,7 @@ public sealed class EvaluationCommandTests(EvaluationFixture fixture) : IClassFi
 
         JsonElement json = JsonDocument.Parse(File.ReadAllText(result)).RootElement;
         Assert.Equal(("inception-tiny", new FileInfo(path).Length), (json.GetProperty("model").GetString(), json.GetProperty("bytes").GetInt64()));
-        using var session = new Microsoft.ML.OnnxRuntime.InferenceSession(path);
+        using var session = OnnxFile.Open(path);
         Assert.Equal([-1, 3], session.OutputMetadata["probabilities"].Dimensions);
         Assert.Equal(3, JsonDocument.Parse(session.ModelMetadata.CustomMetadataMap["class_names"]).RootElement.GetArrayLength());
     }

@@ -22,11 +22,12 @@ public sealed class ExperimentCommandTests : IDisposable
 
         Assert.Equal(0, Run("scale-invariance", "--backend", "reference", "--output", _folder, "--result", result));
 
-        Assert.Contains("10 of 10 passed", _output.ToString(), StringComparison.Ordinal);
+        Assert.Contains("scale-invariance: 10 shown", _output.ToString(), StringComparison.Ordinal);
         Assert.Contains("scale-invariance", File.ReadAllText(Path.Combine(_folder, "index.html")), StringComparison.Ordinal);
         using JsonDocument json = JsonDocument.Parse(File.ReadAllText(result));
         Assert.True(json.RootElement.GetProperty("passed").GetBoolean());
         Assert.Equal(10, json.RootElement.GetProperty("experiments")[0].GetProperty("findings").GetArrayLength());
+        Assert.Equal("shown", json.RootElement.GetProperty("experiments")[0].GetProperty("findings")[0].GetProperty("verdict").GetString());
     }
 
     [Fact]

@@ -1,8 +1,7 @@
 using System.Text.Json;
 using HpcBatchNorm.Cli;
 using HpcBatchNorm.Tests.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Tests.Cli;
 

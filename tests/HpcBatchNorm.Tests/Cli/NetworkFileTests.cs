@@ -1,5 +1,6 @@
 using System.Text.Json;
 using HpcBatchNorm.Cli;
+using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Tests.Training;
 
 namespace HpcBatchNorm.Tests.Cli;
@@ -27,7 +28,7 @@ public sealed class NetworkFileTests(TrainingFixture fixture) : IClassFixture<Tr
         Run("recalibrate", "--checkpoint", checkpoint, "--batches", "3", "--result", json);
         Assert.NotEqual(loss, Result(json).GetProperty("after").GetProperty("loss").GetDouble());
         Run("export", "--checkpoint", checkpoint, "--fold", "--output", onnx);
-        using var session = new Microsoft.ML.OnnxRuntime.InferenceSession(onnx);
+        using var session = OnnxFile.Open(onnx);
         Assert.Equal([-1, 3], session.OutputMetadata["probabilities"].Dimensions);
         Assert.Contains("lines of JSON", Run("inspect", "--checkpoint", checkpoint), StringComparison.Ordinal);
         Assert.Equal(OwnDataTests.OwnNetwork().ToJson(), Run("inspect", "--checkpoint", checkpoint, "--json"));

@@ -52,7 +52,7 @@ public sealed class ProcessTests(TrainingFixture fixture) : IClassFixture<Traini
     {
         CancellationToken token = TestContext.Current.CancellationToken;
         string output = fixture.NewFolder();
-        using HpcbnProcess process = HpcbnProcess.Start(fixture.Folder, "trap '' HUP; exec \"$@\"", Train(output, steps: 300));
+        using HpcbnProcess process = HpcbnProcess.Start(fixture.Folder, "trap '' HUP; exec \"$@\"", Train(output, steps: 60));
         await process.WaitForAsync("step 2/6", token);
 
         process.SignalTimes("HUP", 2);

@@ -23,6 +23,7 @@ public sealed class PrecisionContractTests
         { "mnist-mlp", 28, new NetworkOptions() },
         { "bn-inception", 48, new NetworkOptions() },
         { "inception", 64, new NetworkOptions { AuxiliaryHeads = true } },
+        { "resnet-50", 64, new NetworkOptions() },
     };
 
     [Theory]
@@ -35,6 +36,20 @@ public sealed class PrecisionContractTests
         var training = new TrainingOptions { Batch = 2, Height = size, Width = size, WeightDecay = 1e-4f, AverageDecay = 0.9f, ClipNorm = 1, Precision = Precision.Bf16 };
 
         CaseResult result = NetworkVerifier.Step(backend, reference, NetworkCatalog.Create(name, network with { Classes = 20 }), training, $"--network {name} --image-size {size}");
+
+        Assert.True(result.Passed, result.Describe());
+    }
+
+    [Fact]
+    [Trait("Category", "Slow")]
+    public void Inference_OfResNet50InBf16_EveryBuffer_AgreesWithTheReference()
+    {
+        using Backend backend = CreateOrSkip();
+        using var reference = new ReferenceBackend();
+        var options = new InferenceOptions { Batch = 2, Height = 64, Width = 64, Precision = Precision.Bf16 };
+
+        CaseResult result = NetworkVerifier.Step(
+            backend, reference, NetworkCatalog.Create("resnet-50", new NetworkOptions { Classes = 20 }), options, "--network resnet-50 --image-size 64");
 
         Assert.True(result.Passed, result.Describe());
     }
@@ -164,8 +179,8 @@ public sealed class PrecisionContractTests
         for (int step = 0; step < Steps; step++)
         {
             using Batch batch = loader.Next(TestContext.Current.CancellationToken);
-            expected[step] = single.Step(batch.Pixels, batch.Labels, new StepContext(step, 0.02f));
-            actual[step] = narrow.Step(batch.Pixels, batch.Labels, new StepContext(step, 0.02f));
+            expected[step] = single.Step(batch.PixelArray, batch.LabelArray, new StepContext(step, 0.02f));
+            actual[step] = narrow.Step(batch.PixelArray, batch.LabelArray, new StepContext(step, 0.02f));
         }
 
         Assert.Equal(expected[0], actual[0], 0.02 * expected[0]);

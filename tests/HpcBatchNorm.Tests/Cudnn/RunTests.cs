@@ -3,7 +3,7 @@ using HpcBatchNorm.Interop.Cuda;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tests.Cli;
 using HpcBatchNorm.Tests.Training;
-using HpcBatchNorm.Training.Checkpoints;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Tests.Cudnn;
 

@@ -190,6 +190,35 @@ public sealed class StubTests : CudnnTests
         Directory.Delete(folder, recursive: true);
     }
 
+    /// <summary>A file that a loader may well take, with one byte that is another: machine code is not to be tried.</summary>
+    [Fact]
+    public void CachedKernels_WithOneOtherByte_AreCompiledAgain()
+    {
+        CudaLibraries libraries = StubDevice.Libraries;
+        StubDevice.Reset();
+        string folder = Directory.CreateTempSubdirectory("hbn-changed-cache").FullName;
+        long Compiled()
+        {
+            long before = StubDevice.Calls("nvrtcCompileProgram");
+            using Backend backend = CudnnBackend.Open(new BackendOptions(), libraries, folder);
+            using TrainingSession session = SmallSession(backend);
+            session.Execute(default);
+            return StubDevice.Calls("nvrtcCompileProgram") - before;
+        }
+
+        Assert.True(Compiled() > 0);
+        Assert.Equal(0, Compiled());
+        foreach (string file in Directory.EnumerateFiles(folder))
+        {
+            byte[] content = File.ReadAllBytes(file);
+            content[^1] ^= 1;
+            File.WriteAllBytes(file, content);
+        }
+
+        Assert.True(Compiled() > 0);
+        Directory.Delete(folder, recursive: true);
+    }
+
     [Fact]
     public void Interop_SharedContextStreamAndMemory_OneAddsToWhatTheOtherMade()
     {
@@ -199,15 +228,27 @@ public sealed class StubTests : CudnnTests
         using Backend shared = CudnnBackend.Share(new BackendOptions(), StubDevice.Libraries, CudaInterop.Context(owner), CudaInterop.Stream(owner), StubDevice.CacheFolder);
         Shape shape = new(1, 8, 2, 4);
         Tensor src = new("src", shape, TensorRole.Activation), dst = new("dst", shape, TensorRole.Activation);
-        using var buffers = new BufferMap(shared);
-        using Kernel kernel = shared.CreateKernel(new ActivationForward("relu", ActivationKind.Relu, src, dst), buffers);
-        buffers[src].Address = memory.Address;
-        buffers[dst].Address = memory.Address + 64 * sizeof(float);
-        float[] values = [.. Enumerable.Range(0, 64).Select(i => i - 32f)];
-        shared.Write(buffers[src], values);
-        kernel.Execute(default);
-        float[] result = new float[64];
-        shared.Read(buffers[dst], result);
+        float[] values = [.. Enumerable.Range(0, 64).Select(i => i - 32f)], result = new float[64];
+        using (DeviceMemory first = CudaInterop.Borrow(memory.Address, 64 * sizeof(float)), second = CudaInterop.Borrow(memory.Address + 64 * sizeof(float), 64 * sizeof(float)))
+        using (var runner = new OperationRunner(shared, new ActivationForward("relu", ActivationKind.Relu, src, dst)))
+        {
+            runner.Place(src, first);
+            runner.Place(dst, second);
+            Assert.Throws<ArgumentException>(() => runner.Place(new Tensor("strange", shape, TensorRole.Activation), first));
+            using DeviceMemory small = CudaInterop.Borrow(memory.Address, 64);
+            Assert.Contains("takes 256 bytes", Assert.Throws<ArgumentException>(() => runner.Place(src, small)).Message, StringComparison.Ordinal);
+            runner.Write(src, values);
+            runner.Execute();
+        }
+
+        // The owner finds the result where it lent the memory.
+        using (DeviceMemory lent = CudaInterop.Borrow(memory.Address + 64 * sizeof(float), 64 * sizeof(float)))
+        using (var reader = new OperationRunner(owner, new ActivationForward("copy", ActivationKind.Relu, src, dst)))
+        {
+            reader.Place(dst, lent);
+            reader.Read(dst, result);
+        }
+
         Assert.Equal(values.Select(v => Math.Max(0, v)), result);
         Assert.Throws<ArgumentException>(() => CudaInterop.Share(0, 1));
         Assert.Throws<ArgumentException>(() => CudaInterop.Context(Reference));

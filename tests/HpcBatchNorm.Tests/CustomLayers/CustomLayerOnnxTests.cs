@@ -4,6 +4,7 @@ using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Tests.Support;
 using Microsoft.ML.OnnxRuntime.Tensors;
 using OwnLayer;
 using OnnxRuntime = Microsoft.ML.OnnxRuntime;
@@ -42,7 +43,7 @@ public sealed class CustomLayerOnnxTests : IDisposable
         using var session = new ForwardSession(backend, network, new InferenceOptions { Batch = 1, Height = Size, Width = Size }, state);
         session.Forward(pixels, expected);
 
-        using var onnx = new OnnxRuntime.InferenceSession(_path);
+        using var onnx = OnnxFile.Open(_path);
         var tensor = new DenseTensor<byte>(pixels, [1, Size, Size, 3]);
         using var results = onnx.Run([OnnxRuntime.NamedOnnxValue.CreateFromTensor(onnx.InputMetadata.Keys.Single(), tensor)]);
         Assert.All(expected.Zip(results[0].AsEnumerable<float>()), pair => Assert.Equal(pair.First, pair.Second, 1e-5f));

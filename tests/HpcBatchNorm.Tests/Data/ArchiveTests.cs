@@ -127,13 +127,13 @@ public sealed class ArchiveTests : IDisposable
         string[] fields = ["id", "name", "children"];
         object[][] rows = [[(double[])[1.5], "spiny lobster, écrevisse", (double[])[]], [(double[])[2], "", (double[])[1, 2, 3]]];
 
-        List<Dictionary<string, object?>> read = MatFile.ReadStructArray(MatFile.WriteStructArray("synsets", fields, rows), "synsets");
+        MatStructArray read = MatFile.ReadStructArray(MatFile.WriteStructArray("synsets", fields, rows), "synsets");
 
         Assert.Equal(2, read.Count);
+        Assert.Equal(fields, read.Fields);
         for (int i = 0; i < rows.Length; i++)
         {
-            Assert.Equal(fields, read[i].Keys);
-            Assert.Equal(rows[i], read[i].Values);
+            Assert.Equal(rows[i], fields.Select(field => read[i, field]));
         }
     }
 
@@ -175,7 +175,7 @@ public sealed class ArchiveTests : IDisposable
     private static List<TarMember> Walk(string path)
     {
         using SafeFileHandle file = File.OpenHandle(path);
-        var walker = new TarWalker(file, path, 0, RandomAccess.GetLength(file));
+        var walker = new TarWalker(new FileTarSource(file), path, 0, RandomAccess.GetLength(file), new PassedOver());
         var members = new List<TarMember>();
         while (walker.TryNext(out TarMember member))
         {

@@ -36,6 +36,25 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
     }
 
     [Fact]
+    public void BatchThatWentBack_AndSourceThatIsClosed_AreNotRead()
+    {
+        ImageDataset closed = ImageDataset.Open(sample.Path, DatasetSplit.Train, cacheDirectory: null);
+        closed.Dispose();
+        byte[] buffer = [];
+        Assert.Throws<ObjectDisposedException>(() => closed.Read(0, ref buffer));
+
+        using var loader = new BatchLoader(sample.Train, LoaderOptions.ForTraining(4, 32, seed: 1));
+        Batch first = loader.Next(Token);
+        Assert.Equal(first.PixelArray, first.Pixels);
+        Batch second = loader.Next(Token);
+        Assert.Throws<ObjectDisposedException>(() => _ = first.Pixels.Length);
+        Assert.Equal(4, second.Labels.Length);
+        second.Dispose();
+        Assert.Throws<ObjectDisposedException>(() => _ = second.Labels.Length);
+        Assert.Throws<ObjectDisposedException>(() => _ = second.Indices.Length);
+    }
+
+    [Fact]
     public void Seek_AnyStep_GivesTheBatchesOfAnUninterruptedRun()
     {
         string[] whole = Hashes(Training, 0, 60);
@@ -71,8 +90,8 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
             {
                 Batch batch = loader.Next(Token);
                 Assert.Equal((7, epoch, i == loader.BatchesPerEpoch - 1), (batch.Count, (int)batch.Epoch, batch.LastOfEpoch));
-                Assert.All(batch.Indices, index => Assert.True(seen.Add(index)));
-                Assert.Equal(batch.Indices.Select(sample.Train.Label), batch.Labels);
+                Assert.All(batch.IndexArray, index => Assert.True(seen.Add(index)));
+                Assert.Equal(batch.IndexArray.Select(sample.Train.Label), batch.LabelArray);
             }
         }
     }
@@ -90,7 +109,7 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
         var together = new HashSet<string>();
         for (int epoch = 0; epoch < 2; epoch++)
         {
-            int[] shards = [.. Enumerable.Range(0, loader.BatchesPerEpoch).SelectMany(_ => loader.Next(Token).Indices).Select(packed.Shard)];
+            int[] shards = [.. Enumerable.Range(0, loader.BatchesPerEpoch).SelectMany(_ => loader.Next(Token).IndexArray).Select(packed.Shard)];
             int[] turns = [.. shards.Where((shard, i) => i % 24 == 0)];
             Assert.Equal(packedShuffled, shards.Select((shard, i) => shard == turns[i / 24]).All(same => same));
             together.Add(string.Join(',', turns));
@@ -108,14 +127,14 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
         do
         {
             batch = loader.Next(Token);
-            indices.AddRange(batch.Indices.AsSpan(0, batch.Count));
-            Assert.Equal(batch.Indices.Take(batch.Count).Select(sample.Validation.Label), batch.Labels.Take(batch.Count));
+            indices.AddRange(batch.IndexArray.AsSpan(0, batch.Count));
+            Assert.Equal(batch.IndexArray.Take(batch.Count).Select(sample.Validation.Label), batch.LabelArray.Take(batch.Count));
         }
         while (!batch.LastOfEpoch);
 
         Assert.Equal(Enumerable.Range(0, 36), indices);
         Assert.Equal(4, batch.Count);
-        Assert.All(batch.Pixels.AsSpan(4 * batch.ImageBytes).ToArray(), value => Assert.Equal(0, value));
+        Assert.All(batch.PixelArray.AsSpan(4 * batch.ImageBytes).ToArray(), value => Assert.Equal(0, value));
         Assert.Throws<InvalidOperationException>(() => loader.Next(Token));
         loader.Seek(0);
         Assert.Equal(0, loader.Next(Token).Indices[0]);
@@ -126,9 +145,9 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
     {
         using var loader = new BatchLoader(sample.Validation, LoaderOptions.ForEvaluation(2, 32) with { Crops = 10 });
         Batch batch = loader.Next(Token);
-        Assert.Equal([0, 1], batch.Indices);
+        Assert.Equal([0, 1], batch.IndexArray);
         Assert.Equal(10 * 32 * 32 * 3, batch.ImageBytes);
-        byte[] first = batch.Pixels[..(32 * 32 * 3)], mirrored = batch.Pixels[(32 * 32 * 3)..(2 * 32 * 32 * 3)];
+        byte[] first = batch.PixelArray[..(32 * 32 * 3)], mirrored = batch.PixelArray[(32 * 32 * 3)..(2 * 32 * 32 * 3)];
         Assert.Equal(first[..3], mirrored[93..96]);
         Assert.NotEqual(first, mirrored);
     }
@@ -143,7 +162,7 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
         Batch batch = loader.Next(Token);
         for (int i = 0; i < 256; i++)
         {
-            Assert.Equal([(byte)(i % 16 * 16), (byte)(i / 16 * 16), 5], batch.Pixels[(3 * i)..(3 * i + 3)]);
+            Assert.Equal([(byte)(i % 16 * 16), (byte)(i / 16 * 16), 5], batch.PixelArray[(3 * i)..(3 * i + 3)]);
         }
     }
 
@@ -163,8 +182,8 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
                 for (int i = 0; i < 4; i++)
                 {
                     // Every class has its own colour, so a wrong label would show.
-                    Assert.Equal(data.Label(batch.Indices[i]), batch.Labels[i]);
-                    Assert.Equal(batch.Labels[i] == 0 ? 255 : 0, batch.Pixels[i * batch.ImageBytes], 3.0);
+                    Assert.Equal(data.Label(batch.IndexArray[i]), batch.LabelArray[i]);
+                    Assert.Equal(batch.LabelArray[i] == 0 ? 255 : 0, batch.PixelArray[i * batch.ImageBytes], 3.0);
                 }
             }
 
@@ -185,10 +204,10 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
         do
         {
             batch = loader.Next(Token);
-            seen.AddRange(batch.Indices.Take(batch.Count).Select(data.Name));
+            seen.AddRange(batch.IndexArray.Take(batch.Count).Select(data.Name));
             for (int i = 0; i < batch.Count; i++)
             {
-                Assert.Equal(batch.Labels[i] == 0 ? 255 : 0, batch.Pixels[i * batch.ImageBytes], 3.0);
+                Assert.Equal(batch.LabelArray[i] == 0 ? 255 : 0, batch.PixelArray[i * batch.ImageBytes], 3.0);
             }
         }
         while (!batch.LastOfEpoch);
@@ -269,5 +288,5 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
     }
 
     private static string Hash(Batch batch) =>
-        $"{XxHash3.HashToUInt64(batch.Pixels):x} {string.Join(',', batch.Labels)} {string.Join(',', batch.Indices)} {batch.Count} {batch.LastOfEpoch}";
+        $"{XxHash3.HashToUInt64(batch.PixelArray):x} {string.Join(',', batch.LabelArray)} {string.Join(',', batch.IndexArray)} {batch.Count} {batch.LastOfEpoch}";
 }

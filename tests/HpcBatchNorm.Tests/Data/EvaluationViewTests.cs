@@ -117,7 +117,7 @@ public class EvaluationViewTests
         for (int i = 0; i < views.Count; i++)
         {
             EvaluationView view = views[i];
-            ReadOnlySpan<byte> pixels = batch.Pixels.AsSpan(i * S * S * 3, S * S * 3);
+            ReadOnlySpan<byte> pixels = batch.PixelArray.AsSpan(i * S * S * 3, S * S * 3);
             for (int y = 2; y < S - 2; y++)
             {
                 for (int x = 2; x < S - 2; x++)

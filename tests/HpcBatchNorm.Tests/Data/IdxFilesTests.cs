@@ -37,8 +37,8 @@ public sealed class IdxFilesTests : IDisposable
             LoaderOptions options = LoaderOptions.ForEvaluation(12, 5) with { CropFraction = 1, Channels = channels };
             using var loader = new BatchLoader(data, options);
             Batch batch = loader.Next(TestContext.Current.CancellationToken);
-            Assert.Equal(pixels.SelectMany(value => Enumerable.Repeat(value, channels)), batch.Pixels);
-            Assert.Equal(Enumerable.Range(0, 12).Select(i => i % 3), batch.Labels);
+            Assert.Equal(pixels.SelectMany(value => Enumerable.Repeat(value, channels)), batch.PixelArray);
+            Assert.Equal(Enumerable.Range(0, 12).Select(i => i % 3), batch.LabelArray);
         }
     }
 
@@ -58,7 +58,7 @@ public sealed class IdxFilesTests : IDisposable
             Batch batch = loader.Next(TestContext.Current.CancellationToken);
             for (int i = 0; i < 4; i++)
             {
-                Assert.True(pixels.AsSpan(batch.Indices[i] * 784, 784).SequenceEqual(batch.Pixels.AsSpan(i * 784, 784)));
+                Assert.True(pixels.AsSpan(batch.IndexArray[i] * 784, 784).SequenceEqual(batch.PixelArray.AsSpan(i * 784, 784)));
             }
         }
     }
@@ -69,7 +69,7 @@ public sealed class IdxFilesTests : IDisposable
         byte[] pixels = WriteSet("-idx3-ubyte", gzip: false, count: 6, width: 4, height: 4);
         using ImageDataset data = ImageDataset.Open(_folder.Path, DatasetSplit.Train, cacheDirectory: null);
         using var loader = new BatchLoader(data, LoaderOptions.ForEvaluation(6, 4) with { CropFraction = 1, Channels = 1, Binarize = true });
-        Assert.Equal(pixels.Select(value => (byte)(value >= 128 ? 255 : 0)), loader.Next(TestContext.Current.CancellationToken).Pixels);
+        Assert.Equal(pixels.Select(value => (byte)(value >= 128 ? 255 : 0)), loader.Next(TestContext.Current.CancellationToken).PixelArray);
     }
 
     [Fact]
@@ -79,7 +79,7 @@ public sealed class IdxFilesTests : IDisposable
         using ImageDataset data = ImageDataset.Open(_folder.Path, DatasetSplit.Train, cacheDirectory: null);
         using var loader = new BatchLoader(data, LoaderOptions.ForEvaluation(1, 4) with { CropFraction = 1, Channels = 1 });
         // 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
-        Assert.All(loader.Next(TestContext.Current.CancellationToken).Pixels, value => Assert.Equal(124, value));
+        Assert.All(loader.Next(TestContext.Current.CancellationToken).PixelArray, value => Assert.Equal(124, value));
     }
 
     [Theory]
@@ -149,7 +149,7 @@ public sealed class IdxFilesTests : IDisposable
         }
     }
 
-    private static byte[] Idx(int magic, int[] sizes, byte[] data)
+    internal static byte[] Idx(int magic, int[] sizes, byte[] data)
     {
         byte[] bytes = new byte[4 + 4 * sizes.Length + data.Length];
         BinaryPrimitives.WriteInt32BigEndian(bytes, magic);

@@ -37,8 +37,8 @@ public sealed class ImageDatasetTests : IDisposable
         string path = RepoPaths.SharedDataOrSkip("tiny-ilsvrc2012");
         using ImageDataset validation = ImageDataset.Open(path, DatasetSplit.Validation, cacheDirectory: null);
         (byte[] meta, byte[] truth) = ReadKit(Path.Combine(path, DevelopmentKit.FileName));
-        List<Dictionary<string, object?>> synsets = MatFile.ReadStructArray(meta, "synsets");
-        Dictionary<double, string> wnidOfId = synsets.ToDictionary(synset => ((double[])synset["ILSVRC2012_ID"]!)[0], synset => (string)synset["WNID"]!);
+        MatStructArray synsets = MatFile.ReadStructArray(meta, "synsets");
+        Dictionary<double, string> wnidOfId = Enumerable.Range(0, synsets.Count).ToDictionary(i => ((double[])synsets[i, "ILSVRC2012_ID"]!)[0], i => (string)synsets[i, "WNID"]!);
         string[] lines = Encoding.ASCII.GetString(truth).Split('\n', StringSplitOptions.RemoveEmptyEntries);
 
         Assert.Equal(41, synsets.Count);
@@ -113,7 +113,6 @@ public sealed class ImageDatasetTests : IDisposable
     [InlineData("class 'b' is in", "train/a/1.jpg", "val/a/1.jpg", "val/b/1.jpg")]
     [InlineData("class 'c' is in", "train/a/1.jpg", "train/c/1.jpg", "val/a/1.jpg")]
     [InlineData("no folder 'val'", "train/a/1.jpg")]
-    [InlineData("holds 2 tar archives", "a.tar", "b.tar")]
     [InlineData("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_img_val.tar")]
     [InlineData("cannot be read as a gzipped tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")]
     public void Open_NotADataSet_SaysWhatIsWrong(string message, params string[] files)

@@ -24,9 +24,9 @@ public class ImagePreprocessorTests
             using Batch batch = loader.Next(TestContext.Current.CancellationToken);
             for (int k = 0; k < batch.Count; k++, images++)
             {
-                int length = photos.ReadEncoded(batch.Indices[k], ref encoded);
+                int length = photos.ReadEncoded(batch.IndexArray[k], ref encoded);
                 preprocessor.Process(encoded.AsSpan(0, length), pixels);
-                Assert.True(batch.Pixels.AsSpan(k * pixels.Length, pixels.Length).SequenceEqual(pixels), photos.Name(batch.Indices[k]));
+                Assert.True(batch.PixelArray.AsSpan(k * pixels.Length, pixels.Length).SequenceEqual(pixels), photos.Name(batch.IndexArray[k]));
             }
         }
 

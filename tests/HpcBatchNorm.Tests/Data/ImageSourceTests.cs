@@ -61,8 +61,8 @@ public sealed class ImageSourceTests(SampleFixture sample) : IClassFixture<Sampl
         byte[] pixels = ColourPixels(5);
         using var loader = new BatchLoader(new InMemoryImageSource(pixels, Side, Side, 3, Labels(5), Classes), LoaderOptions.ForEvaluation(5, Side) with { CropFraction = 1 });
         Batch batch = loader.Next(Token);
-        Assert.Equal(pixels, batch.Pixels);
-        Assert.Equal(Labels(5), batch.Labels);
+        Assert.Equal(pixels, batch.PixelArray);
+        Assert.Equal(Labels(5), batch.LabelArray);
     }
 
     [Fact]
@@ -152,7 +152,7 @@ public sealed class ImageSourceTests(SampleFixture sample) : IClassFixture<Sampl
         for (int i = 0; i < batches; i++)
         {
             Batch batch = loader.Next(Token);
-            hashes[i] = $"{Convert.ToHexString(XxHash128.Hash(batch.Pixels))} {string.Join(',', batch.Labels)} {string.Join(',', batch.Indices)}";
+            hashes[i] = $"{Convert.ToHexString(XxHash128.Hash(batch.PixelArray))} {string.Join(',', batch.LabelArray)} {string.Join(',', batch.IndexArray)}";
         }
 
         return hashes;

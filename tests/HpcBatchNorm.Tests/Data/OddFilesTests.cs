@@ -49,12 +49,12 @@ public sealed class OddFilesTests : IDisposable
             Batch batch = loader.Next(TestContext.Current.CancellationToken);
             for (int i = 0; i < batch.Count; i++)
             {
-                string name = data.Name(batch.Indices[i]), file = Path.GetFileName(name);
+                string name = data.Name(batch.IndexArray[i]), file = Path.GetFileName(name);
                 seen.Add(file);
                 // The folder says the class; the pixels say that the label came with its own image.
-                Assert.Equal(name[0] - 'a', batch.Labels[i]);
+                Assert.Equal(name[0] - 'a', batch.LabelArray[i]);
                 byte[] color = Good.Single(good => good.Name == file).Color;
-                ReadOnlySpan<byte> middle = batch.Pixels.AsSpan(i * batch.ImageBytes + (Size / 2 * Size + Size / 2) * 3, 3);
+                ReadOnlySpan<byte> middle = batch.PixelArray.AsSpan(i * batch.ImageBytes + (Size / 2 * Size + Size / 2) * 3, 3);
                 for (int channel = 0; channel < 3; channel++)
                 {
                     Assert.InRange(middle[channel], color[channel] - 4, color[channel] + 4);
@@ -91,7 +91,7 @@ public sealed class OddFilesTests : IDisposable
         using var loader = new BatchLoader(data, LoaderOptions.ForEvaluation(2, Size));
         long before = Environment.WorkingSet;
         Batch batch = loader.Next(TestContext.Current.CancellationToken);
-        Assert.Equal([1, -1], batch.Indices);
+        Assert.Equal([1, -1], batch.IndexArray);
         // 60,000 x 60,000 pixels would be 14 GB.
         Assert.InRange(Environment.WorkingSet - before, long.MinValue, 500_000_000);
     }
@@ -110,9 +110,9 @@ public sealed class OddFilesTests : IDisposable
             Batch batch = loader.Next(TestContext.Current.CancellationToken);
             for (int i = 0; i < batch.Count; i++)
             {
-                byte[] color = Good.Single(good => good.Name == Path.GetFileName(data.Name(batch.Indices[i]))).Color;
-                Assert.InRange(batch.Pixels[i * batch.ImageBytes], color[0] - 5, color[0] + 5);
-                Assert.InRange(batch.Pixels[i * batch.ImageBytes + 2], color[2] - 5, color[2] + 5);
+                byte[] color = Good.Single(good => good.Name == Path.GetFileName(data.Name(batch.IndexArray[i]))).Color;
+                Assert.InRange(batch.PixelArray[i * batch.ImageBytes], color[0] - 5, color[0] + 5);
+                Assert.InRange(batch.PixelArray[i * batch.ImageBytes + 2], color[2] - 5, color[2] + 5);
             }
         }
         finally

@@ -50,8 +50,8 @@ public sealed class PackerTests : IDisposable
         using var found = new BatchLoader(to, options);
         Batch a = expected.Next(TestContext.Current.CancellationToken), b = found.Next(TestContext.Current.CancellationToken);
         // Validation images keep their order, so batches can be compared; what differs is one more JPEG.
-        Assert.Equal(a.Labels, b.Labels);
-        double difference = a.Pixels.Zip(b.Pixels, (x, y) => Math.Abs(x - y)).Average();
+        Assert.Equal(a.LabelArray, b.LabelArray);
+        double difference = a.PixelArray.Zip(b.PixelArray, (x, y) => Math.Abs(x - y)).Average();
         Assert.InRange(difference, 0.01, 6);
     }
 

@@ -95,14 +95,14 @@ public sealed class SampleGeneratorTests : IDisposable
             for (int i = 0; i < batch.Count; i++)
             {
                 double[] sum = new double[3];
-                ReadOnlySpan<byte> pixels = batch.Pixels.AsSpan(i * batch.ImageBytes, batch.ImageBytes);
+                ReadOnlySpan<byte> pixels = batch.PixelArray.AsSpan(i * batch.ImageBytes, batch.ImageBytes);
                 for (int k = 0; k < pixels.Length; k++)
                 {
                     sum[k % 3] += pixels[k];
                 }
 
                 colours.Add(sum);
-                labels.Add(batch.Labels[i]);
+                labels.Add(batch.LabelArray[i]);
             }
         }
 

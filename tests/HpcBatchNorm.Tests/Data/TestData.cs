@@ -36,7 +36,7 @@ public sealed class SampleFixture : IDisposable
         Validation = ImageDataset.Open(_folder["sample"], DatasetSplit.Validation, cacheDirectory: null);
     }
 
-    public static SampleOptions Options { get; } = new() { Classes = 4, TrainPerClass = 30, ValidationPerClass = 9, ImageSize = 48, Seed = 5 };
+    internal static SampleOptions Options { get; } = new() { Classes = 4, TrainPerClass = 30, ValidationPerClass = 9, ImageSize = 48, Seed = 5 };
 
     public string Path => _folder["sample"];
 

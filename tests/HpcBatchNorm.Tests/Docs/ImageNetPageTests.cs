@@ -1,7 +1,6 @@
 using System.Globalization;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Tests.Docs;
 

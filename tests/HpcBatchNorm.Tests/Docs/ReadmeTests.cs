@@ -1,5 +1,3 @@
-// The samples stand as a user writes them, without the tests' cancellation.
-#pragma warning disable xUnit1051
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
@@ -10,8 +8,6 @@ using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 using HpcBatchNorm.Training.Serving;
 
 namespace HpcBatchNorm.Tests.Docs;
@@ -34,8 +30,10 @@ public sealed class ReadmeTests : IDisposable
         Tensor src = new("src", spec.Src, TensorRole.Activation), dst = new("dst", spec.Src, TensorRole.Activation);
         Tensor scale = new("scale", spec.Parameters, TensorRole.Parameter), shift = new("shift", spec.Parameters, TensorRole.Parameter);
         Tensor mean = new("mean", spec.Parameters, TensorRole.BatchStatistic), variance = new("variance", spec.Parameters, TensorRole.BatchStatistic);
-        using var runner = new OperationRunner(backend, new BatchNormForward(
-            "bn", spec, BatchNormStatistics.Batch, src, scale, shift, Residual: null, dst, mean, variance, RunningMean: null, RunningVariance: null, AveragingFactor: 0.1f));
+        using var runner = new OperationRunner(backend, new BatchNormForward("bn", spec)
+        {
+            Src = src, Dst = dst, Scale = scale, Shift = shift, Mean = mean, Variance = variance,
+        });
         runner.Write(src, images);                // float[16], NCHW
         runner.Write(scale, [1f, 1f]);
         runner.Write(shift, [0f, 0f]);
@@ -78,6 +76,7 @@ public sealed class ReadmeTests : IDisposable
         byte[] pixels = [.. labels.SelectMany(label => Enumerable.Range(0, 16 * 16 * 3).Select(i => (byte)((label == 1 ? 150 : 50) + i % 7)))], photo = pixels[(16 * 16 * 3)..(2 * 16 * 16 * 3)];
         string folder = Directory.CreateTempSubdirectory("hpcbn-readme").FullName;
 
+#pragma warning disable xUnit1051 // The sample stands as a user writes it, without the tests' cancellation.
         // sample: a network of one's own
         var b = new NetworkBuilder("my-net");
         Node x = b.Convolution("conv1", b.Input(channels: 3), 16, kernel: 3, pad: 1);
@@ -86,20 +85,14 @@ public sealed class ReadmeTests : IDisposable
         Network network = b.Build();
 
         var images = new InMemoryImageSource(pixels, width: 16, height: 16, channels: 3, labels, classNames);
-        var config = new RunConfig
-        {
-            Optimizer = new TrainingOptions { Batch = 8, Height = 16, Width = 16 },
-            Augmentation = new AugmentationOptions { PhotometricStrength = 0 },
-            LearningRate = 0.05f,
-            Epochs = 8,
-            Output = folder,
-        };
+        RunConfig config = RunConfig.ForWholeImages(16) with { BatchSize = 8, LearningRate = 0.05f, Epochs = 8, Output = folder };
         TrainingResult result = new Trainer(network, images, validation: images, config).Run();
 
         using Classifier classifier = Classifier.Open(result.Checkpoint); // safe from any thread
         Classification answer = await classifier.ClassifyAsync(photo, 16, 16, PixelFormat.Rgb);
         Console.WriteLine($"{answer.Best.Name}: {answer.Best.Probability:P0}");
         // end
+#pragma warning restore xUnit1051
 
         Assert.Equal((1, "light"), (answer.Best.Index, answer.Best.Name));
         Assert.InRange(result.Validation!.Top1, 0.99, 1);

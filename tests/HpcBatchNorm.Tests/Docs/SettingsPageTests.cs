@@ -1,6 +1,6 @@
 using System.Text;
 using HpcBatchNorm.Tests.Support;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Tests.Docs;
 

@@ -4,8 +4,7 @@ using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tests.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Tests.Evaluation;
@@ -159,14 +158,14 @@ public sealed class EvaluatorTests(EvaluationFixture fixture) : IClassFixture<Ev
             _members = [.. checkpoints.Select(path =>
             {
                 using Checkpoint checkpoint = Checkpoint.Open(path);
-                return EnsembleMember.Read(checkpoint, _dataset, Size);
+                return checkpoint.ReadMember(_dataset, Size);
             })];
             var evaluator = new Evaluator(
                 _backend, _dataset, EvaluationSetup.Loading(_config, _members[0].Network, crops), EvaluationSetup.Session(_config, crops) with { Statistics = statistics })
             {
                 OnPrediction = (image, label, probabilities) => Predictions.Add(new Prediction(image, label, probabilities.ToArray())),
             };
-            Result = evaluator.Run(_members, stop: TestContext.Current.CancellationToken);
+            Result = evaluator.Run(_members, cancellationToken: TestContext.Current.CancellationToken);
         }
 
         public List<Prediction> Predictions { get; } = [];

@@ -63,7 +63,7 @@ public sealed class MnistPopulationTests
         AssertIndependent(backend, state, test, batch);
 
         EvaluationResult Accuracy(NetworkState of, BatchNormStatistics by) =>
-            new Evaluator(backend, test, Loading(batch), Options(batch) with { Statistics = by }).Run([new EnsembleMember(Mlp, of)], stop: TestContext.Current.CancellationToken);
+            new Evaluator(backend, test, Loading(batch), Options(batch) with { Statistics = by }).Run([new EnsembleMember(Mlp, of)], cancellationToken: TestContext.Current.CancellationToken);
     }
 
     /// <summary>The same image alone, and in a batch among quite different ones.</summary>
@@ -73,13 +73,13 @@ public sealed class MnistPopulationTests
         Batch images = loader.Next(TestContext.Current.CancellationToken);
         using ForwardSession together = new(backend, Mlp, Options(batch), state), alone = new(backend, Mlp, Options(1), state);
         float[] all = new float[batch * 10], others = new float[batch * 10], one = new float[10];
-        together.Forward(images.Pixels, all);
-        byte[] shuffled = [.. images.Pixels];
+        together.Forward(images.PixelArray, all);
+        byte[] shuffled = [.. images.PixelArray];
         shuffled.AsSpan(Pixels).Reverse();
         together.Forward(shuffled, others);
         for (int i = 0; i < batch; i++)
         {
-            alone.Forward(images.Pixels.AsSpan(i * Pixels, Pixels), one);
+            alone.Forward(images.PixelArray.AsSpan(i * Pixels, Pixels), one);
             Assert.Equal(one, all.AsSpan(i * 10, 10).ToArray(), (a, b) => Math.Abs(a - b) <= 1e-5f);
         }
 
@@ -100,8 +100,8 @@ public sealed class MnistPopulationTests
         for (int i = 0; i < dataset.Count; i += Chunk)
         {
             using Batch batch = loader.Next(TestContext.Current.CancellationToken);
-            batch.Pixels.CopyTo(images.AsSpan(i * Pixels));
-            batch.Labels.CopyTo(labels.AsSpan(i));
+            batch.PixelArray.CopyTo(images.AsSpan(i * Pixels));
+            batch.LabelArray.CopyTo(labels.AsSpan(i));
         }
 
         return (images, labels);

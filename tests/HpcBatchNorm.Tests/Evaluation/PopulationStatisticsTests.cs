@@ -7,8 +7,7 @@ using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Tests.Evaluation;
@@ -134,14 +133,14 @@ public sealed class PopulationStatisticsTests(EvaluationFixture fixture) : IClas
         Assert.Equal(checkpoint.Info.Config, recalibrated.Info.Config);
         RunConfig config = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, "").Config;
         using ImageDataset train = ImageDataset.Open(fixture.Training.Data, DatasetSplit.Train, cacheDirectory: null);
-        EnsembleMember member = EnsembleMember.Read(checkpoint, train, Size), same = EnsembleMember.Read(recalibrated, train, Size);
+        EnsembleMember member = checkpoint.ReadMember(train, Size), same = recalibrated.ReadMember(train, Size);
         using Backend backend = Backend.Create(config.Backend);
         using var statistics = new PopulationStatistics(backend, member.Network, Options with { Batch = config.BatchSize }, member.State);
         using var loader = new BatchLoader(train, TrainingSetup.Loading(config, member.Network));
         for (int b = 0; b < 3; b++)
         {
             using Batch batch = loader.Next(TestContext.Current.CancellationToken);
-            statistics.Add(batch.Pixels);
+            statistics.Add(batch.PixelArray);
         }
 
         NetworkState expected = statistics.ToState();

@@ -108,7 +108,7 @@ public sealed class OnnxModelTests : IDisposable
 
         // The same numbers whatever the batch: together, and the first image alone.
         using var options = new SessionOptions { IntraOpNumThreads = 2 };
-        using var theirs = new InferenceSession(_path, options);
+        using var theirs = OnnxFile.Open(_path, options);
         AssertClose(expected, Run(theirs, network, pixels, Batch, size, input, mean, deviation));
         AssertClose(expected[..Classes], Run(theirs, network, pixels[..(pixels.Length / Batch)], 1, size, input, mean, deviation));
         Assert.True(expected[..Classes].Max() - expected[..Classes].Min() > 0.01, "all classes alike: the comparison would prove nothing");

@@ -81,8 +81,12 @@ public sealed class AbiTests
         BatchNormSpec spec = new(new(2, block, 4, 4));
         Tensor root = new("root", new(2, 2 * block, 4, 4), TensorRole.Activation, TensorLayout.Blocked);
         Tensor Vector(string name) => new(name, spec.Parameters, TensorRole.Parameter, TensorLayout.Blocked);
-        BatchNormForward operation = new("norm", spec, BatchNormStatistics.Running, new("src", spec.Src, TensorRole.Activation, TensorLayout.Blocked),
-            Vector("scale"), Vector("shift"), null, root.Slice("dst", block / 2, block), null, null, Vector("mean"), Vector("variance"), 0);
+        BatchNormForward operation = new("norm", spec)
+        {
+            Src = new("src", spec.Src, TensorRole.Activation, TensorLayout.Blocked), Dst = root.Slice("dst", block / 2, block),
+            Scale = Vector("scale"), Shift = Vector("shift"), Statistics = BatchNormStatistics.Running,
+            RunningMean = Vector("mean"), RunningVariance = Vector("variance"),
+        };
 
         NotSupportedException error = Assert.Throws<NotSupportedException>(() => backend.CreateKernel(operation, buffers));
 
@@ -138,8 +142,11 @@ public sealed class AbiTests
         ConvolutionForward forward = Forward();
         BatchNormSpec spec = new(Small.Dst, Relu: true);
         Tensor Vector(string name) => new(name, spec.Parameters, TensorRole.Parameter, TensorLayout.Blocked);
-        BatchNormForward norm = new("norm", spec, BatchNormStatistics.Batch, forward.Dst, Vector("scale"), Vector("shift"), null,
-            new("y", spec.Src, TensorRole.Activation, TensorLayout.Blocked), Vector("mean"), Vector("variance"), Vector("rmean"), Vector("rvariance"), 0.1f);
+        BatchNormForward norm = new("norm", spec)
+        {
+            Src = forward.Dst, Dst = new("y", spec.Src, TensorRole.Activation, TensorLayout.Blocked), Scale = Vector("scale"), Shift = Vector("shift"),
+            Mean = Vector("mean"), Variance = Vector("variance"), RunningMean = Vector("rmean"), RunningVariance = Vector("rvariance"),
+        };
         using OperationRunner runner = new(backend, forward, norm);
         runner.Execute();
         runner.Execute();

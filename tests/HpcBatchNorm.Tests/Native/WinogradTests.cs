@@ -114,6 +114,39 @@ public sealed class WinogradTests
         }
     }
 
+    /// <summary>An image's result does not depend on what is computed beside it, where the plan cuts the work otherwise: slice, bias and ReLU included.</summary>
+    [Fact]
+    public void Batch_WithSliceBiasAndRelu_HasTheBitsOfItsImages()
+    {
+        using Backend backend = Create(out string why);
+        Assert.SkipWhen(why.Length > 0, why);
+        ConvolutionSpec spec = ConvolutionSpec.Square(new Shape(5, 64, 20, 20), 192, 3, pad: 1, bias: true);
+        Tensor weights = new("weights", spec.Weights, TensorRole.Parameter, TensorLayout.Opaque), bias = new("bias", spec.BiasShape, TensorRole.Parameter);
+        Tensor src = Activation("src", spec.Src), image = Activation("src", spec.Src with { N = 1 }), alone = Activation("dst", spec.Dst with { N = 1 });
+        Tensor dst = Activation("concat", spec.Dst with { C = 208 }).Slice("dst", 16, 192);
+        using var batch = new OperationRunner(backend, new ConvolutionForward("conv", spec, src, weights, bias, dst, Relu: true));
+        using var single = new OperationRunner(backend, new ConvolutionForward("conv", spec with { Src = image.Shape }, image, weights, bias, alone, Relu: true));
+        var random = new RandomSequence(1, 1);
+        float[] Values(long count) => [.. Enumerable.Range(0, (int)count).Select(_ => (float)random.NextDouble(-0.5, 0.5))];
+        float[] images = Values(src.Shape.Count), filters = Values(weights.Shape.Count), biases = Values(192);
+        batch.Write(src, images);
+        batch.Write(weights, filters);
+        batch.Write(bias, biases);
+        batch.Execute();
+        single.Write(weights, filters);
+        single.Write(bias, biases);
+        double[] together = batch.ReadDouble(dst);
+        int size = (int)image.Shape.Count, resultSize = (int)alone.Shape.Count;
+        for (int n = 0; n < spec.Src.N; n++)
+        {
+            single.Write(image, images.AsSpan(n * size, size));
+            single.Execute();
+            Assert.Equal(single.ReadDouble(alone), together[(n * resultSize)..((n + 1) * resultSize)]);
+        }
+
+        Assert.InRange(together.Count(v => v == 0), together.Length / 4, 3 * together.Length / 4);
+    }
+
     private static Backend Create(out string why, ConvolutionAlgorithm algorithm = ConvolutionAlgorithm.Winograd, int threads = 0)
     {
         Backend backend = OneDnn.Create(new BackendOptions { ConvolutionAlgorithm = algorithm, Threads = threads });

@@ -140,4 +140,19 @@ public class NetworkCatalogTests
         Assert.Equal(0, a.Average(), 2);
         Assert.Equal(Math.Sqrt(2.0 / (32 * 9)), Math.Sqrt(a.Average(v => (double)v * v)), 3);
     }
+
+    /// <summary>Larger initial weights: the same draws, times the factor, in every convolution and no other place (section 4.2.3).</summary>
+    [Fact]
+    public void InitialWeightScale_MultipliesEveryConvolutionsWeights()
+    {
+        Network plain = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 10 }), larger = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 10, InitialWeightScale = 1.5 });
+        NetworkShapes shapes = plain.Infer(1, 32, 32);
+        NetworkState a = NetworkState.Initial(shapes, 3), b = NetworkState.Initial(larger.Infer(1, 32, 32), 3);
+
+        Assert.All(shapes.Parameters, p =>
+        {
+            double factor = p.Node.Layer is ConvolutionLayer ? 1.5 : 1;
+            Assert.All(a.Get(p.Name, p.Spec.Shape).ToArray().Zip(b.Get(p.Name, p.Spec.Shape).ToArray()), w => Assert.Equal(factor * w.First, w.Second, 1e-6));
+        });
+    }
 }

@@ -60,6 +60,17 @@ public sealed class ResidualNetworkTests
         Assert.All(network.Nodes, n => Assert.True(n.Layer is not BatchNormLayer bn || bn.Epsilon == 1e-3f));
     }
 
+    /// <summary>A network's own epsilon is what it has when none is set; one that is set counts everywhere, the usual one in inception-v3 too.</summary>
+    [Theory]
+    [InlineData("inception-v3", null, 1e-3f)]
+    [InlineData("inception-v3", 1e-5f, 1e-5f)]
+    [InlineData("resnet-18", null, 1e-5f)]
+    [InlineData("resnet-18", 1e-3f, 1e-3f)]
+    [InlineData("mnist-mlp", null, 1e-5f)]
+    [InlineData("bn-inception", null, 1e-5f)]
+    public void Epsilon_IsTheNetworksOwnUnlessSet(string name, float? set, float expected) => Assert.All(
+        NetworkCatalog.Create(name, new NetworkOptions { Epsilon = set }).Nodes.Select(n => n.Layer).OfType<BatchNormLayer>(), bn => Assert.Equal(expected, bn.Epsilon));
+
     [Theory]
     [InlineData("resnet-18", false, 32)]
     [InlineData("resnet-50", false, 32)]

@@ -31,6 +31,21 @@ public class PlannerTests
     }
 
     [Fact]
+    public void Plans_WherePoolingTakesSlices_CopyNothing()
+    {
+        BackendTraits traits = Blocks with { PoolingTakesSlices = true };
+        Network network = NetworkCatalog.Create("bn-inception", new NetworkOptions());
+        Plan plan = TrainingSession.PlanFor(traits, network, new TrainingOptions { Batch = 2 });
+        Assert.DoesNotContain(plan.Operations, o => o is Copy);
+        AssertDataFlow(plan);
+        PoolingForward forward = plan.Operations.OfType<PoolingForward>().Single(o => o.Name == "inception_3c/pool");
+        PoolingBackward backward = plan.Operations.OfType<PoolingBackward>().Single(o => o.Name == "inception_3c/pool");
+        // Behind the 3x3 and the double 3x3 convolutions.
+        Assert.Equal((160 + 96, 160 + 96 + 320), (forward.Dst.RootChannelOffset, forward.Dst.Root.Shape.C));
+        Assert.Equal((160 + 96, 160 + 96 + 320), (backward.DiffDst.RootChannelOffset, backward.DiffDst.Root.Shape.C));
+    }
+
+    [Fact]
     public void TrainingPlan_GradientsFanIn_OncePerExtraConsumer()
     {
         Plan separate = Train("bn-inception", new NetworkOptions(), new TrainingOptions { Batch = 2, DisabledFusions = [Fusion.ParallelConvolution] });

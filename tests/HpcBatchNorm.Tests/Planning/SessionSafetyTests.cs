@@ -205,7 +205,7 @@ public class SessionSafetyTests
             () => forward.Execute(default), () => forward.ExecuteOperation(0, default), () => forward.Forward(pixels, floats), () => forward.Forward(pixels, "fc", floats),
             () => forward.Read(tensor, floats), () => forward.Read(tensor, doubles), () => forward.Write(tensor, floats), () => forward.Write(tensor, doubles),
             () => forward.Write(plan.Pixels, pixels), () => forward.Write(tensor, labels), () => forward.Share(), () => _ = forward.Arena, () => _ = forward.Prepared[tensor],
-            () => training.Step(pixels, labels, default), () => training.Stage(pixels, labels), () => training.StepStaged(default), () => training.FindNotFinite(),
+            () => training.Step(pixels, labels, default), () => training.Stage(pixels, labels), () => training.StepStaged(default), () => training.FindNotFinite(), () => training.FindNotFiniteState(),
             () => training.ReadNetworkState(), () => training.ReadProbabilities(floats), () => _ = training.LossScale, () => training.LossScale = null,
             () => training.Continue(training.Options),
             () => runner.Execute(), () => runner.Read(tensor, floats), () => runner.ReadDouble(tensor), () => runner.Write(tensor, floats), () => runner.Write(tensor, doubles),

@@ -184,8 +184,16 @@ public sealed class BatchNormVariantTests
         public ReferenceRun Run(double[] x, double[] dy, double[] scale, double[] shift, double[] runningMean, double[] runningVariance)
         {
             ReferenceRun run = new(
-                new BatchNormForward("bn", spec, BatchNormStatistics.Batch, Src, Scale, Shift, null, Dst, Mean, Variance, RunningMean, RunningVariance, 0.1f, renormalization, R, D),
-                new BatchNormBackward("bn", spec, BatchNormStatistics.Batch, Src, null, DiffDst, Scale, Shift, Mean, Variance, DiffSrc, DiffScale, DiffShift, null, R, D));
+                new BatchNormForward("bn", spec)
+                {
+                    Src = Src, Dst = Dst, Scale = Scale, Shift = Shift, Mean = Mean, Variance = Variance, RunningMean = RunningMean,
+                    RunningVariance = RunningVariance, AveragingFactor = 0.1f, Renormalization = renormalization, R = R, D = D,
+                },
+                new BatchNormBackward("bn", spec)
+                {
+                    Src = Src, Scale = Scale, Shift = Shift, Mean = Mean, Variance = Variance, DiffDst = DiffDst, DiffSrc = DiffSrc,
+                    DiffScale = DiffScale, DiffShift = DiffShift, R = R, D = D,
+                });
             (run[Src], run[DiffDst], run[Scale], run[Shift], run[RunningMean], run[RunningVariance]) = (x, dy, scale, shift, runningMean, runningVariance);
             run.Execute();
             return run;

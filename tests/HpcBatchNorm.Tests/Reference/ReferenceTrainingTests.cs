@@ -111,6 +111,53 @@ public sealed class ReferenceTrainingTests
         Assert.Equal([parameter], run[w]);
     }
 
+    // w = 1, v = 0.5, gradient 2, mu = 0.5, e = 0.25; g = scale*2 + decay*1.
+    // PyTorch: v' = 0.25 + g, w' = 1 - 0.25*v'.  With Nesterov: w' = 1 - 0.25*(g + 0.5*v').
+    [Theory]
+    [InlineData(false, 0f, null, 2.25, 0.4375)]
+    [InlineData(false, 0.5f, null, 2.75, 0.3125)]
+    [InlineData(false, 0.5f, 0.5, 1.75, 0.5625)]
+    [InlineData(true, 0f, null, 2.25, 0.21875)]
+    [InlineData(true, 0.5f, 0.5, 1.75, 0.40625)]
+    public void Sgd_PyTorchsForm_MatchesHandComputation(bool nesterov, float weightDecay, double? gradientScale, double momentum, double parameter)
+    {
+        Tensor w = Float64("w", Shape.Vector(1), TensorRole.Parameter), g = Float64("g", w.Shape), v = Float64("v", w.Shape, TensorRole.Momentum);
+        Tensor? scale = gradientScale is null ? null : Float64("scale", w.Shape);
+        using ReferenceRun run = new(new SgdUpdate("sgd", [w], [g], [v], scale, Mu: 0.5f, nesterov, weightDecay, Form: MomentumForm.PyTorch));
+        run[w] = [1];
+        run[g] = [2];
+        run[v] = [0.5];
+        if (scale is not null)
+        {
+            run[scale] = [gradientScale!.Value];
+        }
+
+        run.Execute(learningRate: 0.25f);
+        Assert.Equal([momentum], run[v]);
+        Assert.Equal([parameter], run[w]);
+    }
+
+    /// <summary>Three steps by hand, mu = 0.5, gradient 1 each, rates 0.5, 0.5 and 0.125: the forms agree until the rate changes.</summary>
+    [Theory]
+    [InlineData(MomentumForm.Sutskever, 0.5, -0.25, -0.75)] // v = -0.5, -0.75, -0.5
+    [InlineData(MomentumForm.PyTorch, 0.5, -0.25, -0.46875)] // v = 1, 1.5, 1.75
+    public void Sgd_AfterAChangeOfTheRate_TheFormsDiffer(MomentumForm form, double first, double second, double third)
+    {
+        Tensor w = Float64("w", Shape.Vector(1), TensorRole.Parameter), g = Float64("g", w.Shape), v = Float64("v", w.Shape, TensorRole.Momentum);
+        using ReferenceRun run = new(new SgdUpdate("sgd", [w], [g], [v], null, Mu: 0.5f, false, 0, Form: form));
+        run[w] = [1];
+        run[g] = [1];
+        run[v] = [0];
+        List<double> seen = [];
+        foreach (float rate in new[] { 0.5f, 0.5f, 0.125f })
+        {
+            run.Execute(learningRate: rate);
+            seen.Add(run[w][0]);
+        }
+
+        Assert.Equal([first, second, third], seen);
+    }
+
     [Theory]
     [InlineData(6.5f, 0.5)]
     [InlineData(13f, 1)]

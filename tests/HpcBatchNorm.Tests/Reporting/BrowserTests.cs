@@ -3,7 +3,6 @@ using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Tests.Training;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Reporting;
 

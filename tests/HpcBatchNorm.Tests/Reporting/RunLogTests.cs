@@ -1,4 +1,4 @@
-using HpcBatchNorm.Training.Runs;
+using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Tests.Reporting;
 

@@ -4,7 +4,6 @@ using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Tests.Training;
 using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Reporting;
 

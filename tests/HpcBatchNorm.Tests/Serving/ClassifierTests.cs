@@ -6,8 +6,7 @@ using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tests.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
 using HpcBatchNorm.Training.Serving;
 
@@ -55,13 +54,13 @@ public sealed class ClassifierTests(ServingFixture fixture) : IClassFixture<Serv
         using var checkpoint = Checkpoint.Open(fixture.Checkpoint);
         RunConfig config = EvaluationSetup.Configure(checkpoint, [("batch-size", "1")]);
         using Backend backend = Backend.Create(config.Backend, config.BackendOptions);
-        EnsembleMember member = EnsembleMember.Read(checkpoint, images, config.ImageSize);
+        EnsembleMember member = checkpoint.ReadMember(images, config.ImageSize);
         var expected = new Dictionary<int, double[]>();
         var evaluator = new Evaluator(backend, images, EvaluationSetup.Loading(config, member.Network), EvaluationSetup.Session(config))
         {
             OnPrediction = (image, _, probabilities) => expected[image] = probabilities.ToArray(),
         };
-        evaluator.Run([member], stop: TestContext.Current.CancellationToken);
+        evaluator.Run([member], cancellationToken: TestContext.Current.CancellationToken);
         byte[] encoded = [];
         for (int i = 0; i < images.Count; i++)
         {

@@ -1,12 +1,10 @@
 using System.Collections.Concurrent;
-using System.Diagnostics;
 using System.Diagnostics.Metrics;
+using System.Diagnostics;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Tests.Training;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Runs;
 using HpcBatchNorm.Training.Serving;
-using HpcBatchNorm.Training.Telemetry;
 using Microsoft.Extensions.Logging;
 
 namespace HpcBatchNorm.Tests.Serving;

@@ -17,7 +17,7 @@ internal sealed class AlteredBackend : Backend
 
     public override string Description => "the reference with a planted fault";
 
-    public override BackendTraits Traits => new(ChannelBlock: 16, BatchNormTakesSlices: true);
+    internal override BackendTraits Traits => new(ChannelBlock: 16, BatchNormTakesSlices: true);
 
     /// <summary>What is executed in place of an operation.</summary>
     public Func<Operation, Operation> Rewrite { get; init; } = o => o;
@@ -30,9 +30,9 @@ internal sealed class AlteredBackend : Backend
 
     public override bool Supports(Precision precision, out string reason) => _inner.Supports(precision, out reason);
 
-    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike) => _inner.CreateBuffer(tensor, parent, layoutLike);
+    internal override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike) => _inner.CreateBuffer(tensor, parent, layoutLike);
 
-    public override DeviceMemory Allocate(long bytes) => _inner.Allocate(bytes);
+    internal override DeviceMemory Allocate(long bytes) => _inner.Allocate(bytes);
 
     /// <summary>Memory that it says there is.</summary>
     public AvailableMemory? Memory { get; init; }
@@ -45,67 +45,67 @@ internal sealed class AlteredBackend : Backend
         base.Dispose(disposing);
     }
 
-    protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(ConvolutionBackwardWeights operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(ConvolutionBackwardWeights operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(ActivationForward operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(ActivationForward operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(ActivationBackward operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(ActivationBackward operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(PoolingForward operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(PoolingForward operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(PoolingBackward operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(PoolingBackward operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(LrnForward operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(LrnForward operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(LrnBackward operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(LrnBackward operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(Dropout operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(Dropout operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(InnerProductForward operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(InnerProductForward operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(InnerProductBackwardData operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(InnerProductBackwardData operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(InnerProductBackwardWeights operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(InnerProductBackwardWeights operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(Copy operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(Copy operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(Sum operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(Sum operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(PrepareInput operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(PrepareInput operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(SoftmaxCrossEntropy operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(SoftmaxCrossEntropy operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(Softmax operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(Softmax operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(SgdUpdate operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(SgdUpdate operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers) => Alter(operation, buffers);
+    private protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers) => Alter(operation, buffers);
 
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<double> values) => _inner.Write(buffer, values);
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<double> values) => _inner.Write(buffer, values);
 
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<float> values) => _inner.Write(buffer, values);
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<float> values) => _inner.Write(buffer, values);
 
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<int> values) => _inner.Write(buffer, values);
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<int> values) => _inner.Write(buffer, values);
 
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<byte> values) => _inner.Write(buffer, values);
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<byte> values) => _inner.Write(buffer, values);
 
-    protected override void ReadCore(DeviceBuffer buffer, Span<double> values) => _inner.Read(buffer, values);
+    private protected override void ReadCore(DeviceBuffer buffer, Span<double> values) => _inner.Read(buffer, values);
 
-    protected override void ReadCore(DeviceBuffer buffer, Span<float> values) => _inner.Read(buffer, values);
+    private protected override void ReadCore(DeviceBuffer buffer, Span<float> values) => _inner.Read(buffer, values);
 
     private AlteredKernel Alter(Operation operation, BufferMap buffers) => new(this, operation, _inner.CreateKernel(Rewrite(operation), buffers), buffers);
 
@@ -135,7 +135,7 @@ internal sealed class AlteredBackend : Backend
 
         public override long ScratchBytes => inner.ScratchBytes;
 
-        public override void Execute(in StepContext context)
+        protected override void ExecuteCore(in StepContext context)
         {
             inner.Scratch = Scratch;
             inner.Execute(context);

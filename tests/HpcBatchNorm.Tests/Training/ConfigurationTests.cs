@@ -1,7 +1,6 @@
 using System.Globalization;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Tests.Training;
 

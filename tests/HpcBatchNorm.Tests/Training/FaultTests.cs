@@ -2,8 +2,6 @@ using System.Text.Json;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 

@@ -1,5 +1,4 @@
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Tests.Training;
 
@@ -88,6 +87,39 @@ public sealed class LearningRateScheduleTests
     [InlineData("span", 99, 0.086)]
     public void At_WithWarmup_RisesInALineThenFollowsTheSchedule(string schedule, long step, double expected) =>
         Assert.Equal(expected, Make(schedule, ("warmup-epochs", "0.5"), ("warmup-lr", "0.1")).At(step), 1e-7);
+
+    // 5 steps of warm-up from 0.1 to 1: PyTorch's LinearLR begins with 0.1 itself, and the sixth step is the first at full rate.
+    [Theory]
+    [InlineData("reached", 0, 0.28)]
+    [InlineData("reached", 4, 1)]
+    [InlineData("pytorch", 0, 0.1)]
+    [InlineData("pytorch", 3, 0.64)] // 0.1 + 0.9 * 3/5
+    [InlineData("pytorch", 4, 0.82)]
+    [InlineData("pytorch", 5, 1)]
+    public void At_WarmupForm_SaysWhereItBegins(string form, long step, double expected) =>
+        Assert.Equal(expected, Make("constant", ("warmup-epochs", "0.5"), ("warmup-lr", "0.1"), ("warmup-form", form)).At(step), 1e-7);
+
+    /// <summary>A run that is one epoch shorter than a recipe's own ends at next to the same rate, as does one of two epochs.</summary>
+    [Theory]
+    [InlineData("inception", 3.0e-5)] // 0.0015 * 0.96^96
+    [InlineData("bn-baseline", 2.8e-4)] // 0.0015 * 0.96^41
+    [InlineData("bn-x5", 6.7e-4)] // 0.0075 * 0.96^59
+    [InlineData("bn-x5-sigmoid", 6.7e-4)]
+    [InlineData("bn-x30", 4.65e-4)] // 0.045 * 0.96^112
+    [InlineData("bn-x30-e6", 4.65e-4)]
+    public void ShorterRun_OfAPaperRecipe_EndsWhereTheWholeEnds(string recipe, double expected)
+    {
+        RunConfig config = new TrainingConfigBuilder().AddRecipe(recipe).Config;
+        double End(double epochs)
+        {
+            long steps = (long)(epochs * ImageNetSteps);
+            return new LearningRateSchedule(config, ImageNetSteps, steps).At(steps - 1);
+        }
+
+        Assert.Equal(expected, End(config.Epochs), 0.01 * expected);
+        Assert.Equal(expected, End(config.Epochs - 1), 0.06 * expected);
+        Assert.Equal(expected, End(2), 0.06 * expected);
+    }
 
     [Theory]
     [InlineData("step", "1, times 0.2 after epochs 3, 6, 4e-2 at the end")]

@@ -1,8 +1,5 @@
 using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 

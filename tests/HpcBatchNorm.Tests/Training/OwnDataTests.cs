@@ -5,11 +5,9 @@ using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Reporting;
+using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
 using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 
@@ -37,8 +35,8 @@ public sealed class OwnDataTests(TrainingFixture fixture) : IClassFixture<Traini
 
         RunConfig config = Config(steps: 8);
         using Backend backend = Backend.Create(TrainingFixture.Backend);
-        EnsembleMember member = EnsembleMember.Read(checkpoint, Source(2), Side);
-        EvaluationResult evaluated = new Evaluator(backend, Source(2), EvaluationSetup.Loading(config, member.Network), EvaluationSetup.Session(config)).Run([member], stop: Token);
+        EnsembleMember member = checkpoint.ReadMember(Source(2), Side);
+        EvaluationResult evaluated = new Evaluator(backend, Source(2), EvaluationSetup.Loading(config, member.Network), EvaluationSetup.Session(config)).Run([member], cancellationToken: Token);
         Assert.Equal(result.Validation! with { Seconds = 0 }, evaluated with { Seconds = 0 });
     }
 
@@ -216,7 +214,7 @@ public sealed class OwnDataTests(TrainingFixture fixture) : IClassFixture<Traini
         RecalibrationResult recalibrated = new RecalibrationRequest { Checkpoint = result.Checkpoint, Batches = 2 }.Run(_ => { }, stop: Token);
         string onnx = Path.Combine(output, "model.onnx");
         new ExportRequest { Checkpoint = recalibrated.Checkpoint, Output = onnx }.Run();
-        using var session = new Microsoft.ML.OnnxRuntime.InferenceSession(onnx);
+        using var session = OnnxFile.Open(onnx);
         Assert.Equal(Classes.Order(StringComparer.Ordinal), JsonSerializer.Deserialize<string[]>(session.ModelMetadata.CustomMetadataMap["class_names"])!);
     }
 

@@ -1,7 +1,6 @@
 using System.Text.RegularExpressions;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Training;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 

@@ -1,7 +1,6 @@
 using System.Text.Json;
 using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 
@@ -170,10 +169,9 @@ public sealed class TrainerTests(TrainingFixture fixture) : IClassFixture<Traini
 
         Assert.Equal(TrainingOutcome.LossNotFinite, result.Outcome);
         Assert.True(result.Steps < 30);
-        if (result.Checkpoint.Length > 0)
-        {
-            Assert.All(TrainingFixture.Tensors(result.Checkpoint), t => Assert.All(t.Value, v => Assert.True(float.IsFinite(v))));
-        }
+        // The first step's loss is that of the initial weights: its update, of finite numbers still, was kept.
+        Assert.EndsWith(FormattableString.Invariant($"step-{1:00000000}.safetensors"), result.Checkpoint, StringComparison.Ordinal);
+        Assert.All(TrainingFixture.Tensors(result.Checkpoint), t => Assert.All(t.Value, v => Assert.True(float.IsFinite(v))));
     }
 
     [Fact]
@@ -196,7 +194,8 @@ public sealed class TrainerTests(TrainingFixture fixture) : IClassFixture<Traini
     public void Run_StepsBetweenLogLines_AllocateNothing()
     {
         Assert.SkipWhen(TrainingFixture.Backend == "reference", "only fast backends promise not to allocate");
-        using var observer = new RecordingObserver();
+        // The loader has time to be ahead: waiting for a batch registers a wait, which allocates.
+        using var observer = new RecordingObserver { OnStep = _ => Thread.Sleep(20) };
         TrainingFixture.Run(
             new TrainingRequest
             {
@@ -205,9 +204,9 @@ public sealed class TrainerTests(TrainingFixture fixture) : IClassFixture<Traini
             },
             observer);
 
-        // The first steps compile; a batch that is not ready yet registers a wait, which allocates.
+        // The first steps compile, and on a machine with other work a batch may be late after all.
         long[] perStep = [.. observer.AllocatedBytes.Zip(observer.AllocatedBytes.Skip(1), (before, after) => after - before).Skip(20)];
-        Assert.True(perStep.Count(bytes => bytes == 0) > perStep.Length / 2, string.Join(' ', perStep));
+        Assert.True(perStep.Count(bytes => bytes != 0) <= 4, string.Join(' ', perStep));
     }
 
     private static void AssertSameTensors(string expected, string actual) =>

@@ -3,7 +3,6 @@ using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Evaluation;
-using HpcBatchNorm.Training.Runs;
 
 namespace HpcBatchNorm.Tests.Training;
 

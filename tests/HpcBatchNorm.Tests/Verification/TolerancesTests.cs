@@ -145,7 +145,11 @@ public sealed class TolerancesTests
         Tensor Vector(string n) => new(n, spec.Parameters, TensorRole.Parameter);
         Tensor src = new("src", spec.Src, TensorRole.Activation), diffDst = new("diffDst", spec.Src, TensorRole.Gradient), diffSrc = new("diffSrc", spec.Src, TensorRole.Gradient);
         Tensor scale = Vector("scale"), shift = Vector("shift"), mean = Vector("mean"), variance = Vector("variance");
-        BatchNormBackward operation = new("bn", spec, BatchNormStatistics.Batch, src, null, diffDst, scale, shift, mean, variance, diffSrc, Vector("diffScale"), Vector("diffShift"), null);
+        BatchNormBackward operation = new("bn", spec)
+        {
+            Src = src, Scale = scale, Shift = shift, Mean = mean, Variance = variance,
+            DiffDst = diffDst, DiffSrc = diffSrc, DiffScale = Vector("diffScale"), DiffShift = Vector("diffShift"),
+        };
         Dictionary<Tensor, double[]> inputs = new()
         {
             [src] = [-1, 1, -1, 1],

@@ -27,11 +27,11 @@ internal sealed class AlgorithmChoices : IDisposable
         {
             try
             {
-                _choices = JsonSerializer.Deserialize(File.ReadAllText(file), AlgorithmJson.Default.DictionaryStringCudnnAlgorithm) ?? [];
+                _choices = Whole(JsonSerializer.Deserialize(RegularFile.ReadAllText(file), AlgorithmJson.Default.DictionaryStringCudnnAlgorithm) ?? []);
             }
-            catch (JsonException e)
+            catch (Exception e) when (e is JsonException or InvalidOperationException or IOException or UnauthorizedAccessException)
             {
-                throw new UserErrorException($"{file} is not a file of algorithm choices ({e.Message}); delete it, and the algorithms are searched again.");
+                throw new UserErrorException($"{file} is not a file of algorithm choices ({e.Message}); delete it, and the algorithms are searched again.", e);
             }
         }
     }
@@ -92,6 +92,12 @@ internal sealed class AlgorithmChoices : IDisposable
     }
 
     public void Dispose() => EndSearch();
+
+    /// <summary>Throws for a choice that is none: JSON may say null where an algorithm should be.</summary>
+    private static Dictionary<string, CudnnAlgorithm> Whole(Dictionary<string, CudnnAlgorithm> choices) =>
+        choices.FirstOrDefault(c => c.Value is null || c.Value.Algorithm < 0 || c.Value.WorkspaceBytes < 0).Key is string key
+            ? throw new JsonException($"'{UserErrorException.Excerpt(key)}' has no algorithm")
+            : choices;
 
     private static long Align(long bytes) => (bytes + 255) & ~255L;
 }

@@ -9,7 +9,7 @@ internal sealed class CudaDeviceMemory(CudaDevice device, long bytes) : DeviceMe
 
     ~CudaDeviceMemory() => Dispose(false);
 
-    public override nint Address
+    internal override nint Address
     {
         get
         {
@@ -20,7 +20,7 @@ internal sealed class CudaDeviceMemory(CudaDevice device, long bytes) : DeviceMe
 
     public override long Bytes => bytes;
 
-    protected override void Dispose(bool disposing)
+    private protected override void Dispose(bool disposing)
     {
         nint address = Interlocked.Exchange(ref _address, 0);
         if (address == 0)
@@ -42,11 +42,11 @@ internal sealed class CudaDeviceMemory(CudaDevice device, long bytes) : DeviceMe
 /// <summary>Memory of the device that somebody else owns.</summary>
 internal sealed class BorrowedDeviceMemory(nint address, long bytes) : DeviceMemory
 {
-    public override nint Address => address;
+    internal override nint Address => address;
 
     public override long Bytes => bytes;
 
-    protected override void Dispose(bool disposing)
+    private protected override void Dispose(bool disposing)
     {
     }
 }

@@ -40,8 +40,8 @@ public static class CudaInterop
     public static nint Stream(Backend backend) => Device(backend).Stream;
 
     /// <summary>
-    /// Device memory that the caller owns (a CUdeviceptr), for example as a session's shared arena. The addresses of tensors go the other way:
-    /// <see cref="DeviceBuffer.Address"/> is a device address, and may be set to one of the caller's.
+    /// Device memory that the caller owns (a CUdeviceptr) and frees, after whatever uses it here has been disposed of: for tensors of an
+    /// <see cref="OperationRunner"/> (<see cref="OperationRunner.Place"/>), or as a session's shared arena.
     /// </summary>
     public static DeviceMemory Borrow(nint address, long bytes) => new BorrowedDeviceMemory(address, bytes);
 

@@ -14,6 +14,8 @@ namespace HpcBatchNorm.Backends.Cudnn;
 /// </summary>
 internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler, string? cacheFolder) : IDisposable
 {
+    private const int HashBytes = 16;
+
     private static readonly string[] Files = ["prelude.cuh", "batch_norm.cu", "elementwise.cu", "pooling.cu", "convolution.cu", "training.cu", "probe.cu"];
 
     private readonly Dictionary<DataType, nint> _modules = [];
@@ -64,12 +66,13 @@ internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler, str
         int architecture = device.Major * 10 + device.Minor;
         IReadOnlyList<string> options = Options(type, architecture);
         string key = string.Join('\n', [Source, .. options, compiler.Version.ToString(), device.DriverVersion.ToString(CultureInfo.InvariantCulture)]);
-        string file = Path.Combine(cacheFolder ?? CacheFolder(), Convert.ToHexStringLower(XxHash128.Hash(Encoding.UTF8.GetBytes(key))) + ".cubin");
+        string? folder = cacheFolder ?? (UserCache.Folder is { } cache ? Path.Combine(cache, "cuda") : null);
+        string? file = folder is null ? null : Path.Combine(folder, Convert.ToHexStringLower(XxHash128.Hash(Encoding.UTF8.GetBytes(key))) + ".cubin");
         try
         {
-            if (File.Exists(file))
+            if (file is not null && File.Exists(file) && Content(File.ReadAllBytes(file)) is { } kept)
             {
-                return device.LoadModule(File.ReadAllBytes(file));
+                return device.LoadModule(kept);
             }
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or NativeException && device.Fault is null)
@@ -85,9 +88,17 @@ internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler, str
 
         byte[] image = compiler.Compile(Source, "hpcbatchnorm.cu", options, out _);
         nint module = device.LoadModule(image);
-        Keep(file, image);
+        if (file is not null)
+        {
+            Keep(file, image);
+        }
+
         return module;
     }
+
+    /// <summary>The machine code of a cache file, which begins with the code's hash; null when that does not fit: the file was cut short or damaged.</summary>
+    private static byte[]? Content(byte[] file) =>
+        file.Length > HashBytes && XxHash128.Hash(file.AsSpan(HashBytes)).AsSpan().SequenceEqual(file.AsSpan(0, HashBytes)) ? file[HashBytes..] : null;
 
     private static void Keep(string file, byte[] image)
     {
@@ -95,20 +106,13 @@ internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler, str
         {
             Directory.CreateDirectory(Path.GetDirectoryName(file)!);
             string temporary = FormattableString.Invariant($"{file}.{Environment.ProcessId}");
-            File.WriteAllBytes(temporary, image);
+            File.WriteAllBytes(temporary, [.. XxHash128.Hash(image), .. image]);
             File.Move(temporary, file, overwrite: true);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             // Compiled again next time.
         }
-    }
-
-    private static string CacheFolder()
-    {
-        string? cache = Environment.GetEnvironmentVariable("XDG_CACHE_HOME");
-        cache = string.IsNullOrEmpty(cache) ? Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".cache") : cache;
-        return Path.Combine(cache, "hpcbn", "cuda");
     }
 
     private static string ReadSource()

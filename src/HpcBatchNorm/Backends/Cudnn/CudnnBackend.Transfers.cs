@@ -8,10 +8,10 @@ namespace HpcBatchNorm.Backends.Cudnn;
 internal sealed partial class CudnnBackend
 {
     /// <inheritdoc/>
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<double> values) => Write((CudnnBuffer)buffer, values);
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<double> values) => Write((CudnnBuffer)buffer, values);
 
     /// <inheritdoc/>
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<float> values)
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<float> values)
     {
         var to = (CudnnBuffer)buffer;
         if (IsInLogicalOrder(to) && to.Tensor.DataType == DataType.Float32)
@@ -25,24 +25,24 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<int> values)
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<int> values)
     {
         Require(buffer, DataType.Int32);
         _uploads!.Upload(buffer.Address, MemoryMarshal.AsBytes(values));
     }
 
     /// <inheritdoc/>
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<byte> values)
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<byte> values)
     {
         Require(buffer, DataType.UInt8);
         _uploads!.Upload(buffer.Address, values);
     }
 
     /// <inheritdoc/>
-    protected override void ReadCore(DeviceBuffer buffer, Span<double> values) => Read((CudnnBuffer)buffer, values);
+    private protected override void ReadCore(DeviceBuffer buffer, Span<double> values) => Read((CudnnBuffer)buffer, values);
 
     /// <inheritdoc/>
-    protected override void ReadCore(DeviceBuffer buffer, Span<float> values)
+    private protected override void ReadCore(DeviceBuffer buffer, Span<float> values)
     {
         var from = (CudnnBuffer)buffer;
         if (IsInLogicalOrder(from) && from.Tensor.DataType == DataType.Float32)

@@ -79,7 +79,7 @@ internal sealed partial class CudnnBackend : Backend
             $"cuDNN {_cudnn!.Version}, {_device.Name}, compute capability {_device.Major}.{_device.Minor}, driver for CUDA {CudaLibraries.CudaVersionText(_device.DriverVersion)}");
 
     /// <inheritdoc/>
-    public override BackendTraits Traits => new(
+    internal override BackendTraits Traits => new(
         ChannelBlock: 8, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, LossScaling: true);
 
     /// <summary>The device; null when planning only.</summary>
@@ -105,42 +105,42 @@ internal sealed partial class CudnnBackend : Backend
     }
 
     /// <inheritdoc/>
-    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
+    internal override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
     {
         ThrowIfDisposed();
         return new CudnnBuffer(tensor, (CudnnBuffer?)parent);
     }
 
     /// <inheritdoc/>
-    public override DeviceMemory Allocate(long bytes)
+    internal override DeviceMemory Allocate(long bytes)
     {
         ThrowIfDisposed();
         return new CudaDeviceMemory(_device ?? throw NoDevice(), Math.Max(bytes, 1));
     }
 
     /// <inheritdoc/>
-    public override void Synchronize()
+    internal override void Synchronize()
     {
         ThrowIfDisposed();
         _device?.Synchronize();
     }
 
     /// <inheritdoc/>
-    public override RecordedKernels? Record(IReadOnlyList<Kernel> kernels)
+    internal override RecordedKernels? Record(IReadOnlyList<Kernel> kernels)
     {
         ThrowIfDisposed();
         return _device is null || !_options.RecordSteps ? null : new CudnnRecordedKernels(this, [.. kernels.Cast<CudnnKernel>()]);
     }
 
     /// <inheritdoc/>
-    public override MachineLimits? MeasureLimits()
+    internal override MachineLimits? MeasureLimits()
     {
         ThrowIfDisposed();
         return _device is null ? null : new CudnnLimits(_device, _modules!).Measure();
     }
 
     /// <inheritdoc/>
-    public override StagingBuffer? CreateStaging(long bytes)
+    internal override StagingBuffer? CreateStaging(long bytes)
     {
         ThrowIfDisposed();
         return _device is null ? null : new CudnnStaging(_device, bytes);

@@ -12,7 +12,7 @@ namespace HpcBatchNorm.Backends.Cudnn;
 internal sealed partial class CudnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers)
+    private protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers)
     {
         CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst);
         CudnnBuffer? residual = Optional(buffers, operation.Residual);
@@ -74,7 +74,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers)
+    private protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers)
     {
         CudnnBuffer src = Buffer(buffers, operation.Src), diffDst = Buffer(buffers, operation.DiffDst), diffSrc = Buffer(buffers, operation.DiffSrc);
         BatchNormSpec spec = operation.Spec;

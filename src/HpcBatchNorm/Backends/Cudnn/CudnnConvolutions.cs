@@ -25,28 +25,28 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) =>
         CreateForward(operation, buffers, operation.Spec, operation.Src, operation.Weights, operation.Bias, operation.Dst, operation.Relu, operation.Residual);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) =>
         CreateBackwardData(operation, buffers, operation.Spec, operation.DiffDst, operation.Weights, operation.DiffSrc);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvolutionBackwardWeights operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ConvolutionBackwardWeights operation, BufferMap buffers) =>
         CreateBackwardWeights(operation, buffers, operation.Spec, operation.Src, operation.DiffDst, operation.DiffWeights, operation.DiffBias);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(InnerProductForward operation, BufferMap buffers) => operation.Src.DataType != operation.Dst.DataType
+    private protected override Kernel CreateCore(InnerProductForward operation, BufferMap buffers) => operation.Src.DataType != operation.Dst.DataType
         ? CreateLogits(operation, buffers)
         : CreateForward(operation, buffers, AsConvolution(operation, operation.Spec, Buffer(buffers, operation.Src)), operation.Src, operation.Weights, operation.Bias, operation.Dst, false);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(InnerProductBackwardData operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(InnerProductBackwardData operation, BufferMap buffers) =>
         CreateBackwardData(operation, buffers, AsConvolution(operation, operation.Spec, Buffer(buffers, operation.DiffSrc)), operation.DiffDst, operation.Weights, operation.DiffSrc);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(InnerProductBackwardWeights operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(InnerProductBackwardWeights operation, BufferMap buffers) =>
         CreateBackwardWeights(operation, buffers, AsConvolution(operation, operation.Spec, Buffer(buffers, operation.Src)), operation.Src, operation.DiffDst, operation.DiffWeights, operation.DiffBias);
 
     private static ConvolutionSpec AsConvolution(Operation operation, in InnerProductSpec spec, CudnnBuffer src)

@@ -7,7 +7,7 @@ namespace HpcBatchNorm.Backends.Cudnn;
 internal sealed partial class CudnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ActivationForward operation, BufferMap buffers)
+    private protected override Kernel CreateCore(ActivationForward operation, BufferMap buffers)
     {
         CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst);
         CheckTypes(operation, src, dst);
@@ -15,7 +15,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ActivationBackward operation, BufferMap buffers)
+    private protected override Kernel CreateCore(ActivationBackward operation, BufferMap buffers)
     {
         CudnnBuffer kept = Buffer(buffers, operation.Kept), diffDst = Buffer(buffers, operation.DiffDst), diffSrc = Buffer(buffers, operation.DiffSrc);
         CheckTypes(operation, kept, diffDst, diffSrc);
@@ -24,7 +24,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Dropout operation, BufferMap buffers)
+    private protected override Kernel CreateCore(Dropout operation, BufferMap buffers)
     {
         CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst);
         CheckTypes(operation, src, dst);
@@ -35,7 +35,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Copy operation, BufferMap buffers)
+    private protected override Kernel CreateCore(Copy operation, BufferMap buffers)
     {
         CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst);
         DataType from = operation.Src.DataType, to = operation.Dst.DataType;
@@ -51,7 +51,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Sum operation, BufferMap buffers)
+    private protected override Kernel CreateCore(Sum operation, BufferMap buffers)
     {
         // Up to four sources per launch; further ones are added to what is there.
         CudnnBuffer dst = Buffer(buffers, operation.Dst);
@@ -75,7 +75,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(PrepareInput operation, BufferMap buffers)
+    private protected override Kernel CreateCore(PrepareInput operation, BufferMap buffers)
     {
         CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst);
         int channels = src.Columns;
@@ -93,7 +93,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(LrnForward operation, BufferMap buffers)
+    private protected override Kernel CreateCore(LrnForward operation, BufferMap buffers)
     {
         CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst);
         CudnnBuffer? bases = Optional(buffers, operation.Workspace);
@@ -105,7 +105,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(LrnBackward operation, BufferMap buffers)
+    private protected override Kernel CreateCore(LrnBackward operation, BufferMap buffers)
     {
         CudnnBuffer src = Buffer(buffers, operation.Src), diffDst = Buffer(buffers, operation.DiffDst), diffSrc = Buffer(buffers, operation.DiffSrc);
         CudnnBuffer bases = Buffer(buffers, operation.Workspace);

@@ -58,9 +58,8 @@ internal sealed class CudnnKernel : Kernel
     public static string Describe(Operation operation) => $"{operation.Kind} '{operation.Name}'";
 
     /// <inheritdoc/>
-    public override void Execute(in StepContext context)
+    protected override void ExecuteCore(in StepContext context)
     {
-        ThrowIfDisposed();
         _backend.Begin(context);
         Enqueue();
     }
@@ -68,6 +67,7 @@ internal sealed class CudnnKernel : Kernel
     /// <summary>The work alone, without the step's numbers: for a recording.</summary>
     public void Enqueue()
     {
+        ObjectDisposedException.ThrowIf(IsDisposed, this);
         foreach (CudnnStep step in _steps)
         {
             step.Enqueue(Scratch);

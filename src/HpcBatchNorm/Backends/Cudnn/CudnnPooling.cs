@@ -7,7 +7,7 @@ namespace HpcBatchNorm.Backends.Cudnn;
 internal sealed partial class CudnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(PoolingForward operation, BufferMap buffers)
+    private protected override Kernel CreateCore(PoolingForward operation, BufferMap buffers)
     {
         PoolingSpec spec = operation.Spec;
         CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst);
@@ -29,7 +29,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(PoolingBackward operation, BufferMap buffers)
+    private protected override Kernel CreateCore(PoolingBackward operation, BufferMap buffers)
     {
         PoolingSpec spec = operation.Spec;
         CudnnBuffer diffDst = Buffer(buffers, operation.DiffDst), diffSrc = Buffer(buffers, operation.DiffSrc);

@@ -21,7 +21,7 @@ internal sealed class CudnnRecordedKernels(CudnnBackend backend, CudnnKernel[] k
         : _refusal ?? "kernel by kernel until recorded";
 
     /// <inheritdoc/>
-    public override void Execute(in StepContext context)
+    protected override void ExecuteCore(in StepContext context)
     {
         backend.Begin(context);
         if (_graph is null && _refusal is null && _executions++ >= WarmUps)

@@ -10,7 +10,7 @@ namespace HpcBatchNorm.Backends.Cudnn;
 internal sealed partial class CudnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(SoftmaxCrossEntropy operation, BufferMap buffers)
+    private protected override Kernel CreateCore(SoftmaxCrossEntropy operation, BufferMap buffers)
     {
         CudnnBuffer logits = Buffer(buffers, operation.Logits);
         CudnnBuffer? diffLogits = Optional(buffers, operation.DiffLogits);
@@ -24,7 +24,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Softmax operation, BufferMap buffers)
+    private protected override Kernel CreateCore(Softmax operation, BufferMap buffers)
     {
         CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst);
         return Native(operation, Traffic(src, dst), Launch("softmax", buffers.Precision.ActivationType(), PerRow(src.Rows), CudnnKernel.Describe(operation))
@@ -32,17 +32,17 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(SgdUpdate operation, BufferMap buffers)
+    private protected override Kernel CreateCore(SgdUpdate operation, BufferMap buffers)
     {
         PieceTable table = new(_device, buffers, operation.Parameters, operation.Gradients, operation.Momenta);
         CudnnLaunch launch = Launch("sgd", buffers.Precision.ActivationType(), PerPiece(table), CudnnKernel.Describe(operation))
             .Table(table).Number(_stepState).Address(Optional(buffers, operation.GradientScale)).Address(Optional(buffers, operation.LossScale))
-            .Number(operation.Mu).Flag(operation.Nesterov).Number(operation.WeightDecay);
+            .Number(operation.Mu).Flag(operation.Nesterov).Number(operation.WeightDecay).Flag(operation.Form == MomentumForm.PyTorch);
         return Native(operation, 5 * table.Elements * sizeof(float), launch.Owns(table));
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers)
+    private protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers)
     {
         PieceTable table = new(_device, buffers, operation.Gradients, null, null);
         LaunchShape shape = PerPiece(table) with { SharedBytes = 256 * sizeof(float) };
@@ -53,7 +53,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(UpdateLossScale operation, BufferMap buffers)
+    private protected override Kernel CreateCore(UpdateLossScale operation, BufferMap buffers)
     {
         PieceTable table = new(_device, buffers, operation.Gradients, null, null);
         LaunchShape shape = PerPiece(table) with { SharedBytes = 256 * sizeof(float) };
@@ -64,7 +64,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers)
+    private protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers)
     {
         PieceTable table = new(_device, buffers, operation.Gradients, operation.Sums, null);
         CudnnLaunch launch = Launch("accumulate", buffers.Precision.ActivationType(), PerPiece(table), CudnnKernel.Describe(operation))
@@ -73,7 +73,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers)
+    private protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers)
     {
         PieceTable table = new(_device, buffers, operation.Sources, operation.Averages, null);
         CudnnLaunch launch = Launch("average", buffers.Precision.ActivationType(), PerPiece(table), CudnnKernel.Describe(operation)).Table(table).Number(operation.Decay);
@@ -81,7 +81,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers)
+    private protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers)
     {
         PieceTable table = new(_device, buffers, operation.Parameters, operation.Copies, null);
         CudnnLaunch launch = Launch("convert", operation.Copies[0].DataType, PerPiece(table), CudnnKernel.Describe(operation)).Table(table);

@@ -8,7 +8,7 @@ namespace HpcBatchNorm.Backends.OneDnn;
 internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<double> values)
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<double> values)
     {
         switch (buffer.Tensor.DataType)
         {
@@ -33,7 +33,7 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<float> values)
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<float> values)
     {
         RequireReal(buffer);
         if (IsDensePlain(buffer) && buffer.Tensor.DataType == DataType.Float32)
@@ -47,21 +47,21 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<int> values)
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<int> values)
     {
         Require(buffer, DataType.Int32);
         values.CopyTo(Memory<int>(buffer));
     }
 
     /// <inheritdoc/>
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<byte> values)
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<byte> values)
     {
         Require(buffer, DataType.UInt8);
         values.CopyTo(Memory<byte>(buffer));
     }
 
     /// <inheritdoc/>
-    protected override void ReadCore(DeviceBuffer buffer, Span<double> values)
+    private protected override void ReadCore(DeviceBuffer buffer, Span<double> values)
     {
         switch (buffer.Tensor.DataType)
         {
@@ -86,7 +86,7 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    protected override void ReadCore(DeviceBuffer buffer, Span<float> values)
+    private protected override void ReadCore(DeviceBuffer buffer, Span<float> values)
     {
         RequireReal(buffer);
         if (IsDensePlain(buffer) && buffer.Tensor.DataType == DataType.Float32)
@@ -98,6 +98,12 @@ internal sealed partial class OneDnnBackend
         NativeException.ThrowIfFailed(
             Hbn.hbn_tensor_read(_engine, ((OneDnnBuffer)buffer).Describe(), buffer.Address, values), $"reading '{buffer.Tensor.Name}'");
     }
+
+    /// <inheritdoc/>
+    private protected override bool IsFiniteCore(DeviceBuffer buffer) =>
+        buffer.Tensor.DataType == DataType.Float32 && !buffer.Tensor.IsSlice && buffer.Tensor.RowOffset == 0 && buffer.Parent is null
+            ? FiniteCheck.AreFinite(AlignedMemory.AsSpan<float>(buffer.Address, checked((int)(buffer.Bytes / sizeof(float))))) // padding is zeros, whatever the layout
+            : base.IsFiniteCore(buffer);
 
     private static bool IsDensePlain(DeviceBuffer buffer) => ((OneDnnBuffer)buffer).Layout == TensorLayout.Plain && !buffer.Tensor.IsSlice;
 

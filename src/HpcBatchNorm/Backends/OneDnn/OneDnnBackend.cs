@@ -6,8 +6,8 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Backends.OneDnn;
 
 /// <summary>
-/// Operations on the CPU by libhbn: oneDNN's primitives for convolution, pooling, LRN, fully connected layers and nonlinearities, libhbn's own
-/// kernels for batch normalization, data movement, loss and optimizer. One file per group of operations turns operations into libhbn's
+/// Operations on the CPU by libhbn: oneDNN's primitives for convolution, LRN, fully connected layers and nonlinearities, libhbn's own
+/// kernels for batch normalization, pooling, data movement, loss and optimizer. One file per group of operations turns operations into libhbn's
 /// descriptors; everything executes through <see cref="OneDnnKernel"/>.
 /// </summary>
 internal sealed partial class OneDnnBackend : Backend
@@ -15,18 +15,23 @@ internal sealed partial class OneDnnBackend : Backend
     private readonly BackendOptions _options;
     private readonly HbnEngineHandle _engine;
     private readonly HbnEngineInfo _info;
+    private readonly ThreadTeam _team;
 
     /// <summary>Creates the engine; <see cref="NativeLibraries.Hbn"/> has been found.</summary>
     public OneDnnBackend(BackendOptions options)
     {
-        if (options.Threads < 0)
+        _options = options;
+        _team = ThreadTeam.Choose(options.Threads, Environment.GetEnvironmentVariable("OMP_NUM_THREADS"), new ControlGroups());
+        HbnEngineDesc desc = new() { StructSize = Unsafe.SizeOf<HbnEngineDesc>(), Threads = _team.Wanted, MostThreads = _team.Most };
+        try
         {
-            throw new UserErrorException(FormattableString.Invariant($"The number of threads is {options.Threads}; it must be 0 (one per core) or more."));
+            NativeException.ThrowIfFailed(Hbn.hbn_engine_create(desc, out _engine), "creating the onednn backend");
+        }
+        catch (NotSupportedException error)
+        {
+            throw new UserErrorException($"The backend 'onednn' cannot compute with these threads: {error.Message}", error);
         }
 
-        _options = options;
-        HbnEngineDesc desc = new() { StructSize = Unsafe.SizeOf<HbnEngineDesc>(), Threads = options.Threads };
-        NativeException.ThrowIfFailed(Hbn.hbn_engine_create(desc, out _engine), "creating the onednn backend");
         _info.StructSize = Unsafe.SizeOf<HbnEngineInfo>();
         NativeException.ThrowIfFailed(Hbn.hbn_engine_query(_engine, ref _info), "creating the onednn backend");
     }
@@ -40,7 +45,9 @@ internal sealed partial class OneDnnBackend : Backend
         get
         {
             string threads = _info.Threads == 1 ? "1 thread" : FormattableString.Invariant($"{_info.Threads} threads");
-            return $"oneDNN {NativeLibraries.Hbn.Version}, {Isa}{(_info.Bf16 == Hbn.Bf16Native ? " with BF16" : "")}, {threads}";
+            string limited = _info.Threads == _info.WantedThreads ? "" : FormattableString.Invariant($" of the {_info.WantedThreads} wanted (OpenMP gives no more)");
+            string cap = NativeLibraries.InstructionSetCap is { Length: > 0 } limit ? $" ({limit})" : "";
+            return $"oneDNN {NativeLibraries.Hbn.Version}, {Isa}{(_info.Bf16 == Hbn.Bf16Native ? " with BF16" : "")}{cap}, {threads}{limited}";
         }
     }
 
@@ -50,10 +57,14 @@ internal sealed partial class OneDnnBackend : Backend
     /// <inheritdoc/>
     public override int Threads => _info.Threads;
 
+    /// <inheritdoc/>
+    public override string ThreadsReason => _team.Describe(_info.Threads, _info.WantedThreads);
+
     private string Isa => _info.Isa switch { 2 => "AVX-512", 1 => "AVX2", _ => "SSE" };
 
     /// <inheritdoc/>
-    public override BackendTraits Traits => new(_info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true);
+    internal override BackendTraits Traits => new(
+        _info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true, PoolingTakesSlices: true);
 
     /// <inheritdoc/>
     public override bool Supports(Precision precision, out string reason)
@@ -63,7 +74,7 @@ internal sealed partial class OneDnnBackend : Backend
         {
             (Precision.Fp32, _) or (Precision.Bf16, Hbn.Bf16Native) => "",
             (Precision.Bf16, Hbn.Bf16Emulated) => "this CPU has no AVX-512 BF16 products, so oneDNN converts around fp32 ones: half the memory, but slower than fp32.",
-            (Precision.Bf16, _) => $"oneDNN multiplies bf16 on CPUs with AVX-512 only, and this one has (or ONEDNN_MAX_CPU_ISA allows) {Isa}. {Instead}.",
+            (Precision.Bf16, _) => $"oneDNN multiplies bf16 on CPUs with AVX-512 only, and this one has (or HBN_MAX_CPU_ISA allows) {Isa}. {Instead}.",
             (Precision.Fp16, _) => $"oneDNN trains in bf16 or fp32 on CPUs. {Instead}, or bf16 where the CPU has AVX-512 BF16.",
             _ => $"tf32 is a format of NVIDIA GPUs. {Instead}.",
         };
@@ -71,7 +82,7 @@ internal sealed partial class OneDnnBackend : Backend
     }
 
     /// <inheritdoc/>
-    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
+    internal override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
     {
         ThrowIfDisposed();
         return new OneDnnBuffer(tensor, (OneDnnBuffer?)parent, (OneDnnBuffer?)layoutLike, _info.ChannelBlock);
@@ -81,14 +92,17 @@ internal sealed partial class OneDnnBackend : Backend
     internal override AvailableMemory? Available => MachineMemory.Available();
 
     /// <inheritdoc/>
-    public override DeviceMemory Allocate(long bytes)
+    internal override DeviceMemory Allocate(long bytes)
     {
         ThrowIfDisposed();
-        return new HostMemory(bytes);
+        return new HostMemory(bytes, Clear);
+
+        // By the threads that will work on it, so that on machines with several memory nodes its pages lie on all of them.
+        void Clear(nint address, long size) => NativeException.ThrowIfFailed(Hbn.hbn_memory_clear(_engine, address, size), "allocating memory");
     }
 
     /// <inheritdoc/>
-    public override MachineLimits MeasureLimits()
+    internal override MachineLimits MeasureLimits()
     {
         ThrowIfDisposed();
         double Probe(int what)

@@ -8,7 +8,7 @@ namespace HpcBatchNorm.Backends.OneDnn;
 internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers)
+    private protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers)
     {
         if (operation.Spec.Groups > 1 || operation.R is not null)
         {
@@ -23,7 +23,7 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers) => operation.Spec.Groups > 1 || operation.R is not null
+    private protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers) => operation.Spec.Groups > 1 || operation.R is not null
         ? new OneDnnBatchNormBackward(this, operation, buffers)
         : Create<HbnBatchNormDesc>(operation, buffers, Hbn.hbn_batch_norm_backward_create, Describe(operation.Spec, operation.Statistics, 0),
             operation.Src, operation.Dst, operation.DiffDst, operation.Scale, operation.Shift, operation.Mean, operation.Variance,

@@ -76,7 +76,6 @@ internal abstract class OneDnnBatchNormGroups : Kernel
     /// <summary>Executes a kernel on a group; <paramref name="replace"/> gives slots other addresses, 0 leaves them.</summary>
     protected void Execute(HbnKernelHandle native, int slots, int group, in StepContext context, ReadOnlySpan<(int Slot, nint Address)> replace = default)
     {
-        ThrowIfDisposed();
         nint[] addresses = _addresses;
         for (int i = 0; i < slots; i++)
         {
@@ -146,7 +145,7 @@ internal sealed class OneDnnBatchNormForward : OneDnnBatchNormGroups
     }
 
     /// <inheritdoc/>
-    public override void Execute(in StepContext context)
+    protected override void ExecuteCore(in StepContext context)
     {
         for (int group = 0; group < Spec.Groups; group++)
         {
@@ -228,7 +227,7 @@ internal sealed class OneDnnBatchNormBackward : OneDnnBatchNormGroups
     }
 
     /// <inheritdoc/>
-    public override void Execute(in StepContext context)
+    protected override void ExecuteCore(in StepContext context)
     {
         // Vectors: corrected scale and shift, a group's two gradients, their sums over groups.
         (nint scale, nint shift, nint diffScale, nint diffShift) = (VectorAddress(0), VectorAddress(1), VectorAddress(2), VectorAddress(3));

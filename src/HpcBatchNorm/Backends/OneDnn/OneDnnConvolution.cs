@@ -11,17 +11,17 @@ namespace HpcBatchNorm.Backends.OneDnn;
 internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) =>
         Create<HbnConvDesc>(operation, buffers, Hbn.hbn_conv_forward_create, Describe(operation.Spec, operation.Relu),
             operation.Src, operation.Weights, operation.Bias, operation.Dst, operation.Residual);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) =>
         Create<HbnConvDesc>(operation, buffers, Hbn.hbn_conv_backward_data_create, Describe(operation.Spec),
             operation.DiffDst, operation.Weights, operation.DiffSrc);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvolutionBackwardWeights operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ConvolutionBackwardWeights operation, BufferMap buffers) =>
         Create<HbnConvDesc>(operation, buffers, Hbn.hbn_conv_backward_weights_create, Describe(operation.Spec),
             operation.Src, operation.DiffDst, operation.DiffWeights, operation.DiffBias);
 

@@ -6,10 +6,10 @@ namespace HpcBatchNorm.Backends.OneDnn;
 internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(CustomForward operation, BufferMap buffers) => new OneDnnCustom(operation, new CustomCall(operation), buffers);
+    private protected override Kernel CreateCore(CustomForward operation, BufferMap buffers) => new OneDnnCustom(operation, new CustomCall(operation), buffers);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(CustomBackward operation, BufferMap buffers) => new OneDnnCustom(operation, new CustomCall(operation), buffers);
+    private protected override Kernel CreateCore(CustomBackward operation, BufferMap buffers) => new OneDnnCustom(operation, new CustomCall(operation), buffers);
 }
 
 /// <summary>Any operation of one's own. Its tensors are plain and of single precision: the code sees them where they lie.</summary>
@@ -21,7 +21,7 @@ internal sealed class OneDnnCustom(Operation operation, CustomCall call, BufferM
     public override string Implementation => call.FunctionName;
 
     /// <inheritdoc/>
-    public override void Execute(in StepContext context)
+    protected override void ExecuteCore(in StepContext context)
     {
         for (int i = 0; i < _buffers.Length; i++)
         {

@@ -8,16 +8,16 @@ namespace HpcBatchNorm.Backends.OneDnn;
 internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ActivationForward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ActivationForward operation, BufferMap buffers) =>
         Create<HbnActivationDesc>(operation, buffers, Hbn.hbn_activation_forward_create, Describe(operation.Function), operation.Src, operation.Dst);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ActivationBackward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ActivationBackward operation, BufferMap buffers) =>
         Create<HbnActivationDesc>(operation, buffers, Hbn.hbn_activation_backward_create, Describe(operation.Function),
             operation.Kept, operation.DiffDst, operation.DiffSrc);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Dropout operation, BufferMap buffers)
+    private protected override Kernel CreateCore(Dropout operation, BufferMap buffers)
     {
         HbnDropoutDesc desc = new()
         {
@@ -31,7 +31,7 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Copy operation, BufferMap buffers)
+    private protected override Kernel CreateCore(Copy operation, BufferMap buffers)
     {
         OneDnnBuffer?[] slots = Slots(buffers, [operation.Src, operation.Dst]);
         int status = Hbn.hbn_copy_create(_engine, Describe(slots), slots.Length, out HbnKernelHandle native);
@@ -39,7 +39,7 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Sum operation, BufferMap buffers)
+    private protected override Kernel CreateCore(Sum operation, BufferMap buffers)
     {
         OneDnnBuffer?[] slots = Slots(buffers, [operation.Dst, .. operation.Srcs]);
         int status = Hbn.hbn_sum_create(_engine, Describe(slots), slots.Length, out HbnKernelHandle native);
@@ -47,7 +47,7 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(PrepareInput operation, BufferMap buffers)
+    private protected override Kernel CreateCore(PrepareInput operation, BufferMap buffers)
     {
         OneDnnBuffer?[] slots = Slots(buffers, [operation.Src, operation.Dst]);
         int status = Hbn.hbn_input_create(

@@ -29,6 +29,9 @@ internal sealed class OneDnnKernel : Kernel
         _raw = native.DangerousGetHandle();
     }
 
+    /// <summary>Called before each execution: refuses values that the native kernel would refuse in words of its own.</summary>
+    public Action? Check { get; set; }
+
     /// <inheritdoc/>
     public override string Implementation { get; }
 
@@ -42,9 +45,9 @@ internal sealed class OneDnnKernel : Kernel
     public static string Describe(Operation operation) => $"{operation.Kind} '{operation.Name}'";
 
     /// <inheritdoc/>
-    public override void Execute(in StepContext context)
+    protected override void ExecuteCore(in StepContext context)
     {
-        ThrowIfDisposed();
+        Check?.Invoke();
         nint[] addresses = _addresses;
         for (int i = 0; i < addresses.Length; i++)
         {

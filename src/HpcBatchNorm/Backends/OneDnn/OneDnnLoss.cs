@@ -8,7 +8,7 @@ namespace HpcBatchNorm.Backends.OneDnn;
 internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(SoftmaxCrossEntropy operation, BufferMap buffers)
+    private protected override Kernel CreateCore(SoftmaxCrossEntropy operation, BufferMap buffers)
     {
         HbnLossDesc desc = new()
         {
@@ -16,12 +16,17 @@ internal sealed partial class OneDnnBackend
             LabelSmoothing = operation.LabelSmoothing,
             Weight = operation.Weight,
         };
-        return Create<HbnLossDesc>(operation, buffers, Hbn.hbn_loss_create, desc,
+        OneDnnKernel kernel = Create<HbnLossDesc>(operation, buffers, Hbn.hbn_loss_create, desc,
             operation.Logits, operation.Labels, operation.Probabilities, operation.Loss, operation.DiffLogits);
+        DeviceBuffer labels = buffers[operation.Labels];
+        string name = OneDnnKernel.Describe(operation);
+        (int images, int classes) = (operation.Logits.Shape.N, operation.Logits.Shape.C);
+        kernel.Check = () => SoftmaxCrossEntropy.CheckLabels(name, AlignedMemory.AsSpan<int>(labels.Address, images), classes);
+        return kernel;
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Softmax operation, BufferMap buffers)
+    private protected override Kernel CreateCore(Softmax operation, BufferMap buffers)
     {
         OneDnnBuffer?[] slots = Slots(buffers, [operation.Src, operation.Dst]);
         int status = Hbn.hbn_softmax_create(_engine, Describe(slots), slots.Length, out HbnKernelHandle native);

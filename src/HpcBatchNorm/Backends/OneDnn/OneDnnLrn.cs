@@ -8,11 +8,11 @@ namespace HpcBatchNorm.Backends.OneDnn;
 internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(LrnForward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(LrnForward operation, BufferMap buffers) =>
         Create<HbnLrnDesc>(operation, buffers, Hbn.hbn_lrn_forward_create, Describe(operation.Spec), operation.Src, operation.Dst, operation.Workspace);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(LrnBackward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(LrnBackward operation, BufferMap buffers) =>
         Create<HbnLrnDesc>(operation, buffers, Hbn.hbn_lrn_backward_create, Describe(operation.Spec),
             operation.Src, operation.DiffDst, operation.Workspace, operation.DiffSrc);
 

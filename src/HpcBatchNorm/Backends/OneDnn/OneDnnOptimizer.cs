@@ -9,7 +9,7 @@ namespace HpcBatchNorm.Backends.OneDnn;
 internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(SgdUpdate operation, BufferMap buffers)
+    private protected override Kernel CreateCore(SgdUpdate operation, BufferMap buffers)
     {
         HbnOptimizerDesc desc = new()
         {
@@ -17,6 +17,7 @@ internal sealed partial class OneDnnBackend
             Nesterov = operation.Nesterov ? 1 : 0,
             Mu = operation.Mu,
             WeightDecay = operation.WeightDecay,
+            RateOutside = operation.Form == MomentumForm.PyTorch ? 1 : 0,
         };
         List<Tensor?> tensors = [operation.GradientScale];
         for (int i = 0; i < operation.Parameters.Count; i++)
@@ -28,14 +29,14 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers)
+    private protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers)
     {
         HbnOptimizerDesc desc = new() { StructSize = Unsafe.SizeOf<HbnOptimizerDesc>(), MaximumNorm = operation.MaximumNorm };
         return Create<HbnOptimizerDesc>(operation, buffers, Hbn.hbn_clip_create, desc, [operation.GradientScale, operation.Norm, .. operation.Gradients]);
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers)
+    private protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers)
     {
         OneDnnBuffer?[] slots = Slots(buffers, [.. operation.Parameters.Zip(operation.Copies).SelectMany(p => new Tensor?[] { p.First, p.Second })]);
         int status = Hbn.hbn_convert_create(_engine, Describe(slots), slots.Length, out HbnKernelHandle native);
@@ -43,14 +44,14 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers)
+    private protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers)
     {
         HbnOptimizerDesc desc = new() { StructSize = Unsafe.SizeOf<HbnOptimizerDesc>(), Count = operation.Count };
         return Create<HbnOptimizerDesc>(operation, buffers, Hbn.hbn_accumulate_create, desc, Pairs(operation.Gradients, operation.Sums));
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers)
+    private protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers)
     {
         HbnOptimizerDesc desc = new() { StructSize = Unsafe.SizeOf<HbnOptimizerDesc>(), Decay = operation.Decay };
         return Create<HbnOptimizerDesc>(operation, buffers, Hbn.hbn_average_create, desc, Pairs(operation.Sources, operation.Averages));

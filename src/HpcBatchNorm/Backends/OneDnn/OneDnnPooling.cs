@@ -8,11 +8,11 @@ namespace HpcBatchNorm.Backends.OneDnn;
 internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>
-    protected override Kernel CreateCore(PoolingForward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(PoolingForward operation, BufferMap buffers) =>
         Create<HbnPoolDesc>(operation, buffers, Hbn.hbn_pool_forward_create, Describe(operation.Spec), operation.Src, operation.Dst, operation.Workspace);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(PoolingBackward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(PoolingBackward operation, BufferMap buffers) =>
         Create<HbnPoolDesc>(operation, buffers, Hbn.hbn_pool_backward_create, Describe(operation.Spec),
             operation.DiffDst, operation.Workspace, operation.DiffSrc);
 

@@ -14,7 +14,7 @@ internal static class ReferenceActivations
     /// <exception cref="NotSupportedException">The value is none of <see cref="ActivationKind"/>'s.</exception>
     public static ReferenceFunction Of(ActivationKind function) => function switch
     {
-        ActivationKind.Relu => new(x => Math.Max(0, x), (y, g) => y > 0 ? g : 0),
+        ActivationKind.Relu => new(x => Math.Max(0, x), (y, g) => y <= 0 ? 0 : g), // behind a NaN the gradient passes
         ActivationKind.Sigmoid => new(Sigmoid, (y, g) => g * y * (1 - y)),
         ActivationKind.Tanh => new(Math.Tanh, (y, g) => g * (1 - y * y)),
         ActivationKind.Gelu => new(x => x * NormalDistribution(x), (x, g) => g * (NormalDistribution(x) + x * NormalDensity(x))),

@@ -18,7 +18,7 @@ namespace HpcBatchNorm.Backends.Reference;
 /// <item>Results do not depend on the number of threads: work is divided over outputs, and each output is summed in one fixed order.</item>
 /// </list>
 /// </summary>
-public sealed partial class ReferenceBackend : Backend
+internal sealed partial class ReferenceBackend : Backend
 {
     private readonly ParallelOptions _parallel;
 
@@ -44,7 +44,7 @@ public sealed partial class ReferenceBackend : Backend
     public override int Threads => _parallel.MaxDegreeOfParallelism;
 
     /// <inheritdoc/>
-    public override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true, BatchNormVariants: true, LossScaling: true, CustomOperations: true);
+    internal override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true, BatchNormVariants: true, LossScaling: true, CustomOperations: true, PoolingTakesSlices: true);
 
     /// <summary>All: 16-bit tensors are rounded, and what <see cref="Precision.Tf32"/> may round is computed exactly.</summary>
     public override bool Supports(Precision precision, out string reason)
@@ -54,7 +54,7 @@ public sealed partial class ReferenceBackend : Backend
     }
 
     /// <inheritdoc/>
-    public override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
+    internal override DeviceBuffer CreateBuffer(Tensor tensor, DeviceBuffer? parent, DeviceBuffer? layoutLike)
     {
         ThrowIfDisposed();
         return new ReferenceBuffer(tensor, (ReferenceBuffer?)parent);
@@ -64,139 +64,139 @@ public sealed partial class ReferenceBackend : Backend
     internal override AvailableMemory? Available => MachineMemory.Available();
 
     /// <inheritdoc/>
-    public override DeviceMemory Allocate(long bytes)
+    internal override DeviceMemory Allocate(long bytes)
     {
         ThrowIfDisposed();
         return new HostMemory(bytes);
     }
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) =>
         new ReferenceConvolutionForward(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) =>
         new ReferenceConvolutionBackwardData(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvolutionBackwardWeights operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ConvolutionBackwardWeights operation, BufferMap buffers) =>
         new ReferenceConvolutionBackwardWeights(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers) =>
         new ReferenceBatchNormForward(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers) =>
         new ReferenceBatchNormBackward(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ActivationForward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ActivationForward operation, BufferMap buffers) =>
         new ReferenceActivationForward(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ActivationBackward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ActivationBackward operation, BufferMap buffers) =>
         new ReferenceActivationBackward(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(PoolingForward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(PoolingForward operation, BufferMap buffers) =>
         new ReferencePoolingForward(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(PoolingBackward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(PoolingBackward operation, BufferMap buffers) =>
         new ReferencePoolingBackward(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(LrnForward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(LrnForward operation, BufferMap buffers) =>
         new ReferenceLrnForward(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(LrnBackward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(LrnBackward operation, BufferMap buffers) =>
         new ReferenceLrnBackward(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Dropout operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(Dropout operation, BufferMap buffers) =>
         new ReferenceDropout(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(InnerProductForward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(InnerProductForward operation, BufferMap buffers) =>
         new ReferenceInnerProductForward(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(InnerProductBackwardData operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(InnerProductBackwardData operation, BufferMap buffers) =>
         new ReferenceInnerProductBackwardData(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(InnerProductBackwardWeights operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(InnerProductBackwardWeights operation, BufferMap buffers) =>
         new ReferenceInnerProductBackwardWeights(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Copy operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(Copy operation, BufferMap buffers) =>
         new ReferenceCopy(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Sum operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(Sum operation, BufferMap buffers) =>
         new ReferenceSum(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(PrepareInput operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(PrepareInput operation, BufferMap buffers) =>
         new ReferencePrepareInput(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(SoftmaxCrossEntropy operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(SoftmaxCrossEntropy operation, BufferMap buffers) =>
         new ReferenceSoftmaxCrossEntropy(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(Softmax operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(Softmax operation, BufferMap buffers) =>
         new ReferenceSoftmax(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(SgdUpdate operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(SgdUpdate operation, BufferMap buffers) =>
         new ReferenceSgdUpdate(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers) =>
         new ReferenceClipGradients(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers) =>
         new ReferenceAccumulateGradients(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(UpdateAverage operation, BufferMap buffers) =>
         new ReferenceUpdateAverage(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(UpdateLossScale operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(UpdateLossScale operation, BufferMap buffers) =>
         new ReferenceUpdateLossScale(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(ConvertParameters operation, BufferMap buffers) =>
         new ReferenceConvertParameters(operation, buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(CustomForward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(CustomForward operation, BufferMap buffers) =>
         new ReferenceCustom(operation, new CustomCall(operation), buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override Kernel CreateCore(CustomBackward operation, BufferMap buffers) =>
+    private protected override Kernel CreateCore(CustomBackward operation, BufferMap buffers) =>
         new ReferenceCustom(operation, new CustomCall(operation), buffers, _parallel);
 
     /// <inheritdoc/>
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<double> values) => ((ReferenceBuffer)buffer).Write(values);
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<double> values) => ((ReferenceBuffer)buffer).Write(values);
 
     /// <inheritdoc/>
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<float> values) => ((ReferenceBuffer)buffer).Write(values);
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<float> values) => ((ReferenceBuffer)buffer).Write(values);
 
     /// <inheritdoc/>
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<int> values) => ((ReferenceBuffer)buffer).Write(values);
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<int> values) => ((ReferenceBuffer)buffer).Write(values);
 
     /// <inheritdoc/>
-    protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<byte> values) => ((ReferenceBuffer)buffer).WriteStored(values);
+    private protected override void WriteCore(DeviceBuffer buffer, ReadOnlySpan<byte> values) => ((ReferenceBuffer)buffer).WriteStored(values);
 
     /// <inheritdoc/>
-    protected override void ReadCore(DeviceBuffer buffer, Span<double> values) => ((ReferenceBuffer)buffer).Read(values);
+    private protected override void ReadCore(DeviceBuffer buffer, Span<double> values) => ((ReferenceBuffer)buffer).Read(values);
 
     /// <inheritdoc/>
-    protected override void ReadCore(DeviceBuffer buffer, Span<float> values) => ((ReferenceBuffer)buffer).Read(values);
+    private protected override void ReadCore(DeviceBuffer buffer, Span<float> values) => ((ReferenceBuffer)buffer).Read(values);
 }

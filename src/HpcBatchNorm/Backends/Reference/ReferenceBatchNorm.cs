@@ -81,7 +81,7 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
             (scale, shift) = (scale * _r.Image(group)[k], shift + scale * _d!.Image(group)[k]);
         }
 
-        double inverseDeviation = 1 / Math.Sqrt(variance + operation.Spec.Epsilon);
+        double inverseDeviation = operation.Spec.InverseDeviation(variance);
         int first = group * _population.GroupImages;
         for (int n = first; n < first + _population.GroupImages; n++)
         {
@@ -196,8 +196,7 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
         int first = group * _population.GroupImages, end = first + _population.GroupImages;
         double r = _r?.Image(group)[k] ?? 1, d = _d?.Image(group)[k] ?? 0;
         double scale = _scale.Vector[k] * r, shift = _shift.Vector[k] + _scale.Vector[k] * d, mean = _mean.Image(group)[k];
-        double variancePlusEpsilon = _variance.Image(group)[k] + operation.Spec.Epsilon;
-        double inverseDeviation = 1 / Math.Sqrt(variancePlusEpsilon);
+        double inverseDeviation = operation.Spec.InverseDeviation(_variance.Image(group)[k]);
 
         // The sums of the chain rule over i = 1 .. m, with dl/dxhat = dl/dy * scale.
         double diffScale = 0, diffShift = 0;
@@ -221,7 +220,7 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
         double diffVariance = 0, diffMean = 0;
         if (operation.Statistics == BatchNormStatistics.Batch)
         {
-            diffVariance = sumDiffNormalizedTimesCentred * -0.5 * inverseDeviation / variancePlusEpsilon;
+            diffVariance = sumDiffNormalizedTimesCentred * -0.5 * inverseDeviation * inverseDeviation * inverseDeviation;
             diffMean = sumDiffNormalized * -inverseDeviation + diffVariance * (-2 * sumCentred) / m;
         }
 
@@ -255,7 +254,7 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
 
     private Span<double> Dst(int n, int k) => _dst is null ? default : _population.Values(_dst, n, k);
 
-    /// <summary>Whether the gradient passes at p: without ReLU always, else where the output is positive: dst if kept, otherwise as recomputed from src.</summary>
+    /// <summary>Whether the gradient passes at p: without ReLU always, else where the output is positive or NaN: dst if kept, otherwise as recomputed from src.</summary>
     private bool PassesRelu(ReadOnlySpan<double> dst, int p, double recomputed) =>
-        !operation.Spec.Relu || (dst.IsEmpty ? recomputed : dst[p]) > 0;
+        !(operation.Spec.Relu && (dst.IsEmpty ? recomputed : dst[p]) <= 0);
 }

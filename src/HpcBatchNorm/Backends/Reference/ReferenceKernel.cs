@@ -23,9 +23,8 @@ internal abstract class ReferenceKernel : Kernel
 
     public sealed override string Implementation => "reference";
 
-    public sealed override void Execute(in StepContext context)
+    protected sealed override void ExecuteCore(in StepContext context)
     {
-        ThrowIfDisposed();
         Run(context);
         foreach (ReferenceBuffer buffer in _rounded)
         {

@@ -55,17 +55,19 @@ internal sealed class ReferenceSoftmaxCrossEntropy(SoftmaxCrossEntropy operation
     private readonly ReferenceBuffer _loss = Buffer(buffers, operation.Loss);
     private readonly ReferenceBuffer? _diffLogits = Optional(buffers, operation.DiffLogits);
     private readonly ReferenceBuffer? _lossScale = Optional(buffers, operation.LossScale);
+    private readonly string _name = $"{operation.Kind} '{operation.Name}'";
 
     protected override void Run(in StepContext context)
     {
         int images = operation.Logits.Shape.N, classes = operation.Logits.Shape.C;
         double smoothing = operation.LabelSmoothing, weight = operation.Weight, lossScale = _lossScale is null ? 1 : _lossScale.Vector[0];
+        SoftmaxCrossEntropy.CheckLabels(_name, [.. Enumerable.Range(0, images).Select(Label)], classes);
         double total = 0;
         for (int n = 0; n < images; n++)
         {
             Span<double> logits = _logits.Image(n), probabilities = _probabilities.Image(n);
             Span<double> diffLogits = _diffLogits is null ? default : _diffLogits.Image(n);
-            int label = Label(n, classes);
+            int label = Label(n);
             double logSum = ReferenceSoftmax.Row(logits, probabilities);
             for (int k = 0; k < classes; k++)
             {
@@ -85,12 +87,5 @@ internal sealed class ReferenceSoftmaxCrossEntropy(SoftmaxCrossEntropy operation
         _loss.Vector[0] = weight * total / images;
     }
 
-    private int Label(int n, int classes)
-    {
-        double label = _labels.Image(n)[0];
-        return label >= 0 && label < classes
-            ? (int)label
-            : throw new UserErrorException(
-                FormattableString.Invariant($"{operation.Kind} '{operation.Name}': image {n} has the label {label}, expected 0 to {classes - 1}."));
-    }
+    private int Label(int n) => (int)_labels.Image(n)[0];
 }

@@ -2,7 +2,10 @@ using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Backends.Reference;
 
-/// <summary>Momentum in the form of Sutskever et al. (2013): v = mu*v - e*g; w += v, or w += mu*v - e*g with Nesterov.</summary>
+/// <summary>
+/// Momentum in the form of Sutskever et al. (2013): v = mu*v - e*g; w += v, or w += mu*v - e*g with Nesterov. In PyTorch's: v = mu*v + g; w -= e*v, or
+/// w -= e*(g + mu*v).
+/// </summary>
 internal sealed class ReferenceSgdUpdate(SgdUpdate operation, BufferMap buffers, ParallelOptions parallel)
     : ReferenceKernel(operation, buffers, parallel)
 {
@@ -35,6 +38,13 @@ internal sealed class ReferenceSgdUpdate(SgdUpdate operation, BufferMap buffers,
         for (int i = 0; i < parameters.Length; i++)
         {
             double g = gradientScale * gradients[i] + weightDecay * parameters[i];
+            if (operation.Form == MomentumForm.PyTorch)
+            {
+                momenta[i] = mu * momenta[i] + g;
+                parameters[i] -= learningRate * (operation.Nesterov ? g + mu * momenta[i] : momenta[i]);
+                continue;
+            }
+
             double v = mu * momenta[i] - learningRate * g;
             momenta[i] = v;
             parameters[i] += operation.Nesterov ? mu * v - learningRate * g : v;

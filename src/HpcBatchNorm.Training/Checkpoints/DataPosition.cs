@@ -1,6 +1,3 @@
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
-
 namespace HpcBatchNorm.Training;
 
 /// <summary>

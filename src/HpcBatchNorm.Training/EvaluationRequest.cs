@@ -1,16 +1,15 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Evaluation;
 
-namespace HpcBatchNorm.Training.Evaluation;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
 /// An evaluation of checkpoints on the validation images of a data set. Everything not said is taken from the first checkpoint's configuration, so
 /// that a checkpoint of a run evaluates to the accuracy the run printed.
 /// </summary>
-public sealed record EvaluationRequest
+internal sealed record EvaluationRequest
 {
     /// <summary>Checkpoints; several form an ensemble, whose class probabilities are averaged. They may be of different networks for the same classes.</summary>
     public required IReadOnlyList<string> Checkpoints { get; init; }
@@ -26,6 +25,15 @@ public sealed record EvaluationRequest
     /// and takes one view.
     /// </summary>
     public BatchNormStatistics Statistics { get; init; } = BatchNormStatistics.Running;
+
+    /// <summary>
+    /// For images of other classes than the network's: <see cref="ByName"/>, where they are some of its classes, or a file that <see cref="ClassMap.Read"/>
+    /// reads. Empty when they are the same.
+    /// </summary>
+    public string ClassMapping { get; init; } = "";
+
+    /// <summary>The <see cref="ClassMapping"/> of images of some of the network's classes.</summary>
+    public const string ByName = "by-name";
 
     /// <summary>Evaluates.</summary>
     /// <param name="note">Told what is used.</param>
@@ -50,7 +58,12 @@ public sealed record EvaluationRequest
 
             RunConfig config = EvaluationSetup.Configure(checkpoints[0], Flags);
             using ImageDataset dataset = EvaluationSetup.Open(config, DatasetSplit.Validation, note);
-            EnsembleMember[] members = [.. checkpoints.Select(c => EnsembleMember.Read(c, dataset, config.ImageSize))];
+            IReadOnlyList<string> own = checkpoints[0].Info.ClassNames;
+            ClassMap? map = ClassMapping.Length == 0 ? null
+                : ClassMapping == ByName ? ClassMap.ByName(own, dataset.ClassNames)
+                : ClassMap.Read(ClassMapping, own, dataset.ClassNames);
+            EnsembleMember[] members = [.. checkpoints.Select(c =>
+                map is null ? c.ReadMember(dataset, config.ImageSize) : c.ReadMember(checkpoints[0], config.ImageSize))];
             if (Array.Find(members, m => m.Network.InputChannels != members[0].Network.InputChannels) is { } other)
             {
                 throw new UserErrorException(FormattableString.Invariant(
@@ -61,8 +74,16 @@ public sealed record EvaluationRequest
             note(FormattableString.Invariant(
                 $"{dataset.Source}: {dataset.Count} images, {dataset.ClassCount} classes; {Crops} view(s) of {config.ImageSize} px, batch {config.BatchSize}, {backend.Name}: {backend.Description}"));
             var evaluator = new Evaluator(
-                backend, dataset, EvaluationSetup.Loading(config, members[0].Network, Crops), EvaluationSetup.Session(config, Crops) with { Statistics = Statistics });
-            return evaluator.Run(members, sharedArena: null, progress, stop);
+                backend, dataset, EvaluationSetup.Loading(config, members[0].Network, Crops), EvaluationSetup.Session(config, Crops) with { Statistics = Statistics })
+            {
+                Classes = map,
+            };
+            if (map is not null)
+            {
+                note(FormattableString.Invariant($"{map.Used} of the network's {map.NetworkClasses} classes stand for the data set's {dataset.ClassCount}; the others do not compete"));
+            }
+
+            return evaluator.Run(members, progress is null ? null : new Told<EvaluationProgress>(progress), stop);
         }
         finally
         {

@@ -3,16 +3,15 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
+using HpcBatchNorm.Training.Evaluation;
 
-namespace HpcBatchNorm.Training.Evaluation;
+namespace HpcBatchNorm.Training;
 
 /// <summary>
 /// Replaces a checkpoint's running statistics by population statistics (<see cref="PopulationStatistics"/>, Algorithm 2), in a new checkpoint. Everything
 /// not said is taken from the checkpoint's configuration: the mini-batches are those of its training, of the same size, varied and ordered in the same way.
 /// </summary>
-public sealed record RecalibrationRequest
+internal sealed record RecalibrationRequest
 {
     /// <summary>The checkpoint; it is not changed.</summary>
     public required string Checkpoint { get; init; }
@@ -39,11 +38,11 @@ public sealed record RecalibrationRequest
         Action<string> note, Action<int>? batchDone = null, Action<EvaluationProgress>? progress = null, CancellationToken stop = default)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(Batches);
-        using Checkpoint checkpoint = Checkpoints.Checkpoint.Open(Checkpoint);
+        using Checkpoint checkpoint = Training.Checkpoint.Open(Checkpoint);
         string output = NewPath(checkpoint.Path);
         RunConfig config = EvaluationSetup.Configure(checkpoint, Flags);
         using ImageDataset train = EvaluationSetup.Open(config, DatasetSplit.Train, note);
-        EnsembleMember member = EnsembleMember.Read(checkpoint, train, config.ImageSize);
+        EnsembleMember member = checkpoint.ReadMember(train, config.ImageSize);
         using Backend backend = Backend.Create(config.Backend, config.BackendOptions);
         note(FormattableString.Invariant(
             $"{train.Source}: {Batches} batches of {config.BatchSize} training images, {config.ImageSize} px, {backend.Name}: {backend.Description}"));
@@ -58,7 +57,8 @@ public sealed record RecalibrationRequest
         return new RecalibrationResult(output, Batches, (long)Batches * config.BatchSize, seconds, before, after);
 
         EvaluationResult? Measure(EnsembleMember measured) => validation is null ? null
-            : new Evaluator(backend, validation, EvaluationSetup.Loading(config, measured.Network), EvaluationSetup.Session(config)).Run([measured], null, progress, stop);
+            : new Evaluator(backend, validation, EvaluationSetup.Loading(config, measured.Network), EvaluationSetup.Session(config))
+                .Run([measured], progress is null ? null : new Told<EvaluationProgress>(progress), stop);
     }
 
     private NetworkState Compute(
@@ -100,4 +100,4 @@ public sealed record RecalibrationRequest
 /// <param name="Seconds">Time the statistics took, without the evaluations.</param>
 /// <param name="Before">Accuracy with the running statistics; null when it was not asked for.</param>
 /// <param name="After">Accuracy with the population statistics; null when it was not asked for.</param>
-public sealed record RecalibrationResult(string Checkpoint, int Batches, long Images, double Seconds, EvaluationResult? Before, EvaluationResult? After);
+internal sealed record RecalibrationResult(string Checkpoint, int Batches, long Images, double Seconds, EvaluationResult? Before, EvaluationResult? After);

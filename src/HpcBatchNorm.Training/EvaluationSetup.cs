@@ -1,13 +1,11 @@
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
 
-namespace HpcBatchNorm.Training.Evaluation;
+namespace HpcBatchNorm.Training;
 
 /// <summary>How a configuration's network is evaluated: the same for a run's own validation and for <c>hpcbn eval</c>, so that both give the same numbers.</summary>
-public static class EvaluationSetup
+internal static class EvaluationSetup
 {
     /// <summary>Every image in order, as the network takes it, with its <paramref name="crops"/> views.</summary>
     public static LoaderOptions Loading(RunConfig config, Network network, int crops = 1) =>
@@ -17,7 +15,7 @@ public static class EvaluationSetup
             Binarize = config.Binarize,
             CropFraction = config.CropFraction,
             Crops = crops,
-            Workers = config.Workers,
+            Workers = config.LoaderThreads,
             StallSeconds = config.LoaderTimeout,
             OnBadImage = config.OnBadImage,
         };
@@ -54,13 +52,8 @@ public static class EvaluationSetup
     }
 
     internal static ImageDataset Open(RunConfig config, DatasetSplit split, Action<string> note) => config.Data.Length > 0
-        ? ImageDataset.Open(config.Data, split, new Notes(note))
+        ? ImageDataset.Open(config.Data, split, new Told<string>(note))
         : throw new UserErrorException("The checkpoint does not say which data it was trained on; set data.");
 
     private static int ImagesPerBatch(int batchSize, int crops) => Math.Max(1, batchSize / crops);
-
-    private sealed class Notes(Action<string> note) : IProgress<string>
-    {
-        public void Report(string value) => note(value);
-    }
 }

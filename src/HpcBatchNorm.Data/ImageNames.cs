@@ -1,0 +1,63 @@
+using System.Buffers.Binary;
+
+namespace HpcBatchNorm.Data;
+
+/// <summary>What a file in a data set is, told by its name or, where that says nothing, by its first bytes.</summary>
+internal static class ImageNames
+{
+    /// <summary>As many first bytes as <see cref="IsImageContent"/> wants to see.</summary>
+    public const int PrefixBytes = 16;
+
+    public const string Tiff = "TIFF images, which are not read (convert them to PNG or JPEG)";
+    public const string Hidden = "hidden files";
+    public const string NotImages = "files that are no images by name";
+    public const string NotImagesByContent = "files without an extension whose content is no image";
+
+    private static readonly HashSet<string> Extensions = new(StringComparer.OrdinalIgnoreCase)
+    {
+        ".jpeg", ".jpg", ".jpe", ".jfif", ".jfi", ".jif", ".png", ".webp", ".bmp", ".dib", ".gif",
+    };
+
+    /// <summary>
+    /// Whether a file is an image by its name: true; null where the name does not say, because it has no extension or only a number for one; false with
+    /// the reason.
+    /// </summary>
+    public static bool? IsImage(ReadOnlySpan<char> name, out string reason)
+    {
+        ReadOnlySpan<char> file = Path.GetFileName(name), extension = Path.GetExtension(file);
+        reason = "";
+        if (file.IsEmpty || file[0] == '.')
+        {
+            reason = Hidden;
+            return false;
+        }
+
+        if (extension.Length == 0 || !extension[1..].ContainsAnyExceptInRange('0', '9'))
+        {
+            return null;
+        }
+
+        if (Extensions.GetAlternateLookup<ReadOnlySpan<char>>().Contains(extension))
+        {
+            return true;
+        }
+
+        bool tiff = extension.Equals(".tif", StringComparison.OrdinalIgnoreCase) || extension.Equals(".tiff", StringComparison.OrdinalIgnoreCase);
+        reason = tiff ? Tiff : NotImages;
+        return false;
+    }
+
+    /// <summary>Whether a file is an image by its first bytes; false with the reason.</summary>
+    /// <param name="prefix">The first <see cref="PrefixBytes"/> bytes, or as many as there are.</param>
+    /// <param name="length">Bytes of the whole file.</param>
+    /// <param name="reason">Why it is none.</param>
+    public static bool IsImageContent(ReadOnlySpan<byte> prefix, long length, out string reason)
+    {
+        bool tiff = prefix.StartsWith("II*\0"u8) || prefix.StartsWith("MM\0*"u8);
+        reason = tiff ? Tiff : NotImagesByContent;
+        return prefix.StartsWith((ReadOnlySpan<byte>)[0xFF, 0xD8, 0xFF]) || prefix.StartsWith((ReadOnlySpan<byte>)[0x89, (byte)'P', (byte)'N', (byte)'G'])
+            || prefix.StartsWith("GIF8"u8) || (prefix.StartsWith("RIFF"u8) && prefix.Length >= 12 && prefix[8..].StartsWith("WEBP"u8))
+            // Two letters alone would be too little to go by.
+            || (prefix.StartsWith("BM"u8) && prefix.Length >= 6 && BinaryPrimitives.ReadUInt32LittleEndian(prefix[2..]) == length);
+    }
+}
