@@ -2,13 +2,11 @@ using System.Globalization;
 using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Tensors;
-using HpcBatchNorm.Training.Checkpoints;
-using HpcBatchNorm.Training.Configuration;
 
 namespace HpcBatchNorm.Training;
 
 /// <summary>An import of an ONNX model as a checkpoint, and of its network as a network file beside it.</summary>
-public sealed record ImportRequest
+internal sealed record ImportRequest
 {
     /// <summary>The ONNX file.</summary>
     public required string Model { get; init; }
@@ -111,4 +109,4 @@ public sealed record ImportRequest
 /// <param name="NetworkFile">The network's file.</param>
 /// <param name="Model">What was read.</param>
 /// <param name="Parameters">Learned values.</param>
-public sealed record ImportResult(string Path, string NetworkFile, ImportedModel Model, long Parameters);
+internal sealed record ImportResult(string Path, string NetworkFile, ImportedModel Model, long Parameters);
