@@ -2,6 +2,7 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Tests.Support;
 using Microsoft.ML.OnnxRuntime;
 using Microsoft.ML.OnnxRuntime.Tensors;
 
@@ -34,7 +35,7 @@ internal static class OnnxRuns
     public static float[] Theirs(string path, byte[] pixels, int channels, int height, int width, float mean, float deviation)
     {
         using var options = new SessionOptions { IntraOpNumThreads = 1, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR };
-        using var session = new InferenceSession(path, options);
+        using InferenceSession session = OnnxFile.Open(path, options);
         (string name, NodeMetadata metadata) = session.InputMetadata.First();
         NamedOnnxValue value;
         if (metadata.ElementType == typeof(byte))
