@@ -70,6 +70,7 @@ internal static class CommandLine
             BenchCommand.Create(),
             ExperimentCommand.Create(),
             ExportCommand.Create(),
+            ImportCommand.Create(),
             InspectCommand.Create(),
             DashboardCommand.Create(),
             DataCommand.Create(),

@@ -50,6 +50,41 @@ public sealed class EvaluationCommandTests(EvaluationFixture fixture) : IClassFi
         Assert.Equal(3, JsonDocument.Parse(session.ModelMetadata.CustomMetadataMap["class_names"]).RootElement.GetArrayLength());
     }
 
+    /// <summary>What is imported is evaluated, trained further and exported as any checkpoint.</summary>
+    [Fact]
+    public void Import_ExportedCheckpoint_EvaluatesAsItDidAndTrains()
+    {
+        string folder = Directory.CreateDirectory(Path.Combine(fixture.Training.Folder, "import")).FullName;
+        string onnx = Path.Combine(folder, "model.onnx"), imported = Path.Combine(folder, "imported.safetensors"), network = Path.Combine(folder, "imported.json");
+        Run("export", "--checkpoint", fixture.First, "-o", onnx);
+        string output = Run("import", onnx, "-o", imported, "--data", fixture.Training.Data);
+        Assert.Contains($"the network is in {network}", output, StringComparison.Ordinal);
+
+        string before = Path.Combine(folder, "before.json"), after = Path.Combine(folder, "after.json"), run = Path.Combine(folder, "run");
+        Run("eval", "--checkpoint", fixture.First, "--crop-fraction", "0.875", "--result", before);
+        Run("eval", "--checkpoint", imported, "--result", after);
+        double Loss(string file) => JsonDocument.Parse(File.ReadAllText(file)).RootElement.GetProperty("loss").GetDouble();
+        Assert.Equal(Loss(before), Loss(after), 1e-6);
+
+        string trained = fixture.Train(("model", network), ("initial-checkpoint", imported), ("learning-rate", "0"), ("averaging-factor", "0"));
+        Assert.True(File.Exists(trained));
+        Run("export", "--checkpoint", imported, "-o", Path.Combine(folder, "again.onnx"));
+        Assert.True(new FileInfo(Path.Combine(folder, "again.onnx")).Length > 0);
+    }
+
+    [Fact]
+    public void Import_NamesOfOtherClasses_SaysHowManyThereAre()
+    {
+        string folder = Directory.CreateDirectory(Path.Combine(fixture.Training.Folder, "import-names")).FullName;
+        string onnx = Path.Combine(folder, "model.onnx"), names = Path.Combine(folder, "names.txt");
+        Run("export", "--checkpoint", fixture.First, "-o", onnx);
+        File.WriteAllLines(names, ["a", "b"]);
+        using StringWriter output = new(), error = new();
+        Assert.Equal(1, CommandLine.Run(["import", onnx, "-o", Path.Combine(folder, "x.safetensors"), "--class-names", names], output, error));
+        Assert.Contains("names 2 classes", error.ToString(), StringComparison.Ordinal);
+        Assert.False(File.Exists(Path.Combine(folder, "x.safetensors")));
+    }
+
     [Fact]
     public void Recalibrate_WritesACheckpointThatEvaluatesToWhatItPrinted()
     {

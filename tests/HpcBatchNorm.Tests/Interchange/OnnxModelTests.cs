@@ -152,7 +152,7 @@ public sealed class OnnxModelTests : IDisposable
     }
 
     /// <summary>Initial weights; biases, scales, shifts and statistics as after some training, so that none of them can be left out unnoticed.</summary>
-    private static NetworkState Trained(Network network, int size)
+    internal static NetworkState Trained(Network network, int size)
     {
         NetworkShapes shapes = network.Infer(1, size, size);
         NetworkState state = NetworkState.Initial(shapes, seed: 5);
