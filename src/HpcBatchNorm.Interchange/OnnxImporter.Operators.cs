@@ -1,12 +1,13 @@
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Interchange;
 
 /// <content>The table of operators, and those that are no windows and no shapes.</content>
 internal sealed partial class OnnxImporter
 {
+    private static readonly string[] BatchNormInputs = ["scale", "B", "mean", "var"];
+
     /// <summary>What a node computes. Attributes are looked at before inputs, so that they are told even behind something that cannot be read.</summary>
     private OnnxMeaning Convert(OnnxNode node)
     {
@@ -91,7 +92,7 @@ internal sealed partial class OnnxImporter
             throw new UserErrorException("training_mode is set; only the form for inference, with constant statistics, can be read");
         }
 
-        OnnxTensor[] tensors = [.. new[] { "scale", "B", "mean", "var" }.Select((name, i) => RequiredConstant(node, i + 1, name))];
+        OnnxTensor[] tensors = [.. BatchNormInputs.Select((name, i) => RequiredConstant(node, i + 1, name))];
         if (Plain(node.Input(0)) is not { } value)
         {
             return OnnxUnknown.Value;

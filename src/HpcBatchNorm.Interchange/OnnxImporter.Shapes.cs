@@ -1,4 +1,3 @@
-using HpcBatchNorm.Layers;
 using HpcBatchNorm.Tensors;
 using ElementType = HpcBatchNorm.Interchange.Onnx.TensorProto.Types.DataType;
 
