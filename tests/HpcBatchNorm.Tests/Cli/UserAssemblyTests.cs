@@ -20,7 +20,7 @@ public sealed class UserAssemblyTests(TrainingFixture fixture) : IClassFixture<T
 
         // It goes on and is evaluated; the variable stands for the flag.
         await RunAsync(["train", "--resume", run, "--steps", "4"], ("HBN_ASSEMBLIES", Assembly));
-        Assert.Contains("top-1", await RunAsync(["eval", "--checkpoint", checkpoint, "--assembly", Assembly]), StringComparison.Ordinal);
+        Assert.Contains("Acc@1", await RunAsync(["eval", "--checkpoint", checkpoint, "--assembly", Assembly]), StringComparison.Ordinal);
         Assert.Contains("switchable_norm", await RunAsync(["inspect", "--assembly", Assembly, "--checkpoint", checkpoint, "--json"]), StringComparison.Ordinal);
     }
 

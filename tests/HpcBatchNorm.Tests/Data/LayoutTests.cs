@@ -207,9 +207,11 @@ public sealed class LayoutTests : IDisposable
             _folder.Write($"{set}{part}-labels-{labels}", IdxFilesTests.Idx(labels == "idx2-int" ? 0x0C02 : 0x0801, labels == "idx2-int" ? [3, 2] : [3], values));
         }
 
-        // EMNIST's letters begin at 1: there is no class 0, of which nothing could be learnt.
-        AssertSet(DatasetSplit.Train, ["1", "2", "3"], ["00000", "00001", "00002"], [0, 2, 1]);
-        AssertSet(DatasetSplit.Validation, ["1", "2", "3"], ["00000", "00001", "00002"], [0, 2, 1]);
+        // EMNIST's letters begin at 1: there is no class 0, of which nothing could be learnt. MNIST's classes are its digits, whichever there are.
+        string[] classes = set.Length > 0 ? ["1", "2", "3"] : ["0", "1", "2", "3"];
+        int[] expected = set.Length > 0 ? [0, 2, 1] : [1, 3, 2];
+        AssertSet(DatasetSplit.Train, classes, ["00000", "00001", "00002"], expected);
+        AssertSet(DatasetSplit.Validation, classes, ["00000", "00001", "00002"], expected);
         _folder.Write("emnist-digits-train-images-idx3-ubyte", []);
         Assert.Contains("2 data sets", Assert.Throws<UserErrorException>(() => Open(_folder.Path, DatasetSplit.Train)).Message, StringComparison.Ordinal);
     }
