@@ -48,7 +48,7 @@ if ! diff -u --label README.md --label "made of bench/results" "$readme" "$made"
 fi
 # age COMMIT WHAT: how many commits to measured code came after it.
 age() {
-    git -C "$root" cat-file -e "$1^{commit}" 2>/dev/null || { echo "update-readme: '$2' was measured at commit $1, which this clone does not have" >&2; failed=1; return; }
+    git -C "$root" cat-file -e "$1^{commit}" 2>/dev/null || { echo "update-readme: '$2' was measured at commit $1, which this clone does not have; its age is not known" >&2; return; }
     local commits
     commits=$(git -C "$root" rev-list --count "$1..HEAD" -- native interop src/HpcBatchNorm)
     if ((commits > distance)); then
