@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes every number of README.md from the files in bench/results/: the table between <!-- numbers --> and <!-- /numbers --> from numbers.json, the one between
-# <!-- benchmarks --> and <!-- /benchmarks --> from the newest result of bench/peers/run.sh.
+# <!-- benchmarks --> and <!-- /benchmarks --> from the results of bench/peers/run.sh, newest first
+# (only the newest must not be too old).
 #
 #   bench/update-readme.sh                  writes them
 #   bench/update-readme.sh --check          fails where README.md does not say what the files say, or a number is too old: measured more than 150 commits to
@@ -19,8 +20,8 @@ while (($#)); do
     shift
 done
 numbers=$root/bench/results/numbers.json
-peers=$(find "$root/bench/results" -name '20*.json' | sort | tail -n 1)
-[[ -n $peers ]] || { echo "update-readme: no result in bench/results; run bench/peers/run.sh" >&2; exit 1; }
+mapfile -t peers < <(find "$root/bench/results" -name '20*.json' | sort -r)
+((${#peers[@]})) || { echo "update-readme: no result in bench/results; run bench/peers/run.sh" >&2; exit 1; }
 made=$(mktemp) table=$(mktemp)
 trap 'rm -f "$made" "$made.new" "$table"' EXIT
 cp "$readme" "$made"
@@ -34,10 +35,13 @@ section() {
 }
 
 jq -r '"| | | command |\n|---|---|---|", (.rows[] | "| \(.what) | \(.number) | `\(.command)` |")' "$numbers" | section numbers
-jq -r -f "$root/bench/peers/table.jq" "$peers" | section benchmarks
+for result in "${peers[@]}"; do
+    [[ $result == "${peers[0]}" ]] || echo
+    jq -r -f "$root/bench/peers/table.jq" "$result"
+done | section benchmarks
 if ((!check)); then
     cat "$made" >"$readme"
-    echo "$readme: numbers.json and ${peers##*/}"
+    echo "$readme: numbers.json and ${#peers[@]} results of peers"
     exit 0
 fi
 
@@ -59,6 +63,6 @@ age() {
 if git -C "$root" rev-parse HEAD >/dev/null 2>&1; then
     while IFS=$'\t' read -r commit what; do
         age "$commit" "$what"
-    done < <(jq -r '.rows[] | "\(.commit)\t\(.what)"' "$numbers"; jq -r '"\(.commit)\tbeside other libraries"' "$peers")
+    done < <(jq -r '.rows[] | "\(.commit)\t\(.what)"' "$numbers"; jq -r '"\(.commit)\tbeside other libraries"' "${peers[0]}")
 fi
 exit $failed

@@ -175,7 +175,7 @@ fi
 mkdir -p "$(dirname "$output")"
 commit=$(git -C "$root" rev-parse --short HEAD)
 [[ -z $(git -C "$root" status --porcelain) ]] || commit+=-dirty
-onednn=$("$hpcbn" info 2>/dev/null | grep -o 'oneDNN [0-9.]*' | head -n 1 || true)
+onednn=$("$hpcbn" info 2>/dev/null | grep -oE 'oneDNN [0-9.]+, (AVX-512( with BF16)?|AVX2|SSE)' | head -n 1 || true)
 jq -s --arg date "$date" --arg processor "$processor" --arg system "$(. /etc/os-release && echo "$PRETTY_NAME"), Linux $(uname -r)" --arg commit "$commit" --arg onednn "$onednn" \
     --arg dotnet "$(dotnet --version)" --arg network "$network" --arg tuned "$tuned" --argjson batch "$batch" --argjson size "$size" --argjson threads "$threads" \
     --argjson rounds "$rounds" --argjson steps "$steps" --argjson memory "$(awk '/MemTotal/ {printf "%.1f", $2 / 1048576}' /proc/meminfo)" \

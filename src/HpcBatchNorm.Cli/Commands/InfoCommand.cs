@@ -22,7 +22,7 @@ internal static class InfoCommand
                 output.WriteLine($"{probe.Name,-10} {(probe.Available ? "available" : "not available")}");
                 if (probe is { Name: "onednn", Available: true })
                 {
-                    // Not only what is installed, but the team that a run would get.
+                    // Not only what is installed, but what oneDNN and our own kernels use of the processor, and the team that a run would get.
                     using Backend backend = Backend.Create(probe.Name);
                     output.WriteLine($"           {backend.Description}: {backend.ThreadsReason}");
                 }
@@ -30,13 +30,6 @@ internal static class InfoCommand
                 foreach (string line in probe.Report.Split('\n', StringSplitOptions.RemoveEmptyEntries))
                 {
                     output.WriteLine($"           {line.TrimEnd()}");
-                }
-
-                if (probe is { Name: "onednn", Available: true })
-                {
-                    // What oneDNN and our own kernels use of the processor, and what caps it.
-                    using Backend backend = Backend.Create(probe.Name);
-                    output.WriteLine($"           {backend.Description}");
                 }
             }
 
