@@ -154,9 +154,20 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
         Tensor? r = form.Renormalization is null ? null : Made("r", TensorRole.BatchStatistic), d = r is null ? null : Made("d", TensorRole.BatchStatistic);
         Add(new BatchNormForward("bn", spec)
         {
-            Src = src, Dst = dst, Scale = scale, Shift = shift, Residual = residual, Statistics = form.Statistics, Mean = mean,
-            Variance = variance, RunningMean = runningMean, RunningVariance = runningVariance, AveragingFactor = form.AveragingFactor,
-            Renormalization = form.Renormalization, R = r, D = d,
+            Src = src,
+            Dst = dst,
+            Scale = scale,
+            Shift = shift,
+            Residual = residual,
+            Statistics = form.Statistics,
+            Mean = mean,
+            Variance = variance,
+            RunningMean = runningMean,
+            RunningVariance = runningVariance,
+            AveragingFactor = form.AveragingFactor,
+            Renormalization = form.Renormalization,
+            R = r,
+            D = d,
         });
         if (form.DstOverSrc)
         {
@@ -170,13 +181,21 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
             : Output("diffSrc", spec.Src, TensorRole.Gradient, form.Layout);
         Add(new BatchNormBackward("bn", spec)
         {
-            Src = src, Dst = maskFromDst ? dst : null, Scale = scale, Shift = shift, Statistics = form.Statistics,
-            Mean = mean ?? runningMean!, Variance = variance ?? runningVariance!, DiffDst = diffDst,
-            DiffSrc = diffSrc, DiffScale = Made("diffScale", TensorRole.ParameterGradient),
+            Src = src,
+            Dst = maskFromDst ? dst : null,
+            Scale = scale,
+            Shift = shift,
+            Statistics = form.Statistics,
+            Mean = mean ?? runningMean!,
+            Variance = variance ?? runningVariance!,
+            DiffDst = diffDst,
+            DiffSrc = diffSrc,
+            DiffScale = Made("diffScale", TensorRole.ParameterGradient),
             DiffShift = Made("diffShift", TensorRole.ParameterGradient),
             DiffResidual = !spec.Residual ? null : form.DiffResidualOverDiffDst ? diffDst.Alias("diffResidual", TensorRole.Gradient)
                 : Output("diffResidual", spec.Src, TensorRole.Gradient, form.Layout),
-            R = r, D = d,
+            R = r,
+            D = d,
             SecondDiffDst = form.SecondDiffDst ? Input("secondDiffDst", spec.Src, role: TensorRole.Gradient, layout: form.Layout) : null,
         });
         return this;

@@ -105,13 +105,27 @@ static Normalization Normalize(
         backend,
         new BatchNormForward("forward", spec)
         {
-            Src = x, Dst = y, Scale = gamma, Shift = beta, Mean = mean, Variance = variance,
-            RunningMean = runningMean, RunningVariance = runningVariance, AveragingFactor = 0.1f,
+            Src = x,
+            Dst = y,
+            Scale = gamma,
+            Shift = beta,
+            Mean = mean,
+            Variance = variance,
+            RunningMean = runningMean,
+            RunningVariance = runningVariance,
+            AveragingFactor = 0.1f,
         },
         new BatchNormBackward("backward", spec)
         {
-            Src = x, Scale = gamma, Shift = beta, Mean = mean, Variance = variance,
-            DiffDst = dy, DiffSrc = dx, DiffScale = diffGamma, DiffShift = diffBeta,
+            Src = x,
+            Scale = gamma,
+            Shift = beta,
+            Mean = mean,
+            Variance = variance,
+            DiffDst = dy,
+            DiffSrc = dx,
+            DiffScale = diffGamma,
+            DiffShift = diffBeta,
         });
     runner.Write(x, src);
     runner.Write(gamma, scale);

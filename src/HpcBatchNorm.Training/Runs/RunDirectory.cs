@@ -1,7 +1,7 @@
 using System.Buffers;
 using System.Globalization;
-using System.Text.Json;
 using System.Text;
+using System.Text.Json;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Training.Evaluation;

@@ -86,9 +86,20 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
         Tensor dst = lowering.NewValue(layout);
         lowering.EmitRepeatable(new BatchNormForward(lowering.Name, spec)
         {
-            Src = src, Dst = dst, Scale = scale, Shift = shift, Residual = residual, Statistics = training.Statistics, Mean = mean,
-            Variance = variance, RunningMean = runningMean, RunningVariance = runningVariance, AveragingFactor = AveragingFactor,
-            Renormalization = training.Renormalization, R = r, D = d,
+            Src = src,
+            Dst = dst,
+            Scale = scale,
+            Shift = shift,
+            Residual = residual,
+            Statistics = training.Statistics,
+            Mean = mean,
+            Variance = variance,
+            RunningMean = runningMean,
+            RunningVariance = runningVariance,
+            AveragingFactor = AveragingFactor,
+            Renormalization = training.Renormalization,
+            R = r,
+            D = d,
         });
         lowering.Backward(() =>
         {
@@ -98,10 +109,21 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
                 layout,
                 (diffSrc, diffResidual) => new BatchNormBackward(lowering.Name, spec)
                 {
-                    Src = src, Dst = residual is null ? null : dst, Scale = scale, Shift = shift, Statistics = training.BackwardStatistics,
-                    Mean = mean ?? runningMean, Variance = variance ?? runningVariance, DiffDst = diffDst,
-                    SecondDiffDst = lowering.SecondGradient, DiffSrc = diffSrc, DiffScale = diffScale, DiffShift = diffShift,
-                    DiffResidual = diffResidual, R = r, D = d,
+                    Src = src,
+                    Dst = residual is null ? null : dst,
+                    Scale = scale,
+                    Shift = shift,
+                    Statistics = training.BackwardStatistics,
+                    Mean = mean ?? runningMean,
+                    Variance = variance ?? runningVariance,
+                    DiffDst = diffDst,
+                    SecondDiffDst = lowering.SecondGradient,
+                    DiffSrc = diffSrc,
+                    DiffScale = diffScale,
+                    DiffShift = diffShift,
+                    DiffResidual = diffResidual,
+                    R = r,
+                    D = d,
                 },
                 lowering.InputIsOverwritable ? src : null);
         });
@@ -119,10 +141,17 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
         // The new batch's weight is 1: what is left of a pass are its own statistics.
         lowering.Emit(new BatchNormForward(lowering.Name, spec)
         {
-            Src = src, Dst = dst, Scale = lowering.AddState("scale", layout), Shift = lowering.AddState("shift", layout),
-            Residual = residual, Statistics = lowering.Statistics, Mean = Statistic(lowering, "mean", spec, layout, batch),
-            Variance = Statistic(lowering, "variance", spec, layout, batch), RunningMean = lowering.AddState("running_mean", layout),
-            RunningVariance = lowering.AddState("running_variance", layout), AveragingFactor = 1,
+            Src = src,
+            Dst = dst,
+            Scale = lowering.AddState("scale", layout),
+            Shift = lowering.AddState("shift", layout),
+            Residual = residual,
+            Statistics = lowering.Statistics,
+            Mean = Statistic(lowering, "mean", spec, layout, batch),
+            Variance = Statistic(lowering, "variance", spec, layout, batch),
+            RunningMean = lowering.AddState("running_mean", layout),
+            RunningVariance = lowering.AddState("running_variance", layout),
+            AveragingFactor = 1,
         });
     }
 

@@ -80,7 +80,10 @@ public sealed class LayoutTests : IDisposable
         byte[] Inner(string name) => ArchiveTests.Tar(TarEntryFormat.Ustar, new() { [name] = AnImage });
         _folder.Write("a.tar", ArchiveTests.Tar(TarEntryFormat.Ustar, new()
         {
-            ["train/n1.tar"] = Inner("1.JPEG"), ["train/n2.tar"] = Inner("2.JPEG"), ["val/n1.tar"] = Inner("3.JPEG"), ["val/n2.tar"] = Inner("4.JPEG"),
+            ["train/n1.tar"] = Inner("1.JPEG"),
+            ["train/n2.tar"] = Inner("2.JPEG"),
+            ["val/n1.tar"] = Inner("3.JPEG"),
+            ["val/n2.tar"] = Inner("4.JPEG"),
         }));
         using ImageDataset training = Open(_folder["a.tar"], DatasetSplit.Train), evaluated = Open(_folder["a.tar"], DatasetSplit.Validation);
         Assert.Equal(["train/n1/1.JPEG", "train/n2/2.JPEG"], Names(training));

@@ -32,7 +32,12 @@ public sealed class ReadmeTests : IDisposable
         Tensor mean = new("mean", spec.Parameters, TensorRole.BatchStatistic), variance = new("variance", spec.Parameters, TensorRole.BatchStatistic);
         using var runner = new OperationRunner(backend, new BatchNormForward("bn", spec)
         {
-            Src = src, Dst = dst, Scale = scale, Shift = shift, Mean = mean, Variance = variance,
+            Src = src,
+            Dst = dst,
+            Scale = scale,
+            Shift = shift,
+            Mean = mean,
+            Variance = variance,
         });
         runner.Write(src, images);                // float[16], NCHW
         runner.Write(scale, [1f, 1f]);

@@ -83,9 +83,13 @@ public sealed class AbiTests
         Tensor Vector(string name) => new(name, spec.Parameters, TensorRole.Parameter, TensorLayout.Blocked);
         BatchNormForward operation = new("norm", spec)
         {
-            Src = new("src", spec.Src, TensorRole.Activation, TensorLayout.Blocked), Dst = root.Slice("dst", block / 2, block),
-            Scale = Vector("scale"), Shift = Vector("shift"), Statistics = BatchNormStatistics.Running,
-            RunningMean = Vector("mean"), RunningVariance = Vector("variance"),
+            Src = new("src", spec.Src, TensorRole.Activation, TensorLayout.Blocked),
+            Dst = root.Slice("dst", block / 2, block),
+            Scale = Vector("scale"),
+            Shift = Vector("shift"),
+            Statistics = BatchNormStatistics.Running,
+            RunningMean = Vector("mean"),
+            RunningVariance = Vector("variance"),
         };
 
         NotSupportedException error = Assert.Throws<NotSupportedException>(() => backend.CreateKernel(operation, buffers));
@@ -144,8 +148,14 @@ public sealed class AbiTests
         Tensor Vector(string name) => new(name, spec.Parameters, TensorRole.Parameter, TensorLayout.Blocked);
         BatchNormForward norm = new("norm", spec)
         {
-            Src = forward.Dst, Dst = new("y", spec.Src, TensorRole.Activation, TensorLayout.Blocked), Scale = Vector("scale"), Shift = Vector("shift"),
-            Mean = Vector("mean"), Variance = Vector("variance"), RunningMean = Vector("rmean"), RunningVariance = Vector("rvariance"),
+            Src = forward.Dst,
+            Dst = new("y", spec.Src, TensorRole.Activation, TensorLayout.Blocked),
+            Scale = Vector("scale"),
+            Shift = Vector("shift"),
+            Mean = Vector("mean"),
+            Variance = Vector("variance"),
+            RunningMean = Vector("rmean"),
+            RunningVariance = Vector("rvariance"),
         };
         using OperationRunner runner = new(backend, forward, norm);
         runner.Execute();

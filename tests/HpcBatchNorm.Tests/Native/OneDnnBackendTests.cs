@@ -77,13 +77,27 @@ public sealed class OneDnnBackendTests
         using OperationRunner runner = new(backend,
             new BatchNormForward("bn", spec)
             {
-                Src = src, Dst = dst, Scale = scale, Shift = shift, Statistics = BatchNormStatistics.Running, RunningMean = mean,
-                RunningVariance = variance, AveragingFactor = 0,
+                Src = src,
+                Dst = dst,
+                Scale = scale,
+                Shift = shift,
+                Statistics = BatchNormStatistics.Running,
+                RunningMean = mean,
+                RunningVariance = variance,
+                AveragingFactor = 0,
             },
             new BatchNormBackward("bn", spec)
             {
-                Src = src, Scale = scale, Shift = shift, Statistics = BatchNormStatistics.Running, Mean = mean, Variance = variance,
-                DiffDst = diffDst, DiffSrc = diffSrc, DiffScale = Vector("dscale"), DiffShift = Vector("dshift"),
+                Src = src,
+                Scale = scale,
+                Shift = shift,
+                Statistics = BatchNormStatistics.Running,
+                Mean = mean,
+                Variance = variance,
+                DiffDst = diffDst,
+                DiffSrc = diffSrc,
+                DiffScale = Vector("dscale"),
+                DiffShift = Vector("dshift"),
             });
         RandomSequence random = new(5, 1);
         float[] scales = new float[37], shifts = new float[37], means = new float[37], variances = new float[37], values = new float[spec.Src.Count];
@@ -138,13 +152,27 @@ public sealed class OneDnnBackendTests
             using OperationRunner runner = new(backend,
                 new BatchNormForward("bn", spec)
                 {
-                    Src = src, Dst = dst, Scale = scale, Shift = shift, Mean = mean, Variance = variance, RunningMean = running,
-                    RunningVariance = Vector("runningVariance"), AveragingFactor = 0.1f,
+                    Src = src,
+                    Dst = dst,
+                    Scale = scale,
+                    Shift = shift,
+                    Mean = mean,
+                    Variance = variance,
+                    RunningMean = running,
+                    RunningVariance = Vector("runningVariance"),
+                    AveragingFactor = 0.1f,
                 },
                 new BatchNormBackward("bn", spec)
                 {
-                    Src = src, Scale = scale, Shift = shift, Mean = mean, Variance = variance, DiffDst = diffDst, DiffSrc = diffSrc,
-                    DiffScale = Vector("dscale"), DiffShift = Vector("dshift"),
+                    Src = src,
+                    Scale = scale,
+                    Shift = shift,
+                    Mean = mean,
+                    Variance = variance,
+                    DiffDst = diffDst,
+                    DiffSrc = diffSrc,
+                    DiffScale = Vector("dscale"),
+                    DiffShift = Vector("dshift"),
                 });
             foreach (Tensor tensor in new[] { src, diffDst, scale, shift })
             {

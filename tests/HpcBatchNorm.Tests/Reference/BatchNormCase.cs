@@ -37,15 +37,32 @@ internal sealed class BatchNormCase
         bool batch = statistics == BatchNormStatistics.Batch;
         Forward = new BatchNormForward("bn", spec)
         {
-            Src = Src, Dst = Dst, Scale = Scale, Shift = Shift, Residual = Residual, Statistics = statistics, Mean = batch ? Mean : null,
-            Variance = batch ? Variance : null, RunningMean = RunningMean, RunningVariance = RunningVariance,
+            Src = Src,
+            Dst = Dst,
+            Scale = Scale,
+            Shift = Shift,
+            Residual = Residual,
+            Statistics = statistics,
+            Mean = batch ? Mean : null,
+            Variance = batch ? Variance : null,
+            RunningMean = RunningMean,
+            RunningVariance = RunningVariance,
             AveragingFactor = averagingFactor ?? 0,
         };
         Backward = new BatchNormBackward("bn", spec)
         {
-            Src = Src, Dst = keepDst ? Dst : null, Scale = Scale, Shift = Shift, Statistics = statistics, Mean = batch ? Mean : RunningMean!,
-            Variance = batch ? Variance : RunningVariance!, DiffDst = DiffDst, DiffSrc = DiffSrc, DiffScale = DiffScale,
-            DiffShift = DiffShift, DiffResidual = DiffResidual,
+            Src = Src,
+            Dst = keepDst ? Dst : null,
+            Scale = Scale,
+            Shift = Shift,
+            Statistics = statistics,
+            Mean = batch ? Mean : RunningMean!,
+            Variance = batch ? Variance : RunningVariance!,
+            DiffDst = DiffDst,
+            DiffSrc = DiffSrc,
+            DiffScale = DiffScale,
+            DiffShift = DiffShift,
+            DiffResidual = DiffResidual,
         };
 
         Inputs = new()

@@ -186,13 +186,32 @@ public sealed class BatchNormVariantTests
             ReferenceRun run = new(
                 new BatchNormForward("bn", spec)
                 {
-                    Src = Src, Dst = Dst, Scale = Scale, Shift = Shift, Mean = Mean, Variance = Variance, RunningMean = RunningMean,
-                    RunningVariance = RunningVariance, AveragingFactor = 0.1f, Renormalization = renormalization, R = R, D = D,
+                    Src = Src,
+                    Dst = Dst,
+                    Scale = Scale,
+                    Shift = Shift,
+                    Mean = Mean,
+                    Variance = Variance,
+                    RunningMean = RunningMean,
+                    RunningVariance = RunningVariance,
+                    AveragingFactor = 0.1f,
+                    Renormalization = renormalization,
+                    R = R,
+                    D = D,
                 },
                 new BatchNormBackward("bn", spec)
                 {
-                    Src = Src, Scale = Scale, Shift = Shift, Mean = Mean, Variance = Variance, DiffDst = DiffDst, DiffSrc = DiffSrc,
-                    DiffScale = DiffScale, DiffShift = DiffShift, R = R, D = D,
+                    Src = Src,
+                    Scale = Scale,
+                    Shift = Shift,
+                    Mean = Mean,
+                    Variance = Variance,
+                    DiffDst = DiffDst,
+                    DiffSrc = DiffSrc,
+                    DiffScale = DiffScale,
+                    DiffShift = DiffShift,
+                    R = R,
+                    D = D,
                 });
             (run[Src], run[DiffDst], run[Scale], run[Shift], run[RunningMean], run[RunningVariance]) = (x, dy, scale, shift, runningMean, runningVariance);
             run.Execute();

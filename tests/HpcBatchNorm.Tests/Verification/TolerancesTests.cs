@@ -147,8 +147,15 @@ public sealed class TolerancesTests
         Tensor scale = Vector("scale"), shift = Vector("shift"), mean = Vector("mean"), variance = Vector("variance");
         BatchNormBackward operation = new("bn", spec)
         {
-            Src = src, Scale = scale, Shift = shift, Mean = mean, Variance = variance,
-            DiffDst = diffDst, DiffSrc = diffSrc, DiffScale = Vector("diffScale"), DiffShift = Vector("diffShift"),
+            Src = src,
+            Scale = scale,
+            Shift = shift,
+            Mean = mean,
+            Variance = variance,
+            DiffDst = diffDst,
+            DiffSrc = diffSrc,
+            DiffScale = Vector("diffScale"),
+            DiffShift = Vector("diffShift"),
         };
         Dictionary<Tensor, double[]> inputs = new()
         {
