@@ -53,7 +53,7 @@ public sealed class SafetensorsTests : IDisposable
             bad[at] ^= at == 8 + header - 1 ? (byte)(' ' ^ '\t') : (byte)1;
             File.WriteAllBytes(path, bad);
             using SafetensorsFile file = SafetensorsFile.Open(path);
-            UserErrorException error = Assert.Throws<UserErrorException>(() => file.VerifyChecksum());
+            UserErrorException error = Assert.ThrowsAny<UserErrorException>(() => file.VerifyChecksum());
             Assert.Contains("damaged", error.Message, StringComparison.Ordinal);
         }
     }
@@ -66,7 +66,7 @@ public sealed class SafetensorsTests : IDisposable
         foreach (int length in new[] { 0, 5, 8, 40, good.Length - 5, good.Length - 1 })
         {
             File.WriteAllBytes(path, good.AsSpan(0, length));
-            UserErrorException error = Assert.Throws<UserErrorException>(() => SafetensorsFile.Open(path));
+            UserErrorException error = Assert.ThrowsAny<UserErrorException>(() => SafetensorsFile.Open(path));
             Assert.Contains(path, error.Message, StringComparison.Ordinal);
             Assert.DoesNotContain('\n', error.Message);
         }
@@ -85,7 +85,7 @@ public sealed class SafetensorsTests : IDisposable
     {
         string path = WriteRaw(header, new byte[dataBytes]);
 
-        UserErrorException error = Assert.Throws<UserErrorException>(() => SafetensorsFile.Open(path));
+        UserErrorException error = Assert.ThrowsAny<UserErrorException>(() => SafetensorsFile.Open(path));
 
         Assert.Contains(expected, error.Message, StringComparison.Ordinal);
     }
@@ -96,7 +96,7 @@ public sealed class SafetensorsTests : IDisposable
         string path = Path.Combine(_folder, "x.safetensors");
         File.WriteAllText(path, "PK\u0003\u0004 this is something else altogether");
 
-        Assert.Contains("not a safetensors file", Assert.Throws<UserErrorException>(() => SafetensorsFile.Open(path)).Message, StringComparison.Ordinal);
+        Assert.Contains("not a safetensors file", Assert.ThrowsAny<UserErrorException>(() => SafetensorsFile.Open(path)).Message, StringComparison.Ordinal);
     }
 
     [Fact]
