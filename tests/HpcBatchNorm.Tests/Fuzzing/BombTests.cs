@@ -122,7 +122,6 @@ public sealed class BombTests : IDisposable
 
         _folder.Write(PackManifest.FileName, Encoding.UTF8.GetBytes(text));
         UserErrorException error = Assert.Throws<UserErrorException>(() => ImageDataset.Open(_folder.Path, DatasetSplit.Train, cacheDirectory: null));
-        Assert.Contains("pack the data set again", error.Message, StringComparison.Ordinal);
         Assert.DoesNotContain('\n', error.Message);
     }
 
@@ -145,7 +144,6 @@ public sealed class BombTests : IDisposable
     [InlineData("mb32ic64ih56oc192oh2147483647kh3sh2147483647n\"x\"")]
     [InlineData("mb2147483647ic2147483647ih2147483647oc192kh3n\"x\"")]
     [InlineData("mb1ic64ih56oc192kh3dh2147483647n\"x\"")]
-    [InlineData("mb1ic64ih56oc192kh3ph2147483647n\"x\"")]
     [InlineData("mb1ic2147483647ih2147483647n\"bn\"")]
     [InlineData("g0mb1ic64ih56oc192kh3n\"x\"")]
     public void Shapes_OfWildNumbers_AreALine(string line) =>
