@@ -45,5 +45,6 @@ public readonly record struct ConvolutionSpec(
 
         Window.Validate(name, "rows", Src.H, KernelH, StrideH, PadTop, PadBottom, DilationH);
         Window.Validate(name, "columns", Src.W, KernelW, StrideW, PadLeft, PadRight, DilationW);
+        SpecCheck.Shape(name, Dst);
     }
 }

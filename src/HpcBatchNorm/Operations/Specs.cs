@@ -153,6 +153,7 @@ public readonly record struct PoolingSpec(
         SpecCheck.Shape(name, Src);
         Window.Validate(name, "rows", Src.H, KernelH, StrideH, PadTop, PadBottom);
         Window.Validate(name, "columns", Src.W, KernelW, StrideW, PadLeft, PadRight);
+        SpecCheck.Shape(name, Dst);
         if (PadTop >= KernelH || PadLeft >= KernelW || PadBottom >= KernelH || PadRight >= KernelW)
         {
             throw new ArgumentException(

@@ -46,7 +46,7 @@ internal static class Window
         if (Outputs(extent, kernel, stride, padBefore, padAfter, dilation) < 1)
         {
             throw new ArgumentException(
-                $"'{name}': a window of {(kernel - 1) * dilation + 1} {axis} does not fit an input of {extent} with padding {padBefore} + {padAfter}. Use a larger image.");
+                $"'{name}': a window of {(kernel - 1L) * dilation + 1} {axis} does not fit an input of {extent} with padding {padBefore} + {padAfter}. Use a larger image.");
         }
     }
 }

@@ -114,7 +114,7 @@ public sealed class BombTests : IDisposable
         {
             string[] lines =
             [
-                "\"short_side\": 1", "\"quality\": 1", "\"shard_images\": 1", "\"shuffled\": true", "\"seed\": 1", "\"source\": \"1\"", "\"classes\": [\"a\", \"b\"]",
+                "\"version\": 1", "\"validation\": []", "\"short_side\": 1", "\"quality\": 1", "\"shard_images\": 1", "\"shuffled\": true", "\"seed\": 1", "\"source\": \"1\"", "\"classes\": [\"a\", \"b\"]",
                 "\"descriptions\": [\"\", \"\"]", "\"train\": []", "\"skipped\": []", "\"complete\": true",
             ];
             text = $"{{{string.Join(", ", lines.Select(line => line.StartsWith($"\"{replaced}\"", StringComparison.Ordinal) ? text : line))}}}";
@@ -122,6 +122,7 @@ public sealed class BombTests : IDisposable
 
         _folder.Write(PackManifest.FileName, Encoding.UTF8.GetBytes(text));
         UserErrorException error = Assert.Throws<UserErrorException>(() => ImageDataset.Open(_folder.Path, DatasetSplit.Train, cacheDirectory: null));
+        Assert.Contains("pack the data set again", error.Message, StringComparison.Ordinal);
         Assert.DoesNotContain('\n', error.Message);
     }
 
@@ -144,6 +145,7 @@ public sealed class BombTests : IDisposable
     [InlineData("mb32ic64ih56oc192oh2147483647kh3sh2147483647n\"x\"")]
     [InlineData("mb2147483647ic2147483647ih2147483647oc192kh3n\"x\"")]
     [InlineData("mb1ic64ih56oc192kh3dh2147483647n\"x\"")]
+    [InlineData("mb1ic64ih56oc192kh3ph2147483647n\"x\"")]
     [InlineData("mb1ic2147483647ih2147483647n\"bn\"")]
     [InlineData("g0mb1ic64ih56oc192kh3n\"x\"")]
     public void Shapes_OfWildNumbers_AreALine(string line) =>
