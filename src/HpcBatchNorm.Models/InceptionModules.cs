@@ -24,7 +24,7 @@ internal readonly record struct ModuleRow(
 /// <summary>
 /// The building blocks the Inception networks share: convolution, batch normalization (or bias) and nonlinearity as one unit; inception modules.
 /// Stride 2 of a pass-through module sits on its 3x3 convolution, on the second convolution of its double branch and on its pooling, all padded by 1, so
-/// that their outputs agree for every image size. Branches are concatenated in the order 1x1, 3x3, double 3x3, pool, as in all ports.
+/// that their outputs agree for every image size (<see cref="NetworkOptions.UnpaddedPools"/> apart). Branches are concatenated in the order 1x1, 3x3, double 3x3, pool, as in all ports.
 /// </summary>
 internal sealed class InceptionModules(NetworkBuilder builder, NetworkOptions options, bool batchNorm)
 {
@@ -65,7 +65,8 @@ internal sealed class InceptionModules(NetworkBuilder builder, NetworkOptions op
 
         PoolingKind kind = row.Pool != ModulePool.Average ? PoolingKind.Max
             : options.AverageIncludesPadding ? PoolingKind.AverageIncludePadding : PoolingKind.AverageExcludePadding;
-        Node pooled = builder.Add($"{row.Name}/pool", new PoolingLayer(kind, 3, stride, 1), input);
+        bool unpadded = options.UnpaddedPools && row.Pool == ModulePool.PassThrough;
+        Node pooled = builder.Add($"{row.Name}/pool", unpadded ? new PoolingLayer(kind, 3, stride, ceil: true) : new PoolingLayer(kind, 3, stride, 1), input);
         branches.Add(row.Pool == ModulePool.PassThrough ? pooled : Unit($"{row.Name}/projection", pooled, row.Projection, 1, perActivation: perActivation));
         return builder.Add($"{row.Name}/concat", new ConcatLayer(), branches);
     }

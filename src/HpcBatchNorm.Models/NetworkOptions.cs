@@ -17,7 +17,7 @@ public sealed record NetworkOptions
         (nameof(Activation), o => o.Activation), (nameof(BatchNorm), o => o.BatchNorm), (nameof(Epsilon), o => o.Epsilon),
         (nameof(AveragingFactor), o => o.AveragingFactor), (nameof(PerActivationLast), o => o.PerActivationLast), (nameof(Lrn), o => o.Lrn == false ? null : o.Lrn),
         (nameof(Dropout), o => o.Dropout), (nameof(AuxiliaryHeads), o => o.AuxiliaryHeads), (nameof(InitialWeightScale), o => o.InitialWeightScale),
-        (nameof(AverageIncludesPadding), o => o.AverageIncludesPadding), (nameof(HiddenLayers), o => o.HiddenLayers),
+        (nameof(AverageIncludesPadding), o => o.AverageIncludesPadding), (nameof(UnpaddedPools), o => o.UnpaddedPools), (nameof(HiddenLayers), o => o.HiddenLayers),
         (nameof(HiddenUnits), o => o.HiddenUnits), (nameof(InitialDeviation), o => o.InitialDeviation),
     ];
 
@@ -71,6 +71,13 @@ public sealed record NetworkOptions
 
     /// <summary>Average pooling inside modules counts padding as zeros (Caffe) instead of leaving it out of the mean (TensorFlow).</summary>
     public bool AverageIncludesPadding { get; init; } = true;
+
+    /// <summary>
+    /// The max poolings of the modules that halve the image (3c and 4e of the Inception networks) have no padding and round up, as in Caffe's network and its
+    /// ports, instead of being padded by 1 as the convolutions beside them. Their outputs agree where the image has an even number of rows and columns there,
+    /// as for sizes that are multiples of 32.
+    /// </summary>
+    public bool UnpaddedPools { get; init; }
 
     /// <summary>Hidden layers of <c>mnist-mlp</c>.</summary>
     public int HiddenLayers { get; init; } = 3;

@@ -4,9 +4,22 @@ using HpcBatchNorm.Networks;
 
 namespace HpcBatchNorm.Training;
 
-/// <summary>An export of a checkpoint's network, or of a network with its initial parameters, as ONNX.</summary>
+/// <summary>What an export is written as.</summary>
+internal enum ExportFormat
+{
+    /// <summary>The network with its parameters, for programs that compute.</summary>
+    Onnx,
+
+    /// <summary>The parameters under PyTorch's names (<see cref="PyTorchWeights"/>), for programs that have the network.</summary>
+    Safetensors,
+}
+
+/// <summary>An export of a checkpoint's network, or of a network with its initial parameters, as ONNX, or of its parameters as safetensors.</summary>
 internal sealed record ExportRequest
 {
+    /// <summary>Mean and deviation where none are set (<see cref="Planning.PlanOptions.PixelMean"/>).</summary>
+    private const float UsualPixel = 128;
+
     /// <summary>The checkpoint, whose weight averages are taken where it has them; null for the initial parameters of the model that <see cref="Flags"/> name.</summary>
     public string? Checkpoint { get; init; }
 
@@ -15,6 +28,9 @@ internal sealed record ExportRequest
 
     /// <summary>Classes of a network without a checkpoint.</summary>
     public int Classes { get; init; } = 1000;
+
+    /// <summary>What to write.</summary>
+    public ExportFormat Format { get; init; }
 
     /// <inheritdoc cref="OnnxOptions.Fold"/>
     public bool Fold { get; init; }
@@ -43,6 +59,19 @@ internal sealed record ExportRequest
 
         NetworkShapes shapes = network.Infer(1, config.ImageSize, config.ImageSize);
         NetworkState state = checkpoint?.ReadNetworkState(shapes, network.Name) ?? NetworkState.Initial(shapes, config.Optimizer.Seed);
+        if (Format == ExportFormat.Safetensors)
+        {
+            int tensors = PyTorchWeights.Write(Output, network, state, new PyTorchOptions
+            {
+                ImageSize = config.ImageSize,
+                PixelMean = config.Optimizer.PixelMean ?? [UsualPixel],
+                PixelDeviation = config.Optimizer.PixelDeviation ?? [UsualPixel],
+                ClassNames = classes,
+                Settings = NetworkSettings(config),
+            });
+            return new ExportResult(Output, network.Name, config.ImageSize, tensors, new FileInfo(Output).Length);
+        }
+
         int nodes = OnnxModel.Write(Output, network, state, new OnnxOptions
         {
             Height = config.ImageSize,
@@ -55,6 +84,12 @@ internal sealed record ExportRequest
         });
         return new ExportResult(Output, network.Name, config.ImageSize, nodes, new FileInfo(Output).Length);
     }
+
+    /// <summary>The options of the network that are not at their defaults, as text that <see cref="TrainingConfigBuilder.AddYaml"/> reads.</summary>
+    private static string NetworkSettings(RunConfig config) => string.Concat(TrainingSettings.All
+        .Where(s => s.Group == SettingGroup.Network && s.Name is not ("model" or "initial-checkpoint" or "reset-classifier"))
+        .Where(s => s.Name == "unpadded-pools" || !s.IsDefault(config))
+        .Select(s => $"{s.Name}: {s.Get(config)}\n"));
 
     private RunConfig Configure()
     {
@@ -77,6 +112,6 @@ internal sealed record ExportRequest
 /// <param name="Path">The file.</param>
 /// <param name="Model">Name of the network.</param>
 /// <param name="ImageSize">Side of the images it takes.</param>
-/// <param name="Nodes">Nodes of the graph.</param>
+/// <param name="Parts">Nodes of the graph, or tensors of the file.</param>
 /// <param name="Bytes">Size of the file.</param>
-internal sealed record ExportResult(string Path, string Model, int ImageSize, int Nodes, long Bytes);
+internal sealed record ExportResult(string Path, string Model, int ImageSize, int Parts, long Bytes);

@@ -1,3 +1,4 @@
+using System.Globalization;
 using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
@@ -41,6 +42,11 @@ internal static class InitialWeights
             note($"warning: the classes of '{checkpoint.Path}' have other names than those of the data set; reset-classifier begins with a new classifier.");
         }
 
+        foreach (string difference in Differences(checkpoint, session.Plan.Network, config))
+        {
+            note($"warning: '{checkpoint.Path}' is for {difference}");
+        }
+
         HashSet<Node> classifiers = config.ResetClassifier ? [.. session.Plan.Network.Losses.SelectMany(l => l.Inputs).Where(n => n.Layer is FullyConnectedLayer)] : [];
         foreach (StateTensor entry in session.State)
         {
@@ -55,4 +61,53 @@ internal static class InitialWeights
         note(FormattableString.Invariant(
             $"Begins with the weights of '{checkpoint.Path}' ({checkpoint.Info.Model}, step {checkpoint.Info.Step}){(config.ResetClassifier ? " but for the classifier" : "")}."));
     }
+
+    /// <summary>What fits by name and shape, but computes something else than the weights were made for.</summary>
+    private static IEnumerable<string> Differences(Checkpoint checkpoint, Network network, RunConfig config)
+    {
+        RunConfig before = EvaluationSetup.Configure(checkpoint, []);
+        foreach ((string name, IReadOnlyList<float>? then, IReadOnlyList<float>? now) in new[]
+                 {
+                     ("pixel-mean", before.Optimizer.PixelMean, config.Optimizer.PixelMean), ("pixel-deviation", before.Optimizer.PixelDeviation, config.Optimizer.PixelDeviation),
+                 })
+        {
+            if (!Channels(then, network.InputChannels).SequenceEqual(Channels(now, network.InputChannels)))
+            {
+                yield return $"images with a {name} of {Text(then)}, this run has {Text(now)}. Set {name} to what it was.";
+            }
+        }
+
+        Dictionary<string, Layer> layers = Layers(checkpoint);
+        Node[] changed = [.. network.Nodes.Where(n => layers.TryGetValue(n.Name, out Layer? then) && !ComputesTheSame(then, n.Layer))];
+        if (changed.Length > 0)
+        {
+            yield return $"a network in which {changed.Length} layers are others than in this run's, the first '{changed[0].Name}' ({layers[changed[0].Name]}; here {changed[0].Layer}). "
+                + "Make the network with the options that it had.";
+        }
+    }
+
+    /// <summary>None where the checkpoint's network cannot be made here, because its layers were made elsewhere.</summary>
+    private static Dictionary<string, Layer> Layers(Checkpoint checkpoint)
+    {
+        try
+        {
+            return checkpoint.ReadNetwork().Nodes.ToDictionary(n => n.Name, n => n.Layer, StringComparer.Ordinal);
+        }
+        catch (UserErrorException)
+        {
+            return [];
+        }
+    }
+
+    /// <summary>What may well be another thing in a new run, such as dropout and the loss, counts as the same.</summary>
+    private static bool ComputesTheSame(Layer then, Layer now) => (then, now) switch
+    {
+        (PoolingLayer or ActivationLayer or LrnLayer, _) => then == now,
+        (BatchNormLayer a, BatchNormLayer b) => a.Epsilon == b.Epsilon,
+        _ => true,
+    };
+
+    private static IEnumerable<float> Channels(IReadOnlyList<float>? values, int channels) => Enumerable.Range(0, channels).Select(i => values is null or [] ? 128 : values[values.Count == 1 ? 0 : i]);
+
+    private static string Text(IReadOnlyList<float>? values) => values is null or [] ? "128" : string.Join(",", values.Select(v => v.ToString(CultureInfo.InvariantCulture)));
 }

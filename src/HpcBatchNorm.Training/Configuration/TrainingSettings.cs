@@ -45,6 +45,8 @@ internal static class TrainingSettings
             c => c.Network.AuxiliaryHeads, (c, v) => c with { Network = c.Network with { AuxiliaryHeads = v } }),
         Switch("average-includes-padding", Network, "Average pooling inside modules counts padding as zeros",
             c => c.Network.AverageIncludesPadding, (c, v) => c with { Network = c.Network with { AverageIncludesPadding = v } }),
+        Switch("unpadded-pools", Network, "Max pooling of the modules that halve the image has no padding and rounds up (Caffe, and the published weights of bn-inception); for image sizes that are multiples of 32",
+            c => c.Network.UnpaddedPools, (c, v) => c with { Network = c.Network with { UnpaddedPools = v } }) with { HashedWhereChanged = true },
         Whole("hidden-layers", Network, "mnist-mlp: hidden layers", 1, c => c.Network.HiddenLayers, (c, v) => c with { Network = c.Network with { HiddenLayers = v } })
             with { HashedWhereChanged = true },
         Whole("hidden-units", Network, "mnist-mlp: units of each hidden layer", 1, c => c.Network.HiddenUnits, (c, v) => c with { Network = c.Network with { HiddenUnits = v } })

@@ -72,6 +72,7 @@ public sealed class FigureFiveTests
         Each(new NetworkOptions { PerActivationLast = true }, true, (name, layer) => layer is BatchNormLayer bn && name.StartsWith("inception_5b/", StringComparison.Ordinal) ? bn with { PerActivation = true } : layer);
         Each(new NetworkOptions { Epsilon = 1e-3f, AveragingFactor = 0.25f }, true, (_, layer) => layer is BatchNormLayer bn ? bn with { Epsilon = 1e-3f, AveragingFactor = 0.25f } : layer);
         Each(new NetworkOptions { AverageIncludesPadding = false }, true, (_, layer) => layer is PoolingLayer { Kind: PoolingKind.AverageIncludePadding } pool ? pool with { Kind = PoolingKind.AverageExcludePadding } : layer);
+        Each(new NetworkOptions { UnpaddedPools = true }, true, (name, layer) => name is "inception_3c/pool" or "inception_4e/pool" ? new PoolingLayer(PoolingKind.Max, 3, 2, ceil: true) : layer);
         Each(new NetworkOptions { Dropout = 0.1f }, false, (_, layer) => layer is DropoutLayer ? new DropoutLayer(0.1f) : layer);
         // He's gain is the square of the deviation: 1.5 times the deviation. The classifier is not a convolution.
         Each(new NetworkOptions { InitialWeightScale = 1.5 }, true, (_, layer) => layer is ConvolutionLayer c ? c with { Initializer = Initializer.FanIn(4.5) } : layer);

@@ -95,8 +95,23 @@ public sealed partial class ResumeTests(TrainingFixture fixture) : IClassFixture
         Dictionary<string, float[]> before = TrainingFixture.Tensors(first.Checkpoint), after = TrainingFixture.Tensors(second.Checkpoint);
         Assert.Equal(1, second.Steps);
         Assert.Contains(observer.Notes, n => n.StartsWith("Begins with the weights of", StringComparison.Ordinal));
+        Assert.DoesNotContain(observer.Notes, n => n.StartsWith("warning", StringComparison.Ordinal));
         Assert.All(after.Where(t => t.Key.EndsWith("weights", StringComparison.Ordinal)), t => Assert.Equal(before[t.Key + ".average"], t.Value));
         Assert.NotEqual(before["conv1/conv.weights.momentum"], after["conv1/conv.weights.momentum"]);
+    }
+
+    [Fact]
+    public void InitialCheckpoint_MadeForSomethingElse_IsSaid()
+    {
+        using var observer = new RecordingObserver();
+        TrainingResult first = Train(observer, ("steps", "1"), ("eval-every", "0"), ("pixel-mean", "120"), ("unpadded-pools", "true"));
+
+        Train(observer, ("steps", "1"), ("eval-every", "0"), ("initial-checkpoint", first.Checkpoint));
+
+        string[] warnings = [.. observer.Notes.Where(n => n.StartsWith("warning", StringComparison.Ordinal))];
+        Assert.Equal(2, warnings.Length);
+        Assert.Contains("images with a pixel-mean of 120, this run has 128. Set pixel-mean to what it was.", warnings[0], StringComparison.Ordinal);
+        Assert.Contains("2 layers are others than in this run's, the first 'inception_3c/pool'", warnings[1], StringComparison.Ordinal);
     }
 
     [Fact]

@@ -54,6 +54,7 @@ public class SettingsTests
         ["per-activation-norm"] = (null, [("model", "bn-inception"), ("image-size", "64")]),
         ["auxiliary-heads"] = (null, [("model", "bn-inception"), ("image-size", "224")]),
         ["average-includes-padding"] = (null, [("model", "bn-inception"), ("image-size", "64")]),
+        ["unpadded-pools"] = (null, [("model", "bn-inception"), ("image-size", "64")]),
         ["hidden-layers"] = (null, [("model", "mnist-mlp"), ("image-size", "28")]),
         ["hidden-units"] = (null, [("model", "mnist-mlp"), ("image-size", "28")]),
         ["initial-deviation"] = (null, [("model", "mnist-mlp"), ("image-size", "28")]),
