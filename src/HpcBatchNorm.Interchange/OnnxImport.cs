@@ -37,6 +37,12 @@ public sealed record OnnxImportOptions
     /// <summary>Deviation by which the difference is divided before the model; when null that of the metadata (<c>pixel_deviation</c>), or 1 for a model that normalises its input itself, or 128.</summary>
     public IReadOnlyList<float>? PixelDeviation { get; init; }
 
+    /// <summary>
+    /// The model takes B, G, R: the input channels of its first convolution are exchanged, so that the network takes R, G, B as all do here. <see cref="PixelMean"/>
+    /// and <see cref="PixelDeviation"/> are R, G, B then too.
+    /// </summary>
+    public bool Bgr { get; init; }
+
     /// <summary>Name of the value to take for the output, which ends the network there; the graph's only output when null.</summary>
     public string? Output { get; init; }
 }
@@ -131,7 +137,20 @@ public static class OnnxImport
     /// <exception cref="OnnxImportException">The model has nodes that no layer can stand for; lists all of them.</exception>
     /// <exception cref="DamagedFileException">It is not an ONNX file, or a damaged one.</exception>
     /// <exception cref="UserErrorException">The file cannot be read, or the options do not fit it.</exception>
-    public static ImportedModel Read(string path, OnnxImportOptions? options = null) => new OnnxImporter(path, ReadModel(path), options ?? new OnnxImportOptions()).Import();
+    public static ImportedModel Read(string path, OnnxImportOptions? options = null)
+    {
+        options ??= new OnnxImportOptions();
+        if (!options.Bgr)
+        {
+            return new OnnxImporter(path, ReadModel(path), options).Import();
+        }
+
+        // Until the weights are exchanged, mean and deviation are in the file's own order.
+        options = options with { PixelMean = options.PixelMean?.Reverse().ToArray(), PixelDeviation = options.PixelDeviation?.Reverse().ToArray() };
+        ImportedModel model = new OnnxImporter(path, ReadModel(path), options).Import();
+        ChannelOrder.Exchange(model.Network, model.Network.Infer(1, model.Height, model.Width), model.State, path);
+        return model with { PixelMean = [.. model.PixelMean.Reverse()], PixelDeviation = [.. model.PixelDeviation.Reverse()] };
+    }
 
     private static ModelProto ReadModel(string path)
     {

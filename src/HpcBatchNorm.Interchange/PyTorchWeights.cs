@@ -188,9 +188,9 @@ public sealed class PyTorchWeights : IDisposable
                 continue;
             }
 
-            if (_layout.Bgr && IsFirst(parameter))
+            if (_layout.Bgr && ChannelOrder.IsFirst(parameter))
             {
-                ExchangeChannels(values, parameter.Spec.Shape);
+                ChannelOrder.Exchange(values, parameter.Spec.Shape);
             }
 
             if (bias is not null && _file.Contains(_prefix + bias) && Read(bias, parameter.Spec.Shape, true, problems, known) is { } added)
@@ -230,9 +230,9 @@ public sealed class PyTorchWeights : IDisposable
         foreach (NetworkParameter parameter in shapes.Parameters)
         {
             float[] values = state.Get(parameter.Name, parameter.Spec.Shape).ToArray();
-            if (layout.Bgr && IsFirst(parameter))
+            if (layout.Bgr && ChannelOrder.IsFirst(parameter))
             {
-                ExchangeChannels(values, parameter.Spec.Shape);
+                ChannelOrder.Exchange(values, parameter.Spec.Shape);
             }
 
             bool flat = parameter.Node.Layer is BatchNormLayer or FullyConnectedLayer || parameter.Spec.Name == "bias";
@@ -344,21 +344,6 @@ public sealed class PyTorchWeights : IDisposable
     private static long[] Extents(Shape shape, bool flat) => !flat ? [shape.N, shape.C, shape.H, shape.W]
         : shape is { N: 1, Area: 1 } ? [shape.C] : [shape.N, shape.ImageCount];
 
-    private static bool IsFirst(NetworkParameter parameter) => parameter is { Spec.Name: "weights", Node: { Layer: ConvolutionLayer { Groups: 1 }, Inputs: [{ Layer: InputLayer }] } };
-
     /// <summary>The convolution without a bias that a batch normalization reads.</summary>
     private static Node? Convolution(Node batchNorm) => batchNorm.Inputs[0] is { Layer: ConvolutionLayer { Bias: false } } node ? node : null;
-
-    /// <summary>Exchanges red and blue of the weights of the first convolution.</summary>
-    private static void ExchangeChannels(float[] weights, Shape shape)
-    {
-        for (int output = 0; output < shape.N && shape.C == 3; output++)
-        {
-            Span<float> first = weights.AsSpan(output * shape.ImageCount, shape.Area), last = weights.AsSpan(output * shape.ImageCount + 2 * shape.Area, shape.Area);
-            for (int i = 0; i < first.Length; i++)
-            {
-                (first[i], last[i]) = (last[i], first[i]);
-            }
-        }
-    }
 }

@@ -27,6 +27,9 @@ internal sealed record ImportRequest
     /// <summary>Name of the ONNX graph's value that is the output; its only output when null.</summary>
     public string? OutputName { get; init; }
 
+    /// <inheritdoc cref="OnnxImportOptions.Bgr"/>
+    public bool Bgr { get; init; }
+
     /// <summary>
     /// Settings that the model does not say, by name: <c>image-size</c>, <c>pixel-mean</c>, <c>pixel-deviation</c>; others that the checkpoint is to remember, such
     /// as <c>crop-fraction</c>; of weights also those of the network, such as <c>unpadded-pools</c>.
@@ -73,6 +76,7 @@ internal sealed record ImportRequest
             PixelMean = builder.IsSet("pixel-mean") ? builder.Config.Optimizer.PixelMean : null,
             PixelDeviation = builder.IsSet("pixel-deviation") ? builder.Config.Optimizer.PixelDeviation : null,
             Output = OutputName,
+            Bgr = Bgr,
         });
         if (model.Height != model.Width)
         {
@@ -101,6 +105,11 @@ internal sealed record ImportRequest
         if (OutputName is not null)
         {
             throw new UserErrorException($"'{Model}' holds weights, which have no outputs to choose from; an output is named only for ONNX models.");
+        }
+
+        if (Bgr)
+        {
+            throw new UserErrorException($"'{Model}' holds weights of a network whose order of channels is known; it is named only for ONNX models.");
         }
 
         using PyTorchWeights weights = PyTorchWeights.Open(Model, Network);

@@ -81,7 +81,7 @@ internal static class InitialWeights
         Node[] changed = [.. network.Nodes.Where(n => layers.TryGetValue(n.Name, out Layer? then) && !ComputesTheSame(then, n.Layer))];
         if (changed.Length > 0)
         {
-            yield return $"a network in which {changed.Length} layers are others than in this run's, the first '{changed[0].Name}' ({layers[changed[0].Name]}; here {changed[0].Layer}). "
+            yield return $"a network in which {changed.Length} layers are others than in this run's, the first '{changed[0].Name}' ({Text(layers[changed[0].Name])}; here {Text(changed[0].Layer)}). "
                 + "Make the network with the options that it had.";
         }
     }
@@ -102,9 +102,17 @@ internal static class InitialWeights
     /// <summary>What may well be another thing in a new run, such as dropout and the loss, counts as the same.</summary>
     private static bool ComputesTheSame(Layer then, Layer now) => (then, now) switch
     {
+        (PoolingLayer, GlobalAveragePoolingLayer) or (GlobalAveragePoolingLayer, PoolingLayer) => true, // for another image size
         (PoolingLayer or ActivationLayer or LrnLayer, _) => then == now,
         (BatchNormLayer a, BatchNormLayer b) => a.Epsilon == b.Epsilon,
         _ => true,
+    };
+
+    private static string Text(Layer layer) => layer switch
+    {
+        PoolingLayer pool => $"{pool.Description}, padded by {pool.Pad}{(pool.Ceil ? ", rounded up" : "")}",
+        BatchNormLayer batchNorm => string.Create(CultureInfo.InvariantCulture, $"{batchNorm.Description}, epsilon {batchNorm.Epsilon}"),
+        _ => layer.Description,
     };
 
     private static IEnumerable<float> Channels(IReadOnlyList<float>? values, int channels) => Enumerable.Range(0, channels).Select(i => values is null or [] ? 128 : values[values.Count == 1 ? 0 : i]);

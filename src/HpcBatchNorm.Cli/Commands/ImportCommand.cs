@@ -14,9 +14,10 @@ internal static class ImportCommand
         var network = new Option<string>("--network") { HelpName = "NAME", Description = $"Of weights, the network they are of: {string.Join(", ", PyTorchWeights.Networks)} [what the file says]" };
         var classes = new Option<string>("--class-names") { HelpName = "FILE", Description = "Names of the classes, one a line, in the order of the output [those in the model, else 0, 1, ...]" };
         var name = new Option<string>("--output-name") { HelpName = "NAME", Description = "Of an ONNX model, the value that is the output, where there are several or the network is to end earlier" };
+        var bgr = new Option<bool>("--bgr") { Description = "The ONNX model takes B, G, R, as Caffe's and CNTK's do; its first convolution is changed to take R, G, B" };
         Option<string> file = ResultFile.CheckedFirst(new("--output", "-o") { HelpName = "FILE", Description = "The checkpoint to write; the network of an ONNX model goes beside it, to a .json file", Required = true });
         Option<string> result = ResultFile.CreateOption();
-        var command = new Command("import", "Read another program's model or weights as a checkpoint") { model, network, classes, name, file };
+        var command = new Command("import", "Read another program's model or weights as a checkpoint") { model, network, classes, name, bgr, file };
         SettingOptions settings = SettingOptions.AddTo(command, "image-size", "pixel-mean", "pixel-deviation", "crop-fraction", "data", "auxiliary-heads", "unpadded-pools", "width", "average-includes-padding", "epsilon");
         command.Add(result);
         CommandLine.AddExamples(command,
@@ -38,6 +39,7 @@ internal static class ImportCommand
                     Network = parsed.GetValue(network),
                     ClassNames = parsed.GetValue(classes),
                     OutputName = parsed.GetValue(name),
+                    Bgr = parsed.GetValue(bgr),
                     Flags = settings.Given(parsed),
                     Output = parsed.GetRequiredValue(file),
                 }.Run();
