@@ -59,7 +59,8 @@ internal static class CommandLine
         return display || code != ExitCode.Done ? code : ExitCode.Failed;
     }
 
-    private static RootCommand CreateRoot(Option<string[]> assemblies)
+    /// <summary>All commands, and what stands in the help of them all.</summary>
+    internal static RootCommand CreateRoot(Option<string[]> assemblies)
     {
         var root = new RootCommand("BN-Inception (Ioffe and Szegedy, 2015) on ImageNet: training, evaluation and verification of batch-normalized networks.")
         {
@@ -99,6 +100,10 @@ internal static class CommandLine
         help.Action = new HelpWithExamples((SynchronousCommandLineAction)help.Action!, examples);
     }
 
+    /// <summary>The examples of a command's help.</summary>
+    internal static IReadOnlyList<string> Examples(Command command) =>
+        command.Options.OfType<HelpOption>().Select(h => h.Action).OfType<HelpWithExamples>().FirstOrDefault()?.Examples ?? [];
+
     private static bool IsExpected(Exception exception) =>
         exception is UserErrorException or ArgumentException or NotSupportedException or IOException or UnauthorizedAccessException
             or OutOfMemoryException or DllNotFoundException;
@@ -135,6 +140,8 @@ internal static class CommandLine
 
     private sealed class HelpWithExamples(SynchronousCommandLineAction help, string[] examples) : SynchronousCommandLineAction
     {
+        public IReadOnlyList<string> Examples { get; } = examples;
+
         /// <summary>Who asks for help need not give what the command requires.</summary>
         public override bool ClearsParseErrors => true;
 
@@ -143,7 +150,7 @@ internal static class CommandLine
             int code = help.Invoke(parseResult);
             TextWriter output = parseResult.InvocationConfiguration.Output;
             output.WriteLine("Examples:");
-            foreach (string example in examples)
+            foreach (string example in Examples)
             {
                 output.WriteLine($"  {example}");
             }
