@@ -18,6 +18,9 @@ internal sealed class ApiReference
     private readonly Dictionary<string, XElement> _docs = new(StringComparer.Ordinal);
     private readonly Dictionary<string, Type> _types = new(StringComparer.Ordinal);
 
+    /// <summary>The members that pages show: documentation speaks of others too, which are not public.</summary>
+    private readonly HashSet<string> _members = new(StringComparer.Ordinal);
+
     /// <summary>The list of all types, and their pages.</summary>
     public static IEnumerable<SitePage> Pages()
     {
@@ -32,6 +35,7 @@ internal sealed class ApiReference
             foreach (Type type in assembly.GetExportedTypes())
             {
                 reference._types[DocumentId.Of(type)] = type;
+                reference._members.UnionWith(Visible(type).SelectMany(s => s.Members).Select(DocumentId.Of));
             }
         }
 
@@ -72,13 +76,22 @@ internal sealed class ApiReference
             body.Append($"<p>Derives from {Reference(DocumentId.Of(parent), DocumentId.ShortName(parent))}.</p>\n");
         }
 
-        Section(body, "Constructors", type, type.GetConstructors(Members).Where(c => !c.IsStatic && IsVisible(c)));
-        Section(body, type.IsEnum ? "Values" : "Fields", type, type.GetFields(Members).Where(f => (f.IsPublic || f.IsFamily) && !f.IsSpecialName));
-        Section(body, "Properties", type, type.GetProperties(Members).Where(p => p.GetAccessors(true).Any(IsVisible)));
-        Section(body, "Methods", type, type.GetMethods(Members).Where(m => IsVisible(m) && (!m.IsSpecialName || m.Name.StartsWith("op_", StringComparison.Ordinal))));
-        Section(body, "Events", type, type.GetEvents(Members).Where(e => e.AddMethod is { } add && IsVisible(add)));
+        foreach ((string heading, IEnumerable<MemberInfo> members) in Visible(type))
+        {
+            Section(body, heading, type, members);
+        }
+
         return body.ToString();
     }
+
+    private static (string Heading, IEnumerable<MemberInfo> Members)[] Visible(Type type) =>
+    [
+        ("Constructors", type.GetConstructors(Members).Where(c => !c.IsStatic && IsVisible(c))),
+        (type.IsEnum ? "Values" : "Fields", type.GetFields(Members).Where(f => (f.IsPublic || f.IsFamily) && !f.IsSpecialName)),
+        ("Properties", type.GetProperties(Members).Where(p => p.GetAccessors(true).Any(IsVisible))),
+        ("Methods", type.GetMethods(Members).Where(m => IsVisible(m) && (!m.IsSpecialName || m.Name.StartsWith("op_", StringComparison.Ordinal)))),
+        ("Events", type.GetEvents(Members).Where(e => e.AddMethod is { } add && IsVisible(add))),
+    ];
 
     private void Section(StringBuilder body, string heading, Type type, IEnumerable<MemberInfo> members)
     {
@@ -195,7 +208,7 @@ internal sealed class ApiReference
         if (dot > 0 && _types.TryGetValue($"T:{bare[..dot]}", out Type? owner) && !id.StartsWith("T:", StringComparison.Ordinal))
         {
             // Properties of records that their parameters make have no place of their own.
-            string fragment = _docs.ContainsKey(id) || owner.IsEnum ? $"#{Uri.EscapeDataString(full)}" : "";
+            string fragment = _members.Contains(id) && (_docs.ContainsKey(id) || owner.IsEnum) ? $"#{Uri.EscapeDataString(full)}" : "";
             string label = name == "#ctor" ? DocumentId.ShortName(owner) : $"{DocumentId.ShortName(owner)}.{name.Split('`')[0]}";
             return $"<a href=\"../{AddressOf(owner)}{fragment}\"><code>{Encode(text ?? label)}</code></a>";
         }
