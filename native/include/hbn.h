@@ -358,9 +358,15 @@ typedef struct hbn_optimizer_desc {
     float decay;        /* average */
     int32_t count;      /* accumulate: micro-batches */
     int32_t rate_outside;
+    float rate_factor;   /* sgd, adam: multiplies the learning rate */
+    float epsilon;       /* adam */
+    int32_t trust_ratio; /* adam: LAMB's */
+    int32_t reserved;
+    double beta1, beta2; /* adam */
 } hbn_optimizer_desc;
 
 /*
+ * With learning_rate times rate_factor in the place of learning_rate:
  * g = gradient_scale * gradient + weight_decay * parameter; momentum = mu * momentum - learning_rate * g;
  * parameter += momentum, or with nesterov mu * momentum - learning_rate * g.
  * With rate_outside (PyTorch's form): momentum = mu * momentum + g; parameter -= learning_rate * momentum, or with nesterov
@@ -369,6 +375,15 @@ typedef struct hbn_optimizer_desc {
  */
 HBN_API hbn_status hbn_sgd_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
                                   hbn_kernel** kernel) HBN_NOEXCEPT;
+/*
+ * Adam with decoupled weight decay, update number t = step + 1: g = gradient_scale * gradient; first = beta1 * first + (1 - beta1) * g;
+ * second = beta2 * second + (1 - beta2) * g * g; u = first / (1 - beta1^t) / (sqrt(second / (1 - beta2^t)) + epsilon) + weight_decay *
+ * parameter; parameter -= rate_factor * learning_rate * u. With trust_ratio (LAMB) the step is multiplied by norm(parameter) / norm(u) of
+ * each tensor, by 1 where one of them is 0.
+ * Tensors: gradient_scale or absent, then (parameter, gradient, first, second) repeated; each four share one physical layout.
+ */
+HBN_API hbn_status hbn_adam_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                   hbn_kernel** kernel) HBN_NOEXCEPT;
 /* copy = parameter, rounded; the two may lie differently. Tensors: (parameter (float32), copy (bfloat16)) repeated. */
 HBN_API hbn_status hbn_convert_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 /* gradient_scale = min(1, maximum_norm / norm), 1 when norm is 0. Tensors: gradient_scale, norm, gradient... */

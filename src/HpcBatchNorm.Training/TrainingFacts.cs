@@ -68,10 +68,22 @@ internal static class TrainingFacts
 
     private static IEnumerable<string> Regularisation(TrainingOptions options)
     {
-        yield return FormattableString.Invariant($"momentum {options.Mu}{(options.Nesterov ? " (Nesterov)" : "")}{(options.MomentumForm == MomentumForm.PyTorch ? " in PyTorch's form" : "")}");
+        yield return options.Algorithm != OptimizerAlgorithm.Sgd
+            ? FormattableString.Invariant($"{options.Algorithm.ToString().ToLowerInvariant()} with beta {options.Beta1} and {options.Beta2}, epsilon {options.OptimizerEpsilonOrUsual:0.###e+0}")
+            : FormattableString.Invariant($"momentum {options.Mu}{(options.Nesterov ? " (Nesterov)" : "")}{(options.MomentumForm == MomentumForm.PyTorch ? " in PyTorch's form" : "")}");
         if (options.WeightDecay > 0)
         {
             yield return FormattableString.Invariant($"weight decay {options.WeightDecay:0.###e+0}{(options.DecayScaleAndShift ? ", scale, shift and biases too" : ", weights only")}");
+        }
+
+        if (options.RateFactors.Count > 0)
+        {
+            yield return $"learning rates times {string.Join(", ", options.RateFactors.Select(f => FormattableString.Invariant($"{f.Factor} ({f.Pattern})")))}";
+        }
+
+        if (options.Frozen.Count > 0)
+        {
+            yield return $"frozen: {string.Join(", ", options.Frozen)}";
         }
 
         if (options.LabelSmoothing > 0)

@@ -57,7 +57,7 @@ internal static partial class ErrorModel
     {
         Tolerance ofMomentum = Tolerances.Of(o.Kind, "momentum"), ofParameter = Tolerances.Of(o.Kind, "parameter"), ofStep = Tolerances.Of(o.Kind, "parameter step");
         double gradientScale = o.GradientScale is null ? 1 : Math.Abs(values.Inputs[o.GradientScale][0]);
-        double rate = values.Context.LearningRate;
+        double rate = (double)o.RateFactor * values.Context.LearningRate;
         if (o.LossScale is not null && values.Inputs[o.LossScale][2] != 0)
         {
             // Nothing changes, bit for bit.
@@ -82,6 +82,48 @@ internal static partial class ErrorModel
                         + ofStep.Bound(values.Kind, outside * (o.Nesterov ? Math.Abs(o.Mu) * NewMomentum(i) + Step(i) : NewMomentum(i)), 0, 1)));
             }
         }
+    }
+
+    private static IEnumerable<OutputBound> Adam(AdamUpdate o, OperationValues values)
+    {
+        if (o.LossScale is not null && values.Inputs[o.LossScale][2] != 0)
+        {
+            return o.Writes.Select(t => new OutputBound(Role(t), t, new double[t.Shape.Count])); // nothing changes, bit for bit
+        }
+
+        return Updated();
+
+        string Role(Tensor t) => o.Parameters.Contains(t) ? "parameter" : o.FirstMoments.Contains(t) ? "first moment" : "second moment";
+
+        IEnumerable<OutputBound> Updated()
+        {
+            Tolerance ofFirst = Tolerances.Of(o.Kind, "first moment"), ofSecond = Tolerances.Of(o.Kind, "second moment");
+            Tolerance ofParameter = Tolerances.Of(o.Kind, "parameter"), ofStep = Tolerances.Of(o.Kind, "parameter step");
+            double scale = o.GradientScale is null ? 1 : Math.Abs(values.Inputs[o.GradientScale][0]), rate = (double)o.RateFactor * values.Context.LearningRate;
+            double number = AdamUpdate.UpdateNumber(values.Context.Step, o.LossScale is null ? 0 : values.Inputs[o.LossScale][3]);
+            (double c1, double c2) = (1 - Math.Pow(o.Beta1, number), 1 - Math.Pow(o.Beta2, number));
+            for (int k = 0; k < o.Parameters.Count; k++)
+            {
+                double[] w = values.Inputs[o.Parameters[k]], g = values.Inputs[o.Gradients[k]], m = values.Inputs[o.FirstMoments[k]];
+                double[] first = values.Expected[o.FirstMoments[k]], second = values.Expected[o.SecondMoments[k]];
+                double[] summands = Map(m, (x, i) => Math.Abs(o.Beta1 * x) + (1 - o.Beta1) * scale * Math.Abs(g[i]));
+                yield return new OutputBound("first moment", o.FirstMoments[k], Map(summands, (s, _) => ofFirst.Bound(values.Kind, s, 0, 1)));
+                yield return new OutputBound("second moment", o.SecondMoments[k], Map(second, (s, _) => ofSecond.Bound(values.Kind, s, 0, 1)));
+
+                // The magnitudes of what a step is made of, and the step.
+                double Root(int i) => Math.Sqrt(second[i] / c2) + o.Epsilon;
+                double[] magnitude = Map(w, (x, i) => summands[i] / c1 / Root(i) + Math.Abs(o.WeightDecay * x));
+                double[] step = Map(w, (x, i) => Math.Abs(first[i] / c1 / Root(i) + o.WeightDecay * x));
+                double ofW = Norm(w), ofU = Norm(step);
+                bool trusted = o.TrustRatio && ofW > 0 && ofU > 0;
+                double trust = trusted ? ofW / ofU : 1, ofRatio = trusted ? Norm(magnitude) / ofU : 0;
+                yield return new OutputBound("parameter", o.Parameters[k], Map(w,
+                    (x, i) => ofParameter.Bound(values.Kind, Math.Abs(x), 0, 1)
+                        + ofStep.Bound(values.Kind, rate * trust * (magnitude[i] + step[i] * ofRatio), 0, 1)));
+            }
+        }
+
+        static double Norm(double[] x) => Math.Sqrt(x.Sum(v => v * v));
     }
 
     private static IEnumerable<OutputBound> Clip(ClipGradients o, OperationValues values)

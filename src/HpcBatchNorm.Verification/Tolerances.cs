@@ -206,6 +206,15 @@ internal static class Tolerances
         ("sgd update", "parameter step") => new(7, 0, 7),
         ("sgd update", "parameter") => new(2, 0, 2),
 
+        // rounded = |b1*m| + (1-b1)*|s*g|, or the second moment, all of whose summands are positive: beta and its rest, the scaled gradient (twice in the square),
+        // the products, the sum and the reference's rounding of state. A step divides the first moment by the root of the second, whose error the root halves:
+        // 6 + 4, the two corrections and their products, root, sum with epsilon, quotient, decay, and the rate with its factor and product. LAMB's ratio has the
+        // error of the steps' norm, which is that of the steps: it stands in the magnitude.
+        ("adam update" or "lamb update", "first moment") => new(7, 0, 7),
+        ("adam update" or "lamb update", "second moment") => new(8, 0, 8),
+        ("adam update" or "lamb update", "parameter step") => new(22, 0, 22),
+        ("adam update" or "lamb update", "parameter") => new(2, 0, 2),
+
         // sqrt halves the relative error of the sum of squares; scale = maximum/norm adds the quotient.
         // A factor for the gradients adds a product to each.
         ("clip gradients", "norm") => new(3, 1, 3),

@@ -80,14 +80,28 @@ internal static class TrainingSettings
             c => c.WarmupLearningRate, (c, v) => c with { WarmupLearningRate = v }) with { Aliases = ["--warmup-lr"] },
         Choice("warmup-form", Optimizer, "Step n of w of the warm-up, from 0: reached is (n + 1) / w of the way up, so that the last has the full rate; pytorch is n / w (LinearLR), "
             + "so that the first has warmup-learning-rate", c => c.WarmupForm, (c, v) => c with { WarmupForm = v }) with { HashedWhereChanged = true },
-        Real("momentum", Optimizer, "Momentum's coefficient", 0, 0.9999, c => c.Optimizer.Mu, (c, v) => c with { Optimizer = c.Optimizer with { Mu = v } }),
+        Choice("optimizer", Optimizer, "What updates the parameters: sgd with momentum (the paper's), adamw, or lamb for large batches", c => c.Optimizer.Algorithm,
+            (c, v) => c with { Optimizer = c.Optimizer with { Algorithm = v } }) with { Aliases = ["--opt"], HashedWhereChanged = true },
+        Real64("beta1", Optimizer, "Optimizer adamw or lamb: decay of the average of gradients", 0, 0.999999,
+            c => c.Optimizer.Beta1, (c, v) => c with { Optimizer = c.Optimizer with { Beta1 = v } }) with { HashedWhereChanged = true },
+        Real64("beta2", Optimizer, "Optimizer adamw or lamb: decay of the average of squared gradients", 0, 0.99999999,
+            c => c.Optimizer.Beta2, (c, v) => c with { Optimizer = c.Optimizer with { Beta2 = v } }) with { HashedWhereChanged = true },
+        OptionalReal("optimizer-epsilon", Optimizer, "Optimizer adamw or lamb: added to the root of the second moment; auto: 1e-8 for adamw, 1e-6 for lamb", 1e-20, 1,
+            c => c.Optimizer.OptimizerEpsilon, (c, v) => c with { Optimizer = c.Optimizer with { OptimizerEpsilon = v } }) with { Aliases = ["--opt-eps"], HashedWhereChanged = true },
+        Real("momentum", Optimizer, "Optimizer sgd: momentum's coefficient", 0, 0.9999, c => c.Optimizer.Mu, (c, v) => c with { Optimizer = c.Optimizer with { Mu = v } }),
         Switch("nesterov", Optimizer, "Nesterov's momentum", c => c.Optimizer.Nesterov, (c, v) => c with { Optimizer = c.Optimizer with { Nesterov = v } }),
         Choice("momentum-form", Optimizer, "sutskever: v = momentum v - rate g, w += v (the paper's reference); pytorch: v = momentum v + g, w -= rate v; "
             + "they differ once the rate changes", c => c.Optimizer.MomentumForm, (c, v) => c with { Optimizer = c.Optimizer with { MomentumForm = v } })
             with { HashedWhereChanged = true },
-        Real("weight-decay", Optimizer, "L2 weight (change 3 divides it by five)", 0, Unbounded, c => c.Optimizer.WeightDecay, (c, v) => c with { Optimizer = c.Optimizer with { WeightDecay = v } })
+        Real("weight-decay", Optimizer, "L2 weight (change 3 divides it by five); with adamw and lamb decoupled from the gradient", 0, Unbounded, c => c.Optimizer.WeightDecay, (c, v) => c with { Optimizer = c.Optimizer with { WeightDecay = v } })
             with { Aliases = ["--wd"] },
         Switch("decay-scale-and-shift", Optimizer, "L2 on batch normalization's scale and shift too", c => c.Optimizer.DecayScaleAndShift, (c, v) => c with { Optimizer = c.Optimizer with { DecayScaleAndShift = v } }),
+        Patterns("no-decay", Optimizer, "Layers or parameters that weight decay leaves alone: names, separated by commas, * for any characters",
+            c => c.Optimizer.WithoutDecay, (c, v) => c with { Optimizer = c.Optimizer with { WithoutDecay = v } }) with { HashedWhereChanged = true },
+        RateFactors("rate-factors", Optimizer, "Factors on the learning rate of layers or parameters, e.g. *=0.1,fc=1: names with * for any characters; the last that fits counts",
+            c => c.Optimizer.RateFactors, (c, v) => c with { Optimizer = c.Optimizer with { RateFactors = v } }) with { HashedWhereChanged = true },
+        Patterns("freeze", Optimizer, "Layers or parameters that do not learn: names, separated by commas, * for any characters (freeze-bn is for running statistics)",
+            c => c.Optimizer.Frozen, (c, v) => c with { Optimizer = c.Optimizer with { Frozen = v } }) with { HashedWhereChanged = true },
         Real("label-smoothing", Optimizer, "Share of the target spread over all classes", 0, 0.99, c => c.Optimizer.LabelSmoothing, (c, v) => c with { Optimizer = c.Optimizer with { LabelSmoothing = v } })
             with { Aliases = ["--smoothing"] },
         Real("clip-norm", Optimizer, "Largest norm of all gradients together; 0 for no clipping", 0, Unbounded, c => c.Optimizer.ClipNorm, (c, v) => c with { Optimizer = c.Optimizer with { ClipNorm = v } })

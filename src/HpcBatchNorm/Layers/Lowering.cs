@@ -103,6 +103,9 @@ internal interface ITrainingLowering : ILowering
     /// <summary>What <see cref="Gradient"/> lacks: a second contribution, which the operation that reads both adds. Only with a fused residual.</summary>
     Tensor? SecondGradient { get; }
 
+    /// <summary>True when a parameter of the layer learns; else the gradients of its parameters need not be computed.</summary>
+    bool Learns { get; }
+
     /// <summary>A parameter that the optimizer updates, and the tensor its gradient is wanted in. A frozen one keeps its place and does not learn.</summary>
     Tensor Learn(string parameter, TensorLayout layout, out Tensor gradient, bool frozen = false);
 

@@ -158,7 +158,7 @@ public enum MomentumForm
 }
 
 /// <summary>
-/// Stochastic gradient descent with momentum over a group of parameters, g = GradientScale*gradient + WeightDecay*parameter, e = StepContext.LearningRate, in the form of
+/// Stochastic gradient descent with momentum over a group of parameters, g = GradientScale*gradient + WeightDecay*parameter, e = RateFactor * StepContext.LearningRate, in the form of
 /// Sutskever et al. (2013): momentum = Mu*momentum - e*g; parameter += momentum, or, with Nesterov, parameter += Mu*momentum - e*g (the new momentum).
 /// <paramref name="Form"/> says whether in that form or in <see cref="MomentumForm.PyTorch"/>'s; the momentum of one is not that of the other. GradientScale is one element, 1 when null. With <paramref name="LossScale"/> nothing changes where it says that the gradients overflowed.
 /// </summary>
@@ -166,6 +166,9 @@ public sealed record SgdUpdate(
     string Name, IReadOnlyList<Tensor> Parameters, IReadOnlyList<Tensor> Gradients, IReadOnlyList<Tensor> Momenta, Tensor? GradientScale,
     float Mu, bool Nesterov, float WeightDecay, Tensor? LossScale = null, MomentumForm Form = MomentumForm.Sutskever) : Operation(Name)
 {
+    /// <summary>What the step's learning rate is multiplied by: e = RateFactor * StepContext.LearningRate.</summary>
+    public float RateFactor { get; init; } = 1;
+
     /// <inheritdoc/>
     public override string Kind => "sgd update";
 

@@ -53,10 +53,12 @@ internal sealed partial class TrainingPlanner
 
         public override Tensor AddState(string parameter, TensorLayout layout) => planner.AddState(Node, parameter, layout);
 
+        public bool Learns => planner.Learns(Node);
+
         public Tensor Learn(string parameter, TensorLayout layout, out Tensor gradient, bool frozen = false)
         {
             Tensor tensor = AddState(parameter, layout);
-            gradient = planner.Learn(tensor, planner.State[^1].Source.Spec.Kind, frozen);
+            gradient = planner.Learn(tensor, planner.State[^1].Source, frozen);
             return tensor;
         }
 

@@ -299,7 +299,7 @@ public sealed class TrainingSession : Session
         foreach (StateTensor entry in State)
         {
             float[] values = new float[entry.Tensor.Shape.Count];
-            if (entry.Tensor.Role != TensorRole.Momentum)
+            if (entry.Tensor.Role is not (TensorRole.Momentum or TensorRole.SecondMoment))
             {
                 entry.Source.Spec.Initializer.Fill(entry.Tensor.Shape, values, Options.Seed, entry.Source.Name);
             }

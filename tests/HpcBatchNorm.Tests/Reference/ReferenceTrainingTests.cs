@@ -199,6 +199,7 @@ public sealed class ReferenceTrainingTests
     [Theory]
     [InlineData(TensorRole.Parameter, DataType.Float32, true)]
     [InlineData(TensorRole.Momentum, DataType.Float32, true)]
+    [InlineData(TensorRole.SecondMoment, DataType.Float32, true)]
     [InlineData(TensorRole.RunningStatistic, DataType.Float32, true)]
     [InlineData(TensorRole.Average, DataType.Float32, true)]
     [InlineData(TensorRole.Average, DataType.Float64, false)]

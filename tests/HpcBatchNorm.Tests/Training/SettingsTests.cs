@@ -67,6 +67,13 @@ public class SettingsTests
         ["warmup-learning-rate"] = (null, [("warmup-epochs", "2")]),
         ["warmup-form"] = ("pytorch", [("warmup-epochs", "2")]),
         ["momentum-form"] = ("pytorch", []),
+        ["optimizer"] = ("adamw", []),
+        ["beta1"] = (null, [("optimizer", "adamw")]),
+        ["beta2"] = (null, [("optimizer", "adamw")]),
+        ["optimizer-epsilon"] = ("0.001", [("optimizer", "lamb")]),
+        ["no-decay"] = ("conv1/conv", []),
+        ["rate-factors"] = ("*=0.1,fc=1", []),
+        ["freeze"] = ("conv1/*", []),
         ["freeze-scale-and-shift"] = (null, [("freeze-bn", "true")]),
         ["ghost-batch"] = ("4", []),
         ["renorm-r-max"] = (null, [("batch-renorm", "true")]),
@@ -157,6 +164,8 @@ public class SettingsTests
     [Theory]
     [InlineData("pixel-mean", "1,2", "pixel-mean: expected one number or three, separated by commas, found '1,2'")]
     [InlineData("pixel-deviation", "0", "pixel-deviation: expected one number above 0 or three, separated by commas, found '0'")]
+    [InlineData("rate-factors", "fc", "rate-factors: expected PATTERN=FACTOR, separated by commas, with factors of 0 or more, found 'fc'")]
+    [InlineData("rate-factors", "fc=-1", "rate-factors: expected PATTERN=FACTOR, separated by commas, with factors of 0 or more, found 'fc=-1'")]
     [InlineData("batch-size", "3000000000", "batch-size: expected a whole number from 1 to 2147483647, found '3000000000'")]
     public void Set_ValueOutOfRange_IsRefused(string name, string text, string expected)
     {
@@ -275,6 +284,8 @@ public class SettingsTests
             _ when type == typeof(bool) => true,
             _ when type == typeof(float) => 0.5f,
             _ when type == typeof(string) => Path.GetFullPath("other"),
+            _ when type == typeof(IReadOnlyList<string>) => new[] { "fc", "conv*.bias" },
+            _ when type == typeof(IReadOnlyList<RateFactor>) => new RateFactor[] { new("*", 0.1f), new("fc", 2) },
             _ when type == typeof(IReadOnlyList<double>) => new[] { 1.5, 2 },
             _ when type == typeof(IReadOnlyList<float>) => new[] { 1.5f, 2, 3 },
             _ => throw new InvalidOperationException($"No other value of {type} for {property.Name}."),
