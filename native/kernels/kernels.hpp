@@ -103,7 +103,11 @@ struct Loss {
     int64_t diff_logits_stride;
     Element diff_logits_element;
     float label_smoothing, weight;
-    double* scratch; // rows doubles
+    double* scratch;              // rows doubles
+    const int32_t* second_labels; // null, as are label_weights: one label each
+    const float* label_weights;   // of the first label
+    bool binary;
+    float target_threshold;
 };
 
 // One contiguous run of floats of every tensor of a group.

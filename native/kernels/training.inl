@@ -14,25 +14,35 @@ template <typename T> static void loss_of(const Loss& p) {
         // The cross-entropy wants the logits, which the probabilities may overwrite.
         const int64_t label = p.labels != nullptr ? p.labels[n] : 0;
         const double label_logit = (double)z[label];
+        const int64_t second = p.second_labels != nullptr ? p.second_labels[n] : label;
+        const double second_logit = (double)z[second], first_weight = p.label_weights != nullptr ? (double)p.label_weights[n] : 1.0;
         double sum = 0;
         for (int64_t c = 0; c < p.classes; c++) {
             sum += exp((double)z[c] - (double)largest);
         }
         const double log_sum = (double)largest + log(sum);
         const double smoothed = (double)p.label_smoothing / (double)p.classes, gradient_scale = (double)p.weight / (double)p.rows;
+        const double own = 1.0 - (double)p.label_smoothing, own_first = own * first_weight, own_second = own * (1.0 - first_weight);
+        double binary = 0;
         T* dz = p.diff_logits != nullptr ? (T*)p.diff_logits + n * p.diff_logits_stride : nullptr;
         for (int64_t c = 0; c < p.classes; c++) {
-            const double probability = exp((double)z[c] - log_sum);
+            const double logit = (double)z[c], probability = exp(logit - log_sum);
             out[c] = (float)probability;
+            double target = smoothed + (c == label ? own_first : 0.0) + (c == second ? own_second : 0.0), gradient = probability - target;
+            if (p.binary) {
+                target = p.target_threshold == 0 ? target : target > (double)p.target_threshold ? 1.0 : 0.0;
+                binary += (logit > 0 ? logit : 0.0) - (target == 0 ? 0.0 : logit * target) + log1p(exp(logit > 0 ? -logit : logit));
+                gradient = (1.0 / (1.0 + exp(-logit)) - target) / (double)p.classes;
+            }
             if (dz != nullptr) {
-                const double target = smoothed + (c == label ? 1.0 - (double)p.label_smoothing : 0.0);
-                dz[c] = (float)(gradient_scale * (probability - target));
+                dz[c] = (float)(gradient_scale * gradient);
             }
         }
         if (p.labels != nullptr) {
             // -sum t*(z - log_sum), with sum t = 1. A logit of -infinity whose target is 0 adds nothing.
-            const double own = 1.0 - (double)p.label_smoothing;
-            p.scratch[n] = log_sum - (own == 0 ? 0 : own * label_logit) - (smoothed == 0 ? 0 : smoothed * logit_sum);
+            p.scratch[n] = p.binary ? binary / (double)p.classes
+                                    : log_sum - (own_first == 0 ? 0 : own_first * label_logit) -
+                                          (own_second == 0 ? 0 : own_second * second_logit) - (smoothed == 0 ? 0 : smoothed * logit_sum);
         }
     }
     if (p.labels != nullptr) {

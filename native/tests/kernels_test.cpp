@@ -221,7 +221,7 @@ void losses(const Arithmetic& k, int64_t rows, int64_t classes) {
     std::vector<double> scratch(static_cast<size_t>(rows));
     float loss = 0;
     k.loss({rows, classes, logits.data(), classes, labels.data(), probabilities.data(), classes, &loss, diff.data(), classes,
-            Element::Float32, 0.1f, 0.5f, scratch.data()});
+            Element::Float32, 0.1f, 0.5f, scratch.data(), nullptr, nullptr, false, 0});
     double total = 0;
     for (int64_t n = 0; n < rows; n++) {
         double sum = 0;

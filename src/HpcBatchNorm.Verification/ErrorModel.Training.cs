@@ -23,7 +23,30 @@ internal static partial class ErrorModel
         int images = o.Logits.Shape.N, classes = o.Logits.Shape.C;
         double[] largest = LargestPerRow(x, classes);
         double smoothing = o.LabelSmoothing, weight = Math.Abs(o.Weight), magnitude = 0;
-        double Target(int i) => smoothing / classes + (i % classes == (int)labels[i / classes] ? 1 - smoothing : 0);
+        double[]? second = o.SecondLabels is null ? null : values.Inputs[o.SecondLabels], shares = o.LabelWeights is null ? null : values.Inputs[o.LabelWeights];
+        double Share(int n) => shares is null ? 1 : shares[n];
+        double Mixed(int i) => smoothing / classes + (i % classes == (int)labels[i / classes] ? (1 - smoothing) * Share(i / classes) : 0)
+            + (second is not null && i % classes == (int)second[i / classes] ? (1 - smoothing) * (1 - Share(i / classes)) : 0);
+        double Target(int i) => o.Binary && o.TargetThreshold > 0 ? (Mixed(i) > o.TargetThreshold ? 1 : 0) : Mixed(i);
+        if (o.Binary)
+        {
+            double sum = 0;
+            for (int i = 0; i < x.Length; i++)
+            {
+                sum += Math.Abs(x[i]) * (1 + Target(i)) + 1;
+            }
+
+            double scale = o.LossScale is null ? 1 : values.Inputs[o.LossScale][0], part = weight / ((double)images * classes);
+            List<OutputBound> binary = [probabilities, new("loss", o.Loss, [Tolerances.Of(o.Kind, "loss").Bound(values.Kind, part * sum, part * sum, images)])];
+            if (o.DiffLogits is not null)
+            {
+                Tolerance ofGradient = Tolerances.Of(o.Kind, "diffLogits");
+                binary.Add(new OutputBound("diffLogits", o.DiffLogits, Map(x, (v, i) => ofGradient.Bound(values.Kind, scale * part * (1 / (1 + Math.Exp(-v)) + Target(i)), 0, 1))));
+            }
+
+            return binary;
+        }
+
         for (int n = 0; n < images; n++)
         {
             double sum = 0;

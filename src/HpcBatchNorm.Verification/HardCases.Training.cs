@@ -28,6 +28,29 @@ internal static partial class HardCases
             yield return builder.Build();
         }
 
+        foreach ((string name, bool mixed, bool binary, float smoothing, float threshold, double range) in new[]
+        {
+            ("softmax-cross-entropy/mixed", true, false, 0f, 0f, 3.0), ("softmax-cross-entropy/mixed-smoothing", true, false, 0.1f, 0f, 3.0),
+            ("binary-cross-entropy/plain", false, true, 0f, 0f, 3.0), ("binary-cross-entropy/mixed-smoothing", true, true, 0.1f, 0f, 3.0),
+            ("binary-cross-entropy/threshold", true, true, 0.1f, 0.2f, 3.0), ("binary-cross-entropy/large-logits", true, true, 0.1f, 0f, 80.0),
+        })
+        {
+            CaseBuilder builder = Case(precision, name, InputKind.Random);
+            Shape shape = Shape.Matrix(6, 33), perImage = Shape.Matrix(6, 1);
+            Tensor Labels(string tensor) => builder.Input(tensor, perImage, Fills.Integers(0, 32), TensorRole.Label, TensorLayout.Plain, DataType.Int32);
+            builder.Add(new SoftmaxCrossEntropy(
+                "loss", builder.Input("logits", shape, Fills.Uniform(-range, range), layout: TensorLayout.Plain, type: DataType.Float32), Labels("labels"),
+                builder.Output("probabilities", shape, TensorRole.Result, TensorLayout.Plain), builder.Output("loss", One, TensorRole.Result, TensorLayout.Plain),
+                builder.Output("diffLogits", shape, TensorRole.Gradient, TensorLayout.Plain), smoothing, 1)
+            {
+                SecondLabels = mixed ? Labels("secondLabels") : null,
+                LabelWeights = mixed ? builder.Input("labelWeights", perImage, Fills.Uniform(0, 1), TensorRole.Label, TensorLayout.Plain, DataType.Float32) : null,
+                Binary = binary,
+                TargetThreshold = threshold,
+            });
+            yield return builder.Build();
+        }
+
         foreach ((string name, double range, bool inPlace) in new[] { ("basic", 3.0, false), ("large-logits", 500.0, false), ("in-place", 3.0, true) })
         {
             CaseBuilder builder = Case(precision, $"softmax/{name}", InputKind.Random);

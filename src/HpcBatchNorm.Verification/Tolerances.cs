@@ -192,10 +192,14 @@ internal static class Tolerances
 
         // rounded = p*(1+|x-max|): the exponential's argument is rounded at |x-max|, the exponential to 4 units, the quotient once;
         // the sum over classes follows the law with accumulated = p.
-        ("softmax" or "softmax cross-entropy", "probabilities") => new(8, 2, 8),
+        ("softmax" or "softmax cross-entropy" or "binary cross-entropy", "probabilities") => new(8, 2, 8),
 
         // rounded = Weight * mean over images of (sum t*|x-max| + |log sum exp| + 1); the mean over the batch follows the law.
         ("softmax cross-entropy", "loss") => new(8, 2, 8),
+
+        // The same with max(x, 0), x*t and the logarithm of each class, and with the sigmoid's own error, which is that of an exponential and a quotient.
+        ("binary cross-entropy", "loss") => new(8, 2, 8),
+        ("binary cross-entropy", "diffLogits") => new(8, 0, 8),
 
         // rounded = Weight/N*(p+t); the error of p is bounded by its own entry and added.
         ("softmax cross-entropy", "diffLogits") => new(3, 0, 3),

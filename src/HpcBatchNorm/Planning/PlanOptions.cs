@@ -77,6 +77,27 @@ public sealed record TrainingOptions : PlanOptions
     /// <summary>Label smoothing: the share of the target spread evenly over all classes.</summary>
     public float LabelSmoothing { get; init; }
 
+    /// <summary>Every class is a yes or no of its own, binary cross-entropy instead of softmax's, as in timm's newer recipes (2110.00476).</summary>
+    public bool BinaryLoss { get; init; }
+
+    /// <summary>With <see cref="BinaryLoss"/>: targets above this become 1, the others 0; 0 leaves them as they are.</summary>
+    public float BinaryTargetThreshold { get; init; }
+
+    /// <summary>Mixup (1710.09412): alpha of the Beta distribution of the first image's share; 0 for none.</summary>
+    public float Mixup { get; init; }
+
+    /// <summary>Cutmix (1905.04899): alpha of the Beta distribution of the part that stays; 0 for none.</summary>
+    public float Cutmix { get; init; }
+
+    /// <summary>Share of the batches that are mixed.</summary>
+    public float MixProbability { get; init; } = 1;
+
+    /// <summary>Where both are on: share of the mixed batches that get cutmix.</summary>
+    public float CutmixShare { get; init; } = 0.5f;
+
+    /// <summary>Images have two labels and a weight (<see cref="Sessions.MixedLabels"/>).</summary>
+    internal bool MixesLabels => Mixup > 0 || Cutmix > 0;
+
     /// <summary>Gradients are scaled down to this global norm when they exceed it; 0 means no clipping.</summary>
     public float ClipNorm { get; init; }
 

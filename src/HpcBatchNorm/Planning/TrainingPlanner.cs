@@ -21,6 +21,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     private readonly List<(Tensor Parameter, Tensor Copy)> _copies = [];
     private readonly Dictionary<Tensor, Tensor> _sums = new(ReferenceEqualityComparer.Instance);
     private Tensor? _labels;
+    private Tensor? _secondLabels, _labelWeights;
     private Tensor? _loss;
     private Tensor? _probabilities;
     private uint _dropouts;
@@ -82,7 +83,9 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             Operations.Insert(0, new ConvertParameters("weights", [.. _copies.Select(c => c.Parameter)], [.. _copies.Select(c => c.Copy)]));
         }
 
-        return Finish(updateStart, _labels, _loss, _probabilities!, _lossScale);
+        Plan plan = Finish(updateStart, _labels, _loss, _probabilities!, _lossScale);
+        (plan.SecondLabels, plan.LabelWeights) = (_secondLabels, _labelWeights);
+        return plan;
     }
 
     /// <summary>

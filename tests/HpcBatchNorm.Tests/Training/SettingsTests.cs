@@ -33,7 +33,7 @@ public class SettingsTests
 
     /// <summary>Settings that only the trainer itself, or a running session (the first loss scale), looks at; the tests of those change them.</summary>
     private static readonly HashSet<string> SeenInTheRun =
-        ["data", "initial-checkpoint", "reset-classifier", "epochs", "steps", "eval-every", "checkpoint-every", "checkpoint-time", "max-time", "keep", "log-every", "output", "loss-scale"];
+        ["data", "initial-checkpoint", "reset-classifier", "epochs", "steps", "eval-every", "patience", "checkpoint-every", "checkpoint-time", "max-time", "keep", "log-every", "output", "loss-scale"];
 
     /// <summary>Values for settings whose other value cannot be guessed, and what must be set besides for a setting to matter.</summary>
     private static readonly Dictionary<string, (string? Value, (string Name, string Value)[] Besides)> Flips = new()
@@ -68,6 +68,14 @@ public class SettingsTests
         ["warmup-form"] = ("pytorch", [("warmup-epochs", "2")]),
         ["momentum-form"] = ("pytorch", []),
         ["optimizer"] = ("adamw", []),
+        ["cycle-epochs"] = ("2", [("schedule", "cosine")]),
+        ["cycle-multiplier"] = (null, [("schedule", "cosine"), ("cycle-epochs", "2")]),
+        ["cycle-decay"] = ("0.5", [("schedule", "cosine"), ("cycle-epochs", "2")]),
+        ["bce-target-threshold"] = ("0.2", [("loss", "bce")]),
+        ["mixup"] = ("0.2", []),
+        ["cutmix"] = ("1", []),
+        ["mix-probability"] = ("0.5", [("mixup", "0.2")]),
+        ["cutmix-share"] = (null, [("mixup", "0.2"), ("cutmix", "1")]),
         ["beta1"] = (null, [("optimizer", "adamw")]),
         ["beta2"] = (null, [("optimizer", "adamw")]),
         ["optimizer-epsilon"] = ("0.001", [("optimizer", "lamb")]),
@@ -194,6 +202,7 @@ public class SettingsTests
             .. plan.Operations.Select(Describe),
             .. network.Nodes.Select(n => $"{n.Name} {n.Layer}"),
             .. Enumerable.Range(0, 100).Select(step => (object)schedule.At(step)),
+            BatchMixer.Description(config.Optimizer),
             freezing.Description(config.Optimizer.FrozenScaleAndShift),
             config.Backend,
             config.BackendOptions,
@@ -273,6 +282,7 @@ public class SettingsTests
             (nameof(NetworkOptions.Width), 608) => 576,
             (nameof(NetworkOptions.Activation), _) => ActivationKind.Tanh,
             (nameof(PlanOptions.DisabledFusions), _) => new[] { "bn-relu" },
+            (nameof(RunConfig.CycleMultiplier), _) => 2.0,
             (_, bool on) => !on,
             (_, int whole) => whole + 1,
             (_, long whole) => whole + 1,

@@ -12,6 +12,11 @@ internal sealed partial class CudnnBackend
     /// <inheritdoc/>
     private protected override Kernel CreateCore(SoftmaxCrossEntropy operation, BufferMap buffers)
     {
+        if (operation.Binary || operation.SecondLabels is not null)
+        {
+            throw new UserErrorException("Binary cross-entropy, mixup and cutmix are not there on backend cudnn yet: leave them out, or set backend to onednn or reference.");
+        }
+
         CudnnBuffer logits = Buffer(buffers, operation.Logits);
         CudnnBuffer? diffLogits = Optional(buffers, operation.DiffLogits);
         int images = logits.Rows, classes = logits.Columns;
