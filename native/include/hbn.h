@@ -342,8 +342,8 @@ typedef struct hbn_loss_desc {
 
 /*
  * probabilities = softmax(logits); loss[0] = weight * mean cross-entropy against (1-s)*onehot + s/classes; diff_logits = weight * (p - t) /
- * N. With second labels and label weights w the one-hot part is w * onehot(label) + (1 - w) * onehot(second). With binary: loss[0] = weight *
- * mean over images and classes of the binary cross-entropy of sigmoid(logits), diff_logits = weight * (sigmoid - t) / (N * classes).
+ * N. With second labels and label weights w the one-hot part is w * onehot(label) + (1 - w) * onehot(second). With binary: loss[0] = weight
+ * * mean over images and classes of the binary cross-entropy of sigmoid(logits), diff_logits = weight * (sigmoid - t) / (N * classes).
  * Tensors: logits (N, classes, 1, 1), labels (HBN_INT32), probabilities, loss (1, 1, 1, 1), diff_logits or absent (float32 or bfloat16),
  * second labels or absent (HBN_INT32), label weights or absent (float32).
  * Execution fails with HBN_RUNTIME when a label is not in 0 .. classes-1.

@@ -121,10 +121,10 @@ using namespace hbn;
 
 hbn_status hbn_loss_create(hbn_engine* engine, const hbn_loss_desc* desc, const hbn_tensor* tensors, int32_t count,
                            hbn_kernel** kernel) noexcept {
-    return create_kernel<LossKernel>(engine, tensors, count, kernel,
-                                     {{"logits"}, {"labels"}, {"probabilities"}, {"loss"}, {"diffLogits", true}, {"second labels", true}, {"label weights", true}},
-                                     0,
-                                     Descriptor<hbn_loss_desc>{desc, "loss desc"});
+    return create_kernel<LossKernel>(
+        engine, tensors, count, kernel,
+        {{"logits"}, {"labels"}, {"probabilities"}, {"loss"}, {"diffLogits", true}, {"second labels", true}, {"label weights", true}}, 0,
+        Descriptor<hbn_loss_desc>{desc, "loss desc"});
 }
 
 hbn_status hbn_softmax_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) noexcept {

@@ -67,8 +67,8 @@ struct SgdKernel final : GroupKernel {
             runs[r].momentum = floats(3 + 3 * r, a);
         }
         const float scale = at(0).present() ? *floats(0, a) : 1.0f;
-        engine->arithmetic->sgd({runs.data(), static_cast<int64_t>(runs.size()), scale, desc.mu, desc.weight_decay, desc.rate_factor * learning_rate,
-                                 desc.nesterov != 0, desc.rate_outside != 0});
+        engine->arithmetic->sgd({runs.data(), static_cast<int64_t>(runs.size()), scale, desc.mu, desc.weight_decay,
+                                 desc.rate_factor * learning_rate, desc.nesterov != 0, desc.rate_outside != 0});
     }
 
 private:
