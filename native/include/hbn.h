@@ -335,12 +335,17 @@ typedef struct hbn_loss_desc {
     int32_t struct_size;
     float label_smoothing;
     float weight;
+    int32_t binary;
+    float target_threshold; /* binary: targets above it are 1, others 0; 0: as they are */
     int32_t reserved;
 } hbn_loss_desc;
 
 /*
  * probabilities = softmax(logits); loss[0] = weight * mean cross-entropy against (1-s)*onehot + s/classes; diff_logits = weight * (p - t) /
- * N. Tensors: logits (N, classes, 1, 1), labels (HBN_INT32), probabilities, loss (1, 1, 1, 1), diff_logits or absent (float32 or bfloat16).
+ * N. With second labels and label weights w the one-hot part is w * onehot(label) + (1 - w) * onehot(second). With binary: loss[0] = weight
+ * * mean over images and classes of the binary cross-entropy of sigmoid(logits), diff_logits = weight * (sigmoid - t) / (N * classes).
+ * Tensors: logits (N, classes, 1, 1), labels (HBN_INT32), probabilities, loss (1, 1, 1, 1), diff_logits or absent (float32 or bfloat16),
+ * second labels or absent (HBN_INT32), label weights or absent (float32).
  * Execution fails with HBN_RUNTIME when a label is not in 0 .. classes-1.
  */
 HBN_API hbn_status hbn_loss_create(hbn_engine* engine, const hbn_loss_desc* desc, const hbn_tensor* tensors, int32_t count,
@@ -358,9 +363,15 @@ typedef struct hbn_optimizer_desc {
     float decay;        /* average */
     int32_t count;      /* accumulate: micro-batches */
     int32_t rate_outside;
+    float rate_factor;   /* sgd, adam: multiplies the learning rate */
+    float epsilon;       /* adam */
+    int32_t trust_ratio; /* adam: LAMB's */
+    int32_t reserved;
+    double beta1, beta2; /* adam */
 } hbn_optimizer_desc;
 
 /*
+ * With learning_rate times rate_factor in the place of learning_rate:
  * g = gradient_scale * gradient + weight_decay * parameter; momentum = mu * momentum - learning_rate * g;
  * parameter += momentum, or with nesterov mu * momentum - learning_rate * g.
  * With rate_outside (PyTorch's form): momentum = mu * momentum + g; parameter -= learning_rate * momentum, or with nesterov
@@ -369,6 +380,15 @@ typedef struct hbn_optimizer_desc {
  */
 HBN_API hbn_status hbn_sgd_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
                                   hbn_kernel** kernel) HBN_NOEXCEPT;
+/*
+ * Adam with decoupled weight decay, update number t = step + 1: g = gradient_scale * gradient; first = beta1 * first + (1 - beta1) * g;
+ * second = beta2 * second + (1 - beta2) * g * g; u = first / (1 - beta1^t) / (sqrt(second / (1 - beta2^t)) + epsilon) + weight_decay *
+ * parameter; parameter -= rate_factor * learning_rate * u. With trust_ratio (LAMB) the step is multiplied by norm(parameter) / norm(u) of
+ * each tensor, by 1 where one of them is 0.
+ * Tensors: gradient_scale or absent, then (parameter, gradient, first, second) repeated; each four share one physical layout.
+ */
+HBN_API hbn_status hbn_adam_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
+                                   hbn_kernel** kernel) HBN_NOEXCEPT;
 /* copy = parameter, rounded; the two may lie differently. Tensors: (parameter (float32), copy (bfloat16)) repeated. */
 HBN_API hbn_status hbn_convert_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;
 /* gradient_scale = min(1, maximum_norm / norm), 1 when norm is 0. Tensors: gradient_scale, norm, gradient... */

@@ -103,7 +103,11 @@ struct Loss {
     int64_t diff_logits_stride;
     Element diff_logits_element;
     float label_smoothing, weight;
-    double* scratch; // rows doubles
+    double* scratch;              // rows doubles
+    const int32_t* second_labels; // null, as are label_weights: one label each
+    const float* label_weights;   // of the first label
+    bool binary;
+    float target_threshold;
 };
 
 // One contiguous run of floats of every tensor of a group.
@@ -133,6 +137,25 @@ struct Sgd {
     float gradient_scale, mu, weight_decay, learning_rate;
     bool nesterov;
     bool rate_outside; // PyTorch's form: the momentum is a sum of gradients, which the learning rate multiplies
+};
+
+// The same for Adam.
+struct AdamRun {
+    float* parameter;
+    const float* gradient;
+    float *first, *second;
+    int64_t count;
+    double trust; // written with trust_ratio
+};
+
+struct Adam {
+    AdamRun* runs;
+    int64_t run_count;
+    float gradient_scale, beta1, rest1, beta2, rest2; // rest = 1 - beta
+    float correction1, correction2;                   // 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
+    float epsilon, weight_decay, learning_rate;
+    bool trust_ratio; // the step of every run is scaled to the length of its parameter
+    double* scratch;  // with trust_ratio: twice sum_of_squares_pieces() of all counts added up
 };
 
 // A convolution's weights: where element (o, c, y, x) lies, with channels in blocks (1: not in blocks).
@@ -190,6 +213,7 @@ struct Arithmetic {
     void (*pool_backward)(const Pooling&);
     void (*loss)(const Loss&);
     void (*sgd)(const Sgd&);
+    void (*adam)(const Adam&);
     // Each one parallel region, however many runs there are; no bit depends on the number of threads.
     // Of all `from`; scratch: sum_of_squares_pieces() of all counts added up.
     double (*sum_of_squares)(const Run* runs, int64_t run_count, double* scratch);

@@ -67,7 +67,7 @@ HBN_KERNEL(softmax)(const float* src, float* dst, int classes) {
 
 // A piece of one tensor of a group: a block's work. Which of the addresses are used is the kernel's affair.
 struct Piece {
-    float *a, *b, *c;
+    float *a, *b, *c, *d;
     u64 count;
 };
 
@@ -76,11 +76,11 @@ struct Piece {
 // gradients overflowed.
 HBN_KERNEL(sgd)
 (const Piece* pieces, const StepState* state, const float* gradient_scale, const float* loss_scale, float mu, int nesterov, float decay,
- int rate_outside) {
+ int rate_outside, float rate_factor) {
     if (loss_scale && loss_scale[2] != 0)
         return;
     Piece piece = pieces[blockIdx.x];
-    float rate = state->learning_rate, scale = gradient_scale ? gradient_scale[0] : 1.0f;
+    float rate = rate_factor * state->learning_rate, scale = gradient_scale ? gradient_scale[0] : 1.0f;
     for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x) {
         float w = piece.a[i], g = scale * piece.b[i] + decay * w;
         if (rate_outside) {
@@ -92,6 +92,34 @@ HBN_KERNEL(sgd)
             piece.c[i] = v;
             piece.a[i] = w + (nesterov ? mu * v - rate * g : v);
         }
+    }
+}
+
+// 1 - beta^t, from the logarithm of beta in two parts.
+HBN_DEVICE double adam_correction(float log_high, float log_low, double t) {
+    return -expm1(t * (static_cast<double>(log_high) + static_cast<double>(log_low)));
+}
+
+// Adam with decoupled weight decay of parameter (a) by gradient (b), with first (c) and second (d) moment; update t is the number of the
+// step, from 1 on, less the steps that overflowed, which change nothing.
+HBN_KERNEL(adam)
+(const Piece* pieces, const StepState* state, const float* gradient_scale, const float* loss_scale, float beta1, float rest1,
+ float log1_high, float log1_low, float beta2, float rest2, float log2_high, float log2_low, float epsilon, float decay,
+ float rate_factor) {
+    if (loss_scale && loss_scale[2] != 0)
+        return;
+    Piece piece = pieces[blockIdx.x];
+    u64 step = static_cast<u64>(state->step_high) << 32 | state->step_low;
+    double t = static_cast<double>(step) + 1 - (loss_scale ? static_cast<double>(loss_scale[3]) : 0);
+    t = t < 1 ? 1 : t;
+    float rate = rate_factor * state->learning_rate, scale = gradient_scale ? gradient_scale[0] : 1.0f;
+    float correction1 = static_cast<float>(1 / adam_correction(log1_high, log1_low, t));
+    float correction2 = static_cast<float>(1 / sqrt(adam_correction(log2_high, log2_low, t)));
+    for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x) {
+        float g = scale * piece.b[i], m = beta1 * piece.c[i] + rest1 * g, v = beta2 * piece.d[i] + rest2 * (g * g);
+        piece.c[i] = m;
+        piece.d[i] = v;
+        piece.a[i] -= rate * (correction1 * m / (correction2 * sqrtf(v) + epsilon) + decay * piece.a[i]);
     }
 }
 

@@ -14,25 +14,35 @@ template <typename T> static void loss_of(const Loss& p) {
         // The cross-entropy wants the logits, which the probabilities may overwrite.
         const int64_t label = p.labels != nullptr ? p.labels[n] : 0;
         const double label_logit = (double)z[label];
+        const int64_t second = p.second_labels != nullptr ? p.second_labels[n] : label;
+        const double second_logit = (double)z[second], first_weight = p.label_weights != nullptr ? (double)p.label_weights[n] : 1.0;
         double sum = 0;
         for (int64_t c = 0; c < p.classes; c++) {
             sum += exp((double)z[c] - (double)largest);
         }
         const double log_sum = (double)largest + log(sum);
         const double smoothed = (double)p.label_smoothing / (double)p.classes, gradient_scale = (double)p.weight / (double)p.rows;
+        const double own = 1.0 - (double)p.label_smoothing, own_first = own * first_weight, own_second = own * (1.0 - first_weight);
+        double binary = 0;
         T* dz = p.diff_logits != nullptr ? (T*)p.diff_logits + n * p.diff_logits_stride : nullptr;
         for (int64_t c = 0; c < p.classes; c++) {
-            const double probability = exp((double)z[c] - log_sum);
+            const double logit = (double)z[c], probability = exp(logit - log_sum);
             out[c] = (float)probability;
+            double target = smoothed + (c == label ? own_first : 0.0) + (c == second ? own_second : 0.0), gradient = probability - target;
+            if (p.binary) {
+                target = p.target_threshold == 0 ? target : target > (double)p.target_threshold ? 1.0 : 0.0;
+                binary += (logit > 0 ? logit : 0.0) - (target == 0 ? 0.0 : logit * target) + log1p(exp(logit > 0 ? -logit : logit));
+                gradient = (1.0 / (1.0 + exp(-logit)) - target) / (double)p.classes;
+            }
             if (dz != nullptr) {
-                const double target = smoothed + (c == label ? 1.0 - (double)p.label_smoothing : 0.0);
-                dz[c] = (float)(gradient_scale * (probability - target));
+                dz[c] = (float)(gradient_scale * gradient);
             }
         }
         if (p.labels != nullptr) {
             // -sum t*(z - log_sum), with sum t = 1. A logit of -infinity whose target is 0 adds nothing.
-            const double own = 1.0 - (double)p.label_smoothing;
-            p.scratch[n] = log_sum - (own == 0 ? 0 : own * label_logit) - (smoothed == 0 ? 0 : smoothed * logit_sum);
+            p.scratch[n] = p.binary ? binary / (double)p.classes
+                                    : log_sum - (own_first == 0 ? 0 : own_first * label_logit) -
+                                          (own_second == 0 ? 0 : own_second * second_logit) - (smoothed == 0 ? 0 : smoothed * logit_sum);
         }
     }
     if (p.labels != nullptr) {
@@ -96,6 +106,95 @@ template <typename R, typename Body> static void share_out(const R* runs, int64_
 
 static void sgd(const Sgd& p) {
     share_out(p.runs, p.run_count, [&](const SgdRun& run, int64_t low, int64_t high) { sgd_range(p, run, low, high); });
+}
+
+static void adam_moments(const Adam& p, const AdamRun& run, int64_t low, int64_t high) {
+    const float* __restrict g = run.gradient;
+    float* __restrict m = run.first;
+    float* __restrict v = run.second;
+    const float scale = p.gradient_scale, beta1 = p.beta1, rest1 = p.rest1, beta2 = p.beta2, rest2 = p.rest2;
+    for (int64_t i = low; i < high; i++) {
+        const float gradient = scale * g[i];
+        m[i] = beta1 * m[i] + rest1 * gradient;
+        v[i] = beta2 * v[i] + rest2 * (gradient * gradient);
+    }
+}
+
+static void adam_apply(const Adam& p, const AdamRun& run, float rate, int64_t low, int64_t high) {
+    float* __restrict w = run.parameter;
+    const float* __restrict m = run.first;
+    const float* __restrict v = run.second;
+    const float correction1 = p.correction1, correction2 = p.correction2, epsilon = p.epsilon, decay = p.weight_decay;
+    for (int64_t i = low; i < high; i++) {
+        w[i] -= rate * (correction1 * m[i] / (correction2 * __builtin_sqrtf(v[i]) + epsilon) + decay * w[i]);
+    }
+}
+
+// The squares of a piece of a parameter and of its step, summed in lanes.
+static void adam_squares(const Adam& p, const AdamRun& run, int64_t low, int64_t high, double* of_parameter, double* of_step) {
+    const float* __restrict w = run.parameter;
+    const float* __restrict m = run.first;
+    const float* __restrict v = run.second;
+    const float correction1 = p.correction1, correction2 = p.correction2, epsilon = p.epsilon, decay = p.weight_decay;
+    double ws[kWidth] = {}, us[kWidth] = {};
+    for (int64_t i = low; i < high; i += kWidth) {
+        for (int64_t l = 0; l < minimum((int64_t)kWidth, high - i); l++) {
+            const float u = correction1 * m[i + l] / (correction2 * __builtin_sqrtf(v[i + l]) + epsilon) + decay * w[i + l];
+            ws[l] += (double)w[i + l] * (double)w[i + l];
+            us[l] += (double)u * (double)u;
+        }
+    }
+    *of_parameter = *of_step = 0;
+    for (int l = 0; l < kWidth; l++) {
+        *of_parameter += ws[l];
+        *of_step += us[l];
+    }
+}
+
+// Pieces as in sum_of_squares, so that no bit depends on the number of threads.
+static void adam_trust(const Adam& p) {
+    int64_t pieces = 0;
+    for (int64_t r = 0; r < p.run_count; r++) {
+        pieces += sum_of_squares_pieces(p.runs[r].count);
+    }
+#pragma omp parallel if (pieces > 1)
+    {
+        const int64_t team = omp_get_num_threads(), me = omp_get_thread_num();
+        const int64_t low = pieces * me / team, high = pieces * (me + 1) / team;
+        int64_t start = 0;
+        for (int64_t r = 0; r < p.run_count && start < high; r++) {
+            const AdamRun& run = p.runs[r];
+            const int64_t end = start + sum_of_squares_pieces(run.count);
+            for (int64_t i = low > start ? low : start; i < minimum(high, end); i++) {
+                const int64_t from = (i - start) * kSumPiece, to = minimum(run.count, from + kSumPiece);
+                adam_moments(p, run, from, to);
+                adam_squares(p, run, from, to, p.scratch + 2 * i, p.scratch + 2 * i + 1);
+            }
+            start = end;
+        }
+    }
+    for (int64_t r = 0, i = 0; r < p.run_count; r++) {
+        double of_parameter = 0, of_step = 0;
+        for (const int64_t end = i + sum_of_squares_pieces(p.runs[r].count); i < end; i++) {
+            of_parameter += p.scratch[2 * i];
+            of_step += p.scratch[2 * i + 1];
+        }
+        p.runs[r].trust = of_parameter > 0 && of_step > 0 ? __builtin_sqrt(of_parameter / of_step) : 1;
+    }
+}
+
+static void adam(const Adam& p) {
+    if (p.trust_ratio) {
+        adam_trust(p);
+    }
+    share_out(p.runs, p.run_count, [&](const AdamRun& run, int64_t low, int64_t high) {
+        if (p.trust_ratio) {
+            adam_apply(p, run, (float)((double)p.learning_rate * run.trust), low, high);
+        } else {
+            adam_moments(p, run, low, high);
+            adam_apply(p, run, p.learning_rate, low, high);
+        }
+    });
 }
 
 static double square_sum(const float* values, int64_t count) {

@@ -32,7 +32,7 @@ protected:
 };
 
 struct LossKernel final : RowsKernel {
-    enum { Logits, Labels, Probabilities, LossValue, DiffLogits };
+    enum { Logits, Labels, Probabilities, LossValue, DiffLogits, SecondLabels, LabelWeights };
     hbn_loss_desc desc;
 
     LossKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_loss_desc& d) : RowsKernel(std::move(e), std::move(t)), desc(d) {
@@ -42,12 +42,37 @@ struct LossKernel final : RowsKernel {
         require(at(Labels).desc.data_type == HBN_INT32 && at(Labels).count() == at(Logits).desc.n, "labels must be one int32 per image");
         require_float(at(LossValue), "loss");
         require(d.label_smoothing >= 0 && d.label_smoothing <= 1, "label_smoothing must be in [0, 1]");
+        if (at(SecondLabels).present() || at(LabelWeights).present()) {
+            require(at(SecondLabels).present() && at(LabelWeights).present(), "second labels and label weights are given together");
+            require(at(SecondLabels).desc.data_type == HBN_INT32 && at(SecondLabels).count() == at(Logits).desc.n,
+                    "second labels must be one int32 per image");
+            require_float(at(LabelWeights), "label weights");
+            require(at(LabelWeights).count() == at(Logits).desc.n, "label weights must be one float per image");
+            decide_plain(LabelWeights);
+        }
         decide_plain(LossValue);
         reserve(at(Logits).desc.n * static_cast<int64_t>(sizeof(double)));
     }
 
     void execute(void* const* a, char* scratch, int64_t, float) override {
-        const int32_t* labels = static_cast<const int32_t*>(a[Labels]);
+        check_labels(static_cast<const int32_t*>(a[Labels]));
+        const int32_t* second = at(SecondLabels).present() ? static_cast<const int32_t*>(a[SecondLabels]) : nullptr;
+        if (second != nullptr) {
+            check_labels(second);
+        }
+        const int32_t rows = at(Logits).desc.n, classes = at(Logits).desc.c;
+        const View z = view(Logits, a), p = view(Probabilities, a), d = view(DiffLogits, a);
+        engine->arithmetic->loss({rows, classes, floats(z), z.image_stride, static_cast<const int32_t*>(a[Labels]), floats(p),
+                                  p.image_stride, static_cast<float*>(a[LossValue]), d.data, d.image_stride, d.element,
+                                  desc.label_smoothing, desc.weight, reinterpret_cast<double*>(scratch), second,
+                                  second != nullptr ? static_cast<const float*>(a[LabelWeights]) : nullptr, desc.binary != 0,
+                                  desc.target_threshold});
+        close(Probabilities, a);
+        close(DiffLogits, a);
+    }
+
+private:
+    void check_labels(const int32_t* labels) const {
         const int32_t rows = at(Logits).desc.n, classes = at(Logits).desc.c;
         for (int32_t n = 0; n < rows; n++) {
             if (labels[n] < 0 || labels[n] >= classes) {
@@ -55,12 +80,6 @@ struct LossKernel final : RowsKernel {
                                              std::to_string(classes - 1) + ", the classes of the network");
             }
         }
-        const View z = view(Logits, a), p = view(Probabilities, a), d = view(DiffLogits, a);
-        engine->arithmetic->loss({rows, classes, floats(z), z.image_stride, labels, floats(p), p.image_stride,
-                                  static_cast<float*>(a[LossValue]), d.data, d.image_stride, d.element, desc.label_smoothing, desc.weight,
-                                  reinterpret_cast<double*>(scratch)});
-        close(Probabilities, a);
-        close(DiffLogits, a);
     }
 };
 
@@ -85,7 +104,11 @@ struct SoftmaxKernel final : RowsKernel {
                                   {},
                                   0,
                                   0,
-                                  nullptr});
+                                  nullptr,
+                                  nullptr,
+                                  nullptr,
+                                  false,
+                                  0});
         close(1, a);
     }
 };
@@ -98,9 +121,10 @@ using namespace hbn;
 
 hbn_status hbn_loss_create(hbn_engine* engine, const hbn_loss_desc* desc, const hbn_tensor* tensors, int32_t count,
                            hbn_kernel** kernel) noexcept {
-    return create_kernel<LossKernel>(engine, tensors, count, kernel,
-                                     {{"logits"}, {"labels"}, {"probabilities"}, {"loss"}, {"diffLogits", true}}, 0,
-                                     Descriptor<hbn_loss_desc>{desc, "loss desc"});
+    return create_kernel<LossKernel>(
+        engine, tensors, count, kernel,
+        {{"logits"}, {"labels"}, {"probabilities"}, {"loss"}, {"diffLogits", true}, {"second labels", true}, {"label weights", true}}, 0,
+        Descriptor<hbn_loss_desc>{desc, "loss desc"});
 }
 
 hbn_status hbn_softmax_create(hbn_engine* engine, const hbn_tensor* tensors, int32_t count, hbn_kernel** kernel) noexcept {

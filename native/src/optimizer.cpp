@@ -67,12 +67,57 @@ struct SgdKernel final : GroupKernel {
             runs[r].momentum = floats(3 + 3 * r, a);
         }
         const float scale = at(0).present() ? *floats(0, a) : 1.0f;
-        engine->arithmetic->sgd({runs.data(), static_cast<int64_t>(runs.size()), scale, desc.mu, desc.weight_decay, learning_rate,
-                                 desc.nesterov != 0, desc.rate_outside != 0});
+        engine->arithmetic->sgd({runs.data(), static_cast<int64_t>(runs.size()), scale, desc.mu, desc.weight_decay,
+                                 desc.rate_factor * learning_rate, desc.nesterov != 0, desc.rate_outside != 0});
     }
 
 private:
     std::vector<SgdRun> runs;
+};
+
+struct AdamKernel final : GroupKernel {
+    AdamKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_optimizer_desc& d) : GroupKernel(std::move(e), std::move(t), d) {
+        require(d.beta1 >= 0 && d.beta1 < 1 && d.beta2 >= 0 && d.beta2 < 1, "beta1 and beta2 must be in [0, 1)");
+        require(d.epsilon > 0, "epsilon must be above 0"); // padding is 0 / epsilon
+        int64_t pieces = 0;
+        for (size_t i = 1; i < tensors.size(); i += 4) {
+            pair(i, 4);
+            const int64_t elements = at(i).physical_count();
+            runs.push_back({nullptr, nullptr, nullptr, nullptr, elements, 1});
+            pieces += sum_of_squares_pieces(elements);
+        }
+        reserve(2 * pieces * static_cast<int64_t>(sizeof(double)));
+    }
+
+    void execute(void* const* a, char* scratch, int64_t step, float learning_rate) override {
+        for (size_t r = 0; r < runs.size(); r++) {
+            AdamRun& run = runs[r];
+            run.parameter = floats(1 + 4 * r, a);
+            run.gradient = floats(2 + 4 * r, a);
+            run.first = floats(3 + 4 * r, a);
+            run.second = floats(4 + 4 * r, a);
+        }
+        const double t = static_cast<double>(step) + 1;
+        Adam p{};
+        p.runs = runs.data();
+        p.run_count = static_cast<int64_t>(runs.size());
+        p.gradient_scale = at(0).present() ? *floats(0, a) : 1.0f;
+        p.beta1 = static_cast<float>(desc.beta1);
+        p.rest1 = static_cast<float>(1 - desc.beta1);
+        p.beta2 = static_cast<float>(desc.beta2);
+        p.rest2 = static_cast<float>(1 - desc.beta2);
+        p.correction1 = static_cast<float>(1 / (1 - std::pow(desc.beta1, t)));
+        p.correction2 = static_cast<float>(1 / std::sqrt(1 - std::pow(desc.beta2, t)));
+        p.epsilon = desc.epsilon;
+        p.weight_decay = desc.weight_decay;
+        p.learning_rate = desc.rate_factor * learning_rate;
+        p.trust_ratio = desc.trust_ratio != 0;
+        p.scratch = reinterpret_cast<double*>(scratch);
+        engine->arithmetic->adam(p);
+    }
+
+private:
+    std::vector<AdamRun> runs;
 };
 
 struct ClipKernel final : GroupKernel {
@@ -198,6 +243,13 @@ hbn_status hbn_sgd_create(hbn_engine* engine, const hbn_optimizer_desc* desc, co
                           hbn_kernel** kernel) noexcept {
     return create_kernel<SgdKernel>(engine, tensors, count, kernel, {{"gradient scale", true}, {"parameter"}, {"gradient"}, {"momentum"}},
                                     3, Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
+}
+
+hbn_status hbn_adam_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,
+                           hbn_kernel** kernel) noexcept {
+    return create_kernel<AdamKernel>(engine, tensors, count, kernel,
+                                     {{"gradient scale", true}, {"parameter"}, {"gradient"}, {"first moment"}, {"second moment"}}, 4,
+                                     Descriptor<hbn_optimizer_desc>{desc, "optimizer desc"});
 }
 
 hbn_status hbn_clip_create(hbn_engine* engine, const hbn_optimizer_desc* desc, const hbn_tensor* tensors, int32_t count,

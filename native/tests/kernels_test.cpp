@@ -98,6 +98,31 @@ void updates(const Arithmetic& k) {
                 check(w[at], w0[at] + step, 1e-6, "parameter", i);
             }
         }
+        for (int form = 0; form < 2; form++) {
+            Numbers numbers(static_cast<uint32_t>(count) + 9);
+            std::vector<float> w = numbers.many(count), g = numbers.many(count), m = numbers.many(count), v = numbers.many(count);
+            for (float& x : v) {
+                x *= x;
+            }
+            const std::vector<float> w0 = w, m0 = m, v0 = v;
+            std::vector<double> u(static_cast<size_t>(count)), pieces(2 * static_cast<size_t>(sum_of_squares_pieces(count)));
+            AdamRun run{w.data(), g.data(), m.data(), v.data(), count, 0};
+            k.adam({&run, 1, 0.5f, 0.75f, 0.25f, 0.875f, 0.125f, 2.0f, 1.5f, 0.01f, 0.125f, 0.25f, form == 1, pieces.data()});
+            double ofParameter = 0, ofStep = 0;
+            for (size_t i = 0; i < u.size(); i++) {
+                const double gradient = 0.5 * g[i], first = 0.75 * m0[i] + 0.25 * gradient;
+                const double second = 0.875 * v0[i] + 0.125 * gradient * gradient;
+                check(m[i], first, 1e-6, "first moment", static_cast<int64_t>(i));
+                check(v[i], second, 1e-6, "second moment", static_cast<int64_t>(i));
+                u[i] = 2 * first / (1.5 * std::sqrt(second) + static_cast<double>(0.01f)) + 0.125 * w0[i];
+                ofParameter += static_cast<double>(w0[i]) * w0[i];
+                ofStep += u[i] * u[i];
+            }
+            const double trust = form == 1 ? std::sqrt(ofParameter / ofStep) : 1;
+            for (size_t i = 0; i < u.size(); i++) {
+                check(w[i], w0[i] - 0.25 * trust * u[i], 4e-6, form == 1 ? "lamb parameter" : "adam parameter", static_cast<int64_t>(i));
+            }
+        }
         Numbers numbers(3);
         std::vector<float> values(static_cast<size_t>(count), 1.0f);
         values.back() = 1000; // the last one weighs as much as all others
@@ -196,7 +221,7 @@ void losses(const Arithmetic& k, int64_t rows, int64_t classes) {
     std::vector<double> scratch(static_cast<size_t>(rows));
     float loss = 0;
     k.loss({rows, classes, logits.data(), classes, labels.data(), probabilities.data(), classes, &loss, diff.data(), classes,
-            Element::Float32, 0.1f, 0.5f, scratch.data()});
+            Element::Float32, 0.1f, 0.5f, scratch.data(), nullptr, nullptr, false, 0});
     double total = 0;
     for (int64_t n = 0; n < rows; n++) {
         double sum = 0;

@@ -13,7 +13,13 @@ internal static class CommandLine
     {
         DisplayWriter output = new(standardOutput), error = new(standardError);
         Option<string[]> assemblies = UserAssemblies.CreateOption();
-        ParseResult parsed = CreateRoot(assemblies).Parse(args.Count == 0 ? ["--help"] : args);
+        RootCommand root = CreateRoot(assemblies);
+        if (CompletionCommand.TryAnswer(root, args, output))
+        {
+            return ExitCode.Done;
+        }
+
+        ParseResult parsed = root.Parse(args.Count == 0 ? ["--help"] : args);
         if (parsed.Errors.Count > 0)
         {
             error.WriteLine($"error: {FirstError(parsed).TrimEnd('.')}; see 'hpcbn {CommandPath(parsed)}--help'");
@@ -78,6 +84,7 @@ internal static class CommandLine
             PackCommand.Create(),
             SampleCommand.Create(),
             InfoCommand.Create(),
+            CompletionCommand.Create(),
         };
         root.Options.Add(assemblies);
         AddExamples(root,

@@ -30,6 +30,12 @@ public sealed record AugmentationOptions
     /// </summary>
     public bool LightingNoise { get; init; }
 
+    /// <summary>
+    /// Probability of random erasing (Zhong et al., 1708.04896): a rectangle of 2 to 33 % of the area, of an aspect ratio of 0.3 to 1/0.3, becomes grey
+    /// (128, which the usual normalization makes 0), after everything else.
+    /// </summary>
+    public double ErasingProbability { get; init; }
+
     /// <summary>Throws when a setting is out of its range.</summary>
     /// <exception cref="UserErrorException">The line names the setting, its range and its value.</exception>
     internal void Validate()
@@ -37,6 +43,7 @@ public sealed record AugmentationOptions
         Check(MinArea is > 0 and <= 1, "minimum crop area", "greater than 0 and at most 1", MinArea);
         Check(MinAspect > 0 && MinAspect <= MaxAspect, "minimum aspect ratio", "greater than 0 and at most the maximum", MinAspect);
         Check(double.IsFinite(MaxAspect), "maximum aspect ratio", "finite", MaxAspect);
+        Check(ErasingProbability is >= 0 and <= 1, "probability of random erasing", "between 0 and 1", ErasingProbability);
         Check(PhotometricStrength is >= 0 and <= 1, "photometric strength", "between 0 and 1", PhotometricStrength);
     }
 

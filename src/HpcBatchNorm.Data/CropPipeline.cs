@@ -15,7 +15,7 @@ internal sealed class CropPipeline(ImageDecoder decoder, Resampler resampler, in
     {
         ImageCrop crop = ImageCrop.Center(decoder.Width, decoder.Height, size, cropFraction);
         // The image is resized first and cut out then, so pixels around the crop count within the filter's reach.
-        double reach = Math.Max(1, Math.Max(crop.Width, crop.Height) / size);
+        double reach = Math.Max(1, Math.Max(crop.Width, crop.Height) / size) * (resampler.Interpolation == Interpolation.Bicubic ? 2 : 1);
         return Crop(crop, margin: (int)Math.Ceiling(reach) + 1, EvaluationMargin, clock);
     }
 

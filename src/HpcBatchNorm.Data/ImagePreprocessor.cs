@@ -25,6 +25,9 @@ public sealed record PreprocessingOptions
     /// <summary>S divided by the short side the image is resized to before its centre is cropped.</summary>
     public double CropFraction { get; init; } = 0.875;
 
+    /// <summary>The filter that images are resized with.</summary>
+    public Interpolation Interpolation { get; init; }
+
     /// <summary>Values of 128 and more become 255, the others 0.</summary>
     public bool Binarize { get; init; }
 
@@ -58,7 +61,7 @@ public sealed class ImagePreprocessor : IDisposable
         ArgumentNullException.ThrowIfNull(options);
         new LoaderOptions { BatchSize = 1, ImageSize = options.Size, Channels = options.Channels, CropFraction = options.CropFraction }.Validate();
         Options = options;
-        _resampler = new Resampler(options.Size);
+        _resampler = new Resampler(options.Size) { Interpolation = options.Interpolation };
         _pipeline = new CropPipeline(_decoder, _resampler, options.Size);
     }
 

@@ -9,7 +9,7 @@ internal sealed class ImageRenderer(IImageSource dataset, LoaderOptions options,
     private const double TrainingMargin = 1;
 
     private readonly ImageDecoder _decoder = new();
-    private readonly Resampler _resampler = new(options.ImageSize);
+    private readonly Resampler _resampler = new(options.ImageSize) { Interpolation = options.Interpolation };
     private byte[] _encoded = new byte[1 << 20];
     private CropPipeline? _pipeline;
     private ViewRenderer? _views;
@@ -45,6 +45,13 @@ internal sealed class ImageRenderer(IImageSource dataset, LoaderOptions options,
                     clock.Enter(LoaderStage.Augment);
                     var random = new RandomSequence(options.Seed, RandomStreams.Color, epoch, position);
                     PhotometricDistortion.Apply(_resampler.Pixels, distortion.PhotometricStrength, distortion.LightingNoise, ref random);
+                }
+
+                if (options.Augmentation is { ErasingProbability: > 0 } erasing)
+                {
+                    clock.Enter(LoaderStage.Augment);
+                    var random = new RandomSequence(options.Seed, RandomStreams.Erase, epoch, position);
+                    RandomErasing.Apply(_resampler.Pixels, options.ImageSize, erasing.ErasingProbability, ref random);
                 }
 
                 clock.Enter(LoaderStage.Copy);

@@ -59,6 +59,9 @@ public sealed record LoaderOptions
     /// <summary>Evaluation: S divided by the short side the image is resized to before its centre is cropped. 1 when images are about S pixels large.</summary>
     public double CropFraction { get; init; } = 0.875;
 
+    /// <summary>The filter that images are resized with.</summary>
+    public Interpolation Interpolation { get; init; }
+
     /// <summary>Evaluation: crops per image, 1, 10 or 144 (<see cref="EvaluationView.For"/>). An image is decoded once, and its batch holds all its crops.</summary>
     public int Crops { get; init; } = 1;
 

@@ -72,7 +72,7 @@ internal sealed class ViewRenderer(LoaderOptions options, Resampler result)
     {
         if (!_squares.TryGetValue(view.Size, out Resampler? square))
         {
-            _squares[view.Size] = square = new Resampler(view.Size);
+            _squares[view.Size] = square = new Resampler(view.Size) { Interpolation = options.Interpolation };
         }
 
         if (_rendered != (view.Source, view.Size))

@@ -13,6 +13,7 @@ internal static class EvaluationSetup
         {
             Channels = network.InputChannels,
             Binarize = config.Binarize,
+            Interpolation = config.Interpolation,
             CropFraction = config.CropFraction,
             Crops = crops,
             Workers = config.LoaderThreads,

@@ -50,7 +50,7 @@ internal static class InitialWeights
         HashSet<Node> classifiers = config.ResetClassifier ? [.. session.Plan.Network.Losses.SelectMany(l => l.Inputs).Where(n => n.Layer is FullyConnectedLayer)] : [];
         foreach (StateTensor entry in session.State)
         {
-            if (entry.Tensor.Role != TensorRole.Momentum && !classifiers.Contains(entry.Source.Node))
+            if (entry.Tensor.Role is not (TensorRole.Momentum or TensorRole.SecondMoment) && !classifiers.Contains(entry.Source.Node))
             {
                 float[] values = new float[entry.Tensor.Shape.Count];
                 checkpoint.ReadEvaluated(session.Plan.Network.Name, entry.Source, values);

@@ -7,7 +7,7 @@ namespace HpcBatchNorm.Training;
 /// <item>exponential: rate * DecayRate^floor(epoch / DecayEpochs);</item>
 /// <item>span: rate * FinalFraction^((step - w) / (TotalSteps - w - 1));</item>
 /// <item>step: rate * Gamma^(milestones that are not after epoch);</item>
-/// <item>cosine: minimum + (rate - minimum) * (1 + cos(pi * t)) / 2 (Loshchilov and Hutter, 1608.03983, one cycle);</item>
+/// <item>cosine: minimum + (rate - minimum) * (1 + cos(pi * t)) / 2 (Loshchilov and Hutter, 1608.03983, one cycle); with CycleEpochs, cycles of CycleEpochs * CycleMultiplier^i epochs, each begins at rate * CycleDecay^i;</item>
 /// <item>linear: minimum + (rate - minimum) * (1 - t).</item>
 /// </list>
 /// Warm-up, steps 0 to w - 1: from + (scheduled - from) * (step + 1) / w, from = WarmupLearningRate (Goyal et al., 1706.02677, section 2.2);
@@ -55,10 +55,30 @@ internal sealed class LearningRateSchedule
             ScheduleKind.Exponential => rate * Math.Pow(_config.DecayRate, Math.Floor(step / (_stepsPerEpoch * _config.DecayEpochs))),
             ScheduleKind.Span => rate * Math.Pow(_config.FinalLearningRateFraction, done / Math.Max(1.0, length - 1)),
             ScheduleKind.Step => rate * Math.Pow(_config.Gamma, MilestonesPassed(epoch)),
+            ScheduleKind.Cosine when _config.CycleEpochs > 0 => Cycle(done),
             ScheduleKind.Cosine => minimum + (rate - minimum) * (1 + Math.Cos(Math.PI * done / Math.Max(1.0, length))) / 2,
             ScheduleKind.Linear => minimum + (rate - minimum) * (1 - done / Math.Max(1.0, length)),
             _ => rate,
         };
+    }
+
+    /// <summary>Cosine with restarts: a step's cycle, and where in it the step is.</summary>
+    private double Cycle(double done)
+    {
+        double length = _config.CycleEpochs * _stepsPerEpoch, rate = _config.LearningRate, minimum = _config.MinimumLearningRate;
+        if (_config.CycleMultiplier == 1)
+        {
+            double number = Math.Floor(done / length);
+            (done, rate) = (done - number * length, rate * Math.Pow(_config.CycleDecay, number));
+        }
+        else
+        {
+            for (; done >= length; done -= length, length *= _config.CycleMultiplier, rate *= _config.CycleDecay)
+            {
+            }
+        }
+
+        return minimum + (Math.Max(rate, minimum) - minimum) * (1 + Math.Cos(Math.PI * done / length)) / 2;
     }
 
     /// <summary>A method of its own, because a lambda's captures would be allocated in every step of every schedule.</summary>
@@ -73,6 +93,8 @@ internal sealed class LearningRateSchedule
             + (_config.Schedule == ScheduleKind.Auto ? FormattableString.Invariant($"; the run is shorter than the {_config.ScheduleEpochs:0.#} epochs the recipe's decay was made for") : ""),
         ScheduleKind.Step => FormattableString.Invariant(
             $"{_config.LearningRate}, times {_config.Gamma} after epochs {string.Join(", ", _config.Milestones.Select(m => FormattableString.Invariant($"{m:0.###}")))}, {AtEnd} at the end"),
+        ScheduleKind.Cosine when _config.CycleEpochs > 0 => FormattableString.Invariant(
+            $"{_config.LearningRate}, half cosines down to {_config.MinimumLearningRate:0.###e+0}, the first of {_config.CycleEpochs:0.###} epochs, each {_config.CycleMultiplier:0.###} times as long and {_config.CycleDecay:0.###} times as high as the one before it"),
         ScheduleKind.Cosine => FormattableString.Invariant($"{_config.LearningRate}, half a cosine down to {_config.MinimumLearningRate:0.###e+0} after step {_totalSteps}"),
         ScheduleKind.Linear => FormattableString.Invariant($"{_config.LearningRate}, in a straight line down to {_config.MinimumLearningRate:0.###e+0} after step {_totalSteps}"),
         _ => FormattableString.Invariant($"{_config.LearningRate}, constant"),

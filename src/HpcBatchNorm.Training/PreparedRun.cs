@@ -31,6 +31,17 @@ internal sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? ch
     public TrainingResult Run(ITrainingObserver observer, IReadOnlyList<RunSinkFactory>? sinks = null, CancellationToken stop = default)
     {
         long started = Stopwatch.GetTimestamp();
+        return WithTrainer(observer, sinks, started, trainer => trainer.Run(stop));
+    }
+
+    /// <summary>What the run would be, without training or writing anything: its sizes, memory and learning rates. A generated data set is made where none is set.</summary>
+    /// <param name="observer">Told what is found on the way.</param>
+    /// <exception cref="UserErrorException">Data, network, settings or checkpoint do not fit together; the message says what to change.</exception>
+    public IReadOnlyList<(string Name, string Value)> Outline(ITrainingObserver observer) =>
+        WithTrainer(observer, null, Stopwatch.GetTimestamp(), trainer => trainer.Outline());
+
+    private T WithTrainer<T>(ITrainingObserver observer, IReadOnlyList<RunSinkFactory>? sinks, long started, Func<Trainer, T> use)
+    {
         RunConfig config = Config;
         bool grey = MakeNetwork(config, config.Network.Classes).InputChannels == 1;
         if (config.Data.Length == 0)
@@ -55,13 +66,13 @@ internal sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? ch
             config = config with { Output = RunDirectory.NewPath(network.Name, config.Name, DateTime.Now) };
         }
 
-        return new Trainer(network, train, validation, config, observer, sinks)
+        return use(new Trainer(network, train, validation, config, observer, sinks)
         {
             Resume = Checkpoint,
             ModelNamesNetwork = true,
             BeginsAgain = BeginsAgain,
             Started = started,
-        }.Run(stop);
+        });
     }
 
     /// <inheritdoc/>

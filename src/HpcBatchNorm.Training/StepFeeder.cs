@@ -15,7 +15,11 @@ internal sealed class StepFeeder
     private double? _staged;
     private CancellationToken _stop;
 
-    public StepFeeder(BatchLoader loader) => (_loader, _stageNext) = (loader, StageNext);
+    private readonly BatchMixer? _mixer;
+
+    /// <param name="loader">Gives the batches.</param>
+    /// <param name="mixer">Mixes their images; null where they stay as they are.</param>
+    public StepFeeder(BatchLoader loader, BatchMixer? mixer = null) => (_loader, _stageNext, _mixer) = (loader, StageNext, mixer);
 
     /// <summary>One step on the loader's next batch; returns its loss.</summary>
     /// <param name="session">Makes the step.</param>
@@ -25,6 +29,13 @@ internal sealed class StepFeeder
     /// <param name="waited">Seconds spent waiting for images.</param>
     public float Step(TrainingSession session, in StepContext context, bool goesOn, CancellationToken stop, out double waited)
     {
+        if (_mixer is not null)
+        {
+            Batch mixed = _loader.Next(stop);
+            waited = mixed.WaitSeconds;
+            return session.Step(mixed.Pixels, _mixer.Mix(mixed.PixelArray, mixed.Labels, mixed.Step), context);
+        }
+
         if (!session.CanStage)
         {
             Batch batch = _loader.Next(stop);

@@ -51,13 +51,7 @@ public sealed class Trainer(
         _config = _config with { Model = ModelNamesNetwork ? _config.Model : network.Name, Output = RunFolder() };
         TrainingSettings.Validate(_config);
         CheckClasses();
-        long stepsPerEpoch = training.Count / _config.ImagesPerStep;
-        if (stepsPerEpoch == 0)
-        {
-            throw new UserErrorException(FormattableString.Invariant(
-                $"'{training.Source}' has {training.Count} training images, fewer than the {_config.ImagesPerStep} of a step; choose a smaller batch-size{(_config.Optimizer.Accumulate > 1 ? " or accumulate" : "")}."));
-        }
-
+        long stepsPerEpoch = StepsPerEpoch();
         DataPosition position = Resume is null ? new DataPosition(stepsPerEpoch, 0) : DataPosition.Continue(Resume, _config, stepsPerEpoch, _observer.Note);
         if (Backend is not null)
         {
@@ -70,9 +64,47 @@ public sealed class Trainer(
         return Run(backend, position, cancellationToken);
     }
 
+    /// <summary>What a run would be: its sizes, memory and learning rates, from a plan with its kernels but without memory. Nothing is trained or written.</summary>
+    /// <exception cref="UserErrorException">Images, network and settings do not fit together; the message says what to change.</exception>
+    internal IReadOnlyList<(string Name, string Value)> Outline()
+    {
+        TrainingSettings.Validate(_config);
+        CheckClasses();
+        long stepsPerEpoch = StepsPerEpoch();
+        DataPosition position = Resume is null ? new DataPosition(stepsPerEpoch, 0) : DataPosition.Continue(Resume, _config, stepsPerEpoch, _observer.Note);
+        long first = Resume?.Info.Step ?? 0, total = TotalSteps(position);
+        using Backend? own = Backend is null ? Backends.Backend.Create(_config.Backend, _config.BackendOptions) : null;
+        Backend backend = Backend ?? own!;
+        var freezing = new BatchNormFreezing(_config, stepsPerEpoch);
+        using var prepared = new PreparedPlan(backend, TrainingSession.PlanFor(backend.Traits, network, freezing.OptionsAt(_config.Optimizer, position.DataStep(first))));
+        var schedule = new LearningRateSchedule(_config, stepsPerEpoch, Math.Max(1, position.DataStep(total)));
+        const int Parts = 10;
+        string[] rates = [.. Enumerable.Range(0, Parts + 1).Select(i => (total - 1) * i / Parts).Distinct().Select(step => FormattableString.Invariant($"{schedule.At(position.DataStep(step)):0.####e+0} at {step}"))];
+        return
+        [
+            .. TrainingFacts.Of(_config, network, prepared, training, validation),
+            ("", FormattableString.Invariant($"{prepared.StateBytes / 1e6:0} MB of it for the state, {prepared.ArenaBytes / 1e6:0} MB for a step; a checkpoint takes {prepared.Plan.State.Sum(s => s.Tensor.Bytes) / 1e6:0.#} MB")),
+            ("learning rate", schedule.Description),
+            ("", string.Join(", ", rates)),
+            ("steps", FormattableString.Invariant($"{total} of {_config.ImagesPerStep} images, {position.Epoch(total):0.##} epochs of {stepsPerEpoch} steps")
+                + (first > 0 ? FormattableString.Invariant($"; going on after step {first}") : "")),
+            .. TrainingFacts.Of(_config, network, freezing),
+        ];
+    }
+
+    private long StepsPerEpoch()
+    {
+        long stepsPerEpoch = training.Count / _config.ImagesPerStep;
+        return stepsPerEpoch > 0 ? stepsPerEpoch : throw new UserErrorException(FormattableString.Invariant(
+            $"'{training.Source}' has {training.Count} training images, fewer than the {_config.ImagesPerStep} of a step; choose a smaller batch-size{(_config.Optimizer.Accumulate > 1 ? " or accumulate" : "")}."));
+    }
+
+    private long TotalSteps(DataPosition position) =>
+        _config.Steps > 0 ? _config.Steps : position.Offset + Math.Max(1, (long)Math.Round(_config.Epochs * position.StepsPerEpoch));
+
     private TrainingResult Run(Backend backend, DataPosition position, CancellationToken stop)
     {
-        long totalSteps = _config.Steps > 0 ? _config.Steps : position.Offset + Math.Max(1, (long)Math.Round(_config.Epochs * position.StepsPerEpoch));
+        long totalSteps = TotalSteps(position);
         var freezing = new BatchNormFreezing(_config, position.StepsPerEpoch);
         using var session = new TrainingSession(backend, network, freezing.OptionsAt(_config.Optimizer, position.DataStep(Resume?.Info.Step ?? 0)));
         if (Resume is not null)

@@ -25,6 +25,7 @@ internal sealed partial class TrainingLoop : IDisposable
     private readonly BatchLoader _loader;
     private readonly Evaluator? _evaluator;
     private readonly TrainingControl _control;
+    private readonly EarlyStopping? _earlyStopping;
     private readonly LearningRateSchedule _schedule;
     private readonly RunDirectory _run;
     private readonly RunRecorder _recorder;
@@ -77,6 +78,7 @@ internal sealed partial class TrainingLoop : IDisposable
         _alreadyEvaluated = resumed is not null && position.Epoch(_firstStep) <= resumed.Info.EpochOf(_evaluatedStep) ? _firstStep : _evaluatedStep;
         _schedule = new LearningRateSchedule(config, position.StepsPerEpoch, Math.Max(1, position.DataStep(totalSteps)));
         _freezing = new BatchNormFreezing(config, position.StepsPerEpoch);
+        _earlyStopping = config.Patience > 0 ? new EarlyStopping(config.Patience) : null;
         _run = new RunDirectory(config.Output, _firstStep, _evaluatedStep);
         try
         {
@@ -88,13 +90,13 @@ internal sealed partial class TrainingLoop : IDisposable
                     $"{aside} checkpoints of later steps than {_firstStep} are kept in '{CheckpointStore.AsideOf(RunDirectory.CheckpointFolder(config.Output))}'."));
             }
 
-            _facts = [.. TrainingFacts.Of(config, network, session, train, validation), .. Lengths(), .. TrainingFacts.Of(config, network, _freezing), ("run", config.Output)];
+            _facts = [.. TrainingFacts.Of(config, network, session.Prepared, train, validation), .. Lengths(), .. TrainingFacts.Of(config, network, _freezing), ("run", config.Output)];
             _networkJson = Json(network);
             _control = new TrainingControl(resumed is null ? [] : new RunLog(_run.MetricsPath).Update().Evaluations);
             _yaml = TrainingConfigBuilder.ToYaml(config, "Effective configuration; as a configuration file it repeats the run.");
             _run.WriteConfig(_yaml);
             _loader = new BatchLoader(train, TrainingLoading(), position.DataStep(_firstStep));
-            _feeder = new StepFeeder(_loader);
+            _feeder = new StepFeeder(_loader, config.Optimizer.MixesLabels ? new BatchMixer(config.Optimizer, network.InputChannels) : null);
             _recorder = new RunRecorder(_run, config, session, validation, EvaluationLoading(), _firstStep, _evaluatedStep, () => Elapsed, sinks);
             _evaluator = validation is null
                 ? null
@@ -159,6 +161,7 @@ internal sealed partial class TrainingLoop : IDisposable
             return Result(TrainingOutcome.AlreadyComplete);
         }
 
+        _earlyStopping?.Attached(_control);
         _observer.Attached(_control);
         _observer.Started(_facts, _step, _totalSteps);
         _recorder.Started(_facts, _step, _totalSteps, _position);
@@ -318,6 +321,7 @@ internal sealed partial class TrainingLoop : IDisposable
         _lastTrainLoss = _epoch.MeanLoss;
         var report = new EvaluationReport(_step, _position.Epoch(_step), _epoch.MeanLoss, result, best);
         Instruments.Evaluated(report);
+        _earlyStopping?.Evaluated(report);
         _observer.Evaluated(report);
         _recorder.Evaluated(
             report with { Metrics = _control.TakeMetrics() }, _schedule.At(Math.Max(0, _position.DataStep(_step) - 1)), _epoch.ImagesPerSecond(_config.ImagesPerStep), _epoch.WaitShare);

@@ -1,5 +1,6 @@
 using System.Globalization;
 using HpcBatchNorm.Interchange;
+using HpcBatchNorm.Operations;
 
 namespace HpcBatchNorm.Training;
 
@@ -50,6 +51,7 @@ internal sealed record TrainingRequest
                 }
 
                 RefuseNewWeights(checkpoint, builder.Config);
+                RefuseOtherOptimizer(checkpoint, builder.Config);
                 KeepLength(checkpoint, builder, note);
                 NoteChanges(checkpoint, builder.Config, note);
             }
@@ -202,6 +204,18 @@ internal sealed record TrainingRequest
         {
             throw new UserErrorException(
                 $"'{checkpoint.Path}' has its weights already; initial-checkpoint is for a new run. Resume without it, or begin a new run with it.");
+        }
+    }
+
+    /// <summary>What SGD remembers of every parameter means nothing to the others, which remember more.</summary>
+    private static void RefuseOtherOptimizer(Checkpoint checkpoint, RunConfig config)
+    {
+        OptimizerAlgorithm before = new TrainingConfigBuilder().AddYaml(checkpoint.Info.Config, checkpoint.Path).Config.Optimizer.Algorithm, now = config.Optimizer.Algorithm;
+        if ((before == OptimizerAlgorithm.Sgd) != (now == OptimizerAlgorithm.Sgd))
+        {
+            throw new UserErrorException(
+                $"'{checkpoint.Path}' was trained with optimizer {before.ToString().ToLowerInvariant()}, whose state {now.ToString().ToLowerInvariant()} cannot go on from. "
+                + "Resume without changing it, or begin a new run with the checkpoint as initial-checkpoint.");
         }
     }
 

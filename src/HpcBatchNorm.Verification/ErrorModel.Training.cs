@@ -23,7 +23,30 @@ internal static partial class ErrorModel
         int images = o.Logits.Shape.N, classes = o.Logits.Shape.C;
         double[] largest = LargestPerRow(x, classes);
         double smoothing = o.LabelSmoothing, weight = Math.Abs(o.Weight), magnitude = 0;
-        double Target(int i) => smoothing / classes + (i % classes == (int)labels[i / classes] ? 1 - smoothing : 0);
+        double[]? second = o.SecondLabels is null ? null : values.Inputs[o.SecondLabels], shares = o.LabelWeights is null ? null : values.Inputs[o.LabelWeights];
+        double Share(int n) => shares is null ? 1 : shares[n];
+        double Mixed(int i) => smoothing / classes + (i % classes == (int)labels[i / classes] ? (1 - smoothing) * Share(i / classes) : 0)
+            + (second is not null && i % classes == (int)second[i / classes] ? (1 - smoothing) * (1 - Share(i / classes)) : 0);
+        double Target(int i) => o.Binary && o.TargetThreshold > 0 ? (Mixed(i) > o.TargetThreshold ? 1 : 0) : Mixed(i);
+        if (o.Binary)
+        {
+            double sum = 0;
+            for (int i = 0; i < x.Length; i++)
+            {
+                sum += Math.Abs(x[i]) * (1 + Target(i)) + 1;
+            }
+
+            double scale = o.LossScale is null ? 1 : values.Inputs[o.LossScale][0], part = weight / ((double)images * classes);
+            List<OutputBound> binary = [probabilities, new("loss", o.Loss, [Tolerances.Of(o.Kind, "loss").Bound(values.Kind, part * sum, part * sum, images)])];
+            if (o.DiffLogits is not null)
+            {
+                Tolerance ofGradient = Tolerances.Of(o.Kind, "diffLogits");
+                binary.Add(new OutputBound("diffLogits", o.DiffLogits, Map(x, (v, i) => ofGradient.Bound(values.Kind, scale * part * (1 / (1 + Math.Exp(-v)) + Target(i)), 0, 1))));
+            }
+
+            return binary;
+        }
+
         for (int n = 0; n < images; n++)
         {
             double sum = 0;
@@ -57,7 +80,7 @@ internal static partial class ErrorModel
     {
         Tolerance ofMomentum = Tolerances.Of(o.Kind, "momentum"), ofParameter = Tolerances.Of(o.Kind, "parameter"), ofStep = Tolerances.Of(o.Kind, "parameter step");
         double gradientScale = o.GradientScale is null ? 1 : Math.Abs(values.Inputs[o.GradientScale][0]);
-        double rate = values.Context.LearningRate;
+        double rate = (double)o.RateFactor * values.Context.LearningRate;
         if (o.LossScale is not null && values.Inputs[o.LossScale][2] != 0)
         {
             // Nothing changes, bit for bit.
@@ -82,6 +105,48 @@ internal static partial class ErrorModel
                         + ofStep.Bound(values.Kind, outside * (o.Nesterov ? Math.Abs(o.Mu) * NewMomentum(i) + Step(i) : NewMomentum(i)), 0, 1)));
             }
         }
+    }
+
+    private static IEnumerable<OutputBound> Adam(AdamUpdate o, OperationValues values)
+    {
+        if (o.LossScale is not null && values.Inputs[o.LossScale][2] != 0)
+        {
+            return o.Writes.Select(t => new OutputBound(Role(t), t, new double[t.Shape.Count])); // nothing changes, bit for bit
+        }
+
+        return Updated();
+
+        string Role(Tensor t) => o.Parameters.Contains(t) ? "parameter" : o.FirstMoments.Contains(t) ? "first moment" : "second moment";
+
+        IEnumerable<OutputBound> Updated()
+        {
+            Tolerance ofFirst = Tolerances.Of(o.Kind, "first moment"), ofSecond = Tolerances.Of(o.Kind, "second moment");
+            Tolerance ofParameter = Tolerances.Of(o.Kind, "parameter"), ofStep = Tolerances.Of(o.Kind, "parameter step");
+            double scale = o.GradientScale is null ? 1 : Math.Abs(values.Inputs[o.GradientScale][0]), rate = (double)o.RateFactor * values.Context.LearningRate;
+            double number = AdamUpdate.UpdateNumber(values.Context.Step, o.LossScale is null ? 0 : values.Inputs[o.LossScale][3]);
+            (double c1, double c2) = (1 - Math.Pow(o.Beta1, number), 1 - Math.Pow(o.Beta2, number));
+            for (int k = 0; k < o.Parameters.Count; k++)
+            {
+                double[] w = values.Inputs[o.Parameters[k]], g = values.Inputs[o.Gradients[k]], m = values.Inputs[o.FirstMoments[k]];
+                double[] first = values.Expected[o.FirstMoments[k]], second = values.Expected[o.SecondMoments[k]];
+                double[] summands = Map(m, (x, i) => Math.Abs(o.Beta1 * x) + (1 - o.Beta1) * scale * Math.Abs(g[i]));
+                yield return new OutputBound("first moment", o.FirstMoments[k], Map(summands, (s, _) => ofFirst.Bound(values.Kind, s, 0, 1)));
+                yield return new OutputBound("second moment", o.SecondMoments[k], Map(second, (s, _) => ofSecond.Bound(values.Kind, s, 0, 1)));
+
+                // The magnitudes of what a step is made of, and the step.
+                double Root(int i) => Math.Sqrt(second[i] / c2) + o.Epsilon;
+                double[] magnitude = Map(w, (x, i) => summands[i] / c1 / Root(i) + Math.Abs(o.WeightDecay * x));
+                double[] step = Map(w, (x, i) => Math.Abs(first[i] / c1 / Root(i) + o.WeightDecay * x));
+                double ofW = Norm(w), ofU = Norm(step);
+                bool trusted = o.TrustRatio && ofW > 0 && ofU > 0;
+                double trust = trusted ? ofW / ofU : 1, ofRatio = trusted ? Norm(magnitude) / ofU : 0;
+                yield return new OutputBound("parameter", o.Parameters[k], Map(w,
+                    (x, i) => ofParameter.Bound(values.Kind, Math.Abs(x), 0, 1)
+                        + ofStep.Bound(values.Kind, rate * trust * (magnitude[i] + step[i] * ofRatio), 0, 1)));
+            }
+        }
+
+        static double Norm(double[] x) => Math.Sqrt(x.Sum(v => v * v));
     }
 
     private static IEnumerable<OutputBound> Clip(ClipGradients o, OperationValues values)

@@ -110,6 +110,7 @@ internal static partial class ErrorModel
             SoftmaxCrossEntropy o => CrossEntropy(o, values),
             Softmax o => [Probabilities(o, o.Src, o.Dst, values)],
             SgdUpdate o => Sgd(o, values),
+            AdamUpdate o => Adam(o, values),
             ClipGradients o => Clip(o, values),
             UpdateLossScale o => Scaled(o, values),
             AccumulateGradients o => Accumulated(o, values),

@@ -28,6 +28,29 @@ internal static partial class HardCases
             yield return builder.Build();
         }
 
+        foreach ((string name, bool mixed, bool binary, float smoothing, float threshold, double range) in new[]
+        {
+            ("softmax-cross-entropy/mixed", true, false, 0f, 0f, 3.0), ("softmax-cross-entropy/mixed-smoothing", true, false, 0.1f, 0f, 3.0),
+            ("binary-cross-entropy/plain", false, true, 0f, 0f, 3.0), ("binary-cross-entropy/mixed-smoothing", true, true, 0.1f, 0f, 3.0),
+            ("binary-cross-entropy/threshold", true, true, 0.1f, 0.2f, 3.0), ("binary-cross-entropy/large-logits", true, true, 0.1f, 0f, 80.0),
+        })
+        {
+            CaseBuilder builder = Case(precision, name, InputKind.Random);
+            Shape shape = Shape.Matrix(6, 33), perImage = Shape.Matrix(6, 1);
+            Tensor Labels(string tensor) => builder.Input(tensor, perImage, Fills.Integers(0, 32), TensorRole.Label, TensorLayout.Plain, DataType.Int32);
+            builder.Add(new SoftmaxCrossEntropy(
+                "loss", builder.Input("logits", shape, Fills.Uniform(-range, range), layout: TensorLayout.Plain, type: DataType.Float32), Labels("labels"),
+                builder.Output("probabilities", shape, TensorRole.Result, TensorLayout.Plain), builder.Output("loss", One, TensorRole.Result, TensorLayout.Plain),
+                builder.Output("diffLogits", shape, TensorRole.Gradient, TensorLayout.Plain), smoothing, 1)
+            {
+                SecondLabels = mixed ? Labels("secondLabels") : null,
+                LabelWeights = mixed ? builder.Input("labelWeights", perImage, Fills.Uniform(0, 1), TensorRole.Label, TensorLayout.Plain, DataType.Float32) : null,
+                Binary = binary,
+                TargetThreshold = threshold,
+            });
+            yield return builder.Build();
+        }
+
         foreach ((string name, double range, bool inPlace) in new[] { ("basic", 3.0, false), ("large-logits", 500.0, false), ("in-place", 3.0, true) })
         {
             CaseBuilder builder = Case(precision, $"softmax/{name}", InputKind.Random);
@@ -45,7 +68,7 @@ internal static partial class HardCases
             ("plain", 0f, false, 0f, (double?)null, MomentumForm.Sutskever), ("momentum", 0.9f, false, 0f, null, MomentumForm.Sutskever), ("nesterov", 0.9f, true, 0f, null, MomentumForm.Sutskever),
             ("weight-decay", 0.9f, false, 4e-2f, null, MomentumForm.Sutskever),
             ("nesterov-weight-decay-scaled", 0.9f, true, 4e-2f, 0.25, MomentumForm.Sutskever), ("scaled", 0.9f, false, 0f, 0.125, MomentumForm.Sutskever),
-            ("pytorch", 0.9f, false, 4e-2f, 0.25, MomentumForm.PyTorch), ("pytorch-nesterov", 0.9f, true, 4e-2f, null, MomentumForm.PyTorch),
+            ("rate-factor", 0.9f, false, 4e-2f, null, MomentumForm.Sutskever), ("pytorch", 0.9f, false, 4e-2f, 0.25, MomentumForm.PyTorch), ("pytorch-nesterov", 0.9f, true, 4e-2f, null, MomentumForm.PyTorch),
         })
         {
             CaseBuilder builder = Case(precision, $"sgd/{name}", InputKind.Random);
@@ -60,11 +83,21 @@ internal static partial class HardCases
             }
 
             Tensor? gradientScale = scale is null ? null : builder.Input("gradientScale", One, Fills.Constant(scale.Value), TensorRole.Result, TensorLayout.Plain);
-            builder.Add(new SgdUpdate("sgd", parameters, gradients, momenta, gradientScale, mu, nesterov, decay, Form: form));
+            builder.Add(new SgdUpdate("sgd", parameters, gradients, momenta, gradientScale, mu, nesterov, decay, Form: form) { RateFactor = name == "rate-factor" ? 0.1f : 1 });
             yield return builder.Build(context: new StepContext(3, 0.045f));
         }
 
+        foreach ((string name, float decay, double? scale, bool trust, long step, float factor) in new[]
+        {
+            ("first-step", 0f, (double?)null, false, 0L, 1f), ("late", 0f, null, false, 100_000L, 1f), ("weight-decay-scaled", 5e-2f, 0.25, false, 9L, 1f),
+            ("rate-factor", 5e-2f, null, false, 9L, 0.1f), ("lamb", 5e-2f, null, true, 9L, 1f), ("lamb-scaled", 1f, 0.125, true, 0L, 0.5f),
+        })
+        {
+            yield return AdamStep(precision, name, decay, scale, trust, step, factor);
+        }
+
         yield return ConvolutionStep(precision);
+        yield return ConvolutionStep(precision, trustRatio: true);
         foreach ((string name, float maximum, double value) in new[] { ("active", 1f, 1.0), ("inactive", 1e6f, 1.0), ("zero-gradients", 1f, 0.0), ("tiny-gradients", 1f, 1e-12) })
         {
             CaseBuilder builder = Case(precision, $"clip-gradients/{name}", InputKind.Random);
@@ -168,10 +201,34 @@ internal static partial class HardCases
     private static Tensor LossScale(CaseBuilder builder, double scale, double good, double overflow) => builder.Input(
         "lossScale", UpdateLossScale.State, (_, _, values) => (values[0], values[1], values[2], values[3]) = (scale, good, overflow, 2), TensorRole.LossScale, TensorLayout.Plain);
 
-    /// <summary>The optimizer, accumulation, clipping and averaging on weights in the layout a convolution chose: padding must not leak into norm or update.</summary>
-    private static VerificationCase ConvolutionStep(Precision precision)
+    /// <summary>Adam's update of three tensors, the last of one element; one has a second moment of zeros, one all zeros.</summary>
+    private static VerificationCase AdamStep(Precision precision, string name, float decay, double? scale, bool trust, long step, float factor)
     {
-        CaseBuilder builder = Case(precision, "sgd/convolution-weights", InputKind.Random);
+        CaseBuilder builder = Case(precision, $"adam/{name}", InputKind.Random);
+        List<Tensor> parameters = [], gradients = [], first = [], second = [];
+        TensorFill zeros = Fills.Constant(0), any = Fills.Uniform(-1, 1), squares = Fills.Uniform(0, 1);
+        foreach ((Shape shape, TensorLayout layout, TensorFill fill, TensorFill moment) in new[]
+        {
+            (new Shape(16, 17, 3, 3), TensorLayout.Plain, any, squares), (Shape.Vector(33), TensorLayout.Blocked, any, zeros),
+            (Shape.Vector(20_000), TensorLayout.Plain, any, squares), (Shape.Vector(5), TensorLayout.Plain, zeros, zeros), (Shape.Vector(1), TensorLayout.Plain, any, squares),
+        })
+        {
+            int k = parameters.Count;
+            parameters.Add(builder.Input($"parameter{k}", shape, fill, TensorRole.Parameter, layout));
+            gradients.Add(builder.Input($"gradient{k}", shape, fill, TensorRole.ParameterGradient, layout));
+            first.Add(builder.Input($"firstMoment{k}", shape, fill, TensorRole.Momentum, layout));
+            second.Add(builder.Input($"secondMoment{k}", shape, moment, TensorRole.SecondMoment, layout));
+        }
+
+        Tensor? gradientScale = scale is null ? null : builder.Input("gradientScale", One, Fills.Constant(scale.Value), TensorRole.Result, TensorLayout.Plain);
+        builder.Add(new AdamUpdate("adam", parameters, gradients, first, second, gradientScale) { WeightDecay = decay, TrustRatio = trust, RateFactor = factor });
+        return builder.Build(context: new StepContext(step, 0.045f));
+    }
+
+    /// <summary>The optimizer, accumulation, clipping and averaging on weights in the layout a convolution chose: padding must not leak into norm or update.</summary>
+    private static VerificationCase ConvolutionStep(Precision precision, bool trustRatio = false)
+    {
+        CaseBuilder builder = Case(precision, trustRatio ? "adam/lamb-convolution-weights" : "sgd/convolution-weights", InputKind.Random);
         ConvolutionSpec spec = ConvolutionSpec.Square(new(2, 17, 6, 6), 33, 3, pad: 1);
         builder.Convolution(spec);
         ConvolutionForward forward = builder.Operation<ConvolutionForward>();
@@ -182,7 +239,16 @@ internal static partial class HardCases
         Tensor scale = builder.Output("gradientScale", One, TensorRole.Result, TensorLayout.Plain);
         builder.Add(new AccumulateGradients("accumulate", [backward.DiffWeights], [mean], 2));
         builder.Add(new ClipGradients("clip", [mean], scale, builder.Output("norm", One, TensorRole.Result, TensorLayout.Plain), 1f));
-        builder.Add(new SgdUpdate("sgd", [forward.Weights], [mean], [momentum], scale, 0.9f, true, 1e-2f));
+        if (trustRatio)
+        {
+            Tensor squares = builder.Input("secondMoment", spec.Weights, Fills.Uniform(0, 1e-3), TensorRole.SecondMoment, TensorLayout.Opaque, like: forward.Weights);
+            builder.Add(new AdamUpdate("lamb", [forward.Weights], [mean], [momentum], [squares], scale) { WeightDecay = 1e-2f, TrustRatio = true });
+        }
+        else
+        {
+            builder.Add(new SgdUpdate("sgd", [forward.Weights], [mean], [momentum], scale, 0.9f, true, 1e-2f));
+        }
+
         builder.Add(new UpdateAverage("average", [forward.Weights], [average], 0.9f));
 
         // The new weights through the convolution again.

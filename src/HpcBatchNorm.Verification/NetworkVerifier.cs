@@ -33,7 +33,7 @@ public static class NetworkVerifier
 
         foreach (IGrouping<Tensor, StateTensor> entries in plan.State.GroupBy(s => s.Tensor.Root))
         {
-            inputs[entries.Key] = entries.Key.Role == TensorRole.Momentum ? Fills.Uniform(-1e-3, 1e-3) : (_, _, values) =>
+            inputs[entries.Key] = entries.Key.Role == TensorRole.SecondMoment ? Fills.Uniform(0, 1e-6) : entries.Key.Role == TensorRole.Momentum ? Fills.Uniform(-1e-3, 1e-3) : (_, _, values) =>
             {
                 // In the order of their rows, where several layers' parameters lie together.
                 int start = 0;

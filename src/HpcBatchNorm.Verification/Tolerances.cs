@@ -192,10 +192,14 @@ internal static class Tolerances
 
         // rounded = p*(1+|x-max|): the exponential's argument is rounded at |x-max|, the exponential to 4 units, the quotient once;
         // the sum over classes follows the law with accumulated = p.
-        ("softmax" or "softmax cross-entropy", "probabilities") => new(8, 2, 8),
+        ("softmax" or "softmax cross-entropy" or "binary cross-entropy", "probabilities") => new(8, 2, 8),
 
         // rounded = Weight * mean over images of (sum t*|x-max| + |log sum exp| + 1); the mean over the batch follows the law.
         ("softmax cross-entropy", "loss") => new(8, 2, 8),
+
+        // The same with max(x, 0), x*t and the logarithm of each class, and with the sigmoid's own error, which is that of an exponential and a quotient.
+        ("binary cross-entropy", "loss") => new(8, 2, 8),
+        ("binary cross-entropy", "diffLogits") => new(8, 0, 8),
 
         // rounded = Weight/N*(p+t); the error of p is bounded by its own entry and added.
         ("softmax cross-entropy", "diffLogits") => new(3, 0, 3),
@@ -205,6 +209,15 @@ internal static class Tolerances
         ("sgd update", "momentum") => new(6, 0, 6),
         ("sgd update", "parameter step") => new(7, 0, 7),
         ("sgd update", "parameter") => new(2, 0, 2),
+
+        // rounded = |b1*m| + (1-b1)*|s*g|, or the second moment, all of whose summands are positive: beta and its rest, the scaled gradient (twice in the square),
+        // the products, the sum and the reference's rounding of state. A step divides the first moment by the root of the second, whose error the root halves:
+        // 6 + 4, the two corrections and their products, root, sum with epsilon, quotient, decay, and the rate with its factor and product. LAMB's ratio has the
+        // error of the steps' norm, which is that of the steps: it stands in the magnitude.
+        ("adam update" or "lamb update", "first moment") => new(7, 0, 7),
+        ("adam update" or "lamb update", "second moment") => new(8, 0, 8),
+        ("adam update" or "lamb update", "parameter step") => new(22, 0, 22),
+        ("adam update" or "lamb update", "parameter") => new(2, 0, 2),
 
         // sqrt halves the relative error of the sum of squares; scale = maximum/norm adds the quotient.
         // A factor for the gradients adds a product to each.

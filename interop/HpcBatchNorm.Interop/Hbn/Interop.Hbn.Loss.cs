@@ -23,5 +23,7 @@ internal struct HbnLossDesc
     public int StructSize;
     public float LabelSmoothing;
     public float Weight;
+    public int Binary;
+    public float TargetThreshold;
     public int Reserved;
 }

@@ -12,6 +12,11 @@ internal static unsafe partial class Hbn
 
     [LibraryImport(Library)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    public static partial int hbn_adam_create(
+        HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
+
+    [LibraryImport(Library)]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
     public static partial int hbn_clip_create(
         HbnEngineHandle engine, in HbnOptimizerDesc desc, ReadOnlySpan<HbnTensor> tensors, int count, out HbnKernelHandle kernel);
 
@@ -42,4 +47,10 @@ internal struct HbnOptimizerDesc
     public float Decay;
     public int Count;
     public int RateOutside;
+    public float RateFactor;
+    public float Epsilon;
+    public int TrustRatio;
+    public int Reserved;
+    public double Beta1;
+    public double Beta2;
 }

@@ -60,6 +60,7 @@ const Entry entries[] = {
     ENTRY(softmax_cross_entropy),
     ENTRY(softmax),
     ENTRY(sgd),
+    ENTRY(adam),
     ENTRY(accumulate),
     ENTRY(average),
     ENTRY(convert),

@@ -18,6 +18,7 @@ internal static class TrainCommand
             Description = "Go on from a checkpoint or a run's folder; auto: the newest good one of --output, or of the newest run with this configuration, if any",
         };
         var verbose = new Option<bool>("--verbose") { Description = "Print every setting at the start, not only those that differ from the defaults" };
+        var dryRun = new Option<bool>("--dry-run") { Description = "Print what the run would be (sizes, memory, learning rates) and end; nothing is trained or written" };
         Option<string> progress = TrainingView.CreateOption();
         Option<string> result = ResultFile.CreateOption();
         var command = new Command("train", "Train a network. Without --data: two minutes on generated images") { recipe, config, resume };
@@ -27,6 +28,7 @@ internal static class TrainCommand
             command.Add(option);
         }
 
+        command.Add(dryRun);
         command.Add(verbose);
         command.Add(progress);
         command.Add(result);
@@ -51,6 +53,22 @@ internal static class TrainCommand
             var view = new TrainingView(output, parsed.GetValue(progress));
             using PreparedRun run = request.Prepare(view.Note);
             view.Settings(run.Settings, parsed.GetValue(verbose));
+            if (parsed.GetValue(dryRun))
+            {
+                IReadOnlyList<(string Name, string Value)> outline = run.Outline(view);
+                view.Started(outline, 0, 0);
+                view.Note("Nothing was trained or written; the same command without --dry-run does it.");
+                ResultFile.Write(parsed, result, json =>
+                {
+                    json.WriteString("outcome", "dry_run");
+                    foreach ((string name, string value) in outline.Where(o => o.Name.Length > 0))
+                    {
+                        json.WriteString(name.Replace(' ', '_'), value);
+                    }
+                });
+                return ExitCode.Done;
+            }
+
             using var signals = new StopSignals(output);
             TrainingResult outcome = view.Run(observer => run.Run(observer, RunSinks.All, signals.Token));
             view.Finished(outcome);

@@ -91,6 +91,15 @@ public sealed record RunConfig
     /// <summary>What <see cref="ScheduleKind.Cosine"/> and <see cref="ScheduleKind.Linear"/> end at.</summary>
     public double MinimumLearningRate { get; init; }
 
+    /// <summary>Length of the first cycle of <see cref="ScheduleKind.Cosine"/> in epochs, after which the rate jumps up and falls again; 0: one cycle, the whole run.</summary>
+    public double CycleEpochs { get; init; }
+
+    /// <summary>How many times as long every cycle is as the one before it.</summary>
+    public double CycleMultiplier { get; init; } = 1;
+
+    /// <summary>How many times as high every cycle begins as the one before it.</summary>
+    public double CycleDecay { get; init; } = 1;
+
     /// <summary>Epochs over which the learning rate rises in a straight line before the schedule, 0 for none.</summary>
     public double WarmupEpochs { get; init; }
 
@@ -155,6 +164,9 @@ public sealed record RunConfig
     /// <summary>Pixels are black or white: values of 128 and more become 255, the others 0.</summary>
     public bool Binarize { get; init; }
 
+    /// <summary>The filter that images are resized with, in training and evaluation.</summary>
+    public Interpolation Interpolation { get; init; }
+
     /// <summary>Evaluation: image size divided by the short side that images are resized to before their centre is cropped.</summary>
     public double CropFraction { get; init; } = 0.875;
 
@@ -200,6 +212,9 @@ public sealed record RunConfig
 
     /// <summary>Epochs between evaluations on the validation images, besides the one at the end; 0 means none at all.</summary>
     public double EvalEvery { get; init; } = 1;
+
+    /// <summary>Evaluations in a row without a better top-1 accuracy after which the run ends (<see cref="EarlyStopping"/>); 0: it never does.</summary>
+    public int Patience { get; init; }
 
     /// <summary>Steps between checkpoints; 0 means one per evaluation.</summary>
     public long CheckpointEvery { get; init; }

@@ -1,4 +1,5 @@
 using System.Globalization;
+using HpcBatchNorm.Planning;
 
 namespace HpcBatchNorm.Training;
 
@@ -188,6 +189,22 @@ internal sealed record Setting
 
             return set(c, values);
         });
+
+    /// <summary>Names or patterns of them, separated by commas; none for an empty text.</summary>
+    internal static Setting Patterns(
+        string name, SettingGroup group, string help, Func<RunConfig, IReadOnlyList<string>> get, Func<RunConfig, IReadOnlyList<string>, RunConfig> set) =>
+        new(name, group, SettingKind.Text, help, c => string.Join(',', get(c)), (c, text) => set(c, Split(text)));
+
+    /// <summary>Patterns with a factor each, <c>PATTERN=FACTOR</c>, separated by commas; none for an empty text.</summary>
+    internal static Setting RateFactors(
+        string name, SettingGroup group, string help, Func<RunConfig, IReadOnlyList<RateFactor>> get, Func<RunConfig, IReadOnlyList<RateFactor>, RunConfig> set) =>
+        new(name, group, SettingKind.Text, help, c => string.Join(',', get(c).Select(f => string.Create(CultureInfo.InvariantCulture, $"{f.Pattern}={f.Factor}"))), (c, text) =>
+            set(c, [.. Split(text).Select(part => part.LastIndexOf('=') is var at and > 0
+                && float.TryParse(part.AsSpan(at + 1), NumberStyles.Float, CultureInfo.InvariantCulture, out float factor) && factor >= 0 && float.IsFinite(factor)
+                    ? new RateFactor(part[..at].Trim(), factor)
+                    : throw new FormatException("PATTERN=FACTOR, separated by commas, with factors of 0 or more"))]));
+
+    private static string[] Split(string text) => text.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
 
     /// <summary>A value for every channel of the images, or one for all; none for an empty text.</summary>
     internal static Setting Channels(

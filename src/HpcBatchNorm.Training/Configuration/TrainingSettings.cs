@@ -76,22 +76,47 @@ internal static class TrainingSettings
         Real64("gamma", Optimizer, "Schedule step: factor at every milestone", 1e-6, 1, c => c.Gamma, (c, v) => c with { Gamma = v }) with { Aliases = ["--lr-gamma"] },
         Real64("minimum-learning-rate", Optimizer, "Schedule cosine or linear: learning rate at the end", 0, Unbounded,
             c => c.MinimumLearningRate, (c, v) => c with { MinimumLearningRate = v }) with { Aliases = ["--min-lr"] },
+        Real64("cycle-epochs", Optimizer, "Schedule cosine: epochs of the first cycle, after which the rate jumps up and falls again (warm restarts); 0 for one cycle", 0, Unbounded,
+            c => c.CycleEpochs, (c, v) => c with { CycleEpochs = v }) with { HashedWhereChanged = true },
+        Real64("cycle-multiplier", Optimizer, "Schedule cosine with cycle-epochs: how many times as long each cycle is as the one before it", 1, 1000,
+            c => c.CycleMultiplier, (c, v) => c with { CycleMultiplier = v }) with { Aliases = ["--lr-cycle-mul"], HashedWhereChanged = true },
+        Real64("cycle-decay", Optimizer, "Schedule cosine with cycle-epochs: how many times as high each cycle begins as the one before it", 0, 1,
+            c => c.CycleDecay, (c, v) => c with { CycleDecay = v }) with { Aliases = ["--lr-cycle-decay"], HashedWhereChanged = true },
         Real64("warmup-epochs", Optimizer, "Epochs in which the learning rate first rises in a straight line; any schedule", 0, Unbounded,
             c => c.WarmupEpochs, (c, v) => c with { WarmupEpochs = v }) with { Aliases = ["--lr-warmup-epochs"] },
         Real64("warmup-learning-rate", Optimizer, "Learning rate that the warm-up rises from", 0, Unbounded,
             c => c.WarmupLearningRate, (c, v) => c with { WarmupLearningRate = v }) with { Aliases = ["--warmup-lr"] },
         Choice("warmup-form", Optimizer, "Step n of w of the warm-up, from 0: reached is (n + 1) / w of the way up, so that the last has the full rate; pytorch is n / w (LinearLR), "
             + "so that the first has warmup-learning-rate", c => c.WarmupForm, (c, v) => c with { WarmupForm = v }) with { HashedWhereChanged = true },
-        Real("momentum", Optimizer, "Momentum's coefficient", 0, 0.9999, c => c.Optimizer.Mu, (c, v) => c with { Optimizer = c.Optimizer with { Mu = v } }),
+        Choice("optimizer", Optimizer, "What updates the parameters: sgd with momentum (the paper's), adamw, or lamb for large batches", c => c.Optimizer.Algorithm,
+            (c, v) => c with { Optimizer = c.Optimizer with { Algorithm = v } }) with { Aliases = ["--opt"], HashedWhereChanged = true },
+        Real64("beta1", Optimizer, "Optimizer adamw or lamb: decay of the average of gradients", 0, 0.999999,
+            c => c.Optimizer.Beta1, (c, v) => c with { Optimizer = c.Optimizer with { Beta1 = v } }) with { HashedWhereChanged = true },
+        Real64("beta2", Optimizer, "Optimizer adamw or lamb: decay of the average of squared gradients", 0, 0.99999999,
+            c => c.Optimizer.Beta2, (c, v) => c with { Optimizer = c.Optimizer with { Beta2 = v } }) with { HashedWhereChanged = true },
+        OptionalReal("optimizer-epsilon", Optimizer, "Optimizer adamw or lamb: added to the root of the second moment; auto: 1e-8 for adamw, 1e-6 for lamb", 1e-20, 1,
+            c => c.Optimizer.OptimizerEpsilon, (c, v) => c with { Optimizer = c.Optimizer with { OptimizerEpsilon = v } }) with { Aliases = ["--opt-eps"], HashedWhereChanged = true },
+        Real("momentum", Optimizer, "Optimizer sgd: momentum's coefficient", 0, 0.9999, c => c.Optimizer.Mu, (c, v) => c with { Optimizer = c.Optimizer with { Mu = v } }),
         Switch("nesterov", Optimizer, "Nesterov's momentum", c => c.Optimizer.Nesterov, (c, v) => c with { Optimizer = c.Optimizer with { Nesterov = v } }),
         Choice("momentum-form", Optimizer, "sutskever: v = momentum v - rate g, w += v (the paper's reference); pytorch: v = momentum v + g, w -= rate v; "
             + "they differ once the rate changes", c => c.Optimizer.MomentumForm, (c, v) => c with { Optimizer = c.Optimizer with { MomentumForm = v } })
             with { HashedWhereChanged = true },
-        Real("weight-decay", Optimizer, "L2 weight (change 3 divides it by five)", 0, Unbounded, c => c.Optimizer.WeightDecay, (c, v) => c with { Optimizer = c.Optimizer with { WeightDecay = v } })
+        Real("weight-decay", Optimizer, "L2 weight (change 3 divides it by five); with adamw and lamb decoupled from the gradient", 0, Unbounded, c => c.Optimizer.WeightDecay, (c, v) => c with { Optimizer = c.Optimizer with { WeightDecay = v } })
             with { Aliases = ["--wd"] },
         Switch("decay-scale-and-shift", Optimizer, "L2 on batch normalization's scale and shift too", c => c.Optimizer.DecayScaleAndShift, (c, v) => c with { Optimizer = c.Optimizer with { DecayScaleAndShift = v } }),
+        Patterns("no-decay", Optimizer, "Layers or parameters that weight decay leaves alone: names, separated by commas, * for any characters",
+            c => c.Optimizer.WithoutDecay, (c, v) => c with { Optimizer = c.Optimizer with { WithoutDecay = v } }) with { HashedWhereChanged = true },
+        RateFactors("rate-factors", Optimizer, "Factors on the learning rate of layers or parameters, e.g. *=0.1,fc=1: names with * for any characters; the last that fits counts",
+            c => c.Optimizer.RateFactors, (c, v) => c with { Optimizer = c.Optimizer with { RateFactors = v } }) with { HashedWhereChanged = true },
+        Patterns("freeze", Optimizer, "Layers or parameters that do not learn: names, separated by commas, * for any characters (freeze-bn is for running statistics)",
+            c => c.Optimizer.Frozen, (c, v) => c with { Optimizer = c.Optimizer with { Frozen = v } }) with { HashedWhereChanged = true },
         Real("label-smoothing", Optimizer, "Share of the target spread over all classes", 0, 0.99, c => c.Optimizer.LabelSmoothing, (c, v) => c with { Optimizer = c.Optimizer with { LabelSmoothing = v } })
             with { Aliases = ["--smoothing"] },
+        Choice("loss", Optimizer, "softmax: cross-entropy of softmax; bce: binary cross-entropy of every class, its mean over images and classes", ["softmax", "bce"],
+            c => c.Optimizer.BinaryLoss ? "bce" : "softmax", (c, v) => c with { Optimizer = c.Optimizer with { BinaryLoss = v == "bce" } }) with { HashedWhereChanged = true },
+        Real("bce-target-threshold", Optimizer, "Loss bce: targets above this become 1, the others 0; 0 leaves them as they are", 0, 1,
+            c => c.Optimizer.BinaryTargetThreshold, (c, v) => c with { Optimizer = c.Optimizer with { BinaryTargetThreshold = v } })
+            with { Aliases = ["--bce-target-thresh"], HashedWhereChanged = true },
         Real("clip-norm", Optimizer, "Largest norm of all gradients together; 0 for no clipping", 0, Unbounded, c => c.Optimizer.ClipNorm, (c, v) => c with { Optimizer = c.Optimizer with { ClipNorm = v } })
             with { Aliases = ["--clip-grad"] },
         Switch("freeze-bn", Optimizer, "Normalise with the running statistics, held constant (Frozen BN): for fine-tuning and last epochs",
@@ -137,6 +162,18 @@ internal static class TrainingSettings
         Switch("lighting-noise", Images, "AlexNet's lighting noise after photometric distortion, in proportion to it",
             c => c.Augmentation.LightingNoise, (c, v) => c with { Augmentation = c.Augmentation with { LightingNoise = v } }),
         Switch("mirror", Images, "Mirror half of the training crops", c => c.Augmentation.Mirror, (c, v) => c with { Augmentation = c.Augmentation with { Mirror = v } }),
+        Real64("random-erasing", Images, "Share of the training images of which a rectangle becomes grey", 0, 1,
+            c => c.Augmentation.ErasingProbability, (c, v) => c with { Augmentation = c.Augmentation with { ErasingProbability = v } }) with { Aliases = ["--reprob"], HashedWhereChanged = true },
+        Real("mixup", Images, "Mixup: alpha of the Beta distribution of the first image's share; 0 for none", 0, 100,
+            c => c.Optimizer.Mixup, (c, v) => c with { Optimizer = c.Optimizer with { Mixup = v } }) with { Aliases = ["--mixup-alpha"], HashedWhereChanged = true },
+        Real("cutmix", Images, "Cutmix: alpha of the Beta distribution of the part of an image that stays; 0 for none", 0, 100,
+            c => c.Optimizer.Cutmix, (c, v) => c with { Optimizer = c.Optimizer with { Cutmix = v } }) with { Aliases = ["--cutmix-alpha"], HashedWhereChanged = true },
+        Real("mix-probability", Images, "mixup, cutmix: share of the batches that are mixed", 0, 1,
+            c => c.Optimizer.MixProbability, (c, v) => c with { Optimizer = c.Optimizer with { MixProbability = v } }) with { Aliases = ["--mixup-prob"], HashedWhereChanged = true },
+        Real("cutmix-share", Images, "mixup and cutmix both: share of the mixed batches that get cutmix", 0, 1,
+            c => c.Optimizer.CutmixShare, (c, v) => c with { Optimizer = c.Optimizer with { CutmixShare = v } }) with { Aliases = ["--mixup-switch-prob"], HashedWhereChanged = true },
+        Choice("interpolation", Images, "Filter that images are resized with, antialiased: as Pillow's BILINEAR or BICUBIC", c => c.Interpolation, (c, v) => c with { Interpolation = v })
+            with { HashedWhereChanged = true },
         Switch("binarize", Images, "Make pixels black or white, at 128 (section 4.1's binary images)", c => c.Binarize, (c, v) => c with { Binarize = v }),
         Channels("pixel-mean", Images, "Mean of the channels' pixel values (0 to 255), which is subtracted: one number or three, separated by commas; empty: 128", positive: false,
             c => c.Optimizer.PixelMean, (c, v) => c with { Optimizer = c.Optimizer with { PixelMean = v } }) with { HashedWhereChanged = true },
@@ -173,6 +210,8 @@ internal static class TrainingSettings
         Real64("epochs", Run, "Length of the run in epochs", 0, Unbounded, c => c.Epochs, (c, v) => c with { Epochs = v }) with { DecidesNumbers = true },
         Whole64("steps", Run, "Length of the run in steps; 0: epochs decide", 0, c => c.Steps, (c, v) => c with { Steps = v }) with { DecidesNumbers = true },
         Real64("eval-every", Run, "Epochs between evaluations, besides the one at the end; 0 for none at all", 0, Unbounded, c => c.EvalEvery, (c, v) => c with { EvalEvery = v }),
+        Whole("patience", Run, "Evaluations in a row without a better top-1 accuracy after which the run ends; 0: it goes on to its end", 0, c => c.Patience, (c, v) => c with { Patience = v })
+            with { Aliases = ["--early-stopping"], DecidesNumbers = true, HashedWhereChanged = true },
         Whole64("checkpoint-every", Run, "Steps between checkpoints; 0 for one per evaluation", 0, c => c.CheckpointEvery, (c, v) => c with { CheckpointEvery = v }),
         Duration("checkpoint-time", Run, "Longest time without a checkpoint, e.g. 15m; such a checkpoint goes when the next regular one is there; 0: steps and evaluations alone decide",
             c => c.CheckpointTime, (c, v) => c with { CheckpointTime = v }),
@@ -255,6 +294,11 @@ internal static class TrainingSettings
         {
             throw new UserErrorException(FormattableString.Invariant(
                 $"The images of a run are square, of image-size pixels; the optimizer's height is {config.Optimizer.Height}, its width {config.Optimizer.Width}."));
+        }
+
+        if (config.CycleEpochs > 0 && config.Schedule != ScheduleKind.Cosine)
+        {
+            throw new UserErrorException("cycle-epochs is for schedule cosine; set schedule to it, or leave cycle-epochs out.");
         }
 
         config.Augmentation.Validate();

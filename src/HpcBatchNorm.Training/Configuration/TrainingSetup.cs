@@ -12,6 +12,7 @@ internal static class TrainingSetup
         {
             Channels = network.InputChannels,
             Binarize = config.Binarize,
+            Interpolation = config.Interpolation,
             Augmentation = config.Augmentation,
             Shuffle = config.Shuffle,
             ShardSize = config.ShardSize,

@@ -108,6 +108,7 @@ public sealed class Classifier : IDisposable, IAsyncDisposable
             Channels = network.InputChannels,
             CropFraction = config.CropFraction,
             Binarize = config.Binarize,
+            Interpolation = config.Interpolation,
         };
         return Open(network, state, EvaluationSetup.Session(config), preprocessing, names, options);
     }

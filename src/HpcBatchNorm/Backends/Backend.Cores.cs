@@ -68,6 +68,9 @@ public abstract partial class Backend
     /// <summary>Creates the kernel of the optimizer's update.</summary>
     private protected abstract Kernel CreateCore(SgdUpdate operation, BufferMap buffers);
 
+    /// <summary>Creates the kernel of AdamW's update, or of LAMB's.</summary>
+    private protected abstract Kernel CreateCore(AdamUpdate operation, BufferMap buffers);
+
     /// <summary>Creates the kernel of gradient clipping.</summary>
     private protected abstract Kernel CreateCore(ClipGradients operation, BufferMap buffers);
 

@@ -110,7 +110,7 @@ public abstract partial class Backend : IDisposable
         }
 
         if (!Traits.LossScaling
-            && operation is UpdateLossScale or SoftmaxCrossEntropy { LossScale: not null } or SgdUpdate { LossScale: not null } or ClipGradients { Unscale: not null })
+            && operation is UpdateLossScale or SoftmaxCrossEntropy { LossScale: not null } or SgdUpdate { LossScale: not null } or AdamUpdate { LossScale: not null } or ClipGradients { Unscale: not null })
         {
             throw new NotSupportedException($"{operation.Kind} '{operation.Name}': backend {Name} does not scale the loss.");
         }
@@ -143,6 +143,7 @@ public abstract partial class Backend : IDisposable
             SoftmaxCrossEntropy o => CreateCore(o, buffers),
             Softmax o => CreateCore(o, buffers),
             SgdUpdate o => CreateCore(o, buffers),
+            AdamUpdate o => CreateCore(o, buffers),
             ClipGradients o => CreateCore(o, buffers),
             AccumulateGradients o => CreateCore(o, buffers),
             UpdateAverage o => CreateCore(o, buffers),

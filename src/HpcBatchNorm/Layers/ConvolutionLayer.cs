@@ -121,7 +121,11 @@ public sealed record ConvolutionLayer : Layer, IAffineLayer
         lowering.Backward(() =>
         {
             Tensor diffDst = lowering.Gradient;
-            lowering.Emit(new ConvolutionBackwardWeights(lowering.Name, spec, lowering.ForBackward(0, src), diffDst, diffWeights, diffBias));
+            if (lowering.Learns)
+            {
+                lowering.Emit(new ConvolutionBackwardWeights(lowering.Name, spec, lowering.ForBackward(0, src), diffDst, diffWeights, diffBias));
+            }
+
             lowering.Contribute(0, TensorLayout.Blocked, diffSrc => new ConvolutionBackwardData(lowering.Name, spec, diffDst, weights, diffSrc));
         });
     }

@@ -64,7 +64,11 @@ public sealed record FullyConnectedLayer(int Outputs, Initializer Initializer, b
         lowering.Backward(() =>
         {
             Tensor diffDst = lowering.Gradient;
-            lowering.Emit(new InnerProductBackwardWeights(lowering.Name, spec, src, diffDst, diffWeights, diffBias));
+            if (lowering.Learns)
+            {
+                lowering.Emit(new InnerProductBackwardWeights(lowering.Name, spec, src, diffDst, diffWeights, diffBias));
+            }
+
             lowering.Contribute(0, TensorLayout.Plain, diffSrc => new InnerProductBackwardData(lowering.Name, spec, diffDst, weights, diffSrc));
         });
     }

@@ -86,7 +86,20 @@ internal sealed record TrainingNormalization(
 /// <param name="Loss">The mean loss of the batch, one element.</param>
 /// <param name="LabelSmoothing">The share of the target that is spread evenly over all classes.</param>
 /// <param name="Scale">What the gradient is multiplied by (loss scaling); null: nothing.</param>
-internal readonly record struct LossTensors(Tensor Labels, Tensor Probabilities, Tensor Loss, float LabelSmoothing, Tensor? Scale);
+internal readonly record struct LossTensors(Tensor Labels, Tensor Probabilities, Tensor Loss, float LabelSmoothing, Tensor? Scale)
+{
+    /// <summary>Of mixed images, the second class.</summary>
+    public Tensor? SecondLabels { get; init; }
+
+    /// <summary>Of mixed images, the first class's weight.</summary>
+    public Tensor? LabelWeights { get; init; }
+
+    /// <summary>Binary cross-entropy.</summary>
+    public bool Binary { get; init; }
+
+    /// <summary>Its threshold of targets.</summary>
+    public float TargetThreshold { get; init; }
+}
 
 /// <summary>What a layer says to the planner of training.</summary>
 internal interface ITrainingLowering : ILowering
@@ -102,6 +115,9 @@ internal interface ITrainingLowering : ILowering
 
     /// <summary>What <see cref="Gradient"/> lacks: a second contribution, which the operation that reads both adds. Only with a fused residual.</summary>
     Tensor? SecondGradient { get; }
+
+    /// <summary>True when a parameter of the layer learns; else the gradients of its parameters need not be computed.</summary>
+    bool Learns { get; }
 
     /// <summary>A parameter that the optimizer updates, and the tensor its gradient is wanted in. A frozen one keeps its place and does not learn.</summary>
     Tensor Learn(string parameter, TensorLayout layout, out Tensor gradient, bool frozen = false);

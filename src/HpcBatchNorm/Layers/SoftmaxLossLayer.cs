@@ -43,7 +43,14 @@ public sealed record SoftmaxLossLayer(float Weight = 1f) : Layer
         lowering.Contribute(
             0, TensorLayout.Plain,
             diffLogits => new SoftmaxCrossEntropy(
-                lowering.Name, logits, loss.Labels, loss.Probabilities, loss.Loss, diffLogits, loss.LabelSmoothing, Weight, loss.Scale));
+                lowering.Name, logits, loss.Labels, loss.Probabilities, loss.Loss, diffLogits, loss.LabelSmoothing, Weight, loss.Scale)
+            {
+                SecondLabels = loss.SecondLabels,
+                LabelWeights = loss.LabelWeights,
+                Binary = loss.Binary,
+                TargetThreshold = loss.TargetThreshold,
+            },
+            always: true); // a head that does not learn is still measured
     }
 
     internal override void LowerInference(IInferenceLowering lowering)

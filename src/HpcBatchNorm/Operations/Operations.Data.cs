@@ -89,8 +89,23 @@ public sealed record SoftmaxCrossEntropy(
     string Name, Tensor Logits, Tensor Labels, Tensor Probabilities, Tensor Loss, Tensor? DiffLogits, float LabelSmoothing, float Weight,
     Tensor? LossScale = null) : Operation(Name)
 {
+    /// <summary>A second class of each image, for mixed images: t = (1-LabelSmoothing) * (w*onehot(label) + (1-w)*onehot(second)) + LabelSmoothing/classes. Int32, N x 1; null for none.</summary>
+    public Tensor? SecondLabels { get; init; }
+
+    /// <summary>The weight w of each image's first label, 0 to 1; given together with <see cref="SecondLabels"/>. Float32, N x 1.</summary>
+    public Tensor? LabelWeights { get; init; }
+
+    /// <summary>
+    /// Every class is a yes or no of its own: loss[0] = Weight * mean over batch and classes of the binary cross-entropy of sigmoid(logits) against t, and
+    /// diffLogits = Weight * (sigmoid(logits) - t) / (N * classes). Probabilities stay those of softmax.
+    /// </summary>
+    public bool Binary { get; init; }
+
+    /// <summary>Of a <see cref="Binary"/> loss: targets above this become 1, the others 0; 0 leaves them as they are.</summary>
+    public float TargetThreshold { get; init; }
+
     /// <inheritdoc/>
-    public override string Kind => "softmax cross-entropy";
+    public override string Kind => Binary ? "binary cross-entropy" : "softmax cross-entropy";
 
     /// <summary>Refuses a label that is none of 0 to <paramref name="classes"/> - 1: the same exception whatever computes the loss.</summary>
     /// <param name="where">What was given the labels, for the message.</param>
@@ -108,7 +123,7 @@ public sealed record SoftmaxCrossEntropy(
     }
 
     /// <inheritdoc/>
-    public override IEnumerable<Tensor> Reads => Some(Logits, Labels, LossScale);
+    public override IEnumerable<Tensor> Reads => Some(Logits, Labels, SecondLabels, LabelWeights, LossScale);
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Writes => Some(Probabilities, Loss, DiffLogits);
@@ -119,6 +134,13 @@ public sealed record SoftmaxCrossEntropy(
         Check(Probabilities, "probabilities", Logits.Shape);
         Check(DiffLogits, "diffLogits", Logits.Shape);
         Check(Labels, "labels", Shape.Matrix(Logits.Shape.N, 1));
+        Check(SecondLabels, "second labels", Labels.Shape);
+        Check(LabelWeights, "label weights", Labels.Shape);
+        if ((SecondLabels is null) != (LabelWeights is null) || TargetThreshold < 0 || TargetThreshold > 1)
+        {
+            throw new ArgumentException($"{Kind} '{Name}': second labels and label weights are given together, and a threshold is between 0 and 1.");
+        }
+
         Check(Loss, "loss", Shape.Vector(1));
         Check(LossScale, "loss scale", UpdateLossScale.State);
         if (Logits.Shape.Area != 1)
@@ -158,7 +180,7 @@ public enum MomentumForm
 }
 
 /// <summary>
-/// Stochastic gradient descent with momentum over a group of parameters, g = GradientScale*gradient + WeightDecay*parameter, e = StepContext.LearningRate, in the form of
+/// Stochastic gradient descent with momentum over a group of parameters, g = GradientScale*gradient + WeightDecay*parameter, e = RateFactor * StepContext.LearningRate, in the form of
 /// Sutskever et al. (2013): momentum = Mu*momentum - e*g; parameter += momentum, or, with Nesterov, parameter += Mu*momentum - e*g (the new momentum).
 /// <paramref name="Form"/> says whether in that form or in <see cref="MomentumForm.PyTorch"/>'s; the momentum of one is not that of the other. GradientScale is one element, 1 when null. With <paramref name="LossScale"/> nothing changes where it says that the gradients overflowed.
 /// </summary>
@@ -166,6 +188,9 @@ public sealed record SgdUpdate(
     string Name, IReadOnlyList<Tensor> Parameters, IReadOnlyList<Tensor> Gradients, IReadOnlyList<Tensor> Momenta, Tensor? GradientScale,
     float Mu, bool Nesterov, float WeightDecay, Tensor? LossScale = null, MomentumForm Form = MomentumForm.Sutskever) : Operation(Name)
 {
+    /// <summary>What the step's learning rate is multiplied by: e = RateFactor * StepContext.LearningRate.</summary>
+    public float RateFactor { get; init; } = 1;
+
     /// <inheritdoc/>
     public override string Kind => "sgd update";
 

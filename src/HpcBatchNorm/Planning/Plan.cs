@@ -68,6 +68,12 @@ public sealed class Plan
     /// <summary>Class indices the caller writes before a training step; null at inference.</summary>
     public Tensor? Labels { get; }
 
+    /// <summary>The second class of mixed images, which the caller writes; null where images are not mixed.</summary>
+    public Tensor? SecondLabels { get; internal set; }
+
+    /// <summary>The weight of the first class of mixed images, which the caller writes; null where images are not mixed.</summary>
+    public Tensor? LabelWeights { get; internal set; }
+
     /// <summary>The main loss, one element; null at inference.</summary>
     public Tensor? Loss { get; }
 

@@ -33,6 +33,20 @@ public sealed record TrainingOptions : PlanOptions
     /// <summary>Seed of initial weights and dropout masks.</summary>
     public ulong Seed { get; init; } = 1;
 
+    /// <summary>What updates the parameters. <see cref="Mu"/>, <see cref="Nesterov"/> and <see cref="MomentumForm"/> are for SGD, the betas and epsilon for the others.</summary>
+    public OptimizerAlgorithm Algorithm { get; init; }
+
+    /// <summary>AdamW and LAMB: decay of the moving average of gradients.</summary>
+    public double Beta1 { get; init; } = 0.9;
+
+    /// <summary>AdamW and LAMB: decay of the moving average of squared gradients.</summary>
+    public double Beta2 { get; init; } = 0.999;
+
+    /// <summary>AdamW and LAMB: what is added to the root of the second moment; null for the usual one, 1e-8 for AdamW (PyTorch) and 1e-6 for LAMB (timm).</summary>
+    public float? OptimizerEpsilon { get; init; }
+
+    internal float OptimizerEpsilonOrUsual => OptimizerEpsilon ?? (Algorithm == OptimizerAlgorithm.Lamb ? 1e-6f : 1e-8f);
+
     /// <summary>The optimizer's momentum.</summary>
     public float Mu { get; init; } = 0.9f;
 
@@ -48,8 +62,41 @@ public sealed record TrainingOptions : PlanOptions
     /// <summary>Decay biases, scales and shifts too.</summary>
     public bool DecayScaleAndShift { get; init; }
 
+    /// <summary>
+    /// Patterns of the parameters that do not learn (<see cref="ParameterPattern"/>). No backward pass is planned for leading layers of which nothing learns;
+    /// running statistics go on (<see cref="FrozenStatistics"/> is for those).
+    /// </summary>
+    public IReadOnlyList<string> Frozen { get; init; } = [];
+
+    /// <summary>Patterns of the parameters that weight decay leaves alone, besides those that <see cref="DecayScaleAndShift"/> says.</summary>
+    public IReadOnlyList<string> WithoutDecay { get; init; } = [];
+
+    /// <summary>Factors on the learning rate of the parameters that a pattern names; of several patterns that name one parameter the last counts.</summary>
+    public IReadOnlyList<RateFactor> RateFactors { get; init; } = [];
+
     /// <summary>Label smoothing: the share of the target spread evenly over all classes.</summary>
     public float LabelSmoothing { get; init; }
+
+    /// <summary>Every class is a yes or no of its own, binary cross-entropy instead of softmax's, as in timm's newer recipes (2110.00476).</summary>
+    public bool BinaryLoss { get; init; }
+
+    /// <summary>With <see cref="BinaryLoss"/>: targets above this become 1, the others 0; 0 leaves them as they are.</summary>
+    public float BinaryTargetThreshold { get; init; }
+
+    /// <summary>Mixup (1710.09412): alpha of the Beta distribution of the first image's share; 0 for none.</summary>
+    public float Mixup { get; init; }
+
+    /// <summary>Cutmix (1905.04899): alpha of the Beta distribution of the part that stays; 0 for none.</summary>
+    public float Cutmix { get; init; }
+
+    /// <summary>Share of the batches that are mixed.</summary>
+    public float MixProbability { get; init; } = 1;
+
+    /// <summary>Where both are on: share of the mixed batches that get cutmix.</summary>
+    public float CutmixShare { get; init; } = 0.5f;
+
+    /// <summary>Images have two labels and a weight (<see cref="Sessions.MixedLabels"/>).</summary>
+    internal bool MixesLabels => Mixup > 0 || Cutmix > 0;
 
     /// <summary>Gradients are scaled down to this global norm when they exceed it; 0 means no clipping.</summary>
     public float ClipNorm { get; init; }

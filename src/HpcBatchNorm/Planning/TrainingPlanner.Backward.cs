@@ -1,3 +1,4 @@
+using HpcBatchNorm.Layers;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
@@ -30,12 +31,15 @@ internal sealed partial class TrainingPlanner
     {
         foreach (Node node in Nodes)
         {
-            if (node.Inputs.Any(_needGradient.Contains) || Shapes.Parameters.Any(p => p.Node == node))
+            if (node.Inputs.Any(_needGradient.Contains) || Learns(node))
             {
                 _needGradient.Add(node);
             }
         }
     }
+
+    /// <summary>True when a parameter of the layer learns.</summary>
+    private bool Learns(Node node) => Shapes.Parameters.Any(p => p.Node == node && p.Spec.Kind != ParameterKind.RunningStatistic && !_rules.Of(p).Frozen);
 
     /// <summary>The complete gradient of a node's value.</summary>
     private Tensor Gradient(Node node) =>

@@ -30,6 +30,12 @@ internal sealed partial class TrainingPlanner
     private LossTensors NewLoss(Node node, Shape logits)
     {
         _labels ??= new Tensor("labels", Shape.Matrix(logits.N, 1), TensorRole.Label, TensorLayout.Plain, DataType.Int32);
+        if (_options.MixesLabels && _secondLabels is null)
+        {
+            _secondLabels = new Tensor("second_labels", _labels.Shape, TensorRole.Label, TensorLayout.Plain, DataType.Int32);
+            _labelWeights = new Tensor("label_weights", _labels.Shape, TensorRole.Label);
+        }
+
         string prefix = node == Network.Loss ? "" : $"{node.Name}.";
         var probabilities = new Tensor($"{prefix}probabilities", logits, TensorRole.Result);
         var loss = new Tensor($"{prefix}loss", Shape.Vector(1), TensorRole.Result);
@@ -38,7 +44,13 @@ internal sealed partial class TrainingPlanner
             (_loss, _probabilities) = (loss, probabilities);
         }
 
-        return new LossTensors(_labels, probabilities, loss, _options.LabelSmoothing, _lossScale);
+        return new LossTensors(_labels, probabilities, loss, _options.LabelSmoothing, _lossScale)
+        {
+            SecondLabels = _secondLabels,
+            LabelWeights = _labelWeights,
+            Binary = _options.BinaryLoss,
+            TargetThreshold = _options.BinaryTargetThreshold,
+        };
     }
 
     private sealed class Lowering(TrainingPlanner planner, Node node) : NodeLowering(planner, node), ITrainingLowering
@@ -53,10 +65,12 @@ internal sealed partial class TrainingPlanner
 
         public override Tensor AddState(string parameter, TensorLayout layout) => planner.AddState(Node, parameter, layout);
 
+        public bool Learns => planner.Learns(Node);
+
         public Tensor Learn(string parameter, TensorLayout layout, out Tensor gradient, bool frozen = false)
         {
             Tensor tensor = AddState(parameter, layout);
-            gradient = planner.Learn(tensor, planner.State[^1].Source.Spec.Kind, frozen);
+            gradient = planner.Learn(tensor, planner.State[^1].Source, frozen);
             return tensor;
         }
 

@@ -62,7 +62,8 @@ internal sealed partial class TrainingPlanner
             foreach (Node consumer in Consumers(input))
             {
                 bool pooled = consumer.Layer is PoolingLayer pooling && IsAverageWithinMap(pooling.Spec(Shapes[input]));
-                if ((pooled ? OnlyConsumer(consumer) : consumer) is { Layer: ConvolutionLayer layer } convolution && CanJoin(convolution, layer))
+                if ((pooled ? OnlyConsumer(consumer) : consumer) is { Layer: ConvolutionLayer layer } convolution && CanJoin(convolution, layer)
+                    && (branches.Count == 0 || RuleOf(convolution) == RuleOf(branches[0].Convolution)))
                 {
                     branches.Add(new ParallelBranch(convolution, pooled ? consumer : null, offset, layer.OutputChannels));
                     offset += layer.OutputChannels;
@@ -90,8 +91,12 @@ internal sealed partial class TrainingPlanner
 
     /// <summary>Plain 1x1 convolutions in front of a batch normalization of maps, whose kernel takes whole blocks of channels.</summary>
     private bool CanJoin(Node node, ConvolutionLayer layer) =>
-        layer.IsPointwise && !layer.Bias && layer.OutputChannels % Traits.ChannelBlock == 0
+        _options.Algorithm != OptimizerAlgorithm.Lamb // its norms are those of each layer's weights alone
+        && layer.IsPointwise && !layer.Bias && layer.OutputChannels % Traits.ChannelBlock == 0
         && OnlyConsumer(node) is { Layer: BatchNormLayer { PerActivation: false } };
+
+    /// <summary>Weights that lie together are updated together, so what is said of them must be the same.</summary>
+    private ParameterRule RuleOf(Node convolution) => _rules.Of(Parameter(convolution, "weights"));
 
     private static bool IsAverageWithinMap(PoolingSpec spec) => spec.Kind != PoolingKind.Max && spec.Dst == spec.Src;
 
@@ -101,7 +106,7 @@ internal sealed partial class TrainingPlanner
         string name = parallel.Name;
         ConvolutionSpec spec = ((ConvolutionLayer)parallel.First.Layer).Spec(src.Shape) with { OutputChannels = parallel.Channels };
         var weights = new Tensor($"{name}.weights", spec.Weights, TensorRole.Parameter, TensorLayout.Opaque);
-        Tensor diffWeights = Learn(weights, ParameterKind.Weights), multiplied = Multiplied(weights);
+        Tensor diffWeights = Learn(weights, Parameter(parallel.First, "weights")), multiplied = Multiplied(weights);
         var dst = new Tensor($"{name}.dst", spec.Dst, TensorRole.Activation, TensorLayout.Blocked, ActivationType);
 
         // The output is not needed for its own gradient, and each batch normalization has read its channels when it writes theirs.
@@ -119,7 +124,11 @@ internal sealed partial class TrainingPlanner
         _backward[parallel.First] = () =>
         {
             Tensor diffDst = parallel.DiffDst;
-            Emit(new ConvolutionBackwardWeights(name, spec, ForBackward(parallel.Input, src), diffDst, diffWeights, null));
+            if (Learns(parallel.First))
+            {
+                Emit(new ConvolutionBackwardWeights(name, spec, ForBackward(parallel.Input, src), diffDst, diffWeights, null));
+            }
+
             Contribute(parallel.Input, TensorLayout.Blocked, diffSrc => new ConvolutionBackwardData(name, spec, diffDst, multiplied, diffSrc));
         };
     }

@@ -16,10 +16,12 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     private readonly TrainingNormalization _normalization;
     private readonly Tensor? _lossScale;
     private readonly Dictionary<Node, Action> _backward = [];
-    private readonly List<(Tensor Parameter, Tensor Gradient, ParameterKind Kind, bool Frozen)> _learned = [];
+    private readonly ParameterRules _rules;
+    private readonly List<LearnedParameter> _learned = [];
     private readonly List<(Tensor Parameter, Tensor Copy)> _copies = [];
     private readonly Dictionary<Tensor, Tensor> _sums = new(ReferenceEqualityComparer.Instance);
     private Tensor? _labels;
+    private Tensor? _secondLabels, _labelWeights;
     private Tensor? _loss;
     private Tensor? _probabilities;
     private uint _dropouts;
@@ -31,6 +33,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         _options = options;
         _normalization = NormalizationOf(options);
         _lossScale = options.Precision == Precision.Fp16 ? new Tensor("loss_scale", UpdateLossScale.State, TensorRole.LossScale) : null;
+        _rules = new ParameterRules(options, Shapes.Parameters);
         FindGradientNeeds();
         FindParallelConvolutions();
     }
@@ -80,7 +83,9 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             Operations.Insert(0, new ConvertParameters("weights", [.. _copies.Select(c => c.Parameter)], [.. _copies.Select(c => c.Copy)]));
         }
 
-        return Finish(updateStart, _labels, _loss, _probabilities!, _lossScale);
+        Plan plan = Finish(updateStart, _labels, _loss, _probabilities!, _lossScale);
+        (plan.SecondLabels, plan.LabelWeights) = (_secondLabels, _labelWeights);
+        return plan;
     }
 
     /// <summary>
@@ -109,9 +114,14 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         return copy;
     }
 
+    /// <summary>A tensor that the optimizer updates, the one it learns from, and how.</summary>
+    private sealed record LearnedParameter(Tensor Parameter, Tensor Gradient, ParameterKind Kind, ParameterRule Rule);
+
     /// <summary>Has the optimizer update a parameter, unless it is frozen; returns the tensor its gradient is wanted in.</summary>
-    private Tensor Learn(Tensor parameter, ParameterKind kind, bool frozen = false)
+    private Tensor Learn(Tensor parameter, NetworkParameter source, bool frozen = false)
     {
+        ParameterRule rule = _rules.Of(source);
+        frozen |= rule.Frozen;
         var gradient = new Tensor($"{parameter.Name}.diff", parameter.Shape, TensorRole.ParameterGradient, parameter.Layout) { LayoutLike = Like(parameter) };
         Tensor learnedFrom = gradient;
         if (_options.Accumulate > 1 && !frozen)
@@ -120,7 +130,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
             _sums.Add(gradient, learnedFrom);
         }
 
-        _learned.Add((parameter, learnedFrom, kind, frozen));
+        _learned.Add(new LearnedParameter(parameter, learnedFrom, source.Spec.Kind, rule with { Frozen = frozen }));
         return gradient;
     }
 
@@ -129,7 +139,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     private void EmitUpdate()
     {
         Tensor? gradientScale = null;
-        Tensor[] gradients = [.. _learned.Where(l => !l.Frozen).Select(l => l.Gradient)];
+        Tensor[] gradients = [.. _learned.Where(l => !l.Rule.Frozen).Select(l => l.Gradient)];
         if (_lossScale is not null)
         {
             gradientScale = new Tensor("gradient_unscale", Shape.Vector(1), TensorRole.Result);
@@ -147,33 +157,21 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         StateTensor[] persistent = [.. State];
         foreach (ParameterKind kind in new[] { ParameterKind.Weights, ParameterKind.ScaleShiftBias })
         {
-            var group = _learned.Where(l => l.Kind == kind).ToArray();
-            if (group.Length == 0)
-            {
-                continue;
-            }
-
-            List<Tensor> momenta = [];
-            foreach ((Tensor parameter, _, _, bool frozen) in group)
+            List<(LearnedParameter Learned, Tensor[] Moments)> kept = [];
+            foreach (LearnedParameter learned in _learned.Where(l => l.Kind == kind))
             {
                 // What is frozen keeps its momentum in the state: checkpoints are the same, and learning can go on later.
-                Tensor momentum = AddTwin(persistent, parameter, TensorRole.Momentum);
-                if (!frozen)
+                Tensor[] moments = [.. Moments.Select(role => AddTwin(persistent, learned.Parameter, role))];
+                if (!learned.Rule.Frozen)
                 {
-                    momenta.Add(momentum);
+                    kept.Add((learned, moments));
                 }
             }
 
-            group = [.. group.Where(g => !g.Frozen)];
-            if (group.Length == 0)
+            foreach (var group in kept.GroupBy(k => (Decay: k.Learned.Rule.Decays ? _options.WeightDecay : 0, k.Learned.Rule.RateFactor)))
             {
-                continue;
+                EmitUpdate(kind == ParameterKind.Weights ? "weights" : "scale_shift_bias", [.. group], group.Key.Decay, group.Key.RateFactor, gradientScale);
             }
-
-            float decay = kind == ParameterKind.Weights || _options.DecayScaleAndShift ? _options.WeightDecay : 0;
-            Emit(new SgdUpdate(
-                kind == ParameterKind.Weights ? "sgd/weights" : "sgd/scale_shift_bias", [.. group.Select(g => g.Parameter)], [.. group.Select(g => g.Gradient)],
-                momenta, gradientScale, _options.Mu, _options.Nesterov, decay, _lossScale, _options.MomentumForm));
         }
 
         if (_options.AverageDecay > 0)
@@ -183,10 +181,33 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         }
     }
 
-    /// <summary>A persistent tensor that accompanies another, laid out as it is: under <c>name.momentum</c> or <c>name.average</c> of each layer it belongs to.</summary>
+    /// <summary>What the optimizer keeps of every parameter.</summary>
+    private TensorRole[] Moments => _options.Algorithm == OptimizerAlgorithm.Sgd ? [TensorRole.Momentum] : [TensorRole.Momentum, TensorRole.SecondMoment];
+
+    /// <summary>One update of all parameters that follow the same rule.</summary>
+    private void EmitUpdate(string name, (LearnedParameter Learned, Tensor[] Moments)[] group, float decay, float rateFactor, Tensor? gradientScale)
+    {
+        Tensor[] parameters = [.. group.Select(g => g.Learned.Parameter)], gradients = [.. group.Select(g => g.Learned.Gradient)];
+        Tensor[] Moment(int index) => [.. group.Select(g => g.Moments[index])];
+        name = $"{_options.Algorithm.ToString().ToLowerInvariant()}/{name}";
+        Emit(_options.Algorithm == OptimizerAlgorithm.Sgd
+            ? new SgdUpdate(name, parameters, gradients, Moment(0), gradientScale, _options.Mu, _options.Nesterov, decay, _lossScale, _options.MomentumForm) { RateFactor = rateFactor }
+            : new AdamUpdate(name, parameters, gradients, Moment(0), Moment(1), gradientScale)
+            {
+                Beta1 = _options.Beta1,
+                Beta2 = _options.Beta2,
+                Epsilon = _options.OptimizerEpsilonOrUsual,
+                WeightDecay = decay,
+                TrustRatio = _options.Algorithm == OptimizerAlgorithm.Lamb && decay > 0,
+                RateFactor = rateFactor,
+                LossScale = _lossScale,
+            });
+    }
+
+    /// <summary>A persistent tensor that accompanies another, laid out as it is: under <c>name.momentum</c>, <c>name.second_moment</c> or <c>name.average</c> of each layer it belongs to.</summary>
     private Tensor AddTwin(StateTensor[] persistent, Tensor tensor, TensorRole role)
     {
-        string suffix = role.ToString().ToLowerInvariant();
+        string suffix = role == TensorRole.SecondMoment ? "second_moment" : role.ToString().ToLowerInvariant();
         var twin = new Tensor($"{tensor.Name}.{suffix}", tensor.Shape, role, tensor.Layout) { LayoutLike = Like(tensor) };
         foreach (StateTensor entry in persistent.Where(s => s.Tensor.Root == tensor))
         {

@@ -54,7 +54,7 @@ internal static class PlanPrinter
     private static string Describe(Operation operation)
     {
         Tensor[] written = [.. operation.Writes];
-        return operation is SgdUpdate or AccumulateGradients or ClipGradients or UpdateAverage or ConvertParameters ? $"{written.Length} tensors" : written.Length > 0 ? written[0].ToString() : "";
+        return operation is SgdUpdate or AdamUpdate or AccumulateGradients or ClipGradients or UpdateAverage or ConvertParameters ? $"{written.Length} tensors" : written.Length > 0 ? written[0].ToString() : "";
     }
 
     private static string Notes(Kernel kernel)

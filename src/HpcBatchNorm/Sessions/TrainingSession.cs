@@ -111,6 +111,13 @@ public sealed class TrainingSession : Session
     public float Step(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels, in StepContext context)
     {
         using UsageGuard.Scope scope = Enter();
+        if (Plan.SecondLabels is not null)
+        {
+            float[] ones = new float[labels.Length];
+            ones.AsSpan().Fill(1);
+            return Step(pixels, new MixedLabels(labels, labels, ones), context);
+        }
+
         if (_staging is not null)
         {
             Stage(pixels, labels);
@@ -124,6 +131,43 @@ public sealed class TrainingSession : Session
         {
             Write(Plan.Pixels, pixels.Slice(k * bytes, bytes));
             Write(Plan.Labels!, labels.Slice(k * images, images));
+            Execute(k, context);
+            if (!AddLoss(ref loss))
+            {
+                return _loss[0];
+            }
+        }
+
+        return Update(loss, context);
+    }
+
+    /// <summary><see cref="Step(ReadOnlySpan{byte}, ReadOnlySpan{int}, in StepContext)"/> on mixed images, for a session whose options have mixup or cutmix.</summary>
+    /// <exception cref="InvalidOperationException">The session was not made for mixed images.</exception>
+    /// <exception cref="ArgumentException">The numbers of pixels and labels do not fit.</exception>
+    public float Step(ReadOnlySpan<byte> pixels, in MixedLabels labels, in StepContext context)
+    {
+        using UsageGuard.Scope scope = Enter();
+        if (Plan.SecondLabels is null)
+        {
+            throw new InvalidOperationException("The session was made for images with one label each; set Mixup or Cutmix in its options.");
+        }
+
+        if (labels.Second.Length != labels.First.Length || labels.Weights.Length != labels.First.Length)
+        {
+            throw new ArgumentException(FormattableString.Invariant(
+                $"{labels.First.Length} first labels, {labels.Second.Length} second labels and {labels.Weights.Length} weights were given; expected one of each per image."));
+        }
+
+        CheckLengths(pixels, labels.First);
+        SoftmaxCrossEntropy.CheckLabels("the step, second labels", labels.Second, Plan.Probabilities.Shape.C);
+        int bytes = pixels.Length / Options.Accumulate, images = labels.First.Length / Options.Accumulate;
+        double loss = 0;
+        for (int k = 0; k < Options.Accumulate; k++)
+        {
+            Write(Plan.Pixels, pixels.Slice(k * bytes, bytes));
+            Write(Plan.Labels!, labels.First.Slice(k * images, images));
+            Write(Plan.SecondLabels, labels.Second.Slice(k * images, images));
+            Write(Plan.LabelWeights!, labels.Weights.Slice(k * images, images));
             Execute(k, context);
             if (!AddLoss(ref loss))
             {
@@ -299,7 +343,7 @@ public sealed class TrainingSession : Session
         foreach (StateTensor entry in State)
         {
             float[] values = new float[entry.Tensor.Shape.Count];
-            if (entry.Tensor.Role != TensorRole.Momentum)
+            if (entry.Tensor.Role is not (TensorRole.Momentum or TensorRole.SecondMoment))
             {
                 entry.Source.Spec.Initializer.Fill(entry.Tensor.Shape, values, Options.Seed, entry.Source.Name);
             }

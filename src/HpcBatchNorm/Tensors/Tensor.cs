@@ -43,7 +43,7 @@ public enum TensorRole
     /// <summary>Mean of a parameter's gradients over the micro-batches of a step; outlives them, but no checkpoint keeps it.</summary>
     GradientSum,
 
-    /// <summary>The optimizer's velocity of a parameter. Persistent.</summary>
+    /// <summary>The optimizer's velocity of a parameter, or its moving average of gradients. Persistent.</summary>
     Momentum,
 
     /// <summary>Batch mean or biased batch variance, written forward and read backward.</summary>
@@ -63,6 +63,9 @@ public enum TensorRole
 
     /// <summary>What the loss's gradient is multiplied by, and how that came to be (loss scaling). Persistent; a checkpoint keeps it in its metadata.</summary>
     LossScale,
+
+    /// <summary>The optimizer's moving average of squared gradients (Adam's second moment). Persistent.</summary>
+    SecondMoment,
 }
 
 /// <summary>

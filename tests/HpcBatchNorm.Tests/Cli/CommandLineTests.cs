@@ -31,6 +31,48 @@ public sealed class CommandLineTests(TrainingFixture fixture) : IClassFixture<Tr
     }
 
     [Theory]
+    [InlineData("bash", "complete -o default -F _hpcbn hpcbn")]
+    [InlineData("zsh", "compdef _hpcbn hpcbn")]
+    [InlineData("fish", "complete -c hpcbn")]
+    public void Completion_PrintsTheShellsScript(string shell, string expected)
+    {
+        (int code, string output, string error) = Run("completion", shell);
+        Assert.Equal((ExitCode.Done, ""), (code, error));
+        Assert.Contains(expected, output, StringComparison.Ordinal);
+        Assert.Contains("[suggest:", output, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("tra", "train")]
+    [InlineData("train --optimi", "--optimizer")]
+    [InlineData("train --optimizer ad", "adamw")]
+    [InlineData("eval --stat", "--statistics")]
+    [InlineData("completion ", "fish")]
+    public void Completion_OfAnUnfinishedLine_IsWhatTheParserKnows(string line, string expected)
+    {
+        (int code, string output, string error) = Run(FormattableString.Invariant($"[suggest:{line.Length}]"), line);
+        Assert.Equal((ExitCode.Done, ""), (code, error));
+        Assert.Contains(expected, output.Split('\n', StringSplitOptions.TrimEntries));
+    }
+
+    [Fact]
+    public void DryRun_SaysWhatTheRunWouldBe_AndWritesNothing()
+    {
+        string folder = fixture.NewFolder();
+        string[] flags = [.. fixture.Flags(folder, ("steps", "10"), ("schedule", "linear"), ("learning-rate", "0.4")).SelectMany(f => new[] { $"--{f.Name}", f.Value })];
+        (int code, string output, string error) = Run(["train", "--dry-run", .. flags]);
+
+        Assert.Equal((ExitCode.Done, ""), (code, error));
+        Assert.Contains("10 of 4 images, 1.67 epochs of 6 steps", output, StringComparison.Ordinal);
+        Assert.Contains("4e-1 at 0, 3.6e-1 at 1", output.Replace("3.6000e-1", "3.6e-1", StringComparison.Ordinal), StringComparison.Ordinal); // where step 9 has 0.04
+        Assert.Contains("4e-2 at 9", output, StringComparison.Ordinal);
+        Assert.Contains("MB planned", output, StringComparison.Ordinal);
+        Assert.Contains("a checkpoint takes", output, StringComparison.Ordinal);
+        Assert.Contains("Nothing was trained or written", output, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(folder));
+    }
+
+    [Theory]
     [InlineData("")]
     [InlineData("train")]
     [InlineData("eval")]

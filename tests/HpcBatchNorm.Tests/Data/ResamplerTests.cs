@@ -33,6 +33,42 @@ public sealed class ResamplerTests
         }, iter: 200);
 
     /// <summary>
+    /// Keys's cubic, a = -1/2, by hand: enlarged twice, a destination pixel lies 1/4 or 3/4 from its neighbours, whose weights are 0.8671875 and 0.2265625, and
+    /// -0.0703125 and -0.0234375 beyond. A white column on black rises over 255 nowhere and falls below 0 beside it, where it is cut off.
+    /// </summary>
+    [Fact]
+    public void Bicubic_OfOneColumn_HasTheCubicsWeights()
+    {
+        byte[] window = Window(8, 8, out int stride, (x, _, _) => x == 4 ? 200 : 0), inverse = Window(8, 8, out _, (x, _, _) => x == 4 ? 55 : 255);
+        Resampler plain = new(16) { Interpolation = Interpolation.Bicubic }, inverted = new(16) { Interpolation = Interpolation.Bicubic };
+        var crop = new ImageCrop(0, 0, 8, 8, Mirror: false);
+        plain.Resize(window, 8, 8, stride, crop);
+        inverted.Resize(inverse, 8, 8, stride, crop);
+
+        double[] expected = [0, 0, 0, 0, 0, 0, 0, 45.3125, 173.4375, 173.4375, 45.3125, 0, 0, 0, 0, 0];
+        for (int x = 0; x < 16; x++)
+        {
+            Assert.Equal(expected[x], plain.Pixels[5 * 16 + x][0], 1e-3);
+            Assert.Equal(255 - expected[x], inverted.Pixels[5 * 16 + x][0], 1e-3); // overshoots 255 beside it
+        }
+    }
+
+    /// <summary>Shrinking to a third stretches the filter: a ramp stays one, away from the borders, and a constant a constant.</summary>
+    [Fact]
+    public void Bicubic_Shrinking_KeepsRampsAndConstants()
+    {
+        byte[] window = Window(48, 48, out int stride, (x, y, channel) => channel == 0 ? 5 * x : channel == 1 ? 4 * y : 77);
+        var resampler = new Resampler(16) { Interpolation = Interpolation.Bicubic };
+        resampler.Resize(window, 48, 48, stride, new ImageCrop(0, 0, 48, 48, Mirror: false));
+        for (int i = 2; i < 14; i++)
+        {
+            Assert.Equal(5 * (3 * i + 1), resampler.Pixels[7 * 16 + i][0], 1e-3);
+            Assert.Equal(4 * (3 * i + 1), resampler.Pixels[i * 16 + 7][1], 1e-3);
+            Assert.Equal(77, resampler.Pixels[i * 16 + 3][2], 1e-3);
+        }
+    }
+
+    /// <summary>
     /// What Pillow 9.4 gives for <c>resize((size, size), Image.BILINEAR, box=...)</c>, which rounds between its two passes and calculates in fixed point,
     /// hence the tolerance of one grey level.
     /// </summary>

@@ -22,6 +22,43 @@ public sealed class ReferenceTrainingTests
         AssertEqual([-0.5, 0.5, 0.25, -0.25], run[c.DiffLogits]);
     }
 
+    /// <summary>Logits 0 and ln 3: p = 1/4, 3/4. Three quarters of class 0 and one of class 1, no smoothing: the numbers of the smoothed row 0 above, alone.</summary>
+    [Fact]
+    public void CrossEntropy_Mixed_MatchesHandComputation()
+    {
+        LossCase c = new(images: 1, classes: 2, smoothing: 0, weight: 1);
+        Tensor second = new("second", Shape.Matrix(1, 1), TensorRole.Label, TensorLayout.Plain, DataType.Int32), share = Float64("share", Shape.Matrix(1, 1));
+        using ReferenceRun run = new(c.Operation with { SecondLabels = second, LabelWeights = share });
+        run[c.Logits] = [0, Math.Log(3)];
+        run.Runner.Write(c.Labels, [0]);
+        run.Runner.Write(second, [1]);
+        run[share] = [0.75];
+        run.Execute();
+        AssertEqual([-(0.75 * Math.Log(0.25) + 0.25 * Math.Log(0.75))], run[c.Loss]);
+        AssertEqual([-0.5, 0.5], run[c.DiffLogits]);
+    }
+
+    // Logits 0 and ln 3: sigmoid 1/2, 3/4. Half of class 0, half of class 1: t = 1/2, 1/2. Loss (ln 2 - (ln 3/4 + ln 1/4)/2)/2; gradient (0, 1/4)/2.
+    // Smoothing 1/2 leaves t as it is; with a threshold of 0.6 both targets are 0: loss (ln 2 + ln 4)/2, gradient (1/2, 3/4)/2.
+    [Theory]
+    [InlineData(0f, 0f, 0.5)]
+    [InlineData(0.5f, 0f, 0.5)]
+    [InlineData(0f, 0.6f, 0.0)]
+    public void BinaryCrossEntropy_Mixed_MatchesHandComputation(float smoothing, float threshold, double target)
+    {
+        LossCase c = new(images: 1, classes: 2, smoothing, weight: 1);
+        Tensor second = new("second", Shape.Matrix(1, 1), TensorRole.Label, TensorLayout.Plain, DataType.Int32), share = Float64("share", Shape.Matrix(1, 1));
+        using ReferenceRun run = new(c.Operation with { SecondLabels = second, LabelWeights = share, Binary = true, TargetThreshold = threshold });
+        run[c.Logits] = [0, Math.Log(3)];
+        run.Runner.Write(c.Labels, [0]);
+        run.Runner.Write(second, [1]);
+        run[share] = [0.5];
+        run.Execute();
+        AssertEqual([(Math.Log(2) - target * Math.Log(0.75) - (1 - target) * Math.Log(0.25)) / 2], run[c.Loss]);
+        AssertEqual([(0.5 - target) / 2, (0.75 - target) / 2], run[c.DiffLogits]);
+        AssertEqual([0.25, 0.75], run[c.Probabilities]); // softmax's, as evaluation shows them
+    }
+
     [Fact]
     public void CrossEntropy_HugeLogits_StaysFinite()
     {
@@ -187,6 +224,7 @@ public sealed class ReferenceTrainingTests
     [Theory]
     [InlineData(TensorRole.Parameter, DataType.Float32, true)]
     [InlineData(TensorRole.Momentum, DataType.Float32, true)]
+    [InlineData(TensorRole.SecondMoment, DataType.Float32, true)]
     [InlineData(TensorRole.RunningStatistic, DataType.Float32, true)]
     [InlineData(TensorRole.Average, DataType.Float32, true)]
     [InlineData(TensorRole.Average, DataType.Float64, false)]

@@ -87,6 +87,8 @@ internal sealed class AlteredBackend : Backend
 
     private protected override Kernel CreateCore(SgdUpdate operation, BufferMap buffers) => Alter(operation, buffers);
 
+    private protected override Kernel CreateCore(AdamUpdate operation, BufferMap buffers) => Alter(operation, buffers);
+
     private protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers) => Alter(operation, buffers);
 
     private protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers) => Alter(operation, buffers);

@@ -88,6 +88,27 @@ public sealed class LearningRateScheduleTests
     public void At_WithWarmup_RisesInALineThenFollowsTheSchedule(string schedule, long step, double expected) =>
         Assert.Equal(expected, Make(schedule, ("warmup-epochs", "0.5"), ("warmup-lr", "0.1")).At(step), 1e-7);
 
+    // Cycles of 2 epochs (20 steps), each twice as long and half as high: they begin at 0, 20, 60; minimum 0.1.
+    [Theory]
+    [InlineData(0, 1)]
+    [InlineData(10, 0.55)] // half way down
+    [InlineData(19, 0.105540)] // 0.1 + 0.9 * (1 + cos(0.95 pi)) / 2
+    [InlineData(20, 0.5)]
+    [InlineData(40, 0.3)]
+    [InlineData(60, 0.25)]
+    [InlineData(99, 0.177944)] // 39 of 80 steps: 0.1 + 0.15 * (1 + cos(0.4875 pi)) / 2
+    public void At_CosineWithRestarts_BeginsAgain(long step, double expected) =>
+        Assert.Equal(expected, Make("cosine", ("cycle-epochs", "2"), ("cycle-multiplier", "2"), ("cycle-decay", "0.5")).At(step), 1e-6);
+
+    /// <summary>Cycles of one length: every second epoch is the first again, and the warm-up comes before them.</summary>
+    [Fact]
+    public void At_CosineWithEqualCycles_Repeats()
+    {
+        LearningRateSchedule schedule = Make("cosine", ("cycle-epochs", "2"), ("warmup-epochs", "0.5"));
+        Assert.All(Enumerable.Range(5, 20), step => Assert.Equal(schedule.At(step), schedule.At(step + 40)));
+        Assert.Equal([1f, 0.55f, 1f], new long[] { 5, 15, 25 }.Select(schedule.At));
+    }
+
     // 5 steps of warm-up from 0.1 to 1: PyTorch's LinearLR begins with 0.1 itself, and the sixth step is the first at full rate.
     [Theory]
     [InlineData("reached", 0, 0.28)]

@@ -33,7 +33,7 @@ public class SettingsTests
 
     /// <summary>Settings that only the trainer itself, or a running session (the first loss scale), looks at; the tests of those change them.</summary>
     private static readonly HashSet<string> SeenInTheRun =
-        ["data", "initial-checkpoint", "reset-classifier", "epochs", "steps", "eval-every", "checkpoint-every", "checkpoint-time", "max-time", "keep", "log-every", "output", "loss-scale"];
+        ["data", "initial-checkpoint", "reset-classifier", "epochs", "steps", "eval-every", "patience", "checkpoint-every", "checkpoint-time", "max-time", "keep", "log-every", "output", "loss-scale"];
 
     /// <summary>Values for settings whose other value cannot be guessed, and what must be set besides for a setting to matter.</summary>
     private static readonly Dictionary<string, (string? Value, (string Name, string Value)[] Besides)> Flips = new()
@@ -68,6 +68,21 @@ public class SettingsTests
         ["warmup-learning-rate"] = (null, [("warmup-epochs", "2")]),
         ["warmup-form"] = ("pytorch", [("warmup-epochs", "2")]),
         ["momentum-form"] = ("pytorch", []),
+        ["optimizer"] = ("adamw", []),
+        ["cycle-epochs"] = ("2", [("schedule", "cosine")]),
+        ["cycle-multiplier"] = (null, [("schedule", "cosine"), ("cycle-epochs", "2")]),
+        ["cycle-decay"] = ("0.5", [("schedule", "cosine"), ("cycle-epochs", "2")]),
+        ["bce-target-threshold"] = ("0.2", [("loss", "bce")]),
+        ["mixup"] = ("0.2", []),
+        ["cutmix"] = ("1", []),
+        ["mix-probability"] = ("0.5", [("mixup", "0.2")]),
+        ["cutmix-share"] = (null, [("mixup", "0.2"), ("cutmix", "1")]),
+        ["beta1"] = (null, [("optimizer", "adamw")]),
+        ["beta2"] = (null, [("optimizer", "adamw")]),
+        ["optimizer-epsilon"] = ("0.001", [("optimizer", "lamb")]),
+        ["no-decay"] = ("conv1/conv", []),
+        ["rate-factors"] = ("*=0.1,fc=1", []),
+        ["freeze"] = ("conv1/*", []),
         ["freeze-scale-and-shift"] = (null, [("freeze-bn", "true")]),
         ["ghost-batch"] = ("4", []),
         ["renorm-r-max"] = (null, [("batch-renorm", "true")]),
@@ -158,6 +173,8 @@ public class SettingsTests
     [Theory]
     [InlineData("pixel-mean", "1,2", "pixel-mean: expected one number or three, separated by commas, found '1,2'")]
     [InlineData("pixel-deviation", "0", "pixel-deviation: expected one number above 0 or three, separated by commas, found '0'")]
+    [InlineData("rate-factors", "fc", "rate-factors: expected PATTERN=FACTOR, separated by commas, with factors of 0 or more, found 'fc'")]
+    [InlineData("rate-factors", "fc=-1", "rate-factors: expected PATTERN=FACTOR, separated by commas, with factors of 0 or more, found 'fc=-1'")]
     [InlineData("batch-size", "3000000000", "batch-size: expected a whole number from 1 to 2147483647, found '3000000000'")]
     public void Set_ValueOutOfRange_IsRefused(string name, string text, string expected)
     {
@@ -186,6 +203,7 @@ public class SettingsTests
             .. plan.Operations.Select(Describe),
             .. network.Nodes.Select(n => $"{n.Name} {n.Layer}"),
             .. Enumerable.Range(0, 100).Select(step => (object)schedule.At(step)),
+            BatchMixer.Description(config.Optimizer),
             freezing.Description(config.Optimizer.FrozenScaleAndShift),
             config.Backend,
             config.BackendOptions,
@@ -265,6 +283,7 @@ public class SettingsTests
             (nameof(NetworkOptions.Width), 608) => 576,
             (nameof(NetworkOptions.Activation), _) => ActivationKind.Tanh,
             (nameof(PlanOptions.DisabledFusions), _) => new[] { "bn-relu" },
+            (nameof(RunConfig.CycleMultiplier), _) => 2.0,
             (_, bool on) => !on,
             (_, int whole) => whole + 1,
             (_, long whole) => whole + 1,
@@ -276,6 +295,8 @@ public class SettingsTests
             _ when type == typeof(bool) => true,
             _ when type == typeof(float) => 0.5f,
             _ when type == typeof(string) => Path.GetFullPath("other"),
+            _ when type == typeof(IReadOnlyList<string>) => new[] { "fc", "conv*.bias" },
+            _ when type == typeof(IReadOnlyList<RateFactor>) => new RateFactor[] { new("*", 0.1f), new("fc", 2) },
             _ when type == typeof(IReadOnlyList<double>) => new[] { 1.5, 2 },
             _ when type == typeof(IReadOnlyList<float>) => new[] { 1.5f, 2, 3 },
             _ => throw new InvalidOperationException($"No other value of {type} for {property.Name}."),

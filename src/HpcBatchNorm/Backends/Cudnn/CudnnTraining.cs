@@ -12,6 +12,11 @@ internal sealed partial class CudnnBackend
     /// <inheritdoc/>
     private protected override Kernel CreateCore(SoftmaxCrossEntropy operation, BufferMap buffers)
     {
+        if (operation.Binary || operation.SecondLabels is not null)
+        {
+            throw new UserErrorException("Binary cross-entropy, mixup and cutmix are not there on backend cudnn yet: leave them out, or set backend to onednn or reference.");
+        }
+
         CudnnBuffer logits = Buffer(buffers, operation.Logits);
         CudnnBuffer? diffLogits = Optional(buffers, operation.DiffLogits);
         int images = logits.Rows, classes = logits.Columns;
@@ -37,8 +42,34 @@ internal sealed partial class CudnnBackend
         PieceTable table = new(_device, buffers, operation.Parameters, operation.Gradients, operation.Momenta);
         CudnnLaunch launch = Launch("sgd", buffers.Precision.ActivationType(), PerPiece(table), CudnnKernel.Describe(operation))
             .Table(table).Number(_stepState).Address(Optional(buffers, operation.GradientScale)).Address(Optional(buffers, operation.LossScale))
-            .Number(operation.Mu).Flag(operation.Nesterov).Number(operation.WeightDecay).Flag(operation.Form == MomentumForm.PyTorch);
+            .Number(operation.Mu).Flag(operation.Nesterov).Number(operation.WeightDecay).Flag(operation.Form == MomentumForm.PyTorch).Number(operation.RateFactor);
         return Native(operation, 5 * table.Elements * sizeof(float), launch.Owns(table));
+    }
+
+    /// <inheritdoc/>
+    private protected override Kernel CreateCore(AdamUpdate operation, BufferMap buffers)
+    {
+        if (operation.TrustRatio)
+        {
+            throw new UserErrorException("LAMB is not there on backend cudnn yet: set optimizer to adamw or sgd, or backend to onednn or reference.");
+        }
+
+        PieceTable table = new(_device, buffers, operation.Parameters, operation.Gradients, operation.FirstMoments, operation.SecondMoments);
+        (float high1, float low1) = Split(Math.Log(operation.Beta1));
+        (float high2, float low2) = Split(Math.Log(operation.Beta2));
+        CudnnLaunch launch = Launch("adam", buffers.Precision.ActivationType(), PerPiece(table), CudnnKernel.Describe(operation))
+            .Table(table).Number(_stepState).Address(Optional(buffers, operation.GradientScale)).Address(Optional(buffers, operation.LossScale))
+            .Number((float)operation.Beta1).Number((float)(1 - operation.Beta1)).Number(high1).Number(low1)
+            .Number((float)operation.Beta2).Number((float)(1 - operation.Beta2)).Number(high2).Number(low2)
+            .Number(operation.Epsilon).Number(operation.WeightDecay).Number(operation.RateFactor);
+        return Native(operation, 7 * table.Elements * sizeof(float), launch.Owns(table));
+
+        // A double as two numbers that a kernel takes; a beta of 0 has no logarithm, and its powers are as good as 0.
+        static (float High, float Low) Split(double x)
+        {
+            double finite = Math.Max(x, -1e4);
+            return ((float)finite, (float)(finite - (float)finite));
+        }
     }
 
     /// <inheritdoc/>
@@ -94,8 +125,8 @@ internal sealed partial class CudnnBackend
 }
 
 /// <summary>
-/// Groups of tensors cut into pieces that a block each works on, as a table in device memory. The first three tensors of a row are those of the kernel's
-/// a, b and c. Filled when the tensors have addresses.
+/// Groups of tensors cut into pieces that a block each works on, as a table in device memory. The first four tensors of a row are those of the kernel's
+/// a, b, c and d. Filled when the tensors have addresses.
 /// </summary>
 internal sealed class PieceTable : IDisposable
 {
@@ -107,10 +138,10 @@ internal sealed class PieceTable : IDisposable
     private readonly CudaDeviceMemory? _memory;
     private nint _filledFor;
 
-    public PieceTable(CudaDevice? device, BufferMap buffers, IReadOnlyList<Tensor> a, IReadOnlyList<Tensor>? b, IReadOnlyList<Tensor>? c)
+    public PieceTable(CudaDevice? device, BufferMap buffers, IReadOnlyList<Tensor> a, IReadOnlyList<Tensor>? b, IReadOnlyList<Tensor>? c, IReadOnlyList<Tensor>? d = null)
     {
         _device = device;
-        _groups = [.. new[] { a, b, c }.Where(g => g is not null).Select(g => g!.Select(t => (CudnnBuffer)buffers[t]).ToArray())];
+        _groups = [.. new[] { a, b, c, d }.Where(g => g is not null).Select(g => g!.Select(t => (CudnnBuffer)buffers[t]).ToArray())];
         foreach (CudnnBuffer buffer in _groups.SelectMany(g => g))
         {
             if (!buffer.IsDense)
@@ -163,6 +194,7 @@ internal sealed class PieceTable : IDisposable
                     A = At(0, t, start),
                     B = At(1, t, start),
                     C = At(2, t, start),
+                    D = At(3, t, start),
                     Count = (ulong)Math.Min(PieceElements, count - start),
                 };
             }
@@ -180,6 +212,7 @@ internal sealed class PieceTable : IDisposable
         public nint A;
         public nint B;
         public nint C;
+        public nint D;
         public ulong Count;
     }
 }

@@ -15,13 +15,24 @@ internal sealed partial class OneDnnBackend
             StructSize = Unsafe.SizeOf<HbnLossDesc>(),
             LabelSmoothing = operation.LabelSmoothing,
             Weight = operation.Weight,
+            Binary = operation.Binary ? 1 : 0,
+            TargetThreshold = operation.TargetThreshold,
         };
         OneDnnKernel kernel = Create<HbnLossDesc>(operation, buffers, Hbn.hbn_loss_create, desc,
-            operation.Logits, operation.Labels, operation.Probabilities, operation.Loss, operation.DiffLogits);
+            operation.Logits, operation.Labels, operation.Probabilities, operation.Loss, operation.DiffLogits,
+            operation.SecondLabels, operation.LabelWeights);
         DeviceBuffer labels = buffers[operation.Labels];
         string name = OneDnnKernel.Describe(operation);
         (int images, int classes) = (operation.Logits.Shape.N, operation.Logits.Shape.C);
-        kernel.Check = () => SoftmaxCrossEntropy.CheckLabels(name, AlignedMemory.AsSpan<int>(labels.Address, images), classes);
+        DeviceBuffer? second = operation.SecondLabels is null ? null : buffers[operation.SecondLabels];
+        kernel.Check = () =>
+        {
+            SoftmaxCrossEntropy.CheckLabels(name, AlignedMemory.AsSpan<int>(labels.Address, images), classes);
+            if (second is not null)
+            {
+                SoftmaxCrossEntropy.CheckLabels(name, AlignedMemory.AsSpan<int>(second.Address, images), classes);
+            }
+        };
         return kernel;
     }
 

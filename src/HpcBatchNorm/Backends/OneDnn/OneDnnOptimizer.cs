@@ -18,6 +18,7 @@ internal sealed partial class OneDnnBackend
             Mu = operation.Mu,
             WeightDecay = operation.WeightDecay,
             RateOutside = operation.Form == MomentumForm.PyTorch ? 1 : 0,
+            RateFactor = operation.RateFactor,
         };
         List<Tensor?> tensors = [operation.GradientScale];
         for (int i = 0; i < operation.Parameters.Count; i++)
@@ -26,6 +27,28 @@ internal sealed partial class OneDnnBackend
         }
 
         return Create<HbnOptimizerDesc>(operation, buffers, Hbn.hbn_sgd_create, desc, [.. tensors]);
+    }
+
+    /// <inheritdoc/>
+    private protected override Kernel CreateCore(AdamUpdate operation, BufferMap buffers)
+    {
+        HbnOptimizerDesc desc = new()
+        {
+            StructSize = Unsafe.SizeOf<HbnOptimizerDesc>(),
+            WeightDecay = operation.WeightDecay,
+            RateFactor = operation.RateFactor,
+            Epsilon = operation.Epsilon,
+            TrustRatio = operation.TrustRatio ? 1 : 0,
+            Beta1 = operation.Beta1,
+            Beta2 = operation.Beta2,
+        };
+        List<Tensor?> tensors = [operation.GradientScale];
+        for (int i = 0; i < operation.Parameters.Count; i++)
+        {
+            tensors.AddRange(operation.Parameters[i], operation.Gradients[i], operation.FirstMoments[i], operation.SecondMoments[i]);
+        }
+
+        return Create<HbnOptimizerDesc>(operation, buffers, Hbn.hbn_adam_create, desc, [.. tensors]);
     }
 
     /// <inheritdoc/>

@@ -155,6 +155,10 @@ internal sealed partial class ReferenceBackend : Backend
         new ReferenceSgdUpdate(operation, buffers, _parallel);
 
     /// <inheritdoc/>
+    private protected override Kernel CreateCore(AdamUpdate operation, BufferMap buffers) =>
+        new ReferenceAdamUpdate(operation, buffers, _parallel);
+
+    /// <inheritdoc/>
     private protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers) =>
         new ReferenceClipGradients(operation, buffers, _parallel);
 

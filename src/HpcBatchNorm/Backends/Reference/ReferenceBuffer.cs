@@ -28,7 +28,7 @@ internal sealed class ReferenceBuffer : DeviceBuffer
     public bool IsRounded =>
         Tensor.DataType.IsNarrow()
         || (Tensor.DataType == DataType.Float32
-            && Tensor.Role is TensorRole.Parameter or TensorRole.Momentum or TensorRole.RunningStatistic or TensorRole.Average);
+            && Tensor.Role is TensorRole.Parameter or TensorRole.Momentum or TensorRole.SecondMoment or TensorRole.RunningStatistic or TensorRole.Average);
 
     protected override long ViewOffsetBytes => _viewOffset * sizeof(double);
 

@@ -54,6 +54,8 @@ internal sealed class ReferenceSoftmaxCrossEntropy(SoftmaxCrossEntropy operation
     private readonly ReferenceBuffer _probabilities = Buffer(buffers, operation.Probabilities);
     private readonly ReferenceBuffer _loss = Buffer(buffers, operation.Loss);
     private readonly ReferenceBuffer? _diffLogits = Optional(buffers, operation.DiffLogits);
+    private readonly ReferenceBuffer? _secondLabels = Optional(buffers, operation.SecondLabels);
+    private readonly ReferenceBuffer? _labelWeights = Optional(buffers, operation.LabelWeights);
     private readonly ReferenceBuffer? _lossScale = Optional(buffers, operation.LossScale);
     private readonly string _name = $"{operation.Kind} '{operation.Name}'";
 
@@ -67,19 +69,28 @@ internal sealed class ReferenceSoftmaxCrossEntropy(SoftmaxCrossEntropy operation
         {
             Span<double> logits = _logits.Image(n), probabilities = _probabilities.Image(n);
             Span<double> diffLogits = _diffLogits is null ? default : _diffLogits.Image(n);
-            int label = Label(n);
+            int label = Label(n), second = _secondLabels is null ? label : (int)_secondLabels.Image(n)[0];
+            double first = _labelWeights is null ? 1 : _labelWeights.Image(n)[0];
             double logSum = ReferenceSoftmax.Row(logits, probabilities);
             for (int k = 0; k < classes; k++)
             {
-                double target = (k == label ? 1 - smoothing : 0) + smoothing / classes;
-                if (target != 0)
+                double target = (1 - smoothing) * ((k == label ? first : 0) + (k == second ? 1 - first : 0)) + smoothing / classes, gradient;
+                if (operation.Binary)
                 {
-                    total -= target * (logits[k] - logSum);
+                    target = operation.TargetThreshold == 0 ? target : target > operation.TargetThreshold ? 1 : 0;
+                    double z = logits[k];
+                    total += (Math.Max(z, 0) - (target == 0 ? 0 : z * target) + double.LogP1(Math.Exp(-Math.Abs(z)))) / classes;
+                    gradient = (1 / (1 + Math.Exp(-z)) - target) / classes;
+                }
+                else
+                {
+                    total -= target == 0 ? 0 : target * (logits[k] - logSum);
+                    gradient = probabilities[k] - target;
                 }
 
                 if (_diffLogits is not null)
                 {
-                    diffLogits[k] = lossScale * weight * (probabilities[k] - target) / images;
+                    diffLogits[k] = lossScale * weight * gradient / images;
                 }
             }
         }

@@ -27,7 +27,7 @@ internal sealed class ReferenceSgdUpdate(SgdUpdate operation, BufferMap buffers,
         {
             for (int n = 0; n < _parameters[t].Tensor.Shape.N; n++)
             {
-                Update(_parameters[t].Image(n), _gradients[t].Image(n), _momenta[t].Image(n), gradientScale, context.LearningRate);
+                Update(_parameters[t].Image(n), _gradients[t].Image(n), _momenta[t].Image(n), gradientScale, (double)operation.RateFactor * context.LearningRate);
             }
         }
     }
