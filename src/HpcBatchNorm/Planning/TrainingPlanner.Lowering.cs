@@ -97,7 +97,7 @@ internal sealed partial class TrainingPlanner
             Emit(operation);
         }
 
-        public DropoutSpec NewDropout(Shape src, float ratio) => new(src, ratio, planner._options.Seed, RandomPurpose.Dropout + planner._dropouts++);
+        public DropoutSpec NewDropout(Shape src, float ratio) => new(src, ratio, planner._options.Seed, planner.NextDropout());
 
         public LossTensors NewLoss(Shape logits) => planner.NewLoss(Node, logits);
     }
