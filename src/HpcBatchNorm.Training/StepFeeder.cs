@@ -14,8 +14,14 @@ internal sealed class StepFeeder
     private TrainingSession? _session;
     private double? _staged;
     private CancellationToken _stop;
+    private Batch? _loaded;
 
     public StepFeeder(BatchLoader loader) => (_loader, _stageNext) = (loader, StageNext);
+
+    /// <summary>Waits for the next step's batch, which <see cref="Step"/> then finds; for who must know that it is there before the step begins.</summary>
+    /// <exception cref="OperationCanceledException">The token was cancelled before.</exception>
+    /// <exception cref="UserErrorException">The images cannot be read.</exception>
+    public void Load(CancellationToken stop) => _loaded ??= _loader.Next(stop);
 
     /// <summary>One step on the loader's next batch; returns its loss.</summary>
     /// <param name="session">Makes the step.</param>
@@ -27,7 +33,9 @@ internal sealed class StepFeeder
     {
         if (!session.CanStage)
         {
-            Batch batch = _loader.Next(stop);
+            Load(stop);
+            Batch batch = _loaded!;
+            _loaded = null;
             waited = batch.WaitSeconds;
             return session.Step(batch.Pixels, batch.Labels, context);
         }

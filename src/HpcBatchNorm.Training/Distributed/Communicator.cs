@@ -73,6 +73,9 @@ public sealed class Communicator : IDisposable
     /// <exception cref="UserErrorException">There are several processes, but MPI cannot be used here or sees others than the launcher started.</exception>
     public static Communicator Join() => Join(Environment.GetEnvironmentVariable, () => MpiLibrary.Found);
 
+    /// <summary>Whether several processes can train together on this machine, and what was looked for, where, and found.</summary>
+    internal static (bool Available, string Report) Probe() => (MpiLibrary.Found.Loaded, MpiLibrary.Found.Text);
+
     internal static Communicator Join(Func<string, string?> environment, Func<LoadReport> library)
     {
         Launcher launcher = Launcher.Detect(environment);

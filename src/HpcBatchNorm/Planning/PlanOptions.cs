@@ -74,6 +74,9 @@ public sealed record TrainingOptions : PlanOptions
     /// <summary>Which of them this is, from 0.</summary>
     public int Rank { get; init; }
 
+    /// <summary>With several ranks: batch statistics over the batches of all ranks together, forward and backward.</summary>
+    public bool SyncBatchNorm { get; init; }
+
     /// <summary>Images per update, of all ranks.</summary>
     public int ImagesPerStep => Batch * Accumulate * Ranks;
 
