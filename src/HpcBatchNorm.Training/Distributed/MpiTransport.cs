@@ -189,17 +189,19 @@ internal sealed class MpiTransport : ITransport
             }
 
             int idle = 0;
-            long last = Stopwatch.GetTimestamp();
+            long last = 0;
             while (Take())
             {
+                bool averages = _active.Exists(e => e.IsMean);
                 idle = Progress() ? 0 : idle + 1;
                 long now = Stopwatch.GetTimestamp();
-                if (_active.Exists(e => e.IsMean))
+                if (averages)
                 {
-                    _busy += now - last;
+                    _busy += last == 0 ? 0 : now - last;
                 }
 
-                last = now;
+                // Where nothing is left the next turn begins with a wait that is nobody's.
+                last = _active.Count > 0 ? now : 0;
                 if (idle > 0 && _active.Count > 0)
                 {
                     ThrowIfOverdue(now);

@@ -11,12 +11,15 @@ namespace HpcBatchNorm.Planning;
 internal sealed partial class TrainingPlanner
 {
     /// <summary>
-    /// Values of a bucket that is sent off, 8 MB: enough that a message's latency does not count, little enough that BN-Inception's 11 million make several.
+    /// Values of a bucket that is sent off: an eighth of all, so that most of them travel during the backward pass, but no less than 256 KB, where a message's
+    /// latency would count, and no more than 8 MB.
     /// </summary>
-    private const long BucketValues = 1 << 21;
+    private const long SmallestBucket = 1 << 16, LargestBucket = 1 << 21;
 
     private readonly List<Tensor> _bucket = [];
     private readonly List<AllReduceStart> _averages = [];
+
+    private long BucketValues => Math.Clamp(_learned.Sum(l => l.Parameter.Shape.Count) / 8, SmallestBucket, LargestBucket);
 
     private bool HasRanks => _options.Ranks > 1;
 
