@@ -133,7 +133,7 @@ public abstract partial class Backend : IDisposable
             throw NoCustom(operation);
         }
 
-        if (!Traits.CustomOperations && operation is AllReduceStart or AllReduceFinish)
+        if (!Traits.CustomOperations && operation is AllReduceStart or AllReduceFinish or BatchNormForward { Synchronized: true } or BatchNormBackward { Synchronized: true })
         {
             throw new NotSupportedException($"{operation.Kind} '{operation.Name}': several processes train together on the backends onednn and reference, not on {Name} yet.");
         }

@@ -24,7 +24,8 @@ internal sealed partial class TrainingPlanner
         };
         return new TrainingNormalization(
             statistics, options.ConstantStatistics ? BatchNormStatistics.Running : statistics, batch ? options.GhostBatch : 0, renormalization,
-            options.FrozenStatistics && options.FrozenScaleAndShift);
+            options.FrozenStatistics && options.FrozenScaleAndShift,
+            batch && options.SyncBatchNorm && options.Ranks > 1);
     }
 
     private LossTensors NewLoss(Node node, Shape logits)

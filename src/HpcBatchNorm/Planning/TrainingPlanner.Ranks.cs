@@ -88,8 +88,10 @@ internal sealed partial class TrainingPlanner
         FinishAverages();
     }
 
-    /// <summary>What each rank has averaged over its own batches becomes the mean over all; where it does not change there is nothing to do.</summary>
-    private IEnumerable<Tensor> RunningStatistics() => _normalization.Statistics == BatchNormStatistics.Batch
+    /// <summary>
+    /// What each rank has averaged over its own batches becomes the mean over all. Where it does not change, or follows from the batches of all, there is nothing to do.
+    /// </summary>
+    private IEnumerable<Tensor> RunningStatistics() => _normalization is { Statistics: BatchNormStatistics.Batch, Synchronized: false }
         ? State.Where(s => s.Tensor.Role == TensorRole.RunningStatistic).Select(s => s.Tensor.Root).Distinct()
         : [];
 

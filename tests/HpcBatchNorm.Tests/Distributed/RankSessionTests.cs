@@ -52,6 +52,17 @@ public class RankSessionTests
             TrainRanks(backend, Network(batchNorm: true), options, ranks), 1e-5, name => !name.Contains("running", StringComparison.Ordinal));
     }
 
+    /// <summary>Running statistics too: they are those of the joined batches.</summary>
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void WithSyncBatchNorm_EqualsOneProcessWithTheWholeBatch(string backend, int ranks, int accumulate)
+    {
+        TrainingOptions options = Options(accumulate) with { SyncBatchNorm = true, RecomputeBatchNorm = true };
+        AssertClose(
+            Train(backend, Network(batchNorm: true), options with { Batch = ranks * Batch }, 1, Communicator.Alone),
+            TrainRanks(backend, Network(batchNorm: true), options, ranks), 1e-5);
+    }
+
     /// <summary>The mean over ranks of each rank's running statistics, of one step from 0 and 1 with the factor f: f times the mean of the batches' statistics.</summary>
     [Theory]
     [MemberData(nameof(Backends))]

@@ -87,11 +87,11 @@ internal sealed partial class ReferenceBackend : Backend
 
     /// <inheritdoc/>
     private protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers) =>
-        new ReferenceBatchNormForward(operation, buffers, _parallel);
+        new ReferenceBatchNormForward(operation, buffers, _parallel, operation.Synchronized ? ConnectedBy(operation) : null);
 
     /// <inheritdoc/>
     private protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers) =>
-        new ReferenceBatchNormBackward(operation, buffers, _parallel);
+        new ReferenceBatchNormBackward(operation, buffers, _parallel, operation.Synchronized ? ConnectedBy(operation) : null);
 
     /// <inheritdoc/>
     private protected override Kernel CreateCore(ActivationForward operation, BufferMap buffers) =>

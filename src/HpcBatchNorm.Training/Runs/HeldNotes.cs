@@ -1,4 +1,4 @@
-namespace HpcBatchNorm.Training.Distributed;
+namespace HpcBatchNorm.Training;
 
 /// <summary>The observer of a rank that has nobody to speak to: it keeps warnings until they can be brought to rank 0.</summary>
 internal sealed class HeldNotes : ITrainingObserver
