@@ -40,6 +40,13 @@ find_missing_packages() {
     if [[ ${1:-} == lint ]] && ! command -v chromium >/dev/null; then
         missing chromium "shows the tests what the report and the dashboard look like"
     fi
+    # Who trains in one process needs no MPI; what connects processes is compiled against the one that is there.
+    if [[ ${1:-} == lint ]] && ! command -v mpicxx >/dev/null; then
+        missing libopenmpi-dev "lets the tests train in several processes"
+    fi
+    if [[ ${1:-} == lint ]] && ! command -v mpirun >/dev/null; then
+        missing openmpi-bin "lets the tests train in several processes"
+    fi
 }
 
 # Installs what is missing (Debian, Ubuntu), or says exactly what to do, and stops. "lint" adds what only .ci/run needs.
@@ -89,6 +96,7 @@ list_sources() {
         fi
     done
     find "${sources[@]}" -type f -printf '%p %s %T@\n'
+    command -v mpicxx || true # libhbn_mpi is built once there is an MPI
 }
 
 # CMake refuses a build folder that was made elsewhere: the clone has been moved or copied.

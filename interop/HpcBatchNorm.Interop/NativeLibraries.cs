@@ -204,7 +204,12 @@ internal static partial class NativeLibraries
                 ? "The package of the native library is for glibc, and this system has musl (Alpine): use a Debian or Ubuntu image, or the reference backend."
                 : "libhbn.so comes with the package HpcBatchNorm.Native.linux-x64. In a clone the build makes it: apt-get install cmake g++ libdnnl-dev, then build again without SkipNative.";
 
-    private static nint Resolve(string name, Assembly assembly, DllImportSearchPath? searchPath) => name == Interop.Hbn.Library ? Hbn.Handle : 0;
+    private static nint Resolve(string name, Assembly assembly, DllImportSearchPath? searchPath) => name switch
+    {
+        Interop.Hbn.Library => Hbn.Handle,
+        MpiApi.Library => MpiLibrary.Found.Handle,
+        _ => 0,
+    };
 
     /// <summary>
     /// Sets what native libraries read in their environment when they are loaded; Environment.SetEnvironmentVariable does not reach it.

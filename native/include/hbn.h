@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a signature, a struct or an enum value of this file changes. */
-#define HBN_ABI_VERSION 6
+#define HBN_ABI_VERSION 7
 
 typedef int32_t hbn_status;
 enum {
@@ -233,8 +233,17 @@ typedef struct hbn_batch_norm_desc {
     int32_t relu;
     int32_t batch_statistics; /* 1: of this batch (mean and variance are outputs of forward); 0: running statistics, constants */
     int32_t algorithm;        /* HBN_BATCH_NORM_LIBRARY: oneDNN's primitive where it fits, else native */
-    int32_t reserved;
+    int32_t stage;
 } hbn_batch_norm_desc;
+
+/*
+ * With batch statistics, for images that several processes share: the pass stops where their sums are joined. HBN_STAGE_REDUCE: mean and
+ * variance of these images (forward; nothing else is written, and the rest is a kernel with running statistics), or diff_scale and
+ * diff_shift of these images (backward; diff_src is not written, diff_residual may be). HBN_STAGE_APPLY, backward only: diff_src (and
+ * diff_residual) by sums that diff_scale and diff_shift hold, which are read: those of all processes times the share of these images in
+ * all. Both have our own kernels.
+ */
+enum { HBN_STAGE_ALL = 0, HBN_STAGE_REDUCE = 1, HBN_STAGE_APPLY = 2 };
 
 /*
  * Tensors: src, scale, shift, residual or absent, dst, mean, variance, running_mean, running_variance (mean and variance absent with

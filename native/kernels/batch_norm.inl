@@ -374,6 +374,9 @@ template <typename T, int L, bool Relu, bool Residual> static void forward_group
         }
     };
     auto apply = [&](int64_t n, int64_t g) {
+        if (p.stage == Stage::Reduce) {
+            return;
+        }
         const int64_t at = g * group_stride;
         Pass::template normalize<Relu, Residual>(image<T>(p.src, n) + at, Residual ? image<T>(p.residual, n) + at : nullptr,
                                                  image<T>(p.dst, n) + at, area, k, g * L);
@@ -396,6 +399,9 @@ template <typename T, int L, Mask K, bool Residual> static void backward_groups(
     // Two contributions to the gradient of dst: their masked sum goes to diff_residual first, and everything else comes from there.
     const bool two = Residual && p.second_diff_dst.data != nullptr;
     auto reduce = [&](int64_t n, int64_t g) {
+        if (p.stage == Stage::Apply) {
+            return;
+        }
         const int64_t at = g * group_stride;
         const T* x = image<T>(p.src, n) + at;
         if (two) {
@@ -411,19 +417,27 @@ template <typename T, int L, Mask K, bool Residual> static void backward_groups(
     auto finish = [&](int64_t g) {
         for (int64_t c = g * L; c < (g + 1) * L; c++) {
             double sum = 0, dot = 0;
-            for (int64_t n = 0; n < images; n++) {
+            for (int64_t n = 0; n < images && p.stage != Stage::Apply; n++) {
                 sum += sums[n * padded + c];
                 dot += dots[n * padded + c];
             }
             const double i = c < channels ? inverse_deviation(p.variance.data[c], p.epsilon) : 0;
-            set_value(p.diff_scale, c, channels, (float)(dot * i));
-            set_value(p.diff_shift, c, channels, (float)sum);
+            if (p.stage == Stage::Apply) {
+                sum = value_at(p.diff_shift, c, channels);
+                dot = i == 0 ? 0 : value_at(p.diff_scale, c, channels) / i;
+            } else {
+                set_value(p.diff_scale, c, channels, (float)(dot * i));
+                set_value(p.diff_shift, c, channels, (float)sum);
+            }
             const bool through = p.batch_statistics && c < channels;
             k.k1[c] = through ? (float)(k.a[c] * sum / count) : 0.0f;
             k.k2[c] = through ? (float)(k.a[c] * dot * i * i / count) : 0.0f;
         }
     };
     auto apply = [&](int64_t n, int64_t g) {
+        if (p.stage == Stage::Reduce) {
+            return;
+        }
         const int64_t at = g * group_stride;
         const T* x = image<T>(p.src, n) + at;
         if (two) {

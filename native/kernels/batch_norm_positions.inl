@@ -70,6 +70,9 @@ template <typename T> static void forward_positions(const BatchNormForward& p) {
                 variance[i] = value_at(p.running_variance, at + i, real);
             }
         }
+        if (p.stage == Stage::Reduce) {
+            continue;
+        }
         Tile t;
         tile_coefficients(t, at, length, real, mean, variance, p.epsilon, p.scale, p.shift);
         for (int64_t n = images - 1; n >= 0; n--) {
@@ -111,7 +114,7 @@ template <typename T> static void backward_positions(const BatchNormBackward& p)
             t.m[i] = t.a[i] = t.s[i] = 0.0f;
         }
         double sum[kTile] = {}, dot[kTile] = {};
-        for (int64_t n = 0; n < images; n++) {
+        for (int64_t n = 0; n < images && p.stage != Stage::Apply; n++) {
             const T* x = image<T>(p.src, n) + at;
             for (int64_t i = 0; i < length; i++) {
                 const double g = position_gradient<T>(p, t, n, at, i, x[i]);
@@ -122,11 +125,19 @@ template <typename T> static void backward_positions(const BatchNormBackward& p)
         for (int64_t i = 0; i < length; i++) {
             const bool exists = at + i < real;
             const double inverse = exists ? inverse_deviation(p.variance.data[at + i], p.epsilon) : 0;
-            set_value(p.diff_scale, at + i, real, (float)(dot[i] * inverse));
-            set_value(p.diff_shift, at + i, real, (float)sum[i]);
+            if (p.stage == Stage::Apply) {
+                sum[i] = value_at(p.diff_shift, at + i, real);
+                dot[i] = inverse == 0 ? 0 : value_at(p.diff_scale, at + i, real) / inverse;
+            } else {
+                set_value(p.diff_scale, at + i, real, (float)(dot[i] * inverse));
+                set_value(p.diff_shift, at + i, real, (float)sum[i]);
+            }
             const bool through = p.batch_statistics && exists;
             t.k1[i] = through ? (float)(t.a[i] * sum[i] / (double)images) : 0.0f;
             t.k2[i] = through ? (float)(t.a[i] * dot[i] * inverse * inverse / (double)images) : 0.0f;
+        }
+        if (p.stage == Stage::Reduce) {
+            continue;
         }
         for (int64_t n = images - 1; n >= 0; n--) {
             const T* x = image<T>(p.src, n) + at;

@@ -31,6 +31,10 @@ struct Extent {
     int64_t images, channels, area; // area = H * W
 };
 
+// Batch normalization over several processes stops in the middle, where the sums of all are joined. Reduce: the sums of this process alone
+// (mean and variance, or diff_scale and diff_shift) and nothing else. Apply: diff_src, by the sums that diff_scale and diff_shift hold.
+enum class Stage : int32_t { All, Reduce, Apply };
+
 // All views of a batch normalization have one element type.
 struct BatchNormForward {
     Extent extent;
@@ -41,6 +45,7 @@ struct BatchNormForward {
     bool per_activation, relu, batch_statistics;
     float epsilon, averaging_factor;
     double* scratch; // batch_norm_scratch() doubles
+    Stage stage;     // All or Reduce; what follows Reduce is the pass with running statistics
 };
 
 struct BatchNormBackward {
@@ -51,6 +56,7 @@ struct BatchNormBackward {
     bool per_activation, relu, batch_statistics;
     float epsilon;
     double* scratch;
+    Stage stage;
 };
 
 // Nonlinearities that select. oneDNN's make a number of NaN (maximum and minimum as IEEE 754-2008 has them) or let a masked one through.

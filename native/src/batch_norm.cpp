@@ -15,6 +15,8 @@ struct BatchNormKernel : hbn_kernel {
         : hbn_kernel(std::move(e), std::move(t)), desc(d) {
         require(d.epsilon >= 0 && std::isfinite(d.epsilon), "epsilon must be finite and not negative");
         require(d.averaging_factor >= 0 && d.averaging_factor <= 1, "averaging_factor must be in [0, 1]");
+        require(d.stage >= HBN_STAGE_ALL && d.stage <= HBN_STAGE_APPLY, "stage");
+        require(d.stage == HBN_STAGE_ALL || d.batch_statistics, "a stage of its own needs batch statistics");
     }
 
 protected:
@@ -73,7 +75,8 @@ protected:
 
     // oneDNN's primitive takes dense convolutional cases without a residual. Without epsilon it divides by 0 where a channel is constant.
     bool wants_library(bool residual) const {
-        return desc.algorithm == HBN_BATCH_NORM_LIBRARY && desc.epsilon > 0 && !desc.per_activation && !residual && dense();
+        return desc.algorithm == HBN_BATCH_NORM_LIBRARY && desc.stage == HBN_STAGE_ALL && desc.epsilon > 0 && !desc.per_activation &&
+               !residual && dense();
     }
 
     // The primitive's view of per-channel values: the real ones.
@@ -102,6 +105,7 @@ struct BatchNormForwardKernel final : BatchNormKernel {
         require(running == at(RunningVariance).present(), "running mean and running variance are given together");
         require(batch ? at(Mean).present() && at(Variance).present() : running,
                 "batch statistics need mean and variance, running statistics the running ones");
+        require(desc.stage != HBN_STAGE_APPLY, "forward, what follows the sums is a kernel with running statistics");
         // oneDNN's inference would need a biased variance under another name; ours reads the running ones as they are.
         if (wants_library(at(Residual).present())) {
             auto flags = kScaleShift; // its ReLU makes 0 of NaN, so that is ours
@@ -142,6 +146,7 @@ struct BatchNormForwardKernel final : BatchNormKernel {
         p.batch_statistics = desc.batch_statistics != 0;
         p.epsilon = desc.epsilon;
         p.averaging_factor = desc.averaging_factor;
+        p.stage = static_cast<Stage>(desc.stage);
         p.scratch = reinterpret_cast<double*>(scratch + native_offset);
         engine->arithmetic->batch_norm_forward(p);
     }
@@ -239,6 +244,7 @@ struct BatchNormBackwardKernel final : BatchNormKernel {
         p.relu = desc.relu != 0;
         p.batch_statistics = desc.batch_statistics != 0;
         p.epsilon = desc.epsilon;
+        p.stage = static_cast<Stage>(desc.stage);
         p.scratch = reinterpret_cast<double*>(scratch + native_offset);
         if (library) {
             execute_library(p, a, scratch);

@@ -21,7 +21,7 @@ public sealed class BatchLoader : IDisposable
 
     private readonly IImageSource _dataset;
     private readonly LoaderOptions _options;
-    private readonly int _itemsPerEpoch;
+    private readonly int _itemsPerEpoch, _stepImages;
     private readonly ShardTable _shards;
     private readonly Entry[] _ring;
     private readonly Thread[] _workers;
@@ -49,11 +49,12 @@ public sealed class BatchLoader : IDisposable
         _dataset = dataset;
         _options = options;
         _itemsPerEpoch = dataset.Count;
-        BatchesPerEpoch = options.DropLast ? _itemsPerEpoch / options.BatchSize : (_itemsPerEpoch - 1) / options.BatchSize + 1;
+        _stepImages = checked(options.BatchSize * options.Share.Parts);
+        BatchesPerEpoch = options.DropLast ? _itemsPerEpoch / _stepImages : (_itemsPerEpoch - 1) / _stepImages + 1;
         if (BatchesPerEpoch == 0)
         {
             throw new UserErrorException(FormattableString.Invariant(
-                $"'{dataset.Source}' has {dataset.Count} images, fewer than a batch of {options.BatchSize}; choose a smaller batch size."));
+                $"'{dataset.Source}' has {dataset.Count} images, fewer than a batch of {_stepImages}; choose a smaller batch size."));
         }
 
         _shards = dataset.ShardsAreMixed
@@ -76,7 +77,7 @@ public sealed class BatchLoader : IDisposable
         }
     }
 
-    /// <summary>Batches of one epoch: floor(items / batch size) with <see cref="LoaderOptions.DropLast"/>, else the ceiling.</summary>
+    /// <summary>Batches of one epoch: floor(items / images of a step of all parts) with <see cref="LoaderOptions.DropLast"/>, else the ceiling.</summary>
     public int BatchesPerEpoch { get; }
 
     /// <summary>The step whose batch <see cref="Next"/> returns next.</summary>
@@ -295,7 +296,7 @@ public sealed class BatchLoader : IDisposable
             if (slot == 0)
             {
                 int batchInEpoch = (int)(_claimStep % BatchesPerEpoch);
-                entry.Begin(_claimStep, Math.Min(_options.BatchSize, _itemsPerEpoch - batchInEpoch * _options.BatchSize));
+                entry.Begin(_claimStep, _options.DropLast ? _options.BatchSize : Math.Min(_options.BatchSize, _itemsPerEpoch - batchInEpoch * _options.BatchSize));
                 entry.Batch.Epoch = _claimStep / BatchesPerEpoch;
                 entry.Batch.LastOfEpoch = batchInEpoch == BatchesPerEpoch - 1;
             }
@@ -315,7 +316,12 @@ public sealed class BatchLoader : IDisposable
     private bool Fill(ImageRenderer renderer, ImageOrder order, Batch batch, int slot)
     {
         uint epoch = (uint)batch.Epoch;
-        int position = (int)(batch.Step % BatchesPerEpoch) * _options.BatchSize + slot;
+        int position = (int)(batch.Step % BatchesPerEpoch) * _stepImages + _options.Share.PlaceOf(slot, _options.BatchSize);
+        if (_options.Shift is { } shift && shift.Epoch == batch.Epoch)
+        {
+            position += shift.Images;
+        }
+
         Span<byte> pixels = batch.PixelArray.AsSpan(slot * batch.ImageBytes, batch.ImageBytes);
         for (int tries = 0; tries < _dataset.Count; tries++)
         {

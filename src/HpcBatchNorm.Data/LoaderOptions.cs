@@ -38,6 +38,31 @@ public enum BadImagePolicy
     Fail,
 }
 
+/// <summary>
+/// The images of a step that one of several loaders takes. The step's images stand in rows of <paramref name="Parts"/> times <paramref name="Run"/>; of each row
+/// part p takes the p-th run. So all loaders together take every image once, and the one that loads alone would take the same ones in the same order.
+/// </summary>
+/// <param name="Part">Which part, from 0.</param>
+/// <param name="Parts">How many there are.</param>
+/// <param name="Run">Images that stay together; 0: the whole batch.</param>
+public readonly record struct LoaderShare(int Part, int Parts, int Run = 0)
+{
+    /// <summary>Everything.</summary>
+    public static LoaderShare Whole => new(0, 1);
+
+    /// <summary>Where image <paramref name="slot"/> of this loader's batch of <paramref name="batchSize"/> stands in the step.</summary>
+    internal int PlaceOf(int slot, int batchSize)
+    {
+        int run = Run > 0 ? Run : batchSize;
+        return (slot / run * Parts + Part) * run + slot % run;
+    }
+}
+
+/// <summary>Moves the images of one epoch's steps.</summary>
+/// <param name="Epoch">Which epoch.</param>
+/// <param name="Images">By how many images: step b of the epoch begins at image b * (images of a step) + this. May be negative where its first steps are left out.</param>
+public readonly record struct EpochShift(long Epoch, int Images);
+
 /// <summary>What a <see cref="BatchLoader"/> makes of a data set. Defaults are those of evaluation.</summary>
 public sealed record LoaderOptions
 {
@@ -100,6 +125,14 @@ public sealed record LoaderOptions
     /// <summary>The first step that is not loaded any more; workers stop there instead of preparing batches nobody will ask for.</summary>
     public long EndStep { get; init; } = long.MaxValue;
 
+    /// <summary>Which images of each step are this loader's, where several processes share the steps; all by default.</summary>
+    public LoaderShare Share { get; init; } = LoaderShare.Whole;
+
+    /// <summary>
+    /// An epoch whose images begin elsewhere than at its first one, because the run went on in the middle of it with steps of another size; null for none.
+    /// </summary>
+    public EpochShift? Shift { get; init; }
+
     /// <summary>The usual way to train: augmented, shuffled, full batches only.</summary>
     public static LoaderOptions ForTraining(int batchSize, int imageSize, ulong seed) => new()
     {
@@ -128,6 +161,10 @@ public sealed record LoaderOptions
         Check(Prefetch is >= 1 and <= 1024, "number of prefetched batches", "between 1 and 1024", Prefetch);
         Check(ShardSize >= 1, "shard size", "at least 1", ShardSize);
         Check(StallSeconds is >= 0 and <= 1e6, "loader timeout", "between 0 and 1,000,000 seconds", StallSeconds);
+        Check(Share.Parts >= 1 && Share.Run >= 0, "number of parts of a step", "at least 1", Share.Parts);
+        Check(Share.Part >= 0 && Share.Part < Share.Parts, "part of a step", FormattableString.Invariant($"between 0 and {Share.Parts - 1}"), Share.Part);
+        Check(Share.Run == 0 || BatchSize % Share.Run == 0, "batch size", FormattableString.Invariant($"a multiple of {Share.Run}"), BatchSize);
+        Check((Share.Parts == 1 && Shift is null) || DropLast, "last batch of shared or shifted epochs", "left out when it is not full (1)", DropLast ? 1 : 0);
         Augmentation?.Validate();
     }
 

@@ -22,7 +22,7 @@ internal sealed class BatchMixer(TrainingOptions options, int channels)
     public static string? Description(TrainingOptions options) => !options.MixesLabels ? null : FormattableString.Invariant(
         $"mixup alpha {options.Mixup}, cutmix alpha {options.Cutmix}, of {100 * options.MixProbability:0.##} % of the batches{(options is { Mixup: > 0, Cutmix: > 0 } ? FormattableString.Invariant($", {100 * options.CutmixShare:0.##} % of them cutmix") : "")}");
 
-    /// <summary>Mixes the images of a step in place, each of its micro-batches by itself; what is returned is good until the next call.</summary>
+    /// <summary>Mixes the images of a step in place, each of its micro-batches by itself, as each rank does its own; what is returned is good until the next call.</summary>
     /// <param name="pixels">The images, NHWC.</param>
     /// <param name="labels">Their classes.</param>
     /// <param name="step">The number of the step in the order of the data.</param>
@@ -31,7 +31,7 @@ internal sealed class BatchMixer(TrainingOptions options, int channels)
         int bytes = pixels.Length / options.Accumulate;
         for (int k = 0; k < options.Accumulate; k++)
         {
-            var random = new RandomSequence(options.Seed, RandomStreams.Mix, (uint)step, (uint)k);
+            var random = new RandomSequence(options.Seed, RandomStreams.Mix, (uint)step, (uint)(options.Rank * options.Accumulate + k));
             Mix(pixels.Slice(k * bytes, bytes), labels.Slice(k * options.Batch, options.Batch), k * options.Batch, ref random);
         }
 

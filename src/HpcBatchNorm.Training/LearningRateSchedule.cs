@@ -48,7 +48,7 @@ internal sealed class LearningRateSchedule
 
     private double Scheduled(long step)
     {
-        double rate = _config.LearningRate, minimum = _config.MinimumLearningRate, epoch = step / _stepsPerEpoch;
+        double rate = _config.EffectiveLearningRate, minimum = _config.MinimumLearningRate, epoch = step / _stepsPerEpoch;
         double done = Math.Max(0, step - _warmupSteps), length = _totalSteps - _warmupSteps;
         return _kind switch
         {
@@ -65,7 +65,7 @@ internal sealed class LearningRateSchedule
     /// <summary>Cosine with restarts: a step's cycle, and where in it the step is.</summary>
     private double Cycle(double done)
     {
-        double length = _config.CycleEpochs * _stepsPerEpoch, rate = _config.LearningRate, minimum = _config.MinimumLearningRate;
+        double length = _config.CycleEpochs * _stepsPerEpoch, rate = _config.EffectiveLearningRate, minimum = _config.MinimumLearningRate;
         if (_config.CycleMultiplier == 1)
         {
             double number = Math.Floor(done / length);
@@ -87,18 +87,22 @@ internal sealed class LearningRateSchedule
     private string Main => _kind switch
     {
         ScheduleKind.Exponential => FormattableString.Invariant(
-            $"{_config.LearningRate}, times {_config.DecayRate} every {_config.DecayEpochs:0.###} epochs ({_config.DecayEpochs * _stepsPerEpoch:0} steps), {AtEnd} at the end"),
+            $"{Rate}, times {_config.DecayRate} every {_config.DecayEpochs:0.###} epochs ({_config.DecayEpochs * _stepsPerEpoch:0} steps), {AtEnd} at the end"),
         ScheduleKind.Span => FormattableString.Invariant(
-            $"{_config.LearningRate}, falling exponentially to {AtEnd} ({_config.FinalLearningRateFraction} of it) at step {_totalSteps}")
+            $"{Rate}, falling exponentially to {AtEnd} ({_config.FinalLearningRateFraction} of it) at step {_totalSteps}")
             + (_config.Schedule == ScheduleKind.Auto ? FormattableString.Invariant($"; the run is shorter than the {_config.ScheduleEpochs:0.#} epochs the recipe's decay was made for") : ""),
         ScheduleKind.Step => FormattableString.Invariant(
-            $"{_config.LearningRate}, times {_config.Gamma} after epochs {string.Join(", ", _config.Milestones.Select(m => FormattableString.Invariant($"{m:0.###}")))}, {AtEnd} at the end"),
+            $"{Rate}, times {_config.Gamma} after epochs {string.Join(", ", _config.Milestones.Select(m => FormattableString.Invariant($"{m:0.###}")))}, {AtEnd} at the end"),
         ScheduleKind.Cosine when _config.CycleEpochs > 0 => FormattableString.Invariant(
-            $"{_config.LearningRate}, half cosines down to {_config.MinimumLearningRate:0.###e+0}, the first of {_config.CycleEpochs:0.###} epochs, each {_config.CycleMultiplier:0.###} times as long and {_config.CycleDecay:0.###} times as high as the one before it"),
-        ScheduleKind.Cosine => FormattableString.Invariant($"{_config.LearningRate}, half a cosine down to {_config.MinimumLearningRate:0.###e+0} after step {_totalSteps}"),
-        ScheduleKind.Linear => FormattableString.Invariant($"{_config.LearningRate}, in a straight line down to {_config.MinimumLearningRate:0.###e+0} after step {_totalSteps}"),
-        _ => FormattableString.Invariant($"{_config.LearningRate}, constant"),
+            $"{Rate}, half cosines down to {_config.MinimumLearningRate:0.###e+0}, the first of {_config.CycleEpochs:0.###} epochs, each {_config.CycleMultiplier:0.###} times as long and {_config.CycleDecay:0.###} times as high as the one before it"),
+        ScheduleKind.Cosine => FormattableString.Invariant($"{Rate}, half a cosine down to {_config.MinimumLearningRate:0.###e+0} after step {_totalSteps}"),
+        ScheduleKind.Linear => FormattableString.Invariant($"{Rate}, in a straight line down to {_config.MinimumLearningRate:0.###e+0} after step {_totalSteps}"),
+        _ => FormattableString.Invariant($"{Rate}, constant"),
     };
+
+    private string Rate => _config.LearningRateBatch == 0
+        ? FormattableString.Invariant($"{_config.LearningRate}")
+        : FormattableString.Invariant($"{_config.LearningRate} for {_config.LearningRateBatch} images, {_config.EffectiveLearningRate} for a step's {_config.ImagesPerStep}");
 
     private string Warmup => _warmupSteps == 0 ? "" : FormattableString.Invariant(
         $"; first {_warmupSteps} steps of warm-up from {_config.WarmupLearningRate:0.###e+0}{(_warmupSteps >= _totalSteps ? ", which is the whole run" : "")}");

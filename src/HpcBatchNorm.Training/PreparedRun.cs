@@ -1,7 +1,9 @@
 using System.Diagnostics;
+using System.Text;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Training.Distributed;
 
 namespace HpcBatchNorm.Training;
 
@@ -22,6 +24,9 @@ internal sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? ch
 
     /// <summary>True when the run begins again where all checkpoints of an earlier start are damaged.</summary>
     internal bool BeginsAgain { get; init; }
+
+    /// <summary>The processes that train together.</summary>
+    internal Communicator Ranks { get; init; } = Communicator.Alone;
 
     /// <summary>Trains until the last step, or until <paramref name="stop"/> is cancelled or the observer asks for the end: then the state is saved first.</summary>
     /// <param name="observer">Told how it goes; may stop the run.</param>
@@ -47,13 +52,13 @@ internal sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? ch
         if (config.Data.Length == 0)
         {
             RefuseSample(config, grey);
-            config = config with { Data = SampleData.Ensure(observer.Note) };
+            config = config with { Data = Ranks.OneBeforeOthers(() => SampleData.Ensure(observer.Note)) };
         }
 
         config = config with { Data = Path.GetFullPath(config.Data) };
         var indexing = new Notes(observer);
-        using ImageDataset train = ImageDataset.Open(config.Data, DatasetSplit.Train, indexing);
-        using ImageDataset validation = ImageDataset.Open(config.Data, DatasetSplit.Validation, indexing);
+        using ImageDataset train = Ranks.OneBeforeOthers(() => ImageDataset.Open(config.Data, DatasetSplit.Train, indexing));
+        using ImageDataset validation = Ranks.OneBeforeOthers(() => ImageDataset.Open(config.Data, DatasetSplit.Validation, indexing));
         if (grey && config.Binarize && train.GreyPixels is null)
         {
             observer.Note(
@@ -63,7 +68,8 @@ internal sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? ch
         Network network = MakeNetwork(config, train.ClassCount);
         if (config.Output.Length == 0)
         {
-            config = config with { Output = RunDirectory.NewPath(network.Name, config.Name, DateTime.Now) };
+            byte[] chosen = Encoding.UTF8.GetBytes(RunDirectory.NewPath(network.Name, config.Name, DateTime.Now));
+            config = config with { Output = Encoding.UTF8.GetString(Ranks.Broadcast(chosen)) };
         }
 
         return use(new Trainer(network, train, validation, config, observer, sinks)
@@ -72,6 +78,7 @@ internal sealed class PreparedRun(TrainingConfigBuilder settings, Checkpoint? ch
             ModelNamesNetwork = true,
             BeginsAgain = BeginsAgain,
             Started = started,
+            Ranks = Ranks,
         });
     }
 

@@ -10,16 +10,21 @@ namespace HpcBatchNorm.Training;
 internal sealed class StepFeeder
 {
     private readonly BatchLoader _loader;
+    private readonly BatchMixer? _mixer;
     private readonly Action _stageNext;
     private TrainingSession? _session;
     private double? _staged;
     private CancellationToken _stop;
-
-    private readonly BatchMixer? _mixer;
+    private Batch? _loaded;
 
     /// <param name="loader">Gives the batches.</param>
     /// <param name="mixer">Mixes their images; null where they stay as they are.</param>
     public StepFeeder(BatchLoader loader, BatchMixer? mixer = null) => (_loader, _stageNext, _mixer) = (loader, StageNext, mixer);
+
+    /// <summary>Waits for the next step's batch, which <see cref="Step"/> then finds; for who must know that it is there before the step begins.</summary>
+    /// <exception cref="OperationCanceledException">The token was cancelled before.</exception>
+    /// <exception cref="UserErrorException">The images cannot be read.</exception>
+    public void Load(CancellationToken stop) => _loaded ??= _loader.Next(stop);
 
     /// <summary>One step on the loader's next batch; returns its loss.</summary>
     /// <param name="session">Makes the step.</param>
@@ -29,18 +34,15 @@ internal sealed class StepFeeder
     /// <param name="waited">Seconds spent waiting for images.</param>
     public float Step(TrainingSession session, in StepContext context, bool goesOn, CancellationToken stop, out double waited)
     {
-        if (_mixer is not null)
+        if (_mixer is not null || !session.CanStage)
         {
-            Batch mixed = _loader.Next(stop);
-            waited = mixed.WaitSeconds;
-            return session.Step(mixed.Pixels, _mixer.Mix(mixed.PixelArray, mixed.Labels, mixed.Step), context);
-        }
-
-        if (!session.CanStage)
-        {
-            Batch batch = _loader.Next(stop);
+            Load(stop);
+            Batch batch = _loaded!;
+            _loaded = null;
             waited = batch.WaitSeconds;
-            return session.Step(batch.Pixels, batch.Labels, context);
+            return _mixer is null
+                ? session.Step(batch.Pixels, batch.Labels, context)
+                : session.Step(batch.Pixels, _mixer.Mix(batch.PixelArray, batch.Labels, batch.Step), context);
         }
 
         _session = session;

@@ -2,7 +2,9 @@ using System.Diagnostics;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
+using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Training.Distributed;
 
 namespace HpcBatchNorm.Training;
 
@@ -25,13 +27,19 @@ public sealed class Trainer(
     IReadOnlyList<RunSinkFactory>? sinks = null)
 {
     private RunConfig _config = config;
-    private readonly ITrainingObserver _observer = observer ?? new Nobody();
+    private ITrainingObserver _observer = observer ?? new Nobody();
 
     /// <summary>The checkpoint to go on from, which stays the caller's; null for a new run.</summary>
     public Checkpoint? Resume { get; init; }
 
     /// <summary>Where to compute, which stays the caller's; null for the one that the configuration names.</summary>
     public Backend? Backend { get; init; }
+
+    /// <summary>
+    /// The processes that train together, which stay the caller's: every one of them makes a trainer with the same arguments and calls <see cref="Run"/>. The first one writes
+    /// the run's files, tells observer and sinks, and its result has the evaluations.
+    /// </summary>
+    public Communicator Ranks { get; init; } = Communicator.Alone;
 
     /// <summary>True to begin a run again in a folder whose checkpoints are all damaged; they are kept aside.</summary>
     public bool BeginsAgain { get; init; }
@@ -48,20 +56,37 @@ public sealed class Trainer(
     /// <exception cref="UserErrorException">Images, network, settings or checkpoint do not fit together; the message says what to change.</exception>
     public TrainingResult Run(CancellationToken cancellationToken = default)
     {
-        _config = _config with { Model = ModelNamesNetwork ? _config.Model : network.Name, Output = RunFolder() };
-        TrainingSettings.Validate(_config);
-        CheckClasses();
-        long stepsPerEpoch = StepsPerEpoch();
-        DataPosition position = Resume is null ? new DataPosition(stepsPerEpoch, 0) : DataPosition.Continue(Resume, _config, stepsPerEpoch, _observer.Note);
+        _observer = Ranks.Rank == 0 ? _observer : new Nobody();
+        DataPosition position = Ranks.Together(Prepare);
+        Placement? placement = Ranks.Size > 1 ? Placement.Of(Ranks) : null;
         if (Backend is not null)
         {
-            return Run(Backend, position, cancellationToken);
+            return Run(Backend, position, placement, cancellationToken);
         }
 
         // A continued run computes with the same algorithms as before.
-        using Backend backend = Backends.Backend.Create(
-            _config.Backend, _config.BackendOptions with { TuningFile = Path.Combine(_config.Output, "algorithms.json") });
-        return Run(backend, position, cancellationToken);
+        BackendOptions options = _config.BackendOptions with { TuningFile = Path.Combine(_config.Output, "algorithms.json") };
+        if (placement is not null && options.Threads == 0 && string.IsNullOrEmpty(Environment.GetEnvironmentVariable("OMP_NUM_THREADS")))
+        {
+            options = options with { Threads = placement.Share };
+        }
+
+        using Backend backend = Ranks.Together(() => Backends.Backend.Create(_config.Backend, options));
+        return Run(backend, position, placement, cancellationToken);
+    }
+
+    /// <summary>Completes the configuration and checks what can be checked before anything is made.</summary>
+    private DataPosition Prepare()
+    {
+        _config = _config with
+        {
+            Model = ModelNamesNetwork ? _config.Model : network.Name,
+            Output = RunFolder(),
+            Optimizer = _config.Optimizer with { Ranks = Ranks.Size, Rank = Ranks.Rank },
+        };
+        TrainingSettings.Validate(_config);
+        CheckClasses();
+        return Position();
     }
 
     /// <summary>What a run would be: its sizes, memory and learning rates, from a plan with its kernels but without memory. Nothing is trained or written.</summary>
@@ -70,8 +95,8 @@ public sealed class Trainer(
     {
         TrainingSettings.Validate(_config);
         CheckClasses();
-        long stepsPerEpoch = StepsPerEpoch();
-        DataPosition position = Resume is null ? new DataPosition(stepsPerEpoch, 0) : DataPosition.Continue(Resume, _config, stepsPerEpoch, _observer.Note);
+        DataPosition position = Position();
+        long stepsPerEpoch = position.StepsPerEpoch;
         long first = Resume?.Info.Step ?? 0, total = TotalSteps(position);
         using Backend? own = Backend is null ? Backends.Backend.Create(_config.Backend, _config.BackendOptions) : null;
         Backend backend = Backend ?? own!;
@@ -92,21 +117,66 @@ public sealed class Trainer(
         ];
     }
 
-    private long StepsPerEpoch()
+    /// <summary>Where in the images the run begins: at the first one, or where the checkpoint left off.</summary>
+    private DataPosition Position()
     {
         long stepsPerEpoch = training.Count / _config.ImagesPerStep;
-        return stepsPerEpoch > 0 ? stepsPerEpoch : throw new UserErrorException(FormattableString.Invariant(
-            $"'{training.Source}' has {training.Count} training images, fewer than the {_config.ImagesPerStep} of a step; choose a smaller batch-size{(_config.Optimizer.Accumulate > 1 ? " or accumulate" : "")}."));
+        if (stepsPerEpoch == 0)
+        {
+            throw new UserErrorException(FormattableString.Invariant(
+                $"'{training.Source}' has {training.Count} training images, fewer than the {_config.ImagesPerStep} of a step; choose a smaller batch-size{(_config.Optimizer.Accumulate > 1 ? " or accumulate" : "")}{(Ranks.Size > 1 ? ", or fewer ranks" : "")}."));
+        }
+
+        return Resume is null ? new DataPosition(stepsPerEpoch, 0) : DataPosition.Continue(Resume, _config, training.Count, _observer.Note);
     }
 
     private long TotalSteps(DataPosition position) =>
         _config.Steps > 0 ? _config.Steps : position.Offset + Math.Max(1, (long)Math.Round(_config.Epochs * position.StepsPerEpoch));
 
-    private TrainingResult Run(Backend backend, DataPosition position, CancellationToken stop)
+    private TrainingResult Run(Backend backend, DataPosition position, Placement? placement, CancellationToken stop)
+    {
+        ICollectives? before = backend.Collectives;
+        backend.Collectives = Ranks.Collectives;
+        try
+        {
+            return RunConnected(backend, position, placement, stop);
+        }
+        finally
+        {
+            backend.Collectives = before;
+        }
+    }
+
+    private TrainingResult RunConnected(Backend backend, DataPosition position, Placement? placement, CancellationToken stop)
     {
         long totalSteps = TotalSteps(position);
         var freezing = new BatchNormFreezing(_config, position.StepsPerEpoch);
-        using var session = new TrainingSession(backend, network, freezing.OptionsAt(_config.Optimizer, position.DataStep(Resume?.Info.Step ?? 0)));
+        using TrainingSession session = Ranks.Together(() => MakeSession(backend, freezing.OptionsAt(_config.Optimizer, position.DataStep(Resume?.Info.Step ?? 0))));
+        Fingerprint.Compare(Ranks, _config, session, training, validation);
+        Ranks.Timeout = _config.RankTimeout;
+        using TrainingLoop loop = Ranks.Together(() => new TrainingLoop(
+            _config, _observer, network, session, training, validation, position, totalSteps, Resume, sinks ?? [], Started, Ranks, placement));
+        return loop.Run(stop);
+    }
+
+    /// <summary>The session with the state that the run begins or goes on with.</summary>
+    private TrainingSession MakeSession(Backend backend, TrainingOptions options)
+    {
+        var session = new TrainingSession(backend, network, options);
+        try
+        {
+            SetState(session);
+            return session;
+        }
+        catch
+        {
+            session.Dispose();
+            throw;
+        }
+    }
+
+    private void SetState(TrainingSession session)
+    {
         if (Resume is not null)
         {
             Resume.Restore(network.Name, [.. session.State.Select(s => s.Tensor)], session.Write, _observer.Note);
@@ -119,9 +189,6 @@ public sealed class Trainer(
         {
             InitialWeights.Load(session, _config, training.ClassNames, _observer.Note);
         }
-
-        using var loop = new TrainingLoop(_config, _observer, network, session, training, validation, position, totalSteps, Resume, sinks ?? [], Started);
-        return loop.Run(stop);
     }
 
     /// <summary>The run's folder: everything the run writes is in it.</summary>

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using HpcBatchNorm.Tensors;
+using HpcBatchNorm.Training.Distributed;
 
 namespace HpcBatchNorm.Training;
 
@@ -11,6 +12,9 @@ internal sealed partial class TrainingLoop
 
     private long _saved = Stopwatch.GetTimestamp();
 
+    /// <summary>True when the state after the current step is in a checkpoint.</summary>
+    private bool IsSaved => _store is null || _lastCheckpoint == _store.PathOf(_step);
+
     private bool IsTimeToSave => _config.CheckpointTime > TimeSpan.Zero && Stopwatch.GetElapsedTime(_saved) >= _config.CheckpointTime;
 
     /// <summary>True for the steps whose checkpoints the configuration asks for; those that the clock or a signal asks for are only kept until the next of them.</summary>
@@ -19,7 +23,7 @@ internal sealed partial class TrainingLoop
 
     private void SaveBeforeEvaluation()
     {
-        if (_config.CheckpointTime > TimeSpan.Zero && _step > _firstStep && _lastCheckpoint != _store.PathOf(_step)
+        if (_config.CheckpointTime > TimeSpan.Zero && _step > _firstStep && !IsSaved
             && Stopwatch.GetElapsedTime(_saved).TotalSeconds >= Math.Min(WorthSaving, _config.CheckpointTime.TotalSeconds))
         {
             Save();
@@ -28,14 +32,20 @@ internal sealed partial class TrainingLoop
 
     private void Save()
     {
+        if (_store is null)
+        {
+            return; // rank 0 does it: after a step all have the same state
+        }
+
         using Activity? activity = Instruments.Source.StartActivity("hpcbn.save");
         string path = _store.PathOf(_step);
-        _run.FlushToDisk();
+        _run!.FlushToDisk();
         Checkpoint.Save(path, [.. _session.State.Select(s => s.Tensor)], ReadFinite, new CheckpointInfo
         {
             Step = _step,
             StepsPerEpoch = _position.StepsPerEpoch,
             Offset = _position.Offset,
+            Shift = _position.Shift,
             ImagesPerStep = _config.ImagesPerStep,
             EvaluatedStep = _evaluatedStep,
             Model = _network.Name,
@@ -59,7 +69,7 @@ internal sealed partial class TrainingLoop
     {
         try
         {
-            if (_step > _firstStep && _lastCheckpoint != _store.PathOf(_step))
+            if (_step > _firstStep && !IsSaved)
             {
                 Save();
             }
@@ -90,8 +100,9 @@ internal sealed partial class TrainingLoop
     {
         string next = _lastCheckpoint.Length == 0
             ? "No checkpoint had been written."
-            : $"The last good checkpoint is '{_lastCheckpoint}'; put that right, then resume '{_run.Path}'.";
-        return new UserErrorException($"{(error is UserErrorException ? "" : $"The run's folder '{_run.Path}' cannot be written: ")}{error.Message} {next}", error);
+            : $"The last good checkpoint is '{_lastCheckpoint}'; put that right, then resume '{_config.Output}'.";
+        string message = $"{(error is UserErrorException ? "" : $"The run's folder '{_config.Output}' cannot be written: ")}{error.Message} {next}";
+        return _said ? new AgreedException(message, error) : new UserErrorException(message, error);
     }
 
     /// <summary>A state that is not finite is not worth keeping, and must not push out one that is.</summary>
@@ -104,7 +115,7 @@ internal sealed partial class TrainingLoop
             {
                 string layer = _session.State.First(s => s.Tensor == tensor).Source.Node.Name;
                 throw new NotFiniteStateException(new Divergence(_step, layer, FormattableString.Invariant(
-                    $"After step {_step} '{tensor.Name}' is not finite, though the step's loss was: its update overflowed. This state was not saved.")));
+                    $"After step {_step} '{tensor.Name}' is not finite, though the step's loss was: its update overflowed. This state was not saved.")), inSaving: true);
             }
         }
     }
@@ -112,7 +123,8 @@ internal sealed partial class TrainingLoop
     /// <summary>Ends before the last step; the state is kept.</summary>
     private TrainingResult Ended(TrainingOutcome outcome)
     {
-        bool saved = outcome == TrainingOutcome.StoppedEarly && _lastCheckpoint == _store.PathOf(_step);
+        _ending = true;
+        bool saved = outcome == TrainingOutcome.StoppedEarly && IsSaved;
         if (!saved && (_step > _firstStep || _lastCheckpoint.Length == 0))
         {
             try
@@ -129,8 +141,11 @@ internal sealed partial class TrainingLoop
     }
 
     /// <summary>Ends the writing of a checkpoint whose values are not finite.</summary>
-    private sealed class NotFiniteStateException(Divergence divergence) : Exception(divergence.Description)
+    private sealed class NotFiniteStateException(Divergence divergence, bool inSaving = false) : Exception(divergence.Description)
     {
+        /// <summary>Found by the one rank that saves, and not by all.</summary>
+        public bool InSaving { get; } = inSaving;
+
         public Divergence Divergence { get; } = divergence;
     }
 }

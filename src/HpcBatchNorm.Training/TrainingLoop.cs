@@ -4,6 +4,7 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Training.Distributed;
 using HpcBatchNorm.Training.Evaluation;
 
 namespace HpcBatchNorm.Training;
@@ -27,9 +28,10 @@ internal sealed partial class TrainingLoop : IDisposable
     private readonly TrainingControl _control;
     private readonly EarlyStopping? _earlyStopping;
     private readonly LearningRateSchedule _schedule;
-    private readonly RunDirectory _run;
-    private readonly RunRecorder _recorder;
-    private readonly CheckpointStore _store;
+    private readonly RunDirectory? _run; // these three on the rank that writes
+    private readonly RunRecorder? _recorder;
+    private readonly CheckpointStore? _store;
+    private readonly Placement? _placement;
     private readonly IReadOnlyList<(string Name, string Value)> _facts;
     private readonly string _yaml, _networkJson;
     private readonly IReadOnlyList<string> _classNames;
@@ -44,7 +46,7 @@ internal sealed partial class TrainingLoop : IDisposable
     private EvaluationResult? _lastEvaluation;
     private string _lastCheckpoint = "";
     private int _badImagesNoted;
-    private bool _inStep;
+    private bool _inStep, _inEvaluation;
     private Divergence? _divergence;
 
     // Sums over three windows: since the last log line, since the last evaluation, since the start of this process.
@@ -62,11 +64,16 @@ internal sealed partial class TrainingLoop : IDisposable
     /// <param name="resumed">The checkpoint to go on from, or null.</param>
     /// <param name="sinks">Keep something of the run.</param>
     /// <param name="start">When the process began to work on the run, which its time limit counts from.</param>
+    /// <param name="ranks">The processes that train together.</param>
+    /// <param name="placement">What of its machine each of them uses; null for one process.</param>
     public TrainingLoop(
         RunConfig config, ITrainingObserver observer, Network network, TrainingSession session, IImageSource train, IImageSource? validation,
-        DataPosition position, long totalSteps, Checkpoint? resumed, IReadOnlyList<RunSinkFactory> sinks, long start)
+        DataPosition position, long totalSteps, Checkpoint? resumed, IReadOnlyList<RunSinkFactory> sinks, long start,
+        Communicator ranks, Placement? placement)
     {
-        (_config, _observer, _network, _session, _validation) = (config, new GuardedObserver(observer), network, session, validation);
+        (_ranks, _placement, _everybody) = (ranks, placement, new double[2 * ranks.Size]);
+        _held = Writes ? null : new HeldNotes();
+        (_config, _observer, _network, _session, _validation) = (config, new GuardedObserver(Writes ? observer : _held!), network, session, validation);
         (_position, _totalSteps, _start) = (position, totalSteps, start);
         _firstStep = _step = resumed?.Info.Step ?? 0;
         _evaluatedStep = resumed?.Info.EvaluatedStep ?? 0;
@@ -79,6 +86,22 @@ internal sealed partial class TrainingLoop : IDisposable
         _schedule = new LearningRateSchedule(config, position.StepsPerEpoch, Math.Max(1, position.DataStep(totalSteps)));
         _freezing = new BatchNormFreezing(config, position.StepsPerEpoch);
         _earlyStopping = config.Patience > 0 ? new EarlyStopping(config.Patience) : null;
+        _yaml = TrainingConfigBuilder.ToYaml(config, "Effective configuration; as a configuration file it repeats the run.");
+        _networkJson = Json(network);
+        _facts =
+        [
+            .. TrainingFacts.Of(config, network, session.Prepared, train, validation), .. RankFacts(), .. Lengths(), .. TrainingFacts.Of(config, network, _freezing), ("run", config.Output),
+        ];
+        BatchMixer? mixer = config.Optimizer.MixesLabels ? new BatchMixer(config.Optimizer, network.InputChannels) : null;
+        if (!Writes)
+        {
+            _control = new TrainingControl([]);
+            _loader = new BatchLoader(train, TrainingLoading(), position.DataStep(_firstStep));
+            _feeder = new StepFeeder(_loader, mixer);
+            _evaluator = MakeEvaluator(null);
+            return;
+        }
+
         _run = new RunDirectory(config.Output, _firstStep, _evaluatedStep);
         try
         {
@@ -90,17 +113,12 @@ internal sealed partial class TrainingLoop : IDisposable
                     $"{aside} checkpoints of later steps than {_firstStep} are kept in '{CheckpointStore.AsideOf(RunDirectory.CheckpointFolder(config.Output))}'."));
             }
 
-            _facts = [.. TrainingFacts.Of(config, network, session.Prepared, train, validation), .. Lengths(), .. TrainingFacts.Of(config, network, _freezing), ("run", config.Output)];
-            _networkJson = Json(network);
             _control = new TrainingControl(resumed is null ? [] : new RunLog(_run.MetricsPath).Update().Evaluations);
-            _yaml = TrainingConfigBuilder.ToYaml(config, "Effective configuration; as a configuration file it repeats the run.");
             _run.WriteConfig(_yaml);
             _loader = new BatchLoader(train, TrainingLoading(), position.DataStep(_firstStep));
-            _feeder = new StepFeeder(_loader, config.Optimizer.MixesLabels ? new BatchMixer(config.Optimizer, network.InputChannels) : null);
+            _feeder = new StepFeeder(_loader, mixer);
             _recorder = new RunRecorder(_run, config, session, validation, EvaluationLoading(), _firstStep, _evaluatedStep, () => Elapsed, sinks);
-            _evaluator = validation is null
-                ? null
-                : new Evaluator(session.Backend, validation, EvaluationLoading(), EvaluationSetup.Session(config)) { OnPrediction = _recorder.Predicted };
+            _evaluator = MakeEvaluator(_recorder.Predicted);
         }
         catch
         {
@@ -127,11 +145,13 @@ internal sealed partial class TrainingLoop : IDisposable
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
             // The run's own files; what cannot take a line of metrics may still take a checkpoint.
+            SayThatItEnds(HasFailed);
             TrySave();
             throw Failed(error);
         }
         catch (ObserverException error)
         {
+            SayThatItEnds(HasFailed);
             TrySave();
             ExceptionDispatchInfo.Throw(error.InnerException!);
             throw;
@@ -154,7 +174,6 @@ internal sealed partial class TrainingLoop : IDisposable
         }
 
         CancellationToken stop = limited.Token;
-        TrainingOutcome Stopped() => asked.IsCancellationRequested ? TrainingOutcome.Interrupted : TrainingOutcome.TimeLimit;
         // A run that was stopped during its final evaluation is not complete.
         if (_step > _totalSteps || (_step == _totalSteps && !IsEvaluationDue()))
         {
@@ -164,20 +183,17 @@ internal sealed partial class TrainingLoop : IDisposable
         _earlyStopping?.Attached(_control);
         _observer.Attached(_control);
         _observer.Started(_facts, _step, _totalSteps);
-        _recorder.Started(_facts, _step, _totalSteps, _position);
+        _recorder?.Started(_facts, _step, _totalSteps, _position);
         try
         {
             // A run that was stopped during an evaluation makes it first.
             while (EvaluateAndSave(stop) && _step < _totalSteps)
             {
-                if (stop.IsCancellationRequested)
+                if (EndBeforeStep(asked, stop) is { } outcome)
                 {
-                    return Ended(Stopped());
-                }
-
-                if (_control.StopReason is not null)
-                {
-                    return Ended(TrainingOutcome.StoppedEarly);
+                    return outcome == TrainingOutcome.LossNotFinite
+                        ? Diverged(new Divergence(_step, "", FormattableString.Invariant($"After step {_step} the state that rank 0 was to save is not finite.")))
+                        : Ended(outcome);
                 }
 
                 if (!float.IsFinite(Step(stop)))
@@ -188,11 +204,16 @@ internal sealed partial class TrainingLoop : IDisposable
         }
         catch (OperationCanceledException)
         {
-            _inStep = false; // it waited for images
-            return Ended(Stopped());
+            _inStep = _inEvaluation = false; // it waited for images
+            return Ended(AgreeOnStop(asked));
         }
         catch (NotFiniteStateException error)
         {
+            if (error.InSaving)
+            {
+                SayThatItEnds(HasDiverged);
+            }
+
             return Diverged(error.Divergence);
         }
 
@@ -203,8 +224,8 @@ internal sealed partial class TrainingLoop : IDisposable
     {
         _session.Dispose(); // another than the constructor's when batch normalization was frozen on the way
         _loader.Dispose();
-        _recorder.Dispose();
-        _run.Dispose();
+        _recorder?.Dispose();
+        _run?.Dispose();
     }
 
     private float Step(CancellationToken stop)
@@ -213,11 +234,11 @@ internal sealed partial class TrainingLoop : IDisposable
         if (_freezing.BeginsAt(dataStep) && !_session.Options.FrozenStatistics)
         {
             _session = _session.Continue(_freezing.OptionsAt(_session.Options, dataStep));
-            _recorder.Follow(_session);
+            _recorder?.Follow(_session);
             _observer.Note(FormattableString.Invariant($"batch normalization is frozen from step {_step} on."));
         }
 
-        long start = Stopwatch.GetTimestamp();
+        long start = HasRanks ? _stepBegan : Stopwatch.GetTimestamp();
         float learningRate = _schedule.At(dataStep);
         bool goesOn = _step + 1 < _totalSteps && !_freezing.BeginsAt(dataStep + 1); // another session follows where statistics freeze
         _inStep = true;
@@ -238,10 +259,16 @@ internal sealed partial class TrainingLoop : IDisposable
             Offset = _position.Offset,
         };
         Instruments.Stepped(report, _config.ImagesPerStep, seconds, waited);
+        if (log)
+        {
+            CollectNotes();
+        }
+
         _observer.Stepped(report);
         if (log)
         {
-            _recorder.Logged(report with { Metrics = _control.TakeMetrics() });
+            MeasureCommunication(_log.Steps);
+            _recorder?.Logged(report with { Metrics = _control.TakeMetrics() });
             _log = default;
             if (float.IsFinite(loss))
             {
@@ -307,9 +334,12 @@ internal sealed partial class TrainingLoop : IDisposable
     private void Evaluate(CancellationToken stop)
     {
         using Activity? activity = Instruments.Source.StartActivity("hpcbn.evaluate");
-        _recorder.EvaluationStarted();
+        _recorder?.EvaluationStarted();
+        _inEvaluation = true;
         EvaluationResult result = _evaluator!.Run(
             [new EnsembleMember(_network, _session.ReadNetworkState(_config.Optimizer.AverageDecay > 0))], _session.Arena, new Told<EvaluationProgress>(p => _observer.Evaluating(p)), stop);
+        CollectNotes();
+        _inEvaluation = false;
         bool best = double.IsNaN(_bestTop1) || result.Top1 > _bestTop1;
         if (best)
         {
@@ -323,7 +353,7 @@ internal sealed partial class TrainingLoop : IDisposable
         Instruments.Evaluated(report);
         _earlyStopping?.Evaluated(report);
         _observer.Evaluated(report);
-        _recorder.Evaluated(
+        _recorder?.Evaluated(
             report with { Metrics = _control.TakeMetrics() }, _schedule.At(Math.Max(0, _position.DataStep(_step) - 1)), _epoch.ImagesPerSecond(_config.ImagesPerStep), _epoch.WaitShare);
         NoteTroubles();
         _epoch = default;
@@ -348,9 +378,11 @@ internal sealed partial class TrainingLoop : IDisposable
     /// <summary>The step whose loss is not finite has updated nothing; its forward pass is made again, looking at every layer.</summary>
     private Divergence FindDivergence()
     {
-        NotFiniteOutput? output = _session.FindNotFinite();
-        string loss = FormattableString.Invariant($"The loss of step {_step} is not finite.");
-        return output is null
+        NotFiniteOutput? output = FindNotFinite(out string rank);
+        string loss = FormattableString.Invariant($"The loss of step {_step} is not finite{rank}.");
+        return output is null && rank.Length > 0
+            ? new Divergence(_step, "", loss)
+            : output is null
             ? new Divergence(_step, "", $"{loss} Every layer's output is; the loss itself overflowed.")
             : new Divergence(_step, output.Layer, $"{loss} {output}");
     }
@@ -363,9 +395,12 @@ internal sealed partial class TrainingLoop : IDisposable
 
     private TrainingResult Result(TrainingOutcome outcome)
     {
+        _ending = true;
         NoteTroubles();
+        CollectNotes();
+        NoteCommunication();
         string? reason = outcome == TrainingOutcome.StoppedEarly ? _control.StopReason : null;
-        _recorder.Ended(outcome, reason, _step, _position.Epoch(_step));
+        _recorder?.Ended(outcome, reason, _step, _position.Epoch(_step));
         return new TrainingResult
         {
             Outcome = outcome,
@@ -377,10 +412,10 @@ internal sealed partial class TrainingLoop : IDisposable
             TrainLoss = _epoch.Losses.Steps > 0 ? _epoch.MeanLoss : _lastTrainLoss,
             Validation = _lastEvaluation,
             BestTop1 = _bestTop1,
-            Evaluations = new RunLog(_run.MetricsPath).Update().Evaluations,
+            Evaluations = _run is null ? [] : new RunLog(_run.MetricsPath).Update().Evaluations,
             Checkpoint = _lastCheckpoint,
-            Report = File.Exists(_run.ReportPath) ? _run.ReportPath : "",
-            RunDirectory = _run.Path,
+            Report = _run is not null && File.Exists(_run.ReportPath) ? _run.ReportPath : "",
+            RunDirectory = _config.Output,
             StopReason = reason,
             Divergence = _divergence,
         };
@@ -388,9 +423,12 @@ internal sealed partial class TrainingLoop : IDisposable
 
     private double Elapsed => Stopwatch.GetElapsedTime(_start).TotalSeconds;
 
-    private LoaderOptions TrainingLoading() => TrainingSetup.Loading(_config, _network) with
+    private Evaluator? MakeEvaluator(PredictionHandler? predicted) => _validation is null
+        ? null
+        : new Evaluator(_session.Backend, _validation, EvaluationLoading(), EvaluationSetup.Session(_config)) { OnPrediction = predicted, Ranks = _ranks };
+
+    private LoaderOptions TrainingLoading() => Shared(TrainingSetup.Loading(_config, _network)) with
     {
-        BatchSize = _config.ImagesPerStep,
         EndStep = _position.DataStep(_totalSteps),
         Prefetch = Math.Max(1, 3 / _config.Optimizer.Accumulate), // about as many images ahead as without accumulation
     };

@@ -1,6 +1,7 @@
 using System.Globalization;
 using HpcBatchNorm.Interchange;
 using HpcBatchNorm.Operations;
+using HpcBatchNorm.Training.Distributed;
 
 namespace HpcBatchNorm.Training;
 
@@ -28,6 +29,9 @@ internal sealed record TrainingRequest
     /// <summary>Null, <see cref="Auto"/>, a checkpoint, or the folder of a run.</summary>
     public string? Resume { get; init; }
 
+    /// <summary>The processes that train together, as the launcher started them.</summary>
+    public Communicator Ranks { get; init; } = Communicator.Alone;
+
     /// <summary>Resolves the request into a configuration and, when something is to be resumed, an open checkpoint.</summary>
     /// <param name="note">Told what was found and passed over.</param>
     /// <exception cref="UserErrorException">A name is unknown, a value is wrong, a file is missing, or there is nothing good to resume.</exception>
@@ -37,6 +41,7 @@ internal sealed record TrainingRequest
         try
         {
             TrainingConfigBuilder builder = Build(checkpoint);
+            CountRanks(builder, checkpoint);
             if (checkpoint is null && Resume == Auto)
             {
                 checkpoint = FindSameRun(builder.Config, note);
@@ -62,7 +67,7 @@ internal sealed record TrainingRequest
             }
 
             TrainingSettings.Validate(builder.Config);
-            return new PreparedRun(builder, checkpoint) { BeginsAgain = checkpoint is null && Resume == Auto };
+            return new PreparedRun(builder, checkpoint) { BeginsAgain = checkpoint is null && Resume == Auto, Ranks = Ranks };
         }
         catch
         {
@@ -107,6 +112,23 @@ internal sealed record TrainingRequest
         }
 
         return builder;
+    }
+
+    /// <summary>A run that goes on may do so with other ranks than before; who names a number means it.</summary>
+    private void CountRanks(TrainingConfigBuilder builder, Checkpoint? checkpoint)
+    {
+        int asked = builder.Config.Optimizer.Ranks;
+        string origin = builder.Origin("ranks");
+        if (asked != Ranks.Size && builder.IsSet("ranks") && (checkpoint is null || origin != OriginOf(checkpoint)))
+        {
+            throw new UserErrorException(FormattableString.Invariant(
+                $"ranks is {asked} ({origin}), but {(Ranks.Size == 1 ? "this is one process by itself" : $"{Ranks.Size} processes were started")}. Start {asked} with mpirun or srun, or leave ranks out: steps then have other images, which learning-rate-batch can scale the learning rate to."));
+        }
+
+        if (asked != Ranks.Size)
+        {
+            builder.Set("ranks", Ranks.Size.ToString(CultureInfo.InvariantCulture), "the launcher");
+        }
     }
 
     private Checkpoint? OpenNamed(Action<string> note)

@@ -5,6 +5,7 @@ namespace HpcBatchNorm.Interop;
 
 internal static unsafe partial class Hbn
 {
+    public const int StageAll = 0, StageReduce = 1, StageApply = 2;
     public const int BatchNormNative = 0;
     public const int BatchNormLibrary = 1;
 
@@ -30,5 +31,5 @@ internal struct HbnBatchNormDesc
     public int Relu;
     public int BatchStatistics;
     public int Algorithm;
-    public int Reserved;
+    public int Stage;
 }

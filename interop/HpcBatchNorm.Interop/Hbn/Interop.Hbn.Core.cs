@@ -12,7 +12,7 @@ internal static unsafe partial class Hbn
     public const string Library = "hbn";
 
     /// <summary>HBN_ABI_VERSION this assembly was written for.</summary>
-    public const int AbiVersion = 6;
+    public const int AbiVersion = 7;
 
     public const int Ok = 0;
     public const int InvalidArgument = 1;

@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Runtime.InteropServices;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Distributed;
 
 namespace HpcBatchNorm.Cli.Commands;
 
@@ -31,6 +32,13 @@ internal static class InfoCommand
                 {
                     output.WriteLine($"           {line.TrimEnd()}");
                 }
+            }
+
+            (bool several, string report) = Communicator.Probe();
+            output.WriteLine($"{"mpi",-10} {(several ? "available" : "not available: training runs in one process")}");
+            foreach (string line in report.Split('\n', StringSplitOptions.RemoveEmptyEntries))
+            {
+                output.WriteLine($"           {line.TrimEnd()}");
             }
 
             return ExitCode.Done;

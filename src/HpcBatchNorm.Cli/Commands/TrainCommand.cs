@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Text.Json;
 using HpcBatchNorm.Reporting;
 using HpcBatchNorm.Training;
+using HpcBatchNorm.Training.Distributed;
 
 namespace HpcBatchNorm.Cli.Commands;
 
@@ -38,20 +39,22 @@ internal static class TrainCommand
             "hpcbn train --data /data/imagenet --recipe bn-x5 --epochs 6    the same in a short run",
             "hpcbn train --model bn-inception --image-size 224 -b 32 --steps 10",
             "hpcbn train --resume runs/20260131-120000-bn-inception-bn-x5   go on where a run stopped",
-            "hpcbn train --data D --output run1 --resume auto               for queues that restart jobs");
+            "hpcbn train --data D --output run1 --resume auto               for queues that restart jobs",
+            "mpirun -np 4 hpcbn train --data D --sync-bn                     four processes train one network");
 
-        command.SetAction(parsed =>
+        command.SetAction(parsed => RankedRun.Run(parsed.InvocationConfiguration.Error, ranks =>
         {
             var request = new TrainingRequest
             {
+                Ranks = ranks,
                 Recipe = parsed.GetValue(recipe),
                 ConfigFile = parsed.GetValue(config),
                 Resume = parsed.GetValue(resume),
                 Flags = [.. settings.Where(s => parsed.GetResult(s.Option) is not null).Select(s => (s.Setting.Name, SettingOption.Value(parsed, s.Setting, s.Option)))],
             };
-            DisplayWriter output = ResultFile.HumanOutput(parsed, result);
+            DisplayWriter output = RankedRun.IsSilent(ranks) ? new DisplayWriter(TextWriter.Null) : ResultFile.HumanOutput(parsed, result);
             var view = new TrainingView(output, parsed.GetValue(progress));
-            using PreparedRun run = request.Prepare(view.Note);
+            using PreparedRun run = ranks.Together(() => request.Prepare(view.Note));
             view.Settings(run.Settings, parsed.GetValue(verbose));
             if (parsed.GetValue(dryRun))
             {
@@ -72,15 +75,19 @@ internal static class TrainCommand
             using var signals = new StopSignals(output);
             TrainingResult outcome = view.Run(observer => run.Run(observer, RunSinks.All, signals.Token));
             view.Finished(outcome);
-            ResultFile.Write(parsed, result, json => Write(json, outcome));
+            if (!RankedRun.IsSilent(ranks))
+            {
+                ResultFile.Write(parsed, result, json => Write(json, outcome));
+            }
+
             return outcome.Outcome switch
             {
                 TrainingOutcome.LossNotFinite => ExitCode.LossNotFinite,
-                TrainingOutcome.Interrupted => signals.ExitCode,
+                TrainingOutcome.Interrupted => RankedRun.AgreedExitCode(ranks, signals),
                 TrainingOutcome.TimeLimit => ExitCode.TimeLimit,
                 _ => ExitCode.Done,
             };
-        });
+        }));
         return command;
     }
 

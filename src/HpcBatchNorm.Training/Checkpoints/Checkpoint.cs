@@ -343,6 +343,9 @@ public sealed class Checkpoint : IDisposable
         new("step", Invariant(info.Step)),
         new("steps_per_epoch", Invariant(info.StepsPerEpoch)),
         .. info.Offset != 0 ? [new KeyValuePair<string, string>("step_offset", Invariant(info.Offset))] : Array.Empty<KeyValuePair<string, string>>(),
+        .. info.Shift is { } shift
+            ? [new KeyValuePair<string, string>("epoch_shift", string.Create(CultureInfo.InvariantCulture, $"{shift.Images} images in epoch {shift.Epoch}"))]
+            : Array.Empty<KeyValuePair<string, string>>(),
         new("images_per_step", Invariant(info.ImagesPerStep)),
         new("epoch", Invariant(info.Epoch)),
         new("best_top1", Invariant(info.BestTop1)),
@@ -381,6 +384,7 @@ public sealed class Checkpoint : IDisposable
             Step = Whole("step", least: 0),
             StepsPerEpoch = Whole("steps_per_epoch", least: 1),
             Offset = file.Metadata.ContainsKey("step_offset") ? Whole("step_offset", long.MinValue) : 0,
+            Shift = ReadShift(file),
             ImagesPerStep = file.Metadata.ContainsKey("images_per_step") ? (int)Math.Min(Whole("images_per_step", least: 0), int.MaxValue) : 0,
             Model = Text("model"),
             Network = file.Metadata.GetValueOrDefault("network", ""),
@@ -409,6 +413,13 @@ public sealed class Checkpoint : IDisposable
             && long.TryParse(steps, NumberStyles.None, CultureInfo.InvariantCulture, out long count)
         ? new LossSum(losses, count)
         : throw Wild(file, key, text);
+
+    private static EpochShift? ReadShift(SafetensorsFile file) => !file.Metadata.TryGetValue("epoch_shift", out string? text) ? null
+        : text.Split(' ') is [var images, _, _, _, var epoch]
+            && int.TryParse(images, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int count) && Math.Abs((long)count) < int.MaxValue
+            && long.TryParse(epoch, NumberStyles.None, CultureInfo.InvariantCulture, out long number)
+        ? new EpochShift(number, count)
+        : throw Wild(file, "epoch_shift", text);
 
     private static LossScale? ReadLossScale(SafetensorsFile file) => !file.Metadata.TryGetValue("loss_scale", out string? text) ? null
         : text.Split(' ') is [var scale, _, var good, _, var skipped, _]

@@ -1,3 +1,4 @@
+using HpcBatchNorm.Data;
 using HpcBatchNorm.Sessions;
 
 namespace HpcBatchNorm.Training;
@@ -20,6 +21,9 @@ public sealed record CheckpointInfo
     /// per step.
     /// </summary>
     public long Offset { get; init; }
+
+    /// <summary>The epoch whose images do not begin at its first one, because the run was resumed in its middle with another number of images per step; null for none.</summary>
+    internal EpochShift? Shift { get; init; }
 
     /// <summary>Images of one step; 0 in files written before they said so, where <see cref="Config"/> tells it.</summary>
     public int ImagesPerStep { get; init; }

@@ -1,3 +1,5 @@
+using HpcBatchNorm.Data;
+
 namespace HpcBatchNorm.Training;
 
 /// <summary>
@@ -7,7 +9,8 @@ namespace HpcBatchNorm.Training;
 /// </summary>
 /// <param name="StepsPerEpoch">Steps of one epoch, from here on.</param>
 /// <param name="Offset">Steps done minus the steps of <paramref name="StepsPerEpoch"/> that the place in the data is after.</param>
-internal readonly record struct DataPosition(long StepsPerEpoch, long Offset)
+/// <param name="Shift">The epoch in whose middle steps of another size began: their images follow on those seen before. Null where no epoch is like that.</param>
+internal readonly record struct DataPosition(long StepsPerEpoch, long Offset, EpochShift? Shift = null)
 {
     /// <summary>The number that a step has in the order of the data.</summary>
     public long DataStep(long step) => step - Offset;
@@ -18,25 +21,28 @@ internal readonly record struct DataPosition(long StepsPerEpoch, long Offset)
     /// <summary>Where a run goes on.</summary>
     /// <param name="checkpoint">What it goes on from.</param>
     /// <param name="config">How it goes on.</param>
-    /// <param name="stepsPerEpoch">Steps of one epoch from here on.</param>
+    /// <param name="images">Images of the data set.</param>
     /// <param name="note">Told when the steps are others than before.</param>
-    public static DataPosition Continue(Checkpoint checkpoint, RunConfig config, long stepsPerEpoch, Action<string> note)
+    public static DataPosition Continue(Checkpoint checkpoint, RunConfig config, int images, Action<string> note)
     {
         CheckpointInfo info = checkpoint.Info;
         int before = ImagesPerStep(checkpoint), now = config.ImagesPerStep;
+        long stepsPerEpoch = images / now;
         bool countsSteps = config.Steps > 0;
         if (before == now && (stepsPerEpoch == info.StepsPerEpoch || countsSteps))
         {
-            return new DataPosition(stepsPerEpoch, info.Offset);
+            return new DataPosition(stepsPerEpoch, info.Offset, info.Shift);
         }
 
-        // Whole epochs stay; of the one that was going on, as many images. A part of a step is made again rather than left out.
-        (long epochs, long steps) = Math.DivRem(info.Step - info.Offset, info.StepsPerEpoch);
-        long seen = steps * before, done = Math.Min(stepsPerEpoch, seen / now);
-        var position = new DataPosition(stepsPerEpoch, info.Step - (epochs * stepsPerEpoch + done));
-        string again = seen > done * now && done < stepsPerEpoch ? FormattableString.Invariant($"; {seen - done * now} images of this epoch are seen again") : "";
+        // Whole epochs stay. Of the one that was going on, what was not seen is left, in as many whole steps as it makes: they are the epoch's last ones.
+        (long epoch, long steps) = Math.DivRem(info.Step - info.Offset, info.StepsPerEpoch);
+        long seen = steps == 0 ? 0 : Math.Min(images, steps * before + (info.Shift?.Epoch == epoch ? info.Shift.Value.Images : 0));
+        long left = (images - seen) / now, done = stepsPerEpoch - left, shift = seen - done * now;
+        var position = new DataPosition(
+            stepsPerEpoch, info.Step - (epoch * stepsPerEpoch + done), left > 0 && shift != 0 ? new EpochShift(epoch, (int)shift) : null);
         note(FormattableString.Invariant(
-            $"An epoch has {stepsPerEpoch} steps of {now} images, it had {info.StepsPerEpoch} of {before}: the run goes on at epoch {position.Epoch(info.Step):0.###}, and counts its steps on from {info.Step}{again}."));
+            $"An epoch has {stepsPerEpoch} steps of {now} images, it had {info.StepsPerEpoch} of {before}: the run goes on at epoch {position.Epoch(info.Step):0.###}, and counts its steps on from {info.Step}.") + (seen == 0 ? "" : FormattableString.Invariant(
+            $" Of this epoch {seen} images are behind it, and the {images - seen} others make {left} steps{((images - seen) % now == 0 ? "" : FormattableString.Invariant($", which leaves out {(images - seen) % now}"))}.")));
         return position;
     }
 

@@ -79,6 +79,15 @@ public sealed record RunConfig
     /// <summary>Learning rate that the schedule starts from.</summary>
     public float LearningRate { get; init; } = 0.0015f;
 
+    /// <summary>
+    /// Images per step that <see cref="LearningRate"/> is meant for: it is multiplied by <see cref="ImagesPerStep"/> over this (linear scaling: Goyal et al., 1706.02677,
+    /// section 2.1); 0: it is taken as it stands, whatever the step.
+    /// </summary>
+    public int LearningRateBatch { get; init; }
+
+    /// <summary>The learning rate that the schedule starts from, scaled where <see cref="LearningRateBatch"/> says so.</summary>
+    public float EffectiveLearningRate => LearningRateBatch > 0 ? (float)((double)LearningRate * ImagesPerStep / LearningRateBatch) : LearningRate;
+
     /// <summary>How the learning rate changes over the run.</summary>
     public ScheduleKind Schedule { get; init; }
 
@@ -149,8 +158,8 @@ public sealed record RunConfig
         init => Optimizer = Optimizer with { Batch = value };
     }
 
-    /// <summary>Images per step: several batches where gradients are accumulated.</summary>
-    public int ImagesPerStep => BatchSize * Optimizer.Accumulate;
+    /// <summary>Images per step: several batches where gradients are accumulated, and those of all ranks.</summary>
+    public int ImagesPerStep => Optimizer.ImagesPerStep;
 
     /// <summary>Order of training images.</summary>
     public ShuffleMode Shuffle { get; init; } = ShuffleMode.Global;
@@ -198,6 +207,9 @@ public sealed record RunConfig
 
     /// <summary>Seconds without a finished image after which loading fails; 0 means never.</summary>
     public double LoaderTimeout { get; init; } = 120;
+
+    /// <summary>The longest time that ranks wait for one another; then the job ends with a message that names who is missing. Zero: for ever.</summary>
+    public TimeSpan RankTimeout { get; init; } = TimeSpan.FromMinutes(10);
 
     /// <summary>Threads and algorithms of the backend.</summary>
     public BackendOptions BackendOptions { get; init; } = new();

@@ -60,6 +60,8 @@ internal static class TrainingSettings
 
         Real("learning-rate", Optimizer, "Learning rate that the schedule starts from (change 1 raises it)", 0, Unbounded,
             c => c.LearningRate, (c, v) => c with { LearningRate = v }) with { Aliases = ["--lr"] },
+        Whole("learning-rate-batch", Optimizer, "Images per step (of all ranks) that learning-rate is meant for: it is scaled in proportion to those there are (linear scaling; warmup-epochs goes with it); 0: taken as it stands", 0,
+            c => c.LearningRateBatch, (c, v) => c with { LearningRateBatch = v }) with { HashedWhereChanged = true },
         Choice("schedule", Optimizer, "How the learning rate falls: by decay-rate and decay-epochs (exponential), exponentially to final-learning-rate-fraction at the end (span), "
             + "by gamma at milestones (step), to minimum-learning-rate at the end (cosine, linear), not at all (constant); "
             + "auto: exponential for runs of schedule-epochs or more, span for shorter ones", c => c.Schedule, (c, v) => c with { Schedule = v })
@@ -133,6 +135,8 @@ internal static class TrainingSettings
         RenormStep("renorm-start", "Batch renormalization: steps of plain batch normalization first", l => l.Start, (l, v) => l with { Start = v }),
         RenormStep("renorm-r-steps", "Batch renormalization: step at which the limit of r reaches renorm-r-max", l => l.EndR, (l, v) => l with { EndR = v }),
         RenormStep("renorm-d-steps", "Batch renormalization: step at which the limit of d reaches renorm-d-max", l => l.EndD, (l, v) => l with { EndD = v }),
+        Switch("sync-bn", Optimizer, "Batch statistics over the batches of all ranks together instead of each rank's own",
+            c => c.Optimizer.SyncBatchNorm, (c, v) => c with { Optimizer = c.Optimizer with { SyncBatchNorm = v } }) with { HashedWhereChanged = true },
         Switch("constant-statistics", Optimizer, "Leave the dependence of batch statistics on the layer's input out of the gradient (the mistake that section 2 warns of); for experiments",
             c => c.Optimizer.ConstantStatistics, (c, v) => c with { Optimizer = c.Optimizer with { ConstantStatistics = v } }) with { HashedWhereChanged = true },
         Real("average-decay", Optimizer, "Decay of the moving average of the weights that is evaluated; 0 for none", 0, 0.999999,
@@ -142,11 +146,13 @@ internal static class TrainingSettings
             c => c.Data, (c, v) => c with { Data = v }) with { Aliases = ["--data-dir"], DecidesNumbers = false },
         Whole("image-size", Images, "Height and width of the network's input in pixels", 1, c => c.ImageSize, (c, v) => c with { Optimizer = c.Optimizer with { Height = v, Width = v } })
             with { Aliases = ["--img-size"] },
-        Whole("batch-size", Images, "Images per forward and backward pass, which batch normalization sees together", 1,
+        Whole("batch-size", Images, "Images per forward and backward pass (of each rank), which batch normalization sees together", 1,
             c => c.BatchSize, (c, v) => c with { Optimizer = c.Optimizer with { Batch = v } }) with { Aliases = ["-b"] },
         Whole("accumulate", Images, "Passes of batch-size images whose mean gradient makes one step", 1,
             c => c.Optimizer.Accumulate, (c, v) => c with { Optimizer = c.Optimizer with { Accumulate = v } })
             with { Aliases = ["--grad-accum-steps", "--gradient-accumulation-steps", "--iter-size"] },
+        Whole("ranks", Images, "Processes that train together, each on batch-size images a pass; mpirun or srun decides it, and a file that says otherwise is refused", 1,
+            c => c.Optimizer.Ranks, (c, v) => c with { Optimizer = c.Optimizer with { Ranks = v } }) with { HashedWhereChanged = true },
         Choice("shuffle", Images, "Order of training images: a new one each epoch, over the whole set (global) or within shards only (shard, change 6); one random order for the whole run (fixed); or by name (none)",
             c => c.Shuffle, (c, v) => c with { Shuffle = v }),
         Whole("shard-size", Images, "Images per shard of shuffle shard, where the data set is not packed into shards", 1,
@@ -191,10 +197,12 @@ internal static class TrainingSettings
             c => c.Optimizer.LossScale, (c, v) => c with { Optimizer = c.Optimizer with { LossScale = v } }) with { Aliases = ["--initial-loss-scale"] },
         Whole("loss-scale-growth", Machine, "precision fp16: steps in a row without an overflow after which the loss scale doubles; 0 for never", 0,
             c => c.Optimizer.LossScaleGrowth, (c, v) => c with { Optimizer = c.Optimizer with { LossScaleGrowth = v } }) with { Aliases = ["--loss-scale-window"] },
-        Whole("threads", Machine, "Compute threads; 0 for one per core", 0, c => c.BackendOptions.Threads, (c, v) => c with { BackendOptions = c.BackendOptions with { Threads = v } }),
+        Whole("threads", Machine, "Compute threads (of each rank); 0 for one per core, shared among the ranks of a machine", 0, c => c.BackendOptions.Threads, (c, v) => c with { BackendOptions = c.BackendOptions with { Threads = v } }),
         Whole("workers", Machine, "Threads that decode images; 0: half of the processors, at least 2 and at most 16", 0, c => c.Workers, (c, v) => c with { Workers = v }) with { Aliases = ["-j"] },
         Real64("loader-timeout", Machine, "Seconds without a finished image after which loading fails, saying what hangs; 0 for never", 0, 1e6,
             c => c.LoaderTimeout, (c, v) => c with { LoaderTimeout = v }),
+        Duration("rank-timeout", Machine, "Longest time that ranks wait for one another, e.g. 10m, after which the job ends and names who is missing; 0: for ever",
+            c => c.RankTimeout, (c, v) => c with { RankTimeout = v }),
         Choice("conv-algorithm", Machine, "Convolution algorithms the backend may choose from",
             c => c.BackendOptions.ConvolutionAlgorithm, (c, v) => c with { BackendOptions = c.BackendOptions with { ConvolutionAlgorithm = v } }),
         Choice("bn-algorithm", Machine, "Batch normalization by our fused kernels (native) or by the library's primitive",
@@ -272,6 +280,11 @@ internal static class TrainingSettings
         {
             throw new UserErrorException(FormattableString.Invariant(
                 $"ghost-batch is {config.Optimizer.GhostBatch}, but a batch-size of {config.BatchSize} does not divide into such groups."));
+        }
+
+        if (config.Optimizer.SyncBatchNorm && (config.Optimizer.GhostBatch > 0 || config.Optimizer.BatchRenormalize || config.Optimizer.ConstantStatistics))
+        {
+            throw new UserErrorException("sync-bn joins the ranks' batch statistics, which ghost-batch splits, batch-renorm corrects and constant-statistics takes for constants: set only one of them.");
         }
 
         if (config.Optimizer.FrozenStatistics && (config.Optimizer.GhostBatch > 0 || config.Optimizer.BatchRenormalize))

@@ -4,6 +4,7 @@ using HpcBatchNorm.Data;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
+using HpcBatchNorm.Training.Distributed;
 
 namespace HpcBatchNorm.Training.Evaluation;
 
@@ -39,6 +40,12 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
     /// <summary>Told every image's probabilities; may be null.</summary>
     public PredictionHandler? OnPrediction { get; init; }
 
+    /// <summary>
+    /// Processes that share the images; each calls <see cref="Run(IReadOnlyList{EnsembleMember}, IProgress{EvaluationProgress}?, CancellationToken)"/>. The first one counts
+    /// for all and has the result; the others' results are empty.
+    /// </summary>
+    internal Communicator Ranks { get; init; } = Communicator.Alone;
+
     /// <summary>Evaluates one network or an ensemble.</summary>
     /// <param name="members">Networks for the same classes.</param>
     /// <param name="progress">Told after every batch, on this thread; may be null.</param>
@@ -60,7 +67,8 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
         }
 
         long start = Stopwatch.GetTimestamp();
-        using var loader = new BatchLoader(dataset, loaderOptions);
+        ImageRange mine = ImageRange.Part(dataset, Ranks.Rank, Ranks.Size);
+        using BatchLoader? loader = mine.Count > 0 ? new BatchLoader(Ranks.Size > 1 ? mine : dataset, loaderOptions) : null;
         using var sessions = new SessionGroup(backend, members, sessionOptions, sharedArena);
         if (sessions.Classes != (Classes?.NetworkClasses ?? dataset.ClassCount))
         {
@@ -70,9 +78,36 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
         var tally = new Tally(dataset.ClassCount);
         Tally[] own = members.Count > 1 ? [.. members.Select(_ => new Tally(dataset.ClassCount))] : [];
         double[][] probabilities = [.. members.Select(_ => new double[_views * sessions.Classes])];
-        for (int i = 0; i < loader.BatchesPerEpoch; i++)
+        PredictionExchange? exchange = Ranks.Size > 1 ? new PredictionExchange(Ranks, dataset.ClassCount) : null;
+        int batches = exchange is null ? loader!.BatchesPerEpoch : MostBatches(loader);
+        for (int i = 0; i < batches; i++)
         {
-            using Batch batch = loader.Next(cancellationToken);
+            if (exchange is null)
+            {
+                Evaluate(loader!, CountOne);
+            }
+            else
+            {
+                exchange.Share(i < (loader?.BatchesPerEpoch ?? 0) ? Try(() => Evaluate(loader!, exchange.Add)) : null, CountOne);
+            }
+
+            if (tally.Images > 0)
+            {
+                progress?.Report(new EvaluationProgress(
+                    tally.Images, dataset.Count, (double)tally.Top1Images / tally.Images, (double)tally.Top5Images / tally.Images,
+                    Stopwatch.GetElapsedTime(start).TotalSeconds));
+            }
+        }
+
+        void CountOne(int image, int label, ReadOnlySpan<double> result)
+        {
+            tally.Add(label, result);
+            OnPrediction?.Invoke(image, label, result);
+        }
+
+        void Evaluate(BatchLoader from, PredictionHandler tell)
+        {
+            using Batch batch = from.Next(cancellationToken);
             cancellationToken.ThrowIfCancellationRequested();
             int views = batch.Count * loaderOptions.Crops;
             if (independent || views == _views)
@@ -85,20 +120,39 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
                 rest.Forward(batch.Pixels, views, probabilities);
             }
 
-            Count(batch, probabilities, own, tally);
-            progress?.Report(new EvaluationProgress(
-                tally.Images, dataset.Count, (double)tally.Top1Images / tally.Images, (double)tally.Top5Images / tally.Images,
-                Stopwatch.GetElapsedTime(start).TotalSeconds));
+            Average(batch, mine.First, probabilities, own, tell);
         }
 
         double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
-        return tally.Images > 0
-            ? tally.Result(dataset, seconds) with { Members = [.. own.Select(t => t.Result(dataset, seconds))] }
+        return Ranks.Rank > 0 ? new EvaluationResult(0, double.NaN, double.NaN, double.NaN, seconds)
+            : tally.Images > 0 ? tally.Result(dataset, seconds) with { Members = [.. own.Select(t => t.Result(dataset, seconds))] }
             : throw new UserErrorException($"'{dataset.Source}': none of {dataset.Count} images could be read.");
     }
 
+    /// <summary>The most batches that any rank has, which all exchange: who has fewer sends nothing in the last ones.</summary>
+    private int MostBatches(BatchLoader? loader)
+    {
+        double[] all = new double[Ranks.Size];
+        Ranks.AllGather([loader?.BatchesPerEpoch ?? 0], all);
+        return (int)all.Max();
+    }
+
+    /// <summary>What keeps a rank from its next batch, for all ranks to know; null where nothing does.</summary>
+    private static Exception? Try(Action action)
+    {
+        try
+        {
+            action();
+            return null;
+        }
+        catch (Exception error) when (error is OperationCanceledException or UserErrorException)
+        {
+            return error;
+        }
+    }
+
     /// <summary>Averages over views, then over members; each member is counted by itself in <paramref name="own"/> too, where there are several.</summary>
-    private void Count(Batch batch, double[][] probabilities, Tally[] own, Tally tally)
+    private void Average(Batch batch, int first, double[][] probabilities, Tally[] own, PredictionHandler tell)
     {
         int classes = probabilities[0].Length / _views, crops = loaderOptions.Crops;
         Span<double> mean = new double[classes], mapped = new double[Classes?.ImageClasses ?? 0];
@@ -107,7 +161,7 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
             mean.Clear();
             for (int m = 0; m < probabilities.Length; m++)
             {
-                Span<double> views = probabilities[m].AsSpan(image * crops * classes, crops * classes), first = views[..classes];
+                Span<double> views = probabilities[m].AsSpan(image * crops * classes, crops * classes), ofMember = views[..classes];
                 for (int c = 0; c < classes; c++)
                 {
                     double sum = 0;
@@ -116,19 +170,17 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
                         sum += views[i];
                     }
 
-                    first[c] = sum / crops;
-                    mean[c] += first[c] / probabilities.Length;
+                    ofMember[c] = sum / crops;
+                    mean[c] += ofMember[c] / probabilities.Length;
                 }
 
                 if (own.Length > 0)
                 {
-                    own[m].Add(batch.Labels[image], OfDataset(first, mapped));
+                    own[m].Add(batch.Labels[image], OfDataset(ofMember, mapped));
                 }
             }
 
-            ReadOnlySpan<double> result = OfDataset(mean, mapped);
-            tally.Add(batch.Labels[image], result);
-            OnPrediction?.Invoke(batch.Indices[image], batch.Labels[image], result);
+            tell((Ranks.Size > 1 ? first : 0) + batch.Indices[image], batch.Labels[image], OfDataset(mean, mapped));
         }
     }
 

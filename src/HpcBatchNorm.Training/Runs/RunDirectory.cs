@@ -68,11 +68,14 @@ internal sealed class RunDirectory : IDisposable
 
     public string ConfigPath => System.IO.Path.Combine(Path, "config.yaml");
 
-    public string MetricsPath => System.IO.Path.Combine(Path, "metrics.jsonl");
+    public string MetricsPath => MetricsOf(Path);
 
     public string SummaryPath => System.IO.Path.Combine(Path, "summary.csv");
 
     public string ReportPath => ReportOf(Path);
+
+    /// <summary>Where the metrics of a run are.</summary>
+    public static string MetricsOf(string run) => System.IO.Path.Combine(run, "metrics.jsonl");
 
     /// <summary>Where the report of a run is, if one is made.</summary>
     public static string ReportOf(string run) => System.IO.Path.Combine(run, "report.html");

@@ -42,6 +42,14 @@ public abstract partial class Backend : IDisposable
     /// <summary>True after <see cref="Dispose()"/>.</summary>
     public bool IsDisposed { get; private set; }
 
+    /// <summary>
+    /// What connects this process to others that train the same network; null where it trains alone. Set before the sessions that average over ranks are made.
+    /// </summary>
+    internal ICollectives? Collectives { get; set; }
+
+    /// <summary>What floating-point tensors are stored in where the operations of a plan say single precision.</summary>
+    private protected virtual DataType StoredType => DataType.Float32;
+
     /// <summary>What keeps a second thread out of a session that computes in <paramref name="memory"/>: one guard for the whole backend where it must.</summary>
     internal UsageGuard GuardOf(DeviceMemory memory) => ConcurrentSessions ? memory.Guard : _guard;
 
@@ -83,6 +91,11 @@ public abstract partial class Backend : IDisposable
                 }
             }
 
+            foreach (HostAllReduceFinish finish in kernels.OfType<HostAllReduceFinish>())
+            {
+                finish.Start = kernels.OfType<HostAllReduceStart>().First(s => ReferenceEquals(s.Operation, ((AllReduceFinish)finish.Operation).Start));
+            }
+
             return kernels;
         }
         catch
@@ -120,6 +133,11 @@ public abstract partial class Backend : IDisposable
             throw NoCustom(operation);
         }
 
+        if (!Traits.CustomOperations && operation is AllReduceStart or AllReduceFinish or BatchNormForward { Synchronized: true } or BatchNormBackward { Synchronized: true })
+        {
+            throw new NotSupportedException($"{operation.Kind} '{operation.Name}': several processes train together on the backends onednn and reference, not on {Name} yet.");
+        }
+
         return operation switch
         {
             ConvolutionForward o => CreateCore(o, buffers),
@@ -149,6 +167,8 @@ public abstract partial class Backend : IDisposable
             UpdateAverage o => CreateCore(o, buffers),
             UpdateLossScale o => CreateCore(o, buffers),
             ConvertParameters o => CreateCore(o, buffers),
+            AllReduceStart o => new HostAllReduceStart(o, buffers, ConnectedBy(o), StoredType),
+            AllReduceFinish o => new HostAllReduceFinish(o),
             CustomForward o => CreateCore(o, buffers),
             CustomBackward o => CreateCore(o, buffers),
             _ => throw new NotSupportedException($"No backend knows the operation '{operation.Kind}'."),
@@ -306,6 +326,10 @@ public abstract partial class Backend : IDisposable
     protected virtual void Dispose(bool disposing)
     {
     }
+
+    /// <summary>What an operation over all ranks needs.</summary>
+    private protected ICollectives ConnectedBy(Operation operation) =>
+        Collectives ?? throw new InvalidOperationException($"{operation.Kind} '{operation.Name}': this process is connected to no others.");
 
     private NotSupportedException NoCustom(Operation operation) => new(
         $"{operation.Kind} '{operation.Name}': an operation of one's own is managed code, which backend {Name} does not run. Use the backend onednn or reference.");

@@ -48,6 +48,11 @@ internal abstract class DeviceBuffer : IDisposable
         }
     }
 
+    /// <summary>Rounds what was written from outside the backend's kernels to what the tensor can store, where the buffer could hold more.</summary>
+    internal virtual void RoundStored()
+    {
+    }
+
     /// <summary>True after <see cref="Dispose()"/>: the buffer has no address any more and takes part in no transfer.</summary>
     public bool IsDisposed { get; private set; }
 

@@ -98,6 +98,7 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
             RunningVariance = runningVariance,
             AveragingFactor = AveragingFactor,
             Renormalization = training.Renormalization,
+            Synchronized = training.Synchronized,
             R = r,
             D = d,
         });
@@ -122,6 +123,7 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
                     DiffScale = diffScale,
                     DiffShift = diffShift,
                     DiffResidual = diffResidual,
+                    Synchronized = training.Synchronized,
                     R = r,
                     D = d,
                 },

@@ -54,6 +54,11 @@ public sealed record BatchNormForward(string Name, BatchNormSpec Spec) : Operati
     /// <summary>The running, unbiased variance.</summary>
     public Tensor? RunningVariance { get; init; }
 
+    /// <summary>
+    /// Batch statistics are those of the images of all ranks together: every rank's count, mean and variance are merged. Running statistics become the same on all.
+    /// </summary>
+    public bool Synchronized { get; init; }
+
     /// <summary>Weight of the batch in the running statistics, 0 to 1.</summary>
     public float AveragingFactor { get; init; } = 0.1f;
 
@@ -85,7 +90,12 @@ public sealed record BatchNormForward(string Name, BatchNormSpec Spec) : Operati
     public override void Validate()
     {
         bool batch = Statistics == BatchNormStatistics.Batch;
-        if (batch)
+        if (Synchronized && (!batch || Spec.Groups > 1 || Renormalization is not null))
+        {
+            throw new ArgumentException($"{Kind} '{Name}': ranks join batch statistics, of one group of images and without batch renormalization.");
+        }
+
+        if (batch && !Synchronized)
         {
             Spec.ValidateForTraining(Name);
         }
@@ -146,6 +156,9 @@ public sealed record BatchNormBackward(string Name, BatchNormSpec Spec) : Operat
 {
     /// <summary>Which statistics the forward pass normalized by.</summary>
     public BatchNormStatistics Statistics { get; init; } = BatchNormStatistics.Batch;
+
+    /// <summary>The batch statistics were those of all ranks, and so their gradient is: DiffSrc takes the sums of all, DiffScale and DiffShift hold this rank's.</summary>
+    public bool Synchronized { get; init; }
 
     /// <summary>The input of the forward pass.</summary>
     public required Tensor Src { get; init; }
@@ -219,6 +232,11 @@ public sealed record BatchNormBackward(string Name, BatchNormSpec Spec) : Operat
         Check(D, "d", Spec.Statistics);
         Check(DiffScale, "diffScale", Spec.Parameters);
         Check(DiffShift, "diffShift", Spec.Parameters);
+        if (Synchronized && (Statistics != BatchNormStatistics.Batch || Spec.Groups > 1 || R is not null))
+        {
+            throw new ArgumentException($"{Kind} '{Name}': ranks join batch statistics, of one group of images and without batch renormalization.");
+        }
+
         if (SecondDiffDst is not null && DiffResidual is null)
         {
             throw new ArgumentException($"{Kind} '{Name}': a second diffDst needs diffResidual, where the sum of both is kept.");

@@ -112,8 +112,20 @@ public sealed record TrainingOptions : PlanOptions
     /// </summary>
     public int Accumulate { get; init; } = 1;
 
-    /// <summary>Images per update.</summary>
-    public int ImagesPerStep => Batch * Accumulate;
+    /// <summary>
+    /// Processes ("ranks") that train the network together, each on batches of its own; their gradients are averaged before each update. A <c>Trainer</c> sets it
+    /// to the number there are.
+    /// </summary>
+    public int Ranks { get; init; } = 1;
+
+    /// <summary>Which of them this is, from 0.</summary>
+    public int Rank { get; init; }
+
+    /// <summary>With several ranks: batch statistics over the batches of all ranks together, forward and backward.</summary>
+    public bool SyncBatchNorm { get; init; }
+
+    /// <summary>Images per update, of all ranks.</summary>
+    public int ImagesPerStep => Batch * Accumulate * Ranks;
 
     /// <summary>Decay of the moving average of parameters and running statistics; 0 means none is kept.</summary>
     public float AverageDecay { get; init; }

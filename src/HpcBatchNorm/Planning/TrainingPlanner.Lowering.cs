@@ -24,7 +24,8 @@ internal sealed partial class TrainingPlanner
         };
         return new TrainingNormalization(
             statistics, options.ConstantStatistics ? BatchNormStatistics.Running : statistics, batch ? options.GhostBatch : 0, renormalization,
-            options.FrozenStatistics && options.FrozenScaleAndShift);
+            options.FrozenStatistics && options.FrozenScaleAndShift,
+            batch && options.SyncBatchNorm && options.Ranks > 1);
     }
 
     private LossTensors NewLoss(Node node, Shape logits)
@@ -111,7 +112,7 @@ internal sealed partial class TrainingPlanner
             Emit(operation);
         }
 
-        public DropoutSpec NewDropout(Shape src, float ratio) => new(src, ratio, planner._options.Seed, RandomPurpose.Dropout + planner._dropouts++);
+        public DropoutSpec NewDropout(Shape src, float ratio) => new(src, ratio, planner._options.Seed, planner.NextDropout());
 
         public LossTensors NewLoss(Shape logits) => planner.NewLoss(Node, logits);
     }

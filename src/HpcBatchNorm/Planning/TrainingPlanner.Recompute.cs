@@ -72,6 +72,7 @@ internal sealed partial class TrainingPlanner
             Mean = null,
             Variance = null,
             Renormalization = null, // r and d are read
+            Synchronized = false, // mean and variance are those of all ranks already
         });
     }
 }

@@ -30,6 +30,8 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         : base(network, options, traits, network.Nodes)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(options.Accumulate, 1);
+        ArgumentOutOfRangeException.ThrowIfLessThan(options.Ranks, 1);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)options.Rank, (uint)options.Ranks);
         _options = options;
         _normalization = NormalizationOf(options);
         _lossScale = options.Precision == Precision.Fp16 ? new Tensor("loss_scale", UpdateLossScale.State, TensorRole.LossScale) : null;
@@ -72,9 +74,11 @@ internal sealed partial class TrainingPlanner : PlanBuilder
                 emit();
                 ReleaseGradient(node);
                 EmitAccumulation(first);
+                CollectGradients(first);
             }
         }
 
+        EmitPassAverage();
         int updateStart = Operations.Count;
         EmitUpdate();
         if (_copies.Count > 0)
@@ -138,6 +142,7 @@ internal sealed partial class TrainingPlanner : PlanBuilder
 
     private void EmitUpdate()
     {
+        EmitUpdateAverage();
         Tensor? gradientScale = null;
         Tensor[] gradients = [.. _learned.Where(l => !l.Rule.Frozen).Select(l => l.Gradient)];
         if (_lossScale is not null)

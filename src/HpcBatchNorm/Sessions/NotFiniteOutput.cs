@@ -33,12 +33,23 @@ public sealed record NotFiniteOutput(
             .Append('.').ToString();
     }
 
-    /// <summary>Executes operations one by one; each output is read before its memory can be used again.</summary>
+    /// <summary>
+    /// Executes operations one by one; each output is read before its memory can be used again. Where operations wait for other ranks all are executed, since those may
+    /// find something later, or nothing.
+    /// </summary>
     internal static NotFiniteOutput? Find(Session session, int operations, in StepContext context)
     {
         float[] values = [];
-        for (int i = 0; i < operations; i++)
+        bool toTheEnd = session.Plan.Operations.Take(operations).Any(o => o is BatchNormForward { Synchronized: true });
+        NotFiniteOutput? found = null;
+        for (int i = 0; i < operations && (found is null || toTheEnd); i++)
         {
+            if (found is not null)
+            {
+                session.ExecuteOperation(i, context);
+                continue;
+            }
+
             // What it reads is looked at first: an operation may write over it.
             Operation operation = session.Plan.Operations[i];
             List<(string Name, float Largest)> read = [];
@@ -57,12 +68,13 @@ public sealed record NotFiniteOutput(
                 long count = CountNotFinite(output);
                 if (count > 0)
                 {
-                    return new NotFiniteOutput(operation.Name, operation.Kind, tensor, count, broken, read);
+                    found = new NotFiniteOutput(operation.Name, operation.Kind, tensor, count, broken, read);
+                    break;
                 }
             }
         }
 
-        return null;
+        return found;
     }
 
     private static ReadOnlySpan<float> Read(Session session, Tensor tensor, ref float[] values)

@@ -28,7 +28,7 @@ public sealed class TrainingSession : Session
     internal TrainingSession(Backend backend, Plan plan)
         : base(backend, plan)
     {
-        _forwardOperations = 1 + plan.Operations.Select((operation, i) => operation.Writes.Contains(plan.Loss) ? i : -1).Max();
+        _forwardOperations = 1 + plan.Operations.Select((operation, i) => operation is SoftmaxCrossEntropy && operation.Writes.Contains(plan.Loss) ? i : -1).Max();
         Options = plan.Options as TrainingOptions ?? throw new ArgumentException("The plan is not a training plan.", nameof(plan));
         _staging = backend.CreateStaging(LabelsOffset + plan.Labels!.Bytes * Options.Accumulate);
         Initialize();

@@ -20,6 +20,9 @@ internal sealed class HpcbnProcess : IDisposable
         process.BeginErrorReadLine();
     }
 
+    /// <summary>What starts the command.</summary>
+    public static string[] Command { get; } = ["dotnet", Path.Combine(AppContext.BaseDirectory, "hpcbn.dll")];
+
     /// <summary>Standard output and standard error so far.</summary>
     public string Output
     {
@@ -35,10 +38,10 @@ internal sealed class HpcbnProcess : IDisposable
     public static HpcbnProcess Start(string workingDirectory, IReadOnlyList<string> args, params (string Name, string Value)[] environment) =>
         Start(workingDirectory, "exec \"$@\"", args, environment);
 
-    /// <summary>Starts a line of a shell's in which <c>"$@"</c> is the command.</summary>
+    /// <summary>Starts a line of a shell's in which <c>"$@"</c> is the command, or what <paramref name="args"/> say where they begin with a shell of their own.</summary>
     public static HpcbnProcess Start(string workingDirectory, string shell, IReadOnlyList<string> args, params (string Name, string Value)[] environment)
     {
-        var start = new ProcessStartInfo("/bin/sh", ["-c", shell, "sh", "dotnet", Path.Combine(AppContext.BaseDirectory, "hpcbn.dll"), .. args])
+        var start = new ProcessStartInfo("/bin/sh", ["-c", shell, "sh", .. args is ["sh", ..] ? [] : Command, .. args])
         {
             WorkingDirectory = workingDirectory,
             RedirectStandardOutput = true,

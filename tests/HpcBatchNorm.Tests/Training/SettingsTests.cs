@@ -20,20 +20,21 @@ public class SettingsTests
     {
         ["Network.Classes"] = "the data set's",
         ["Optimizer.Width"] = "images are square: image-size is the height too",
+        ["Optimizer.Rank"] = "which of the processes this is",
         ["BackendOptions.TuningFile"] = "a file of the run's folder",
     };
 
     /// <summary>Properties that do not decide a run's numbers, rounding aside; all others enter the hash.</summary>
     private static readonly HashSet<string> NotHashed =
     [
-        "Name", "Data", "OnBadImage", "Backend", "Workers", "LoaderTimeout", "EvalEvery", "CheckpointEvery", "CheckpointTime", "MaxTime", "Keep", "LogEvery", "Output",
+        "Name", "Data", "OnBadImage", "Backend", "Workers", "LoaderTimeout", "RankTimeout", "EvalEvery", "CheckpointEvery", "CheckpointTime", "MaxTime", "Keep", "LogEvery", "Output",
         "Optimizer.Precision", "Optimizer.LossScale", "Optimizer.LossScaleGrowth", "Optimizer.RecomputeBatchNorm", "Optimizer.DisabledFusions",
         "BackendOptions.Threads", "BackendOptions.ConvolutionAlgorithm", "BackendOptions.BatchNormAlgorithm", "BackendOptions.RecordSteps",
     ];
 
     /// <summary>Settings that only the trainer itself, or a running session (the first loss scale), looks at; the tests of those change them.</summary>
     private static readonly HashSet<string> SeenInTheRun =
-        ["data", "initial-checkpoint", "reset-classifier", "epochs", "steps", "eval-every", "patience", "checkpoint-every", "checkpoint-time", "max-time", "keep", "log-every", "output", "loss-scale"];
+        ["data", "initial-checkpoint", "reset-classifier", "epochs", "steps", "eval-every", "patience", "checkpoint-every", "checkpoint-time", "max-time", "keep", "log-every", "output", "loss-scale", "rank-timeout"];
 
     /// <summary>Values for settings whose other value cannot be guessed, and what must be set besides for a setting to matter.</summary>
     private static readonly Dictionary<string, (string? Value, (string Name, string Value)[] Besides)> Flips = new()
@@ -85,6 +86,7 @@ public class SettingsTests
         ["freeze"] = ("conv1/*", []),
         ["freeze-scale-and-shift"] = (null, [("freeze-bn", "true")]),
         ["ghost-batch"] = ("4", []),
+        ["sync-bn"] = (null, [("ranks", "2")]),
         ["renorm-r-max"] = (null, [("batch-renorm", "true")]),
         ["renorm-d-max"] = (null, [("batch-renorm", "true")]),
         ["renorm-start"] = (null, [("batch-renorm", "true")]),

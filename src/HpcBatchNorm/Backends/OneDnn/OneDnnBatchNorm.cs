@@ -10,6 +10,11 @@ internal sealed partial class OneDnnBackend
     /// <inheritdoc/>
     private protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers)
     {
+        if (operation.Synchronized)
+        {
+            return new OneDnnSyncBatchNormForward(this, operation, buffers, ConnectedBy(operation));
+        }
+
         if (operation.Spec.Groups > 1 || operation.R is not null)
         {
             return new OneDnnBatchNormForward(this, operation, buffers);
@@ -23,14 +28,20 @@ internal sealed partial class OneDnnBackend
     }
 
     /// <inheritdoc/>
-    private protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers) => operation.Spec.Groups > 1 || operation.R is not null
+    private protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers) => operation.Synchronized
+        ? new OneDnnSyncBatchNormBackward(this, operation, buffers, ConnectedBy(operation))
+        : operation.Spec.Groups > 1 || operation.R is not null
         ? new OneDnnBatchNormBackward(this, operation, buffers)
         : Create<HbnBatchNormDesc>(operation, buffers, Hbn.hbn_batch_norm_backward_create, Describe(operation.Spec, operation.Statistics, 0),
             operation.Src, operation.Dst, operation.DiffDst, operation.Scale, operation.Shift, operation.Mean, operation.Variance,
             operation.DiffSrc, operation.DiffScale, operation.DiffShift, operation.DiffResidual, operation.SecondDiffDst);
 
-    /// <summary>A kernel of libhbn for one group of images of a batch normalization whose tensors are <paramref name="slots"/>; null where absent.</summary>
-    internal HbnKernelHandle CreateGroupKernel(Operation operation, OneDnnBuffer?[] slots, in BatchNormSpec spec, BatchNormStatistics statistics, float averagingFactor)
+    /// <summary>
+    /// A kernel of libhbn for one group of images of a batch normalization whose tensors are <paramref name="slots"/>; null where absent. <paramref name="stage"/> is
+    /// the part of the pass that it makes, where that is not all of it.
+    /// </summary>
+    internal HbnKernelHandle CreateGroupKernel(
+        Operation operation, OneDnnBuffer?[] slots, in BatchNormSpec spec, BatchNormStatistics statistics, float averagingFactor, int stage = Hbn.StageAll)
     {
         int groups = spec.Groups;
         HbnTensor[] tensors = Describe(slots);
@@ -42,6 +53,7 @@ internal sealed partial class OneDnnBackend
 
         HbnBatchNormDesc desc = Describe(spec, statistics, averagingFactor);
         desc.Algorithm = Hbn.BatchNormNative;
+        desc.Stage = stage;
         HbnKernelHandle native;
         int status = operation is BatchNormForward
             ? Hbn.hbn_batch_norm_forward_create(_engine, desc, tensors, tensors.Length, out native)

@@ -5,7 +5,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Backends.OneDnn;
 
 /// <summary>
-/// Batch normalization with ghost batches or batch renormalization, made of libhbn's kernels for one group of images: they run group after group on
+/// Batch normalization with ghost batches, batch renormalization or several ranks, made of libhbn's kernels for one group of images: they run group after group on
 /// addresses that move on, and between them the few numbers per channel are worked out here. Nothing changes inside the vectorised loops.
 /// </summary>
 internal abstract class OneDnnBatchNormGroups : Kernel
@@ -69,6 +69,24 @@ internal abstract class OneDnnBatchNormGroups : Kernel
     protected Span<float> Floats(nint address) => AlignedMemory.AsSpan<float>(address, Length);
 
     protected Span<double> Doubles(int index) => AlignedMemory.AsSpan<double>(VectorAddress(index), Length);
+
+    /// <summary>Values of single precision in double.</summary>
+    protected static void Widen(ReadOnlySpan<float> from, Span<double> to)
+    {
+        for (int i = 0; i < from.Length; i++)
+        {
+            to[i] = from[i];
+        }
+    }
+
+    /// <summary>Values in double, times a factor, rounded to single precision.</summary>
+    protected static void Narrow(ReadOnlySpan<double> from, Span<float> to, double factor = 1)
+    {
+        for (int i = 0; i < to.Length; i++)
+        {
+            to[i] = (float)(from[i] * factor);
+        }
+    }
 
     /// <summary>The address of slot <paramref name="i"/> for a group.</summary>
     protected nint AddressOf(int i, int group) => _slots[i] is { } slot ? slot.Address + (nint)(group * _steps[i]) : 0;

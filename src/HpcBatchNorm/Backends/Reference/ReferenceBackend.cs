@@ -46,6 +46,9 @@ internal sealed partial class ReferenceBackend : Backend
     /// <inheritdoc/>
     internal override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true, BatchNormVariants: true, LossScaling: true, CustomOperations: true, PoolingTakesSlices: true);
 
+    /// <inheritdoc/>
+    private protected override DataType StoredType => DataType.Float64;
+
     /// <summary>All: 16-bit tensors are rounded, and what <see cref="Precision.Tf32"/> may round is computed exactly.</summary>
     public override bool Supports(Precision precision, out string reason)
     {
@@ -84,11 +87,11 @@ internal sealed partial class ReferenceBackend : Backend
 
     /// <inheritdoc/>
     private protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers) =>
-        new ReferenceBatchNormForward(operation, buffers, _parallel);
+        new ReferenceBatchNormForward(operation, buffers, _parallel, operation.Synchronized ? ConnectedBy(operation) : null);
 
     /// <inheritdoc/>
     private protected override Kernel CreateCore(BatchNormBackward operation, BufferMap buffers) =>
-        new ReferenceBatchNormBackward(operation, buffers, _parallel);
+        new ReferenceBatchNormBackward(operation, buffers, _parallel, operation.Synchronized ? ConnectedBy(operation) : null);
 
     /// <inheritdoc/>
     private protected override Kernel CreateCore(ActivationForward operation, BufferMap buffers) =>

@@ -36,7 +36,7 @@ internal readonly struct BatchNormPopulation(in BatchNormSpec spec)
 }
 
 /// <summary>Algorithm 1 (and, with running statistics, step 11 of Algorithm 2): y = scale * xhat + shift, xhat = (x - mean) / sqrt(variance + epsilon).</summary>
-internal sealed class ReferenceBatchNormForward(BatchNormForward operation, BufferMap buffers, ParallelOptions parallel)
+internal sealed class ReferenceBatchNormForward(BatchNormForward operation, BufferMap buffers, ParallelOptions parallel, ICollectives? ranks)
     : ReferenceKernel(operation, buffers, parallel)
 {
     private readonly BatchNormPopulation _population = new(operation.Spec);
@@ -51,11 +51,18 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
     private readonly ReferenceBuffer? _runningVariance = Optional(buffers, operation.RunningVariance);
     private readonly ReferenceBuffer? _r = Optional(buffers, operation.R);
     private readonly ReferenceBuffer? _d = Optional(buffers, operation.D);
+    private readonly JoinedStatistics? _joined = ranks is null ? null : new JoinedStatistics(ranks, (int)operation.Spec.Parameters.Count, operation.Spec.StatisticCount);
     private (double R, double D) _limits;
 
     protected override void Run(in StepContext context)
     {
         _limits = operation.Renormalization?.LimitsAt(context.Step) ?? (1, 0);
+        if (_joined is not null)
+        {
+            ForEach(_population.Statistics, _population.Elements * 2, k => (_joined.First[k], _joined.Second[k]) = Moments(k, 0));
+            _joined.JoinMoments();
+        }
+
         ForEach(_population.Statistics, _population.Elements * 4, Normalize);
     }
 
@@ -102,8 +109,8 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
         }
     }
 
-    /// <summary>Mean and biased variance of the mini-batch in two passes; updates the running statistics, whose variance is unbiased.</summary>
-    private (double Mean, double Variance) MeasureBatch(int k, int group)
+    /// <summary>Mean and biased variance of a group in two passes.</summary>
+    private (double Mean, double Variance) Moments(int k, int group)
     {
         double m = _population.Count;
         int first = group * _population.GroupImages, end = first + _population.GroupImages;
@@ -128,8 +135,13 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
             }
         }
 
-        double variance = squares / m;
+        return (mean, squares / m);
+    }
 
+    /// <summary>Mean and biased variance of the mini-batch, of all ranks where they are joined; updates the running statistics, whose variance is unbiased.</summary>
+    private (double Mean, double Variance) MeasureBatch(int k, int group)
+    {
+        (double mean, double variance) = _joined is null ? Moments(k, group) : (_joined.First[k], _joined.Second[k]);
         _mean!.Image(group)[k] = mean;
         _variance!.Image(group)[k] = variance;
         if (operation.Renormalization is not null)
@@ -144,7 +156,7 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
             ref double runningMean = ref _runningMean.Vector[k];
             ref double runningVariance = ref _runningVariance!.Vector[k];
             runningMean = (1 - a) * runningMean + a * mean;
-            runningVariance = (1 - a) * runningVariance + a * variance * operation.Spec.UnbiasedFactor;
+            runningVariance = (1 - a) * runningVariance + a * variance * (_joined?.UnbiasedFactor ?? operation.Spec.UnbiasedFactor);
         }
 
         return (mean, variance);
@@ -155,7 +167,7 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
 /// The chain rule as the paper prints it after Algorithm 1, unsimplified. With running statistics mean and variance are constants, so their two
 /// gradients are zero and only the first term of dl/dx remains.
 /// </summary>
-internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, BufferMap buffers, ParallelOptions parallel)
+internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, BufferMap buffers, ParallelOptions parallel, ICollectives? ranks)
     : ReferenceKernel(operation, buffers, parallel)
 {
     private readonly BatchNormPopulation _population = new(operation.Spec);
@@ -174,7 +186,22 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
     private readonly ReferenceBuffer? _r = Optional(buffers, operation.R);
     private readonly ReferenceBuffer? _d = Optional(buffers, operation.D);
 
-    protected override void Run(in StepContext context) => ForEach(_population.Statistics, _population.Elements * 4, Differentiate);
+    private readonly JoinedStatistics? _joined = ranks is null ? null : new JoinedStatistics(ranks, (int)operation.Spec.Parameters.Count, operation.Spec.StatisticCount);
+
+    protected override void Run(in StepContext context)
+    {
+        if (_joined is not null)
+        {
+            ForEach(_population.Statistics, _population.Elements * 2, k =>
+            {
+                Sums sums = SumsOf(k, 0);
+                (_joined.First[k], _joined.Second[k]) = (sums.DiffNormalized, sums.DiffNormalizedTimesCentred);
+            });
+            _joined.JoinSums();
+        }
+
+        ForEach(_population.Statistics, _population.Elements * 4, Differentiate);
+    }
 
     private void Differentiate(int k)
     {
@@ -190,15 +217,16 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
         _diffShift.Vector[k] = diffShift;
     }
 
-    private (double DiffScale, double DiffShift) Differentiate(int k, int group)
+    /// <summary>Sums of the chain rule over i = 1 .. m, with dl/dxhat = dl/dy * scale.</summary>
+    private readonly record struct Sums(double DiffScale, double DiffShift, double DiffNormalized, double DiffNormalizedTimesCentred, double Centred);
+
+    private Sums SumsOf(int k, int group)
     {
-        double m = _population.Count;
         int first = group * _population.GroupImages, end = first + _population.GroupImages;
         double r = _r?.Image(group)[k] ?? 1, d = _d?.Image(group)[k] ?? 0;
         double scale = _scale.Vector[k] * r, shift = _shift.Vector[k] + _scale.Vector[k] * d, mean = _mean.Image(group)[k];
         double inverseDeviation = operation.Spec.InverseDeviation(_variance.Image(group)[k]);
 
-        // The sums of the chain rule over i = 1 .. m, with dl/dxhat = dl/dy * scale.
         double diffScale = 0, diffShift = 0;
         double sumDiffNormalized = 0, sumDiffNormalizedTimesCentred = 0, sumCentred = 0;
         for (int n = first; n < end; n++)
@@ -215,6 +243,23 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
                 sumDiffNormalizedTimesCentred += diffY * scale * centred;
                 sumCentred += centred;
             }
+        }
+
+        return new Sums(diffScale, diffShift, sumDiffNormalized, sumDiffNormalizedTimesCentred, sumCentred);
+    }
+
+    private (double DiffScale, double DiffShift) Differentiate(int k, int group)
+    {
+        double m = _population.Count;
+        int first = group * _population.GroupImages, end = first + _population.GroupImages;
+        double r = _r?.Image(group)[k] ?? 1, d = _d?.Image(group)[k] ?? 0;
+        double scale = _scale.Vector[k] * r, shift = _shift.Vector[k] + _scale.Vector[k] * d, mean = _mean.Image(group)[k];
+        double inverseDeviation = operation.Spec.InverseDeviation(_variance.Image(group)[k]);
+        (double diffScale, double diffShift, double sumDiffNormalized, double sumDiffNormalizedTimesCentred, double sumCentred) = SumsOf(k, group);
+        if (_joined is not null)
+        {
+            // Over the images of all ranks, whose deviations from their mean add up to nothing.
+            (m, sumDiffNormalized, sumDiffNormalizedTimesCentred, sumCentred) = (_joined.Count, _joined.First[k], _joined.Second[k], 0);
         }
 
         double diffVariance = 0, diffMean = 0;

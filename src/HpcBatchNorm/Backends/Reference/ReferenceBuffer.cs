@@ -49,6 +49,14 @@ internal sealed class ReferenceBuffer : DeviceBuffer
     /// <summary>Values [<paramref name="start"/>, <paramref name="start"/> + <paramref name="count"/>) of a workspace.</summary>
     public Span<double> Workspace(long start, int count) => At(start, count);
 
+    internal override void RoundStored()
+    {
+        if (IsRounded)
+        {
+            Round();
+        }
+    }
+
     public void Round()
     {
         DataType type = Tensor.DataType;
