@@ -1,7 +1,6 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Experiments;
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Support;
 
