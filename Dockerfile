@@ -20,7 +20,7 @@ COPY --from=build /app /app
 COPY --from=build --chown=$APP_UID:$APP_UID /cache /cache
 ENV XDG_CACHE_HOME=/cache DOTNET_EnableDiagnostics=0
 USER $APP_UID
-WORKDIR /work
+WORKDIR /workspace
 ENTRYPOINT ["/app/hpcbn"]
 
 # Without: nothing in it but .NET, hpcbn and the C and C++ libraries; its user is not root.
@@ -28,5 +28,5 @@ FROM ${DOTNET}/runtime:10.0-noble-chiseled AS chiseled
 COPY --from=build /app /app
 COPY --from=build --chown=$APP_UID:$APP_UID /cache /cache
 ENV XDG_CACHE_HOME=/cache DOTNET_EnableDiagnostics=0
-WORKDIR /work
+WORKDIR /workspace
 ENTRYPOINT ["/app/hpcbn"]

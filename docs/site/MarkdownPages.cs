@@ -34,7 +34,7 @@ internal sealed class MarkdownPages(string root, Dictionary<string, string> file
         // A table as wide as it must be scrolls by itself, so that the page does not.
         string body = document.ToHtml(Pipeline).Replace("<table>", "<div class=\"wide\"><table>", StringComparison.Ordinal).Replace("</table>", "</table></div>", StringComparison.Ordinal);
         body = SourceLink.Replace(body, "<span class=\"source\" title=\"$1\">$2</span>");
-        return new SitePage(AddressOf(file), group, file == "README.md" ? "HpcBatchNorm" : title, body);
+        return new SitePage(AddressOf(file), group, file == "README.md" ? "Introduction" : file == "docs/package.md" ? "The packages" : title, body);
     }
 
     /// <summary>Pages for the files that the pages so far link to and that are not among them, and so on.</summary>

@@ -1,17 +1,13 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Experiments;
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Tests.Support;
 
 namespace HpcBatchNorm.Tests.Docs;
 
-/// <summary>The code of docs/batch-normalization.md is run here and must stand there word for word; its figure is drawn here of what the library computes.</summary>
+/// <summary>The code of docs/batch-normalization.md is run here and must stand there word for word.</summary>
 public sealed class BatchNormalizationPageTests : IDisposable
 {
-    private const string UpdateVariable = "HBN_UPDATE_DOCS";
-
     private readonly Backend backend = Backend.Create("reference");
 
     public void Dispose() => backend.Dispose();
@@ -88,67 +84,6 @@ public sealed class BatchNormalizationPageTests : IDisposable
         string page = Page();
         Assert.Contains(Sample("forward"), page, StringComparison.Ordinal);
         Assert.Contains(Sample("backward"), page, StringComparison.Ordinal);
-    }
-
-    /// <summary>How far the variance of single precision is off when all values have a common offset: taken in one pass from the sums of x and x^2, and as the kernels take it.</summary>
-    [Fact]
-    public void Figure_ShowsWhatTheKernelsComputeVarianceFor()
-    {
-        var random = new Random(3);
-        float[] values = [.. Enumerable.Range(0, 4096).Select(_ => (float)Math.Sqrt(-2 * Math.Log(1 - random.NextDouble())) * (float)Math.Cos(2 * Math.PI * random.NextDouble()))];
-        List<(double, double)> naive = [], ours = [];
-        using Backend kernels = Backend.Create(Backend.Probe().Any(p => p is { Name: "onednn", Available: true }) ? "onednn" : "reference");
-        for (int power = 0; power <= 14; power++)
-        {
-            double offset = Math.Pow(2, power);
-            float[] x = [.. values.Select(v => v + (float)offset)];
-            double exactMean = x.Average(v => (double)v), exact = x.Average(v => Math.Pow(v - exactMean, 2));
-            float sum = 0, squares = 0;
-            foreach (float v in x)
-            {
-                sum += v;
-                squares += v * v;
-            }
-
-            naive.Add((offset, Math.Max(1e-9, Math.Abs(squares / x.Length - sum / x.Length * (sum / x.Length) - exact) / exact)));
-            ours.Add((offset, Math.Max(1e-9, Math.Abs(Variance(kernels, x) - exact) / exact)));
-        }
-
-        Assert.All(ours, p => Assert.InRange(p.Item2, 0, 1e-6));
-        Assert.True(naive[^1].Item2 > 0.1, "the figure shows nothing");
-        var figure = new Figure("variance-error", "Variance of 4,096 values with a common offset", "offset, in deviations (power of 2)", "relative error (power of 10)")
-        {
-            Series =
-            [
-                FigureSeries.Of("sums of x and x^2, single precision", naive.Select(p => (Math.Log2(p.Item1), Math.Log10(p.Item2)))),
-                FigureSeries.Of("the kernels", ours.Select(p => (Math.Log2(p.Item1), Math.Log10(p.Item2))), style: 1),
-            ],
-        };
-        string path = RepoPaths.InRepo("docs", "figures", "variance-error.svg");
-        if (Environment.GetEnvironmentVariable(UpdateVariable) == "1")
-        {
-            Directory.CreateDirectory(Path.GetDirectoryName(path)!);
-            File.WriteAllText(path, figure.ToSvg());
-        }
-
-        Assert.True(File.Exists(path), $"{path} is not there; this test writes it with {UpdateVariable}=1.");
-        Assert.Contains("](figures/variance-error.svg)", Page(), StringComparison.Ordinal);
-    }
-
-    private static double Variance(Backend backend, float[] x)
-    {
-        var spec = new BatchNormSpec(new Shape(1, 1, 64, 64));
-        Tensor src = new("src", spec.Src, TensorRole.Activation), dst = new("dst", spec.Src, TensorRole.Activation);
-        Tensor scale = new("scale", spec.Parameters, TensorRole.Parameter), shift = new("shift", spec.Parameters, TensorRole.Parameter);
-        Tensor mean = new("mean", spec.Parameters, TensorRole.BatchStatistic), variance = new("variance", spec.Parameters, TensorRole.BatchStatistic);
-        using var runner = new OperationRunner(backend, new BatchNormForward("bn", spec) { Src = src, Dst = dst, Scale = scale, Shift = shift, Mean = mean, Variance = variance });
-        runner.Write(src, x);
-        runner.Write(scale, [1f]);
-        runner.Write(shift, [0f]);
-        runner.Execute();
-        float[] result = new float[1];
-        runner.Read(variance, result);
-        return result[0];
     }
 
     private static string Page() => File.ReadAllText(RepoPaths.InRepo("docs", "batch-normalization.md"));
