@@ -20,6 +20,13 @@ internal static partial class HardCases
     /// tensor.
     /// </summary>
     public static IReadOnlyList<VerificationCase> For(BackendTraits traits, Precision precision = Precision.Fp32) =>
+        traits.TrainingVariants ? All(traits, precision) : [.. All(traits, precision).Where(c => !c.Operations.Any(IsTrainingVariant))];
+
+    /// <summary>What <see cref="BackendTraits.TrainingVariants"/> is about.</summary>
+    private static bool IsTrainingVariant(Operation operation) =>
+        operation is AdamUpdate { TrustRatio: true } or SoftmaxCrossEntropy { Binary: true } or SoftmaxCrossEntropy { SecondLabels: not null };
+
+    private static IReadOnlyList<VerificationCase> All(BackendTraits traits, Precision precision) =>
     [
         .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision, traits), .. LocalResponses(precision),
         .. Dropouts(precision), .. InnerProducts(precision), .. Copies(precision, traits), .. Sums(precision, traits), .. Inputs(precision), .. Losses(precision),

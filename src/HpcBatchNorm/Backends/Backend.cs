@@ -10,9 +10,10 @@ namespace HpcBatchNorm.Backends;
 /// <param name="LossScaling">The loss can be scaled (<see cref="UpdateLossScale"/>), which training in half precision needs.</param>
 /// <param name="CustomOperations">Managed code can work on the tensors (<see cref="CustomForward"/>): they lie in the host's memory.</param>
 /// <param name="PoolingTakesSlices">Pooling writes its channels of a concatenation, and reads their gradient there, as batch normalization does.</param>
+/// <param name="TrainingVariants">It has LAMB, binary cross-entropy and labels of mixed images.</param>
 internal sealed record BackendTraits(
     int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false, bool CustomOperations = false,
-    bool PoolingTakesSlices = false);
+    bool PoolingTakesSlices = false, bool TrainingVariants = false);
 
 /// <summary>
 /// A place where operations run; <see cref="Create"/> makes one. What it does is validated once, for all backends alike, before a <c>...Core</c> method does it.

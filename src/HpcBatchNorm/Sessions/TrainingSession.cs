@@ -182,7 +182,7 @@ public sealed class TrainingSession : Session
     internal bool CanStage => _staging is not null;
 
     /// <summary>
-    /// Brings the images and labels of the next <see cref="StepStaged"/> to the device, as <see cref="Step"/> takes them, and returns before they are there.
+    /// Brings the images and labels of the next <see cref="StepStaged"/> to the device, as <see cref="Step(ReadOnlySpan{byte}, ReadOnlySpan{int}, in StepContext)"/> takes them, and returns before they are there.
     /// During a step (see there) their way costs no time.
     /// </summary>
     internal void Stage(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels)
@@ -197,7 +197,7 @@ public sealed class TrainingSession : Session
     }
 
     /// <summary>
-    /// <see cref="Step"/> on the images that were staged. <paramref name="meanwhile"/> is called once while the device computes, unless a loss was not finite
+    /// <see cref="Step(ReadOnlySpan{byte}, ReadOnlySpan{int}, in StepContext)"/> on the images that were staged. <paramref name="meanwhile"/> is called once while the device computes, unless a loss was not finite
     /// before: the moment to load and <see cref="Stage"/> the next ones.
     /// </summary>
     internal float StepStaged(in StepContext context, Action? meanwhile = null)

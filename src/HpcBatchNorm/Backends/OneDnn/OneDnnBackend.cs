@@ -64,7 +64,7 @@ internal sealed partial class OneDnnBackend : Backend
 
     /// <inheritdoc/>
     internal override BackendTraits Traits => new(
-        _info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true, PoolingTakesSlices: true);
+        _info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true, PoolingTakesSlices: true, TrainingVariants: true);
 
     /// <inheritdoc/>
     public override bool Supports(Precision precision, out string reason)
