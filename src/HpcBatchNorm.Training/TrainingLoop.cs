@@ -90,6 +90,11 @@ internal sealed partial class TrainingLoop : IDisposable
         [
             .. TrainingFacts.Of(config, network, session, train, validation), .. RankFacts(), .. Lengths(), .. TrainingFacts.Of(config, network, _freezing), ("run", config.Output),
         ];
+        if (placement is { Warning.Length: > 0 } && ranks.LocalRank == 0)
+        {
+            _observer.Note(placement.Warning);
+        }
+
         if (!Writes)
         {
             _control = new TrainingControl([]);

@@ -11,11 +11,12 @@ namespace HpcBatchNorm.Tests.Distributed;
 [Trait("Category", "Slow")]
 public sealed class MpiTests(TrainingFixture fixture) : IClassFixture<TrainingFixture>
 {
-    [Fact]
-    public async Task WithoutBatchNorm_EqualsOneProcessWithTheWholeBatch()
+    [Theory]
+    [InlineData(4, "batch-norm", "false")]
+    [InlineData(2, "sync-bn", "true")]
+    public async Task EqualsOneProcessWithTheWholeBatch(int ranks, string name, string value)
     {
-        const int ranks = 4;
-        (string, string)[] settings = [("batch-norm", "false"), ("dropout", "0"), ("activation", "sigmoid"), ("steps", "10"), ("eval-every", "0"), ("learning-rate", "0.01")];
+        (string, string)[] settings = [(name, value), ("dropout", "0"), ("activation", "sigmoid"), ("steps", "10"), ("eval-every", "0"), ("learning-rate", "0.01")];
         string together = fixture.NewFolder(), alone = fixture.NewFolder();
         (int code, string output) = await Mpi.RunAsync(fixture.Folder, ranks, Train(together, [.. settings, ("batch-size", $"{12 / ranks}")]), TestContext.Current.CancellationToken);
         Assert.True(code == 0, output);
