@@ -148,7 +148,7 @@ public sealed class MpiTests(TrainingFixture fixture) : IClassFixture<TrainingFi
     }
 
     /// <summary>The images that steps of a run took, by the place in the data of a checkpoint at their end.</summary>
-    private IEnumerable<int> Images(string path, int ranks, int from, int to)
+    private List<int> Images(string path, int ranks, int from, int to)
     {
         using Checkpoint checkpoint = Checkpoint.Open(path);
         using ImageDataset data = ImageDataset.Open(fixture.Data, DatasetSplit.Train);
