@@ -134,7 +134,7 @@ public sealed class MpiTests(TrainingFixture fixture) : IClassFixture<TrainingFi
 
     [Theory]
     [InlineData("learning-rate", "0.5", "setting learning-rate: rank 0 .* has 0.01, rank 1 .* has 0.5")]
-    [InlineData("data", "/nowhere", @"error: rank 1 \(.*\): '/nowhere'")]
+    [InlineData("data", "/nowhere", @"error: rank 1 \(.*\): .*/nowhere")]
     public async Task RanksThatDiffer_AreRefused(string setting, string value, string message)
     {
         string folder = fixture.NewFolder();
