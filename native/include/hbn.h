@@ -238,7 +238,8 @@ typedef struct hbn_batch_norm_desc {
 
 /*
  * With batch statistics, for images that several processes share: the pass stops where their sums are joined. HBN_STAGE_REDUCE: mean and
- * variance of these images (forward; nothing else is written, and the rest is a kernel with running statistics), or diff_scale and
+ * variance of these images (forward; running_mean and running_variance, which must be there, receive what mean and variance lost by
+ * rounding to float32, nothing else is written, and the rest is a kernel with running statistics), or diff_scale and
  * diff_shift of these images (backward; diff_src is not written, diff_residual may be). HBN_STAGE_APPLY, backward only: diff_src (and
  * diff_residual) by sums that diff_scale and diff_shift hold, which are read: those of all processes times the share of these images in
  * all. Both have our own kernels.

@@ -365,7 +365,11 @@ template <typename T, int L, bool Relu, bool Residual> static void forward_group
             const float variance = (float)(m2 / count);
             set_value(p.mean, c, channels, (float)mean);
             set_value(p.variance, c, channels, variance);
-            if (p.running_mean.data != nullptr) {
+            if (p.stage ==
+                Stage::Reduce) { // what rounding took, for who joins them: of close values far from zero it is most of their spread
+                set_value(p.running_mean, c, channels, (float)(mean - (double)(float)mean));
+                set_value(p.running_variance, c, channels, (float)(m2 / count - (double)variance));
+            } else if (p.running_mean.data != nullptr) {
                 const double f = p.averaging_factor, unbiased = count > 1 ? m2 / (count - 1) : m2 / count;
                 set_value(p.running_mean, c, channels, (float)((1 - f) * value_at(p.running_mean, c, channels) + f * mean));
                 set_value(p.running_variance, c, channels, (float)((1 - f) * value_at(p.running_variance, c, channels) + f * unbiased));

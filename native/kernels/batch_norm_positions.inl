@@ -58,7 +58,10 @@ template <typename T> static void forward_positions(const BatchNormForward& p) {
                 variance[i] = (float)(m2[i] / (double)images);
                 set_value(p.mean, at + i, real, mean[i]);
                 set_value(p.variance, at + i, real, variance[i]);
-                if (p.running_mean.data != nullptr && at + i < p.running_mean.padded) {
+                if (p.stage == Stage::Reduce) {
+                    set_value(p.running_mean, at + i, real, (float)(sum[i] - (double)mean[i]));
+                    set_value(p.running_variance, at + i, real, (float)(m2[i] / (double)images - (double)variance[i]));
+                } else if (p.running_mean.data != nullptr && at + i < p.running_mean.padded) {
                     const double f = p.averaging_factor, unbiased = images > 1 ? m2[i] / (double)(images - 1) : m2[i];
                     set_value(p.running_mean, at + i, real, (float)((1 - f) * p.running_mean.data[at + i] + f * sum[i]));
                     set_value(p.running_variance, at + i, real, (float)((1 - f) * p.running_variance.data[at + i] + f * unbiased));

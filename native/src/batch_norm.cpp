@@ -105,6 +105,7 @@ struct BatchNormForwardKernel final : BatchNormKernel {
         require(running == at(RunningVariance).present(), "running mean and running variance are given together");
         require(batch ? at(Mean).present() && at(Variance).present() : running,
                 "batch statistics need mean and variance, running statistics the running ones");
+        require(desc.stage != HBN_STAGE_REDUCE || running, "the sums alone need running_mean and running_variance for what rounding takes");
         require(desc.stage != HBN_STAGE_APPLY, "forward, what follows the sums is a kernel with running statistics");
         // oneDNN's inference would need a biased variance under another name; ours reads the running ones as they are.
         if (wants_library(at(Residual).present())) {

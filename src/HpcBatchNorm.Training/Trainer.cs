@@ -36,7 +36,7 @@ public sealed class Trainer(
     public Backend? Backend { get; init; }
 
     /// <summary>
-    /// The processes that train together, which stay the caller's: every one of them makes a trainer with the same arguments and calls <see cref="Run"/>. The first one writes
+    /// The processes that train together, which stay the caller's: every one of them makes a trainer with the same arguments and calls <see cref="Run(CancellationToken)"/>. The first one writes
     /// the run's files, tells observer and sinks, and its result has the evaluations.
     /// </summary>
     public Communicator Ranks { get; init; } = Communicator.Alone;

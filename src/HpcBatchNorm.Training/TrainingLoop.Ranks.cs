@@ -13,11 +13,9 @@ namespace HpcBatchNorm.Training;
 /// </content>
 internal sealed partial class TrainingLoop
 {
-    private const double Interrupted = 1, OutOfTime = 2, StoppedEarly = 4, HasFailed = 8, HasDiverged = 16;
-
     private readonly Communicator _ranks;
     private readonly HeldNotes? _held;
-    private readonly double[] _mine = new double[2];
+    private readonly double[] _mine = new double[1];
     private readonly double[] _everybody;
     private long _stepBegan;
     private bool _said, _ending;
@@ -53,56 +51,60 @@ internal sealed partial class TrainingLoop
             mistake = error;
         }
 
-        double wish = asked.IsCancellationRequested ? Interrupted : stop.IsCancellationRequested ? OutOfTime : _control.StopReason is not null ? StoppedEarly : 0;
-        (double most, bool anyMistake) = Exchange(wish, mistake is not null);
-        if (anyMistake)
+        Wish wishes = Exchange(
+            mistake is not null ? Wish.SayMistake
+            : asked.IsCancellationRequested ? Wish.Interrupt
+            : stop.IsCancellationRequested ? Wish.EndInTime
+            : _control.StopReason is not null ? Wish.StopEarly : Wish.None);
+        if (wishes.HasFlag(Wish.Fail))
+        {
+            throw new AgreedException("Rank 0 has ended the run.", null);
+        }
+
+        if (wishes.HasFlag(Wish.SayMistake))
         {
             _ranks.ThrowIfAny(mistake);
         }
 
         // Of several wishes a signal comes first: whoever sent it waits.
-        int wishes = (int)most;
-        return (wishes & (int)HasFailed) != 0 ? throw new AgreedException("Rank 0 has ended the run.", null)
-            : (wishes & (int)HasDiverged) != 0 ? TrainingOutcome.LossNotFinite
-            : (wishes & (int)Interrupted) != 0 ? TrainingOutcome.Interrupted
-            : (wishes & (int)OutOfTime) != 0 ? TrainingOutcome.TimeLimit
-            : wishes != 0 ? TrainingOutcome.StoppedEarly : null;
+        return wishes.HasFlag(Wish.Diverge) ? TrainingOutcome.LossNotFinite
+            : wishes.HasFlag(Wish.Interrupt) ? TrainingOutcome.Interrupted
+            : wishes.HasFlag(Wish.EndInTime) ? TrainingOutcome.TimeLimit
+            : wishes.HasFlag(Wish.StopEarly) ? TrainingOutcome.StoppedEarly : null;
     }
 
     /// <summary>Why all ranks have stopped waiting for images: a signal to one of them, or the time limit.</summary>
     private TrainingOutcome AgreeOnStop(CancellationToken asked)
     {
-        double wish = asked.IsCancellationRequested ? Interrupted : OutOfTime;
-        int wishes = HasRanks ? (int)Exchange(wish, false).Wishes : (int)wish;
-        return (wishes & (int)Interrupted) != 0 ? TrainingOutcome.Interrupted : TrainingOutcome.TimeLimit;
+        Wish wish = asked.IsCancellationRequested ? Wish.Interrupt : Wish.EndInTime;
+        return (HasRanks ? Exchange(wish) : wish).HasFlag(Wish.Interrupt) ? TrainingOutcome.Interrupted : TrainingOutcome.TimeLimit;
     }
 
     /// <summary>
     /// Between steps rank 0 alone may have to end: its disk is full, or what it was to save is not finite. The others learn it where they would have agreed on the
     /// next step.
     /// </summary>
-    private void SayThatItEnds(double why)
+    private void SayThatItEnds(Wish why)
     {
         if (HasRanks && Writes && !_inStep && !_inEvaluation && _step < _totalSteps && !_ending)
         {
             _said = true;
-            Exchange(why, false);
+            Exchange(why);
         }
     }
 
-    private (double Wishes, bool Mistake) Exchange(double wish, bool mistake)
+    /// <summary>What any of the ranks wishes.</summary>
+    private Wish Exchange(Wish mine)
     {
-        (_mine[0], _mine[1]) = (wish, mistake ? 1 : 0);
+        _mine[0] = (int)mine;
         _ranks.AllGather(_mine, _everybody);
-        int wishes = 0;
-        bool any = false;
-        for (int r = 0; r < _ranks.Size; r++)
+        Wish all = Wish.None;
+        foreach (double wish in _everybody)
         {
-            wishes |= (int)_everybody[2 * r];
-            any |= _everybody[2 * r + 1] != 0;
+            all |= (Wish)(int)wish;
         }
 
-        return (wishes, any);
+        return all;
     }
 
     /// <summary>Brings the other ranks' warnings to rank 0; all ranks come here after the same steps.</summary>
@@ -158,8 +160,8 @@ internal sealed partial class TrainingLoop
             return mine;
         }
 
-        _ranks.AllGather([mine is null ? 0 : 1, 0], _everybody);
-        int first = Enumerable.Range(0, _ranks.Size).FirstOrDefault(r => _everybody[2 * r] != 0, -1);
+        _ranks.AllGather([mine is null ? 0 : 1], _everybody);
+        int first = Enumerable.Range(0, _ranks.Size).FirstOrDefault(r => _everybody[r] != 0, -1);
         if (first >= 0)
         {
             rank = $" on {_ranks.Names[first]}";
@@ -192,5 +194,30 @@ internal sealed partial class TrainingLoop
         {
             yield return ("", "the learning rate is taken as it stands; learning-rate-batch scales it with the images of a step");
         }
+    }
+
+    /// <summary>What a rank has to say before a step.</summary>
+    [Flags]
+    private enum Wish
+    {
+        None = 0,
+
+        /// <summary>It was sent a signal.</summary>
+        Interrupt = 1,
+
+        /// <summary>Its time limit is over.</summary>
+        EndInTime = 2,
+
+        /// <summary>Its observer asks for the end.</summary>
+        StopEarly = 4,
+
+        /// <summary>Its images cannot be read.</summary>
+        SayMistake = 8,
+
+        /// <summary>It writes the run's files, and has ended because it cannot.</summary>
+        Fail = 16,
+
+        /// <summary>It has ended because what it was to save is not finite.</summary>
+        Diverge = 32,
     }
 }

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using HpcBatchNorm.Networks;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Training.Distributed;
 
@@ -138,6 +139,19 @@ internal sealed partial class TrainingLoop
         }
 
         return Result(outcome);
+    }
+
+    /// <summary>Empty for a network that has no form in files: its checkpoints can only be used by who has it.</summary>
+    private static string Json(Network network)
+    {
+        try
+        {
+            return network.ToJson();
+        }
+        catch (NotSupportedException)
+        {
+            return "";
+        }
     }
 
     /// <summary>Ends the writing of a checkpoint whose values are not finite.</summary>

@@ -71,7 +71,7 @@ internal sealed partial class TrainingLoop : IDisposable
         DataPosition position, long totalSteps, Checkpoint? resumed, IReadOnlyList<RunSinkFactory> sinks, long start,
         Communicator ranks, Placement? placement)
     {
-        (_ranks, _placement, _everybody) = (ranks, placement, new double[2 * ranks.Size]);
+        (_ranks, _placement, _everybody) = (ranks, placement, new double[ranks.Size]);
         _held = Writes ? null : new HeldNotes();
         (_config, _observer, _network, _session, _validation) = (config, new GuardedObserver(Writes ? observer : _held!), network, session, validation);
         (_position, _totalSteps, _start) = (position, totalSteps, start);
@@ -92,6 +92,11 @@ internal sealed partial class TrainingLoop : IDisposable
         [
             .. TrainingFacts.Of(config, network, session.Prepared, train, validation), .. RankFacts(), .. Lengths(), .. TrainingFacts.Of(config, network, _freezing), ("run", config.Output),
         ];
+        if (placement is { Warning.Length: > 0 } && ranks.LocalRank == 0)
+        {
+            _observer.Note(placement.Warning);
+        }
+
         BatchMixer? mixer = config.Optimizer.MixesLabels ? new BatchMixer(config.Optimizer, network.InputChannels) : null;
         if (!Writes)
         {
@@ -145,13 +150,13 @@ internal sealed partial class TrainingLoop : IDisposable
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
             // The run's own files; what cannot take a line of metrics may still take a checkpoint.
-            SayThatItEnds(HasFailed);
+            SayThatItEnds(Wish.Fail);
             TrySave();
             throw Failed(error);
         }
         catch (ObserverException error)
         {
-            SayThatItEnds(HasFailed);
+            SayThatItEnds(Wish.Fail);
             TrySave();
             ExceptionDispatchInfo.Throw(error.InnerException!);
             throw;
@@ -211,7 +216,7 @@ internal sealed partial class TrainingLoop : IDisposable
         {
             if (error.InSaving)
             {
-                SayThatItEnds(HasDiverged);
+                SayThatItEnds(Wish.Diverge);
             }
 
             return Diverged(error.Divergence);
@@ -441,18 +446,5 @@ internal sealed partial class TrainingLoop : IDisposable
         yield return ("learning rate", _schedule.Description);
         yield return ("steps", FormattableString.Invariant(
             $"{_totalSteps} of {_config.ImagesPerStep} images, {_position.Epoch(_totalSteps):0.##} epochs of {_position.StepsPerEpoch} steps") + (_firstStep > 0 ? FormattableString.Invariant($"; going on after step {_firstStep}, epoch {_position.Epoch(_firstStep):0.###}") : ""));
-    }
-
-    /// <summary>Empty for a network that has no form in files: its checkpoints can only be used by who has it.</summary>
-    private static string Json(Network network)
-    {
-        try
-        {
-            return network.ToJson();
-        }
-        catch (NotSupportedException)
-        {
-            return "";
-        }
     }
 }

@@ -6,7 +6,7 @@ using HpcBatchNorm.Interop;
 namespace HpcBatchNorm.Training.Distributed;
 
 /// <summary>
-/// The processes ("ranks") that train one network together, as <c>mpirun</c> or <c>srun</c> started them; <see cref="Join"/> makes it. A process that was started alone
+/// The processes ("ranks") that train one network together, as <c>mpirun</c> or <c>srun</c> started them; <see cref="Join()"/> makes it. A process that was started alone
 /// has <see cref="Alone"/>, which costs nothing and loads nothing. Every rank makes the same calls in the same order, from one thread; a call waits for the
 /// others, at most <see cref="Timeout"/>.
 /// </summary>

@@ -87,7 +87,7 @@ internal sealed class MpiTransport : ITransport
         Run(exchange, mine, all);
     }
 
-    public void Abort(int code) => MpiApi.hbn_mpi_abort(code);
+    public void Abort(int code) => _ = MpiApi.hbn_mpi_abort(code); // what fails in ending has nobody to tell
 
     public void Dispose()
     {
@@ -279,7 +279,7 @@ internal sealed class MpiTransport : ITransport
         {
             if (Stopwatch.GetElapsedTime(exchange.Since, now) > Timeout)
             {
-                Span<int> waiting = stackalloc int[Ranks];
+                int[] waiting = new int[Ranks];
                 MpiApi.ThrowIfFailed(MpiApi.hbn_mpi_waiting_for(exchange.Native, waiting), "looking for the rank that does not answer");
                 List<string> silent = [];
                 for (int r = 0; r < Ranks; r++)

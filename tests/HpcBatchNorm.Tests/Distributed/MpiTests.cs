@@ -11,11 +11,12 @@ namespace HpcBatchNorm.Tests.Distributed;
 [Trait("Category", "Slow")]
 public sealed class MpiTests(TrainingFixture fixture) : IClassFixture<TrainingFixture>
 {
-    [Fact]
-    public async Task WithoutBatchNorm_EqualsOneProcessWithTheWholeBatch()
+    [Theory]
+    [InlineData(4, "batch-norm", "false")]
+    [InlineData(2, "sync-bn", "true")]
+    public async Task EqualsOneProcessWithTheWholeBatch(int ranks, string name, string value)
     {
-        const int ranks = 4;
-        (string, string)[] settings = [("batch-norm", "false"), ("dropout", "0"), ("activation", "sigmoid"), ("steps", "10"), ("eval-every", "0"), ("learning-rate", "0.01")];
+        (string, string)[] settings = [(name, value), ("dropout", "0"), ("activation", "sigmoid"), ("steps", "10"), ("eval-every", "0"), ("learning-rate", "0.01")];
         string together = fixture.NewFolder(), alone = fixture.NewFolder();
         (int code, string output) = await Mpi.RunAsync(fixture.Folder, ranks, Train(together, [.. settings, ("batch-size", $"{12 / ranks}")]), TestContext.Current.CancellationToken);
         Assert.True(code == 0, output);
@@ -133,7 +134,7 @@ public sealed class MpiTests(TrainingFixture fixture) : IClassFixture<TrainingFi
 
     [Theory]
     [InlineData("learning-rate", "0.5", "setting learning-rate: rank 0 .* has 0.01, rank 1 .* has 0.5")]
-    [InlineData("data", "/nowhere", @"error: rank 1 \(.*\): '/nowhere'")]
+    [InlineData("data", "/nowhere", @"error: rank 1 \(.*\): .*/nowhere")]
     public async Task RanksThatDiffer_AreRefused(string setting, string value, string message)
     {
         string folder = fixture.NewFolder();
@@ -147,7 +148,7 @@ public sealed class MpiTests(TrainingFixture fixture) : IClassFixture<TrainingFi
     }
 
     /// <summary>The images that steps of a run took, by the place in the data of a checkpoint at their end.</summary>
-    private IEnumerable<int> Images(string path, int ranks, int from, int to)
+    private List<int> Images(string path, int ranks, int from, int to)
     {
         using Checkpoint checkpoint = Checkpoint.Open(path);
         using ImageDataset data = ImageDataset.Open(fixture.Data, DatasetSplit.Train);

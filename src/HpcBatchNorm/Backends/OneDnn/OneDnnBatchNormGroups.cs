@@ -70,12 +70,12 @@ internal abstract class OneDnnBatchNormGroups : Kernel
 
     protected Span<double> Doubles(int index) => AlignedMemory.AsSpan<double>(VectorAddress(index), Length);
 
-    /// <summary>Values of single precision in double.</summary>
-    protected static void Widen(ReadOnlySpan<float> from, Span<double> to)
+    /// <summary>Values of single precision in double, with what rounding took from them, where that is known.</summary>
+    protected static void Widen(ReadOnlySpan<float> from, ReadOnlySpan<float> rest, Span<double> to)
     {
         for (int i = 0; i < from.Length; i++)
         {
-            to[i] = from[i];
+            to[i] = rest.IsEmpty ? from[i] : (double)from[i] + rest[i];
         }
     }
 

@@ -22,9 +22,9 @@ internal sealed class OneDnnSyncBatchNormForward : OneDnnBatchNormGroups
             operation.Src, operation.Scale, operation.Shift, operation.Residual, operation.Dst, operation.Mean, operation.Variance, operation.RunningMean, operation.RunningVariance)
     {
         OneDnnBuffer?[] slots = [.. Slots[..Mean], Slots[Mean], Slots[Variance], null, null];
-        _measure = backend.CreateGroupKernel(operation, slots, operation.Spec, BatchNormStatistics.Batch, 0, Hbn.StageReduce);
+        _measure = backend.CreateGroupKernel(operation, [.. slots[..RunningMean], slots[Mean], slots[Variance]], operation.Spec, BatchNormStatistics.Batch, 0, Hbn.StageReduce);
         _normalize = backend.CreateGroupKernel(operation, [.. slots[..Mean], null, null, slots[Mean], slots[Variance]], operation.Spec, BatchNormStatistics.Running, 0);
-        Reserve(Slots[Scale]!, 0, _measure, _normalize);
+        Reserve(Slots[Scale]!, 2, _measure, _normalize);
         _joined = new JoinedStatistics(ranks, Length, operation.Spec.StatisticCount);
         _factor = operation.AveragingFactor;
         _implementation = FormattableString.Invariant($"native, joined over {ranks.Ranks} ranks");
@@ -36,10 +36,11 @@ internal sealed class OneDnnSyncBatchNormForward : OneDnnBatchNormGroups
     /// <inheritdoc/>
     protected override void ExecuteCore(in StepContext context)
     {
-        Execute(_measure, KernelSlots, 0, context, [(RunningMean, 0), (RunningVariance, 0)]);
+        (nint ofMean, nint ofVariance) = (VectorAddress(0), VectorAddress(1)); // what they lose by rounding
+        Execute(_measure, KernelSlots, 0, context, [(RunningMean, ofMean), (RunningVariance, ofVariance)]);
         Span<float> mean = Floats(AddressOf(Mean, 0)), variance = Floats(AddressOf(Variance, 0));
-        Widen(mean, _joined.First);
-        Widen(variance, _joined.Second);
+        Widen(mean, Floats(ofMean), _joined.First);
+        Widen(variance, Floats(ofVariance), _joined.Second);
         _joined.JoinMoments();
         Narrow(_joined.First, mean);
         Narrow(_joined.Second, variance);
@@ -104,8 +105,8 @@ internal sealed class OneDnnSyncBatchNormBackward : OneDnnBatchNormGroups
     protected override void ExecuteCore(in StepContext context)
     {
         Execute(_sum, KernelSlots, 0, context);
-        Widen(Floats(AddressOf(DiffScale, 0)), _joined.First);
-        Widen(Floats(AddressOf(DiffShift, 0)), _joined.Second);
+        Widen(Floats(AddressOf(DiffScale, 0)), default, _joined.First);
+        Widen(Floats(AddressOf(DiffShift, 0)), default, _joined.Second);
         _joined.JoinSums();
 
         // The kernel divides by this rank's number of values, the formula by that of all.
