@@ -91,13 +91,19 @@ public sealed class StubTests : CudnnTests
     [Fact]
     public void Backend_OnAThreadThatNeverUsedTheDevice_Works()
     {
-        // A context is current for a thread of the operating system; every operation has to make it so.
+        // A context is current for a thread of the operating system; every operation has to make it so. The module is loaded here, and the other thread
+        // begins with looking up a kernel of it.
         using Backend backend = Create();
+        Shape shape = new(1, 8, 2, 2);
+        Tensor src = new("src", shape, TensorRole.Activation), dst = new("dst", shape, TensorRole.Activation);
+        new OperationRunner(backend, new Copy("copy", src, dst)).Dispose();
         Exception? error = null;
         var thread = new Thread(() =>
         {
             try
             {
+                using var runner = new OperationRunner(backend, new ActivationForward("relu", ActivationKind.Relu, src, dst));
+                runner.Execute();
                 using TrainingSession session = SmallSession(backend);
                 session.Execute(default);
                 backend.Synchronize();
