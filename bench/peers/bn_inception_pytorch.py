@@ -1,18 +1,35 @@
 #!/usr/bin/env python3
 """BN-Inception in PyTorch, as a yardstick for the cudnn backend: one training step, eager and compiled, channels-last, bf16 autocast.
 
-    python3 bn_inception_pytorch.py --batch 32 256 [--steps 30] [--size 224]
+    python3 bn_inception_pytorch.py --batch 32 256 [--steps 50] [--size 224] [--seconds 560]
 
-Prints one JSON line per measurement: images per second by the median of the steps' device times. The network is the one of `hpcbn inspect
+Prints one JSON line per measurement as it comes: eager first, then compiled, the slowest to compile last. Each is a process of its own with a limit
+of its own, so that one which fails or never ends costs no other: its line has "error" instead of numbers.
+
+A step's time is the median over windows of ten steps, between two events of the device, so that the host runs ahead as it does in a training;
+"step_ms_synchronized" is the median of single steps that the host waits for. The images lie on the device. The network is the one of `hpcbn inspect
 --model bn-inception` (width 608): the same branches, strides and pooling.
 """
 import argparse
 import json
 import statistics
+import subprocess
+import sys
+import time
 
-import torch
-from torch import nn
-from torch.nn import functional as F
+MODES = ["eager", "reduce-overhead", "max-autotune"]
+# Seconds a measurement may take: compiling takes minutes, and tuning more.
+LIMITS = {"eager": 60, "reduce-overhead": 150, "max-autotune": 240}
+WINDOW = 10
+
+if "--mode" in sys.argv:
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+else:
+    # The process that only starts the others; it needs the network's text, not PyTorch.
+    class nn:
+        Module = Sequential = object
 
 # name, 1x1, 3x3 reduce, 3x3, double reduce, double, pool (avg, max, pass), projection: Figure 5 of the paper by its branch widths.
 ROWS = [
@@ -60,47 +77,85 @@ class BnInception(nn.Module):
         return self.fc(F.adaptive_avg_pool2d(self.modules_(self.stem(x)), 1).flatten(1))
 
 
-def measure(batch, size, steps, compiled):
+def optimizer_of(network):
+    """SGD with momentum in one launch where this version has it."""
+    try:
+        return torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True), "fused"
+    except (TypeError, RuntimeError):
+        return torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9), "foreach"
+
+
+def measure(mode, batch, size, steps):
+    torch.backends.cudnn.benchmark = True
     torch.manual_seed(1)
     network = BnInception().cuda().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
-    forward = torch.compile(network, mode="max-autotune") if compiled else network
+    optimizer, kind = optimizer_of(network)
+    forward = network if mode == "eager" else torch.compile(network, mode=mode)
     images = torch.randn(batch, 3, size, size, device="cuda").to(memory_format=torch.channels_last)
     labels = torch.randint(0, 1000, (batch,), device="cuda")
-    times = []
-    for step in range(steps + 10):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
+
+    def step():
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cuda", dtype=torch.bfloat16):
             loss = F.cross_entropy(forward(images), labels)
         loss.backward()
         optimizer.step()
+
+    def timed(count):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for _ in range(count):
+            step()
         end.record()
         torch.cuda.synchronize()
-        if step >= 10:
-            times.append(start.elapsed_time(end))
-    milliseconds = statistics.median(times)
-    print(json.dumps({
-        "peer": f"pytorch {torch.__version__}", "mode": "compile" if compiled else "eager", "precision": "bf16", "batch": batch, "image_size": size,
-        "step_ms": round(milliseconds, 3), "img_per_s": round(batch / milliseconds * 1000, 1),
-        "peak_memory_mb": round(torch.cuda.max_memory_allocated() / 1e6, 1), "parameters": sum(p.numel() for p in network.parameters())}), flush=True)
+        return start.elapsed_time(end) / count
+
+    for _ in range(WINDOW):
+        step()
+    torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
+    windows = statistics.median(timed(WINDOW) for _ in range(max(1, steps // WINDOW)))
+    single = statistics.median(timed(1) for _ in range(steps))
+    print(json.dumps({
+        "peer": f"pytorch {torch.__version__}", "mode": mode, "precision": "bf16", "batch": batch, "image_size": size, "optimizer": kind,
+        "step_ms": round(windows, 3), "step_ms_synchronized": round(single, 3), "img_per_s": round(batch / windows * 1000, 1),
+        "peak_device_memory_mb": round(torch.cuda.max_memory_allocated() / 1e6, 1), "parameters": sum(p.numel() for p in network.parameters())}), flush=True)
+
+
+def run(mode, batch, arguments, limit):
+    """One measurement in a process of its own; the line to print, and whether it is one with numbers."""
+    command = [sys.executable, __file__, "--mode", mode, "--batch", str(batch), "--size", str(arguments.size), "--steps", str(arguments.steps)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        if done.returncode == 0 and lines:
+            return lines[-1], True
+        error = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    except subprocess.TimeoutExpired:
+        error = f"no result within {limit:.0f} s"
+    return json.dumps({"mode": mode, "batch": batch, "error": error}), False
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, nargs="+", default=[32, 256])
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--eager-only", action="store_true")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--mode", choices=MODES, help="measure this one here, in this process")
+    parser.add_argument("--limit", type=float, help="seconds each measurement may take, instead of " + ", ".join(f"{LIMITS[m]} ({m})" for m in MODES))
+    parser.add_argument("--seconds", type=float, default=560, help="seconds all of them may take")
     arguments = parser.parse_args()
-    torch.backends.cudnn.benchmark = True
-    for batch in arguments.batch:
-        measure(batch, arguments.size, arguments.steps, compiled=False)
-        if not arguments.eager_only:
-            measure(batch, arguments.size, arguments.steps, compiled=True)
+    if arguments.mode:
+        measure(arguments.mode, arguments.batch[0], arguments.size, arguments.steps)
+        return 0
+    end, good = time.monotonic() + arguments.seconds, True
+    for mode in MODES:
+        for batch in arguments.batch:
+            line, ok = run(mode, batch, arguments, max(1, min(arguments.limit or LIMITS[mode], end - time.monotonic())))
+            print(line, flush=True)
+            good = good and ok
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,15 +12,17 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
 
+// Threads of a block at most, and how many such blocks a multiprocessor must hold at a time: its 65536 registers leave each thread 80.
+#define HBN_BLOCK 256
+#define HBN_RESIDENT 3
+
 #ifndef HBN_HOST
-#define HBN_KERNEL(name) extern "C" __global__ void __launch_bounds__(256) name
+#define HBN_KERNEL(name) extern "C" __global__ void __launch_bounds__(HBN_BLOCK, HBN_RESIDENT) name
 #define HBN_DEVICE static __device__ __forceinline__
 #define HBN_SHARED __shared__
 // As many floats as the launch asks for.
 extern __shared__ float hbn_shared[];
 #endif
-
-#define HBN_BLOCK 256
 
 #if HBN_ELEMENT == 0
 typedef float elem;

@@ -10,18 +10,21 @@ namespace HpcBatchNorm.Interop.Cuda;
 /// entry makes the context current, because it belongs to the operating system's thread and tasks change threads. The first error that kills the
 /// context is kept and thrown again by every later call. What finalizers give back is freed at the next entry, by the thread that uses the device.
 /// </summary>
-internal sealed unsafe class CudaDevice : IDisposable
+internal sealed unsafe partial class CudaDevice : IDisposable
 {
+    /// <summary>The primary contexts this process has retained, by driver and device; see <see cref="PrimaryContext"/>.</summary>
+    private static readonly Dictionary<(CudaDriverApi Api, int Device), nint> Retained = [];
+
     private readonly CudaDriverApi _api;
     private readonly bool _owns;
-    private readonly int _ordinal;
     private readonly ConcurrentQueue<nint> _abandoned = new();
     private NativeException? _fault;
+    private bool _wasReset;
     private bool _disposed;
 
     private CudaDevice(CudaDriverApi api, int ordinal, nint context, nint stream, bool owns)
     {
-        (_api, _ordinal, Context, Stream, _owns) = (api, ordinal, context, stream, owns);
+        (_api, Context, Stream, _owns) = (api, context, stream, owns);
         Name = DeviceName(api, ordinal);
         Major = Attribute(api, ordinal, CudaDriverApi.AttributeMajor);
         Minor = Attribute(api, ordinal, CudaDriverApi.AttributeMinor);
@@ -75,12 +78,11 @@ internal sealed unsafe class CudaDevice : IDisposable
             $"{DeviceName(api, ordinal)}, compute capability {Attribute(api, ordinal, CudaDriverApi.AttributeMajor)}.{Attribute(api, ordinal, CudaDriverApi.AttributeMinor)}, {Attribute(api, ordinal, CudaDriverApi.AttributeMultiprocessors)} multiprocessors, {bytes / 1e9:F1} GB");
     }
 
-    /// <summary>Retains the primary context of a device and creates a stream that does not wait for the legacy one.</summary>
+    /// <summary>The primary context of a device, with a new stream that does not wait for the legacy one.</summary>
     public static CudaDevice Open(CudaDriverApi api, int ordinal)
     {
         int device = Handle(api, ordinal);
-        nint context = 0, stream = 0;
-        Check(api, api.cuDevicePrimaryCtxRetain(&context, device), "opening the device");
+        nint context = PrimaryContext(api, device), stream = 0;
         Check(api, api.cuCtxSetCurrent(context), "opening the device");
         Check(api, api.cuStreamCreate(&stream, CudaDriverApi.StreamNonBlocking), "creating a stream");
         return new CudaDevice(api, device, context, stream, owns: true);
@@ -107,78 +109,27 @@ internal sealed unsafe class CudaDevice : IDisposable
         Check(_api.cuCtxSetCurrent(Context), "entering the device");
         while (!_abandoned.IsEmpty && _abandoned.TryDequeue(out nint address))
         {
-            Check(_api.cuMemFree(address), "freeing device memory");
+            FreeNow(address);
         }
     }
 
-    /// <summary>Zero-filled device memory.</summary>
-    /// <exception cref="OutOfMemoryException">The device has not enough; the message says how much it has.</exception>
-    public nint Allocate(long bytes)
-    {
-        Enter();
-        nint address = 0;
-        nuint size = (nuint)Math.Max(bytes, 256);
-        int status = _api.cuMemAlloc(&address, size);
-        if (status == CudaDriverApi.OutOfMemory)
-        {
-            nuint free = 0, total = 0;
-            _ = _api.cuMemGetInfo(&free, &total);
-            throw NativeException.OutOfMemory(string.Create(CultureInfo.InvariantCulture,
-                $"The device {Name} has no {bytes / 1e6:F0} MB left: {free / 1e6:F0} of {total / 1e6:F0} MB are free. Use a smaller batch."));
-        }
-
-        Check(status, "allocating device memory");
-        Check(_api.cuMemsetD8Async(address, 0, size, Stream), "clearing device memory");
-        return address;
-    }
-
-    public void Free(nint address)
+    /// <summary>As <see cref="Enter"/>, for taking things down: false, and nothing thrown, where the context is dead and has freed everything itself.</summary>
+    internal bool EnterToFree()
     {
         if (_fault is null && !_disposed)
         {
-            Enter();
-            Check(_api.cuMemFree(address), "freeing device memory");
+            try
+            {
+                Enter();
+            }
+            catch (NativeException) when (_fault is not null)
+            {
+                return false;
+            }
         }
+
+        return _fault is null && !_disposed;
     }
-
-    /// <summary>For finalizers, which have no context: frees at the next entry.</summary>
-    public void Abandon(nint address) => _abandoned.Enqueue(address);
-
-    /// <summary>Memory of the host that the device copies from and to without a detour. Freed with the returned object.</summary>
-    public PinnedMemory AllocatePinned(long bytes)
-    {
-        Enter();
-        void* address = null;
-        Check(_api.cuMemHostAlloc(&address, (nuint)bytes, CudaDriverApi.HostPortable), "allocating pinned host memory");
-        return new PinnedMemory(this, (nint)address, bytes);
-    }
-
-    internal void FreePinned(nint address)
-    {
-        if (_fault is null && !_disposed)
-        {
-            Enter();
-            Check(_api.cuMemFreeHost((void*)address), "freeing pinned host memory");
-        }
-    }
-
-    /// <summary>Copies to the device and waits.</summary>
-    public void Upload(nint destination, ReadOnlySpan<byte> source)
-    {
-        Enter();
-        fixed (byte* from = source)
-        {
-            Check(_api.cuMemcpyHtoDAsync(destination, from, (nuint)source.Length, Stream), "copying to the device");
-            Check(_api.cuStreamSynchronize(Stream), "copying to the device");
-        }
-    }
-
-    /// <summary>Enqueues a copy from pinned memory, which must stay as it is until the copy is done.</summary>
-    public void UploadPinned(nint destination, nint source, long bytes) => UploadPinned(destination, source, bytes, Stream);
-
-    /// <summary>Enqueues a copy from one place of the device to another.</summary>
-    public void CopyOnDevice(nint destination, nint source, long bytes) =>
-        Check(_api.cuMemcpyDtoDAsync(destination, source, (nuint)bytes, Stream), "copying on the device");
 
     /// <summary>A stream beside the one for computing.</summary>
     public CudaStream CreateStream()
@@ -189,28 +140,13 @@ internal sealed unsafe class CudaDevice : IDisposable
         return new CudaStream(this, handle);
     }
 
-    internal void UploadPinned(nint destination, nint source, long bytes, nint stream) =>
-        Check(_api.cuMemcpyHtoDAsync(destination, (void*)source, (nuint)bytes, stream), "copying to the device");
-
     internal void Wait(nint stream, nint handle) => Check(_api.cuStreamWaitEvent(stream, handle, 0), "waiting for an event");
 
     internal void DestroyStream(nint handle)
     {
-        if (_fault is null && !_disposed)
+        if (EnterToFree())
         {
-            Enter();
             Check(_api.cuStreamDestroy(handle), "freeing a stream");
-        }
-    }
-
-    /// <summary>Copies from the device and waits.</summary>
-    public void Download(Span<byte> destination, nint source)
-    {
-        Enter();
-        fixed (byte* to = destination)
-        {
-            Check(_api.cuMemcpyDtoHAsync(to, source, (nuint)destination.Length, Stream), "copying from the device");
-            Check(_api.cuStreamSynchronize(Stream), "copying from the device");
         }
     }
 
@@ -236,9 +172,8 @@ internal sealed unsafe class CudaDevice : IDisposable
 
     public void UnloadModule(nint module)
     {
-        if (_fault is null && !_disposed)
+        if (EnterToFree())
         {
-            Enter();
             Check(_api.cuModuleUnload(module), "unloading the kernels");
         }
     }
@@ -246,6 +181,7 @@ internal sealed unsafe class CudaDevice : IDisposable
     /// <summary>A kernel of a module.</summary>
     public nint Function(nint module, string name)
     {
+        Enter();
         nint function = 0;
         fixed (byte* text = Encoding.ASCII.GetBytes(name + '\0'))
         {
@@ -304,9 +240,8 @@ internal sealed unsafe class CudaDevice : IDisposable
 
     internal void DestroyGraph(nint executable)
     {
-        if (_fault is null && !_disposed)
+        if (EnterToFree())
         {
-            Enter();
             Check(_api.cuGraphExecDestroy(executable), "freeing a recorded step");
         }
     }
@@ -333,9 +268,8 @@ internal sealed unsafe class CudaDevice : IDisposable
 
     internal void DestroyEvent(nint handle)
     {
-        if (_fault is null && !_disposed)
+        if (EnterToFree())
         {
-            Enter();
             Check(_api.cuEventDestroy(handle), "freeing an event");
         }
     }
@@ -384,9 +318,23 @@ internal sealed unsafe class CudaDevice : IDisposable
         }
 
         _disposed = true;
-        if (_owns)
+    }
+
+    /// <summary>
+    /// The primary context, retained at the first use and kept until the process ends. The last release would reset it, under cuDNN, which keeps what it
+    /// loaded into it, and under other threads on which it is current; and the next backend would wait for a new one.
+    /// </summary>
+    private static nint PrimaryContext(CudaDriverApi api, int device)
+    {
+        lock (Retained)
         {
-            _ = _api.cuDevicePrimaryCtxRelease(_ordinal);
+            if (!Retained.TryGetValue((api, device), out nint context))
+            {
+                Check(api, api.cuDevicePrimaryCtxRetain(&context, device), "opening the device");
+                Retained.Add((api, device), context);
+            }
+
+            return context;
         }
     }
 
@@ -431,6 +379,7 @@ internal sealed unsafe class CudaDevice : IDisposable
         NativeException error = Failed(_api, status, operation);
         if (CudaErrors.IsSticky(status))
         {
+            _wasReset |= _fault is null && status == CudaErrors.ContextIsDestroyed;
             _fault ??= error;
             ThrowFault();
         }
@@ -440,6 +389,7 @@ internal sealed unsafe class CudaDevice : IDisposable
 
     private void ThrowFault() => throw new NativeException(
         _fault!.Library, _fault.Status, _fault.Operation,
-        $"{_fault.Detail}. The device takes no more work from this process; start it again (a run continues from its last checkpoint). " +
-        "The cause may lie in an earlier kernel: set CUDA_LAUNCH_BLOCKING=1 to see which");
+        $"{_fault.Detail}. The device takes no more work from this process; start it again (a run continues from its last checkpoint). " + (_wasReset
+            ? "Something else in this process has reset the device (cudaDeviceReset, or a reset of its primary context), which destroys what all have there"
+            : "The cause may lie in an earlier kernel: set CUDA_LAUNCH_BLOCKING=1 to see which"));
 }

@@ -24,7 +24,6 @@ internal sealed unsafe class CudaDriverApi
     public readonly delegate* unmanaged<nuint*, int, int> cuDeviceTotalMem;
     public readonly delegate* unmanaged<int*, int, int, int> cuDeviceGetAttribute;
     public readonly delegate* unmanaged<nint*, int, int> cuDevicePrimaryCtxRetain;
-    public readonly delegate* unmanaged<int, int> cuDevicePrimaryCtxRelease;
     public readonly delegate* unmanaged<nint, int> cuCtxSetCurrent;
     public readonly delegate* unmanaged<int*, int> cuCtxGetDevice;
     public readonly delegate* unmanaged<nint*, uint, int> cuStreamCreate;
@@ -71,7 +70,6 @@ internal sealed unsafe class CudaDriverApi
         cuDeviceTotalMem = (delegate* unmanaged<nuint*, int, int>)exports.Get("cuDeviceTotalMem_v2");
         cuDeviceGetAttribute = (delegate* unmanaged<int*, int, int, int>)exports.Get(nameof(cuDeviceGetAttribute));
         cuDevicePrimaryCtxRetain = (delegate* unmanaged<nint*, int, int>)exports.Get(nameof(cuDevicePrimaryCtxRetain));
-        cuDevicePrimaryCtxRelease = (delegate* unmanaged<int, int>)exports.Get("cuDevicePrimaryCtxRelease_v2");
         cuCtxSetCurrent = (delegate* unmanaged<nint, int>)exports.Get(nameof(cuCtxSetCurrent));
         cuCtxGetDevice = (delegate* unmanaged<int*, int>)exports.Get(nameof(cuCtxGetDevice));
         cuStreamCreate = (delegate* unmanaged<nint*, uint, int>)exports.Get(nameof(cuStreamCreate));

@@ -79,7 +79,7 @@ internal sealed class CudaLibraries
 
     public bool Available => Driver.Usable && Nvrtc.Usable && Cudnn.Usable && DeviceProblem is null;
 
-    /// <summary>One line per library and the device, then what to do about what is missing.</summary>
+    /// <summary>One line per library and the device, then what is mixed, and what to do about what is missing.</summary>
     public string Text
     {
         get
@@ -91,6 +91,11 @@ internal sealed class CudaLibraries
             }
 
             text.Append("device: ").Append(DeviceReport ?? DeviceProblem);
+            if (Cudnn.Usable && CudnnInstallations.Mixture() is { } mixture)
+            {
+                text.Append("\nwarning: ").Append(mixture);
+            }
+
             if (Advice() is { } advice)
             {
                 text.Append('\n').Append(advice);

@@ -80,30 +80,16 @@ internal sealed class CudaSearch
     }
 
     /// <summary>The file this process has mapped whose name is <paramref name="soname"/> or that name with a longer version, null when there is none.</summary>
-    public static string? LoadedPath(string soname)
+    public static string? LoadedPath(string soname) =>
+        LoadedFiles(soname).FirstOrDefault(p => Path.GetFileName(p) is var name && (name == soname || name.StartsWith(soname + ".", StringComparison.Ordinal)));
+
+    /// <summary>The files this process has mapped whose names begin with <paramref name="prefix"/>, by their paths without links.</summary>
+    public static IEnumerable<string> LoadedFiles(string prefix)
     {
         const string Maps = "/proc/self/maps";
-        if (!File.Exists(Maps))
-        {
-            return null;
-        }
-
-        foreach (string line in File.ReadLines(Maps))
-        {
-            int start = line.IndexOf('/', StringComparison.Ordinal);
-            if (start < 0)
-            {
-                continue;
-            }
-
-            string path = line[start..], name = path[(path.LastIndexOf('/') + 1)..];
-            if (name == soname || name.StartsWith(soname + ".", StringComparison.Ordinal))
-            {
-                return path;
-            }
-        }
-
-        return null;
+        return !File.Exists(Maps) ? [] : File.ReadLines(Maps)
+            .Select(line => line.IndexOf('/', StringComparison.Ordinal) is > 0 and var start ? line[start..] : "")
+            .Where(path => Path.GetFileName(path).StartsWith(prefix, StringComparison.Ordinal)).Distinct();
     }
 
     private static IEnumerable<string> PythonFolders(Func<string, string?> environment)

@@ -20,7 +20,8 @@ internal sealed unsafe class CudnnConvolution : IDisposable
     }
 
     /// <summary>
-    /// Times all algorithms on the given memory, whose contents are lost, and returns those that work, fastest first. Not while a step is recorded.
+    /// Times all algorithms on the given memory, whose contents are lost, and returns those that work, fastest first; none where cuDNN refuses the
+    /// problem. Not while a step is recorded.
     /// </summary>
     public IReadOnlyList<CudnnAlgorithm> Search(nint a, nint b, nint c, nint workspace, long workspaceBytes)
     {
@@ -34,8 +35,14 @@ internal sealed unsafe class CudnnConvolution : IDisposable
         };
         CudnnAlgorithmPerformance* results = stackalloc CudnnAlgorithmPerformance[MostAlgorithms];
         int count = 0;
-        _cudnn.Check(find(_cudnn.Handle, _a.Handle, (void*)a, _b.Handle, (void*)b, _convolution.Handle, _c.Handle, (void*)c, MostAlgorithms, &count, results,
-            (void*)workspace, (nuint)workspaceBytes), _operation);
+        int status = find(_cudnn.Handle, _a.Handle, (void*)a, _b.Handle, (void*)b, _convolution.Handle, _c.Handle, (void*)c, MostAlgorithms, &count, results,
+            (void*)workspace, (nuint)workspaceBytes);
+        if (IsRefusal(status))
+        {
+            return [];
+        }
+
+        _cudnn.Check(status, _operation);
         List<CudnnAlgorithm> found = [];
         for (int i = 0; i < count; i++)
         {
@@ -54,7 +61,13 @@ internal sealed unsafe class CudnnConvolution : IDisposable
     {
         _cudnn.Device.Enter();
         CudnnApi api = _cudnn.Api;
-        Use(algorithm);
+        int status = api.cudnnSetConvolutionMathType(_convolution.Handle, algorithm.MathType);
+        if (IsRefusal(status))
+        {
+            return null;
+        }
+
+        _cudnn.Check(status, _operation);
         var get = _pass switch
         {
             CudnnPass.Forward => api.cudnnGetConvolutionForwardWorkspaceSize,
@@ -62,8 +75,8 @@ internal sealed unsafe class CudnnConvolution : IDisposable
             _ => api.cudnnGetConvolutionBackwardFilterWorkspaceSize,
         };
         nuint bytes = 0;
-        int status = get(_cudnn.Handle, _a.Handle, _b.Handle, _convolution.Handle, _c.Handle, algorithm.Algorithm, &bytes);
-        if (status is >= 3000 and < 4000)
+        status = get(_cudnn.Handle, _a.Handle, _b.Handle, _convolution.Handle, _c.Handle, algorithm.Algorithm, &bytes);
+        if (IsRefusal(status))
         {
             return null;
         }
@@ -98,6 +111,12 @@ internal sealed unsafe class CudnnConvolution : IDisposable
         _c.Dispose();
         _convolution.Dispose();
     }
+
+    /// <summary>
+    /// True when cuDNN will not do it this way but nothing is broken: it does not support it (3xxx), or calls a parameter bad (2xxx), as some versions do of
+    /// an algorithm that does not fit the problem's types or strides.
+    /// </summary>
+    private static bool IsRefusal(int status) => status is >= 2000 and < 4000;
 }
 
 /// <summary>cuDNN's own batch normalization, for comparison with ours.</summary>

@@ -33,6 +33,7 @@ internal sealed unsafe class CudnnHandle : IDisposable
         nint handle = 0;
         Check(api.cudnnCreate(&handle), "creating the cuDNN handle");
         _handle = handle;
+        Mixture = CudnnInstallations.Mixture();
         Check(api.cudnnSetStream(handle, device.Stream), "creating the cuDNN handle");
     }
 
@@ -41,6 +42,9 @@ internal sealed unsafe class CudnnHandle : IDisposable
     public CudaDevice Device { get; }
 
     public string Version => CudaLibraries.CudnnVersionText(Api.cudnnGetVersion());
+
+    /// <summary>What parts of other versions of cuDNN the process holds once this one is at work, in words; null when there are none.</summary>
+    public string? Mixture { get; }
 
     internal nint Handle => _handle;
 
@@ -120,9 +124,8 @@ internal sealed unsafe class CudnnHandle : IDisposable
     {
         if (_handle != 0)
         {
-            if (Device.Fault is null)
+            if (Device.EnterToFree())
             {
-                Device.Enter();
                 _ = Api.cudnnDestroy(_handle);
             }
 
@@ -142,6 +145,11 @@ internal sealed unsafe class CudnnHandle : IDisposable
 
         string detail = Encoding.UTF8.GetString(text[..text.IndexOf((byte)0)]);
         detail = detail.Length == 0 ? Meaning(status) : detail;
+        if (CudnnInstallations.Mixture() is { } mixture)
+        {
+            detail += "; " + mixture;
+        }
+
         if (status is >= 5000 and < 6000)
         {
             // The library saw the driver fail; when the context is dead that error is the one to keep.

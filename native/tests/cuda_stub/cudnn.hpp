@@ -7,7 +7,7 @@
 
 namespace cudnn {
 
-enum { kSuccess = 0, kBadParam = 2000, kNotSupported = 3000 };
+enum { kSuccess = 0, kBadParam = 2000, kMisaligned = 2003, kNotSupported = 3000 };
 enum { kFloat = 0, kHalf = 2, kBFloat16 = 9 };
 constexpr uint32_t kHandle = 0xC0DE0201, kTensor = 0xC0DE0202, kFilter = 0xC0DE0203, kConvolution = 0xC0DE0204;
 

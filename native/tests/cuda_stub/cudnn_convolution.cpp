@@ -1,5 +1,7 @@
 // libcudnn.so.9: convolution, computed by its definition in double precision.
 #include <cstring>
+#include <random>
+#include <set>
 
 #include "cudnn.hpp"
 
@@ -16,9 +18,10 @@ struct Perf {
 static_assert(sizeof(Perf) == 48 && offsetof(Perf, memory) == 16 && offsetof(Perf, determinism) == 24 && offsetof(Perf, math) == 28,
               "cudnnConvolutionFwdAlgoPerf_t");
 
-// x: src, w: weights, y: dst; the one of `pass` is computed from the two others.
+// x: src, w: weights, y: dst; the one of `pass` is computed from the two others, in fp32 where `single`.
 std::vector<double> convolve(int pass, const Tensor& x, const Tensor& w, const Tensor& y, const Convolution& v,
-                             const std::vector<double>& a, const std::vector<double>& b) {
+                             const std::vector<double>& a, const std::vector<double>& b, bool single) {
+    auto add = [single](double& sum, double value) { sum = single ? static_cast<float>(sum + value) : sum + value; };
     std::vector<double> result(pass == 0 ? y.count() : pass == 1 ? x.count() : w.count());
     int c_group = x.c / v.groups, k_group = y.c / v.groups;
     for (int n = 0; n < y.n; ++n)
@@ -36,14 +39,14 @@ std::vector<double> convolve(int pass, const Tensor& x, const Tensor& w, const T
                             if (pass == 0) { // a: src, b: weights
                                 double sum = 0;
                                 for (int c = 0; c < c_group; ++c)
-                                    sum += a[from + c] * b[at_w + c];
-                                result[at_y + k] += sum;
+                                    add(sum, a[from + c] * b[at_w + c]);
+                                add(result[at_y + k], sum);
                             } else if (pass == 1) { // a: weights, b: diffDst
                                 for (int c = 0; c < c_group; ++c)
-                                    result[from + c] += a[at_w + c] * b[at_y + k];
+                                    add(result[from + c], a[at_w + c] * b[at_y + k]);
                             } else { // a: src, b: diffDst
                                 for (int c = 0; c < c_group; ++c)
-                                    result[at_w + c] += a[from + c] * b[at_y + k];
+                                    add(result[at_w + c], a[from + c] * b[at_y + k]);
                             }
                         }
                     }
@@ -71,6 +74,21 @@ const Algorithm* find_algorithm(int pass, int number) {
     return nullptr;
 }
 
+// What a search measures. With "first_search_slow" the fastest algorithm's kernels are loaded by the first search of a problem, and its time
+// holds that; with "searches_differ" no two searches agree on the fastest, as on a device whose clock or load changes.
+float measured(int pass, const Tensor& x, const Filter& w, const Tensor& y, const Algorithm& algorithm) {
+    static std::set<std::vector<int>> loaded;
+    static std::mt19937 noise(1);
+    float time = algorithm.time;
+    if (stub::setting("searches_differ", 0))
+        time = 0.1f + static_cast<float>(noise() % 1000) * 1e-3f;
+    if (!stub::setting("first_search_slow", 0))
+        loaded.clear();
+    else if (&algorithm == algorithms[pass] && loaded.insert({pass, x.type, x.n, x.c, x.h, x.w, x.ws, w.n, w.h, w.w, y.h, y.w, y.ws}).second)
+        time += 5;
+    return time;
+}
+
 // The descriptors of x, w and y by pass, checked against one another.
 bool fits(const char* function, const Tensor& x, const Filter& w, const Tensor& y, const Convolution& v) {
     if (x.type < 0 || w.type != x.type || y.type != x.type)
@@ -90,8 +108,18 @@ bool fits(const char* function, const Tensor& x, const Filter& w, const Tensor& 
     return true;
 }
 
+// With "refuse_groups" grouped convolutions get that status.
 int refuses(const Convolution& v) {
-    return v.groups > 1 && stub::setting("refuse_groups", 0) ? kNotSupported : kSuccess;
+    return v.groups > 1 ? static_cast<int>(stub::setting("refuse_groups", 0)) : kSuccess;
+}
+
+// With "alignment" every algorithm wants addresses that are multiples of it, as those that read 16 bytes at a time do.
+bool aligned(std::initializer_list<const void*> addresses) {
+    for (const void* address : addresses) {
+        if (reinterpret_cast<uintptr_t>(address) % static_cast<uintptr_t>(stub::setting("alignment", 1)) != 0)
+            return false;
+    }
+    return true;
 }
 
 int find(const char* function, int pass, void* handle, const Tensor& x, const Filter& w, const Tensor& y, const Convolution& v,
@@ -109,6 +137,8 @@ int find(const char* function, int pass, void* handle, const Tensor& x, const Fi
         return stub::problem(function, "the workspace is not in device memory"), kBadParam;
     if (int status = refuses(v))
         return status;
+    if (!aligned({a, b, c}))
+        return kMisaligned;
     stub::finish();
     stub::Access access;
     memset(c, 0xFF, c_bytes);
@@ -117,7 +147,7 @@ int find(const char* function, int pass, void* handle, const Tensor& x, const Fi
     for (const Algorithm& algorithm : algorithms[pass]) {
         if (*returned < requested && algorithm.memory <= workspace_bytes) {
             results[(*returned)++] =
-                Perf{algorithm.number, 0, algorithm.time, algorithm.memory, algorithm.deterministic, v.math == 3 ? 3 : 0, {0, 0, 0}};
+                Perf{algorithm.number, 0, measured(pass, x, w, y, algorithm), algorithm.memory, algorithm.deterministic, v.math == 3 ? 3 : 0, {0, 0, 0}};
         }
     }
     if (*returned < requested)
@@ -132,6 +162,9 @@ int workspace_size(const char* function, int pass, void* handle, const Tensor* x
     const Algorithm* algorithm = find_algorithm(pass, number);
     if (!algorithm)
         return kNotSupported;
+    // With "refuse_fastest" the algorithm that a search puts first gets that status when it is asked about.
+    if (algorithm == algorithms[pass] && stub::setting("refuse_fastest", 0))
+        return static_cast<int>(stub::setting("refuse_fastest", 0));
     *bytes = algorithm->memory;
     return kSuccess;
 }
@@ -155,12 +188,16 @@ int execute(const char* function, int pass, void* handle, const void* alpha, con
         return stub::problem(function, "the workspace is not in device memory"), kBadParam;
     if (!stub::on_device(a_data, a.bytes()) || !stub::on_device(b_data, b.bytes()) || !stub::on_device(c_data, c.bytes()))
         return stub::problem(function, "a tensor is not in device memory"), kBadParam;
+    if (!aligned({a_data, b_data, c_data}))
+        return kMisaligned;
     float al = *static_cast<const float*>(alpha), be = *static_cast<const float*>(beta);
     Tensor ta = a, tb = b, tc = c, tx = x, tw = w, ty = y;
     Convolution cv = v;
     size_t used = algorithm->memory;
+    // One of them adds in fp32: another algorithm, other bits.
+    bool single = used == 65536;
     stub::enqueue(h->stream, [=] {
-        std::vector<double> result = convolve(pass, tx, tw, ty, cv, gather(ta, a_data), gather(tb, b_data));
+        std::vector<double> result = convolve(pass, tx, tw, ty, cv, gather(ta, a_data), gather(tb, b_data), single);
         if (used)
             memset(workspace, 0xFF, used);
         scatter(tc, c_data, result, al, be);

@@ -30,6 +30,7 @@ const Error errors[] = {
     {2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
     {100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
     {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {709, "CUDA_ERROR_CONTEXT_IS_DESTROYED", "context is destroyed"},
     {719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "system has unsupported display driver / cuda driver combination"},
     {0, "CUDA_ERROR_UNKNOWN", "unknown error"},
@@ -65,8 +66,12 @@ void read_environment() {
 
 int driver::sticky;
 
+bool driver::destroyed() {
+    return stub::setting("device_reset", 0) != 0;
+}
+
 bool driver::live_context() {
-    return current == &context && retained > 0;
+    return current == &context && retained > 0 && !destroyed();
 }
 
 namespace stub {
@@ -210,23 +215,19 @@ STUB_EXPORT int cuDevicePrimaryCtxRetain(void** out, int device) {
     return kSuccess;
 }
 
-STUB_EXPORT int cuDevicePrimaryCtxRelease_v2(int device) {
-    STUB_ENTER();
-    STUB_CHECK(device == 0 && retained > 0, kInvalidContext);
-    --retained;
-    return kSuccess;
-}
-
 STUB_EXPORT int cuCtxSetCurrent(void* handle) {
     STUB_ENTER();
-    STUB_CHECK(as<Context>(handle, kContext), kInvalidContext);
+    STUB_CHECK(!handle || as<Context>(handle, kContext), kInvalidContext);
+    if (handle && destroyed())
+        return kContextIsDestroyed;
     current = static_cast<Context*>(handle);
     return kSuccess;
 }
 
 STUB_EXPORT int cuCtxGetDevice(int* device) {
     STUB_ENTER();
-    STUB_CHECK(device && live_context(), kInvalidContext);
+    STUB_CONTEXT();
+    STUB_CHECK(device, kInvalidValue);
     *device = 0;
     return kSuccess;
 }

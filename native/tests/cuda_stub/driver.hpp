@@ -21,6 +21,7 @@ enum {
     kInvalidHandle = 400,
     kNotFound = 500,
     kNotReady = 600,
+    kContextIsDestroyed = 709,
     kCaptureUnsupported = 900
 };
 
@@ -60,6 +61,20 @@ extern size_t allocated;
 
 // True when this thread has made the retained context its own.
 bool live_context();
+
+// Functions whose documentation lists CUDA_ERROR_INVALID_CONTEXT or a destroyed one: the calling thread must have a live context.
+#define STUB_CONTEXT()                                                                                                                     \
+    do {                                                                                                                                   \
+        if (!driver::live_context()) {                                                                                                     \
+            if (driver::destroyed())                                                                                                       \
+                return driver::kContextIsDestroyed;                                                                                        \
+            stub::problem(__func__, "no context is current on this thread");                                                               \
+            return driver::kInvalidContext;                                                                                                \
+        }                                                                                                                                  \
+    } while (0)
+
+// True when another user of the process has reset the device.
+bool destroyed();
 
 // Makes all device memory accessible, or not.
 void protect(int protection);

@@ -22,7 +22,8 @@ struct Function : Object {
 
 STUB_EXPORT int cuModuleLoadData(void** out, const void* image) {
     STUB_ENTER();
-    STUB_CHECK(out && image && live_context() && !stub::capturing(), kInvalidValue);
+    STUB_CONTEXT();
+    STUB_CHECK(out && image && !stub::capturing(), kInvalidValue);
     int element = -1;
     if (sscanf(static_cast<const char*>(image), "hbn stub cubin sm_90 element %d", &element) != 1 || element < 0 || element > 2)
         return kInvalidImage;
@@ -32,12 +33,14 @@ STUB_EXPORT int cuModuleLoadData(void** out, const void* image) {
 
 STUB_EXPORT int cuModuleUnload(void* handle) {
     STUB_ENTER();
+    STUB_CONTEXT();
     STUB_CHECK(stub::destroy<Module>(handle, kModule), kInvalidHandle);
     return kSuccess;
 }
 
 STUB_EXPORT int cuModuleGetFunction(void** out, void* handle, const char* name) {
     STUB_ENTER();
+    STUB_CONTEXT();
     Module* module = as<Module>(handle, kModule);
     STUB_CHECK(out && module && name, kInvalidHandle);
     emulator::Prepare prepare = module->element == 0 ? hbn_find_0(name) : module->element == 1 ? hbn_find_1(name) : hbn_find_2(name);
@@ -52,8 +55,9 @@ STUB_EXPORT int cuModuleGetFunction(void** out, void* handle, const char* name) 
 STUB_EXPORT int cuLaunchKernel(void* handle, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                                unsigned shared_bytes, void* stream, void** parameters, void** extra) {
     STUB_ENTER();
+    STUB_CONTEXT();
     Function* function = as<Function>(handle, kFunction);
-    STUB_CHECK(function && as<Stream>(stream, kStream) && live_context(), kInvalidHandle);
+    STUB_CHECK(function && as<Stream>(stream, kStream), kInvalidHandle);
     STUB_CHECK(gx > 0 && gy > 0 && gz > 0 && gy < 65536 && gz < 65536 && gx < 0x80000000u, kInvalidValue);
     STUB_CHECK(bx > 0 && by > 0 && bz > 0 && bx * by * bz <= 256 /* the kernels' launch bounds */, kInvalidValue);
     STUB_CHECK(shared_bytes <= 48 << 10 && parameters && !extra, kInvalidValue);

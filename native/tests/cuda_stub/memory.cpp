@@ -53,7 +53,8 @@ Access::~Access() {
 
 STUB_EXPORT int cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
     STUB_ENTER();
-    STUB_CHECK(free_bytes && total && live_context(), kInvalidContext);
+    STUB_CONTEXT();
+    STUB_CHECK(free_bytes && total, kInvalidContext);
     *total = static_cast<size_t>(stub::setting("memory", 4ll << 30));
     *free_bytes = *total > allocated ? *total - allocated : 0;
     return kSuccess;
@@ -61,7 +62,8 @@ STUB_EXPORT int cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
 
 STUB_EXPORT int cuMemAlloc_v2(void** out, size_t bytes) {
     STUB_ENTER();
-    STUB_CHECK(out && bytes > 0 && live_context(), kInvalidValue);
+    STUB_CONTEXT();
+    STUB_CHECK(out && bytes > 0, kInvalidValue);
     STUB_CHECK(!stub::capturing(), kCaptureUnsupported);
     if (allocated + bytes > static_cast<size_t>(stub::setting("memory", 4ll << 30)))
         return kOutOfMemory;
@@ -79,6 +81,7 @@ STUB_EXPORT int cuMemAlloc_v2(void** out, size_t bytes) {
 
 STUB_EXPORT int cuMemFree_v2(void* address) {
     STUB_ENTER();
+    STUB_CONTEXT();
     STUB_CHECK(!stub::capturing(), kCaptureUnsupported);
     auto found = allocations.find(static_cast<char*>(address));
     STUB_CHECK(found != allocations.end(), kInvalidValue);
@@ -91,7 +94,8 @@ STUB_EXPORT int cuMemFree_v2(void* address) {
 
 STUB_EXPORT int cuMemHostAlloc(void** out, size_t bytes, unsigned flags) {
     STUB_ENTER();
-    STUB_CHECK(out && bytes > 0 && flags <= 7 && live_context() && !stub::capturing(), kInvalidValue);
+    STUB_CONTEXT();
+    STUB_CHECK(out && bytes > 0 && flags <= 7 && !stub::capturing(), kInvalidValue);
     *out = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
     pinned.insert(*out);
     return kSuccess;
@@ -99,6 +103,7 @@ STUB_EXPORT int cuMemHostAlloc(void** out, size_t bytes, unsigned flags) {
 
 STUB_EXPORT int cuMemFreeHost(void* address) {
     STUB_ENTER();
+    STUB_CONTEXT();
     STUB_CHECK(pinned.erase(address) == 1, kInvalidValue);
     stub::finish();
     free(address);
@@ -107,7 +112,8 @@ STUB_EXPORT int cuMemFreeHost(void* address) {
 
 STUB_EXPORT int cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
     STUB_ENTER();
-    STUB_CHECK(from && as<Stream>(stream, kStream) && live_context(), kInvalidValue);
+    STUB_CONTEXT();
+    STUB_CHECK(from && as<Stream>(stream, kStream), kInvalidValue);
     STUB_CHECK(stub::on_device(to, bytes), kInvalidValue);
     if (pinned.count(const_cast<void*>(from))) {
         stub::enqueue(stream, [=] { memcpy(to, from, bytes); });
@@ -121,7 +127,8 @@ STUB_EXPORT int cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, v
 
 STUB_EXPORT int cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
     STUB_ENTER();
-    STUB_CHECK(to && as<Stream>(stream, kStream) && live_context(), kInvalidValue);
+    STUB_CONTEXT();
+    STUB_CHECK(to && as<Stream>(stream, kStream), kInvalidValue);
     STUB_CHECK(stub::on_device(from, bytes), kInvalidValue);
     stub::enqueue(stream, [=] { memcpy(to, from, bytes); });
     return kSuccess;
@@ -129,7 +136,8 @@ STUB_EXPORT int cuMemcpyDtoHAsync_v2(void* to, const void* from, size_t bytes, v
 
 STUB_EXPORT int cuMemcpyDtoDAsync_v2(void* to, const void* from, size_t bytes, void* stream) {
     STUB_ENTER();
-    STUB_CHECK(as<Stream>(stream, kStream) && live_context(), kInvalidValue);
+    STUB_CONTEXT();
+    STUB_CHECK(as<Stream>(stream, kStream), kInvalidValue);
     STUB_CHECK(stub::on_device(to, bytes) && stub::on_device(from, bytes), kInvalidValue);
     stub::enqueue(stream, [=] { memcpy(to, from, bytes); });
     return kSuccess;
@@ -137,7 +145,8 @@ STUB_EXPORT int cuMemcpyDtoDAsync_v2(void* to, const void* from, size_t bytes, v
 
 STUB_EXPORT int cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void* stream) {
     STUB_ENTER();
-    STUB_CHECK(as<Stream>(stream, kStream) && live_context(), kInvalidValue);
+    STUB_CONTEXT();
+    STUB_CHECK(as<Stream>(stream, kStream), kInvalidValue);
     STUB_CHECK(stub::on_device(to, bytes), kInvalidValue);
     stub::enqueue(stream, [=] { memset(to, value, bytes); });
     return kSuccess;

@@ -66,7 +66,8 @@ void finish() {
 
 STUB_EXPORT int cuStreamCreate(void** out, unsigned flags) {
     STUB_ENTER();
-    STUB_CHECK(out && live_context(), kInvalidContext);
+    STUB_CONTEXT();
+    STUB_CHECK(out, kInvalidContext);
     STUB_CHECK(flags == 1 /* CU_STREAM_NON_BLOCKING: the legacy stream breaks captures */, kInvalidValue);
     Stream* stream = new Stream;
     stream->magic = kStream;
@@ -77,6 +78,7 @@ STUB_EXPORT int cuStreamCreate(void** out, unsigned flags) {
 
 STUB_EXPORT int cuStreamDestroy_v2(void* handle) {
     STUB_ENTER();
+    STUB_CONTEXT();
     stub::finish();
     streams.erase(std::remove(streams.begin(), streams.end(), handle), streams.end());
     STUB_CHECK(stub::destroy<Stream>(handle, kStream), kInvalidHandle);
@@ -85,8 +87,9 @@ STUB_EXPORT int cuStreamDestroy_v2(void* handle) {
 
 STUB_EXPORT int cuStreamSynchronize(void* handle) {
     STUB_ENTER();
+    STUB_CONTEXT();
     Stream* stream = as<Stream>(handle, kStream);
-    STUB_CHECK(live_context() && stream, kInvalidHandle);
+    STUB_CHECK(stream, kInvalidHandle);
     STUB_CHECK(!stub::capturing(), kCaptureUnsupported);
     stub::Access access;
     advance(stream, [] { return false; });
@@ -95,9 +98,10 @@ STUB_EXPORT int cuStreamSynchronize(void* handle) {
 
 STUB_EXPORT int cuStreamWaitEvent(void* handle, void* event_handle, unsigned flags) {
     STUB_ENTER();
+    STUB_CONTEXT();
     Stream* stream = as<Stream>(handle, kStream);
     Event* event = as<Event>(event_handle, kEvent);
-    STUB_CHECK(live_context() && stream && event && flags == 0, kInvalidHandle);
+    STUB_CHECK(stream && event && flags == 0, kInvalidHandle);
     STUB_CHECK(!stream->capture && event->recorded > 0, kInvalidValue);
     stream->queue.push_back(Item{nullptr, event, event->recorded});
     return kSuccess;
@@ -105,8 +109,9 @@ STUB_EXPORT int cuStreamWaitEvent(void* handle, void* event_handle, unsigned fla
 
 STUB_EXPORT int cuStreamBeginCapture_v2(void* handle, int mode) {
     STUB_ENTER();
+    STUB_CONTEXT();
     Stream* stream = as<Stream>(handle, kStream);
-    STUB_CHECK(live_context() && stream && !stream->capture, kInvalidHandle);
+    STUB_CHECK(stream && !stream->capture, kInvalidHandle);
     STUB_CHECK(mode == 1 /* CU_STREAM_CAPTURE_MODE_THREAD_LOCAL */, kInvalidValue);
     stream->capture = new std::vector<Work>;
     return kSuccess;
@@ -127,13 +132,15 @@ STUB_EXPORT int cuStreamEndCapture(void* handle, void** out) {
 
 STUB_EXPORT int cuEventCreate(void** out, unsigned flags) {
     STUB_ENTER();
-    STUB_CHECK(out && live_context() && (flags == 0 || flags == 2 /* CU_EVENT_DISABLE_TIMING */), kInvalidValue);
+    STUB_CONTEXT();
+    STUB_CHECK(out && (flags == 0 || flags == 2 /* CU_EVENT_DISABLE_TIMING */), kInvalidValue);
     *out = new Event{{kEvent}, flags == 0, nullptr, 0, 0, 0};
     return kSuccess;
 }
 
 STUB_EXPORT int cuEventRecord(void* handle, void* stream_handle) {
     STUB_ENTER();
+    STUB_CONTEXT();
     Event* event = as<Event>(handle, kEvent);
     Stream* stream = as<Stream>(stream_handle, kStream);
     STUB_CHECK(event && stream && !stream->capture, kInvalidHandle);
@@ -148,6 +155,7 @@ STUB_EXPORT int cuEventRecord(void* handle, void* stream_handle) {
 
 STUB_EXPORT int cuEventSynchronize(void* handle) {
     STUB_ENTER();
+    STUB_CONTEXT();
     Event* event = as<Event>(handle, kEvent);
     STUB_CHECK(event && !stub::capturing(), kInvalidHandle);
     stub::Access access;
@@ -168,6 +176,7 @@ STUB_EXPORT int cuEventElapsedTime(float* milliseconds, void* start, void* end) 
 
 STUB_EXPORT int cuEventDestroy_v2(void* handle) {
     STUB_ENTER();
+    STUB_CONTEXT();
     stub::finish();
     STUB_CHECK(stub::destroy<Event>(handle, kEvent), kInvalidHandle);
     return kSuccess;
@@ -197,8 +206,9 @@ STUB_EXPORT int cuGraphUpload(void* handle, void* stream) {
 
 STUB_EXPORT int cuGraphLaunch(void* handle, void* stream) {
     STUB_ENTER();
+    STUB_CONTEXT();
     Graph* graph = as<Graph>(handle, kExec);
-    STUB_CHECK(graph && as<Stream>(stream, kStream) && live_context(), kInvalidHandle);
+    STUB_CHECK(graph && as<Stream>(stream, kStream), kInvalidHandle);
     for (Work& work : graph->work)
         stub::enqueue(stream, work);
     return kSuccess;

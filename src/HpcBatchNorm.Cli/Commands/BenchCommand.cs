@@ -101,6 +101,11 @@ internal static class BenchCommand
                 json.WriteNumber("step_ms_min", network.StepSeconds.Min() * 1e3);
                 json.WriteNumber("img_per_s", network.ImagesPerSecond);
                 json.WriteNumber("peak_memory_mb", network.PeakMemoryMb);
+                if (network.PeakDeviceMemoryMb is double device)
+                {
+                    json.WriteNumber("peak_device_memory_mb", device);
+                }
+
                 json.WriteNumber("planned_memory_mb", network.PlannedBytes / 1e6);
                 json.WriteNumber("outside_share", network.OutsideShare);
                 json.WriteNumber("allocated_bytes_per_step", network.AllocatedBytesPerStep);
@@ -169,7 +174,7 @@ internal static class BenchCommand
 
             BenchmarkResult found = request.Run(backend);
             output.WriteLine(Invariant($"{name}, {(training ? "training" : "inference")}, {Precision.Word()}, {config.ImageSize}x{config.ImageSize}, batch {config.BatchSize}:"));
-            output.WriteLine(Invariant($"{found.MedianSeconds * 1e3:F1} ms a step (best {found.StepSeconds.Min() * 1e3:F1}), {found.ImagesPerSecond:F1} img/s, {found.PeakMemoryMb:F0} MB peak ({found.PlannedBytes / 1e6:F0} planned)"));
+            output.WriteLine(Invariant($"{found.MedianSeconds * 1e3:F1} ms a step (best {found.StepSeconds.Min() * 1e3:F1}), {found.ImagesPerSecond:F1} img/s, {found.PeakMemoryMb:F0} MB peak{(found.PeakDeviceMemoryMb is double device ? Invariant($" of the host, {device:F0} of the device") : "")} ({found.PlannedBytes / 1e6:F0} planned)"));
             WriteLimits(found.Limits);
             output.WriteLine(Invariant($"outside kernels: at most {100 * found.OutsideShare:F2} % of the step; {found.AllocatedBytesPerStep:F0} managed bytes allocated per step"));
             output.WriteLine();

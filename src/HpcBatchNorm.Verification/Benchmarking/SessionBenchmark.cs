@@ -39,7 +39,10 @@ internal readonly record struct BenchmarkSpan(int Row, double Start, double Seco
 /// <summary>What <see cref="SessionBenchmark"/> measured.</summary>
 internal sealed record BenchmarkResult
 {
-    /// <summary>Seconds of each whole step, upload of the batch and reading of the result included.</summary>
+    /// <summary>
+    /// Seconds of each whole step, upload of the batch and reading of the result included; where a device takes the next step's images while it computes, as in
+    /// a training, that upload is beside the step.
+    /// </summary>
     public required IReadOnlyList<double> StepSeconds { get; init; }
 
     /// <summary>Images per step.</summary>
@@ -65,6 +68,9 @@ internal sealed record BenchmarkResult
 
     /// <summary>Peak resident memory of this process in MB.</summary>
     public required double PeakMemoryMb { get; init; }
+
+    /// <summary>Most memory of the device that the backend held, in MB; null where there is no device.</summary>
+    public required double? PeakDeviceMemoryMb { get; init; }
 
     /// <summary>The machine's limits, where the backend measures them.</summary>
     public required MachineLimits? Limits { get; init; }
@@ -115,6 +121,7 @@ internal static class SessionBenchmark
         });
         (double[] operations, BenchmarkSpan[] spans, double[] beyond) = Profile(session, steps);
         double peak = ProcessMemory.PeakMb();
+        double? devicePeak = backend.PeakDeviceBytes / 1e6;
 
         // Last, since the probes take memory of their own.
         MachineLimits? limits = backend.MeasureLimits();
@@ -130,6 +137,7 @@ internal static class SessionBenchmark
             AllocatedBytesPerStep = (double)allocated / steps,
             PlannedBytes = session.Prepared.ArenaBytes + session.Prepared.StateBytes,
             PeakMemoryMb = peak,
+            PeakDeviceMemoryMb = devicePeak,
             Limits = limits,
         };
     }
@@ -169,29 +177,57 @@ internal static class SessionBenchmark
         float[] probabilities = new float[plan.Probabilities.Shape.Count];
 
         // A learning rate of 0: the same work, and no step can make the numbers of the next one unusual.
-        return session is TrainingSession training
-            ? () => training.Step(pixels, labels, default)
-            : () => ((ForwardSession)session).Forward(pixels, probabilities);
+        if (session is not TrainingSession training)
+        {
+            return () => ((ForwardSession)session).Forward(pixels, probabilities);
+        }
+
+        if (!training.CanStage)
+        {
+            return () => training.Step(pixels, labels, default);
+        }
+
+        // As a training does: the next images are on their way while the device computes.
+        Action next = () => training.Stage(pixels, labels);
+        next();
+        return () => training.StepStaged(default, next);
     }
 
-    /// <summary>The plan operation by operation; what a profiled step takes beyond its operations is the cost of asking them in turn.</summary>
+    /// <summary>
+    /// The plan operation by operation, by the device's clock where there is one; what a profiled step takes beyond its operations is the cost of asking them
+    /// in turn.
+    /// </summary>
     private static (double[] Seconds, BenchmarkSpan[] Spans, double[] Beyond) Profile(Session session, int steps)
     {
         IReadOnlyList<Kernel> kernels = session.Prepared.Kernels;
         double[][] seconds = [.. kernels.Select(_ => new double[steps])];
         double[] beyond = new double[steps];
         var spans = new BenchmarkSpan[kernels.Count];
+        using DeviceClock? clock = session.Backend.CreateClock(kernels.Count + 1);
         for (int step = 0; step < steps; step++)
         {
             long start = Stopwatch.GetTimestamp(), before = start;
+            clock?.Mark(0);
             for (int i = 0; i < kernels.Count; i++)
             {
                 session.ExecuteOperation(i, default);
+                if (clock is not null)
+                {
+                    clock.Mark(i + 1);
+                    continue;
+                }
+
                 session.Backend.Synchronize();
                 long after = Stopwatch.GetTimestamp();
                 seconds[i][step] = Stopwatch.GetElapsedTime(before, after).TotalSeconds;
                 spans[i] = new BenchmarkSpan(i, Stopwatch.GetElapsedTime(start, before).TotalSeconds, seconds[i][step]);
                 before = after;
+            }
+
+            for (int i = 0; clock is not null && i < kernels.Count; i++)
+            {
+                seconds[i][step] = clock.Seconds(i, i + 1);
+                spans[i] = new BenchmarkSpan(i, clock.Seconds(0, i), seconds[i][step]);
             }
 
             beyond[step] = Stopwatch.GetElapsedTime(start).TotalSeconds - seconds.Sum(s => s[step]);

@@ -195,6 +195,16 @@ public abstract partial class Backend : IDisposable
         return null;
     }
 
+    /// <summary>Most bytes of a device's own memory that this backend has held at a time; null where tensors lie in the process's memory.</summary>
+    internal virtual long? PeakDeviceBytes => null;
+
+    /// <summary>A clock of the device with room for <paramref name="marks"/> marks; null where execution is the host's and so is the clock.</summary>
+    internal virtual DeviceClock? CreateClock(int marks)
+    {
+        ThrowIfDisposed();
+        return null;
+    }
+
     /// <summary>A place for images that are brought to the device while it computes; null where there is no such device.</summary>
     internal virtual StagingBuffer? CreateStaging(long bytes)
     {

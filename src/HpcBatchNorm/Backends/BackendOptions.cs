@@ -36,7 +36,8 @@ public sealed record BackendOptions
     public BatchNormAlgorithm BatchNormAlgorithm { get; init; }
 
     /// <summary>
-    /// File in which a backend keeps the choices it made by timing (cudnn: convolution algorithms), so that later runs make the same; null keeps none.
+    /// File in which a backend keeps the choices it made by timing (cudnn: convolution algorithms), so that later runs make the same and backends beside one
+    /// another give the same bits. Null: <c>hpcbn/cuda/algorithms.json</c> in the user's cache folder, where there is one.
     /// </summary>
     public string? TuningFile { get; init; }
 

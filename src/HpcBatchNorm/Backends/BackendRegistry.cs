@@ -42,7 +42,7 @@ public abstract partial class Backend
             case "cudnn":
                 CudaLibraries cuda = CudaLibraries.Shared;
                 return cuda.Available
-                    ? CudnnBackend.Open(options, cuda)
+                    ? CudnnBackend.Open(CudnnBackend.Remembering(options), cuda)
                     : throw new UserErrorException($"The backend 'cudnn' cannot be used here.\n{cuda.Text}");
             default:
                 throw new UserErrorException($"There is no backend '{name}'; there are auto, reference, onednn and cudnn.");

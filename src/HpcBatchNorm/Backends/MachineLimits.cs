@@ -5,8 +5,8 @@ namespace HpcBatchNorm.Backends;
 /// <summary>What a machine can do at best, as measured by <see cref="Backend.MeasureLimits"/>.</summary>
 /// <param name="Fp32Gflops">10^9 fp32 operations per second of multiply-adds on registers, two per multiply-add.</param>
 /// <param name="Bf16Gflops">
-/// The same of bfloat16 dot products into fp32, on a GPU of the tensor cores' warp-wide products (from compute capability 9.0 on there are faster ones, of
-/// several warps together); null where the processor has none.
+/// The same of bfloat16 dot products into fp32, on a GPU of the tensor cores' warp-wide products or of cuDNN's product of large matrices, whichever is the
+/// faster; null where the processor has none.
 /// </param>
 /// <param name="TriadGbs">
 /// 10^9 bytes per second of a = b + s*c on arrays beyond every cache, two reads and one write counted; on a GPU of a copy, one read and one write.

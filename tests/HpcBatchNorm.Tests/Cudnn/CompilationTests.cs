@@ -11,6 +11,9 @@ namespace HpcBatchNorm.Tests.Cudnn;
 /// <summary>The CUDA kernels through NVIDIA's own compiler, where NVRTC is installed; it needs no GPU.</summary>
 public sealed partial class CompilationTests
 {
+    /// <summary>Of compute capabilities 8.0, 9.0 and 10.0 alike.</summary>
+    private const int RegistersOfAMultiprocessor = 65536, ThreadsOfAMultiprocessor = 2048;
+
     private static readonly DataType[] Types = [DataType.Float32, DataType.BFloat16, DataType.Float16];
 
     // Each takes some seconds; the tests of a class run one after the other.
@@ -44,8 +47,17 @@ public sealed partial class CompilationTests
         Assert.NotEmpty(spills);
         Assert.All(spills, s => Assert.Equal("0", s));
 
-        // 65536 registers serve 256 threads of at least three blocks.
-        Assert.All(Resources(log).Values, r => Assert.InRange(r.Registers, 1, 80));
+        // What the launch bounds ask for, whichever the compiler: a multiprocessor's registers, given out in eights, serve that many blocks at a time.
+        int threads = Constant("HBN_BLOCK"), blocks = Constant("HBN_RESIDENT");
+        Assert.All(Resources(log), r => Assert.InRange((r.Value.Registers + 7) / 8 * 8 * threads * blocks, 1, RegistersOfAMultiprocessor));
+    }
+
+    /// <summary>The compiler is told the bound, so that it need not be lucky; and no launch has more threads than it was told.</summary>
+    [Fact]
+    public void Kernels_AreBoundByTheLargestLaunch()
+    {
+        Assert.Contains("__launch_bounds__(HBN_BLOCK, HBN_RESIDENT)", CudaModules.Source, StringComparison.Ordinal);
+        Assert.InRange(Constant("HBN_RESIDENT") * Constant("HBN_BLOCK"), 768, ThreadsOfAMultiprocessor);
     }
 
     /// <summary>The table of docs/gpu.md says what NVRTC 11.8 makes of every kernel. When it does not, here is the new one.</summary>
@@ -64,6 +76,10 @@ public sealed partial class CompilationTests
         string text = File.ReadAllText(RepoPaths.InRepo("docs", "gpu.md"));
         Assert.True(text.Contains(table, StringComparison.Ordinal), $"docs/gpu.md should say:\n{table}");
     }
+
+    /// <summary>A number that the kernels define.</summary>
+    private static int Constant(string name) =>
+        int.Parse(Regex.Match(CudaModules.Source, $@"^#define {name} (\d+)$", RegexOptions.Multiline).Groups[1].Value, CultureInfo.InvariantCulture);
 
     private static string Compile(DataType type, int architecture) => Logs.GetOrAdd((type, architecture), _ =>
     {

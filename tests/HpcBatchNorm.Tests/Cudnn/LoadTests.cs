@@ -61,6 +61,72 @@ public sealed class LoadTests : IDisposable
     }
 
     [Fact]
+    public async Task Info_WithAPartOfAnotherVersion_NamesBoth()
+    {
+        _ = StubDevice.Libraries;
+        string other = Directory.CreateDirectory(Path.Combine(_folder, "other")).FullName, chosen = Directory.CreateDirectory(Path.Combine(_folder, "chosen")).FullName;
+        foreach (string path in Directory.EnumerateFiles(StubDevice.Folder, "*.so.*"))
+        {
+            string name = Path.GetFileName(path), file = name.StartsWith("libcudnn", StringComparison.Ordinal) ? name + ".19.0" : name;
+            File.Copy(path, Path.Combine(chosen, file));
+            if (file != name)
+            {
+                File.CreateSymbolicLink(Path.Combine(chosen, name), file);
+            }
+        }
+
+        Assert.DoesNotContain("different versions", await InfoAsync(chosen, ""), StringComparison.Ordinal);
+
+        string part = Path.Combine(other, "libcudnn_engines_tensor_ir.so.9.23.1");
+        File.Copy(Path.Combine(StubDevice.Folder, "libcudnn_adv.so.9"), part);
+        File.CreateSymbolicLink(Path.Combine(chosen, "libcudnn_engines_tensor_ir.so.9"), part);
+        string output = await InfoAsync(chosen, "");
+
+        Assert.Contains("warning: parts of different versions of cuDNN are in this process: 9.19.0 (", output, StringComparison.Ordinal);
+        Assert.Contains($"; 9.23.1 ({part})", output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void CudnnInstallations_AreToldApart_ByNumberedFilesAndPackageRecords()
+    {
+        string packages = Path.Combine(_folder, "site-packages"), wheel = Path.Combine(packages, "nvidia", "cudnn", "lib");
+        Directory.CreateDirectory(wheel);
+        Directory.CreateDirectory(Path.Combine(packages, "nvidia_cudnn_cu12-9.19.0.56.dist-info"));
+        string[] ofTheWheel = [Path.Combine(wheel, "libcudnn.so.9"), Path.Combine(wheel, "libcudnn_graph.so.9")];
+
+        Assert.Null(CudnnInstallations.Mixture([]));
+        Assert.Null(CudnnInstallations.Mixture(ofTheWheel));
+        Assert.Null(CudnnInstallations.Mixture([.. ofTheWheel, "/usr/lib/libcudnn_ops.so.9.19.0"]));
+        Assert.Contains("9.23.0 (/usr/lib/libcudnn_engines_tensor_ir.so.9.23.0)", CudnnInstallations.Mixture([.. ofTheWheel, "/usr/lib/libcudnn_engines_tensor_ir.so.9.23.0"]), StringComparison.Ordinal);
+        Assert.Contains("in /opt/x (", CudnnInstallations.Mixture([.. ofTheWheel, "/opt/x/libcudnn_ops.so.9"]), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Verify_KeepsItsAlgorithmsInTheCache_AndSearchesNoMore()
+    {
+        _ = StubDevice.Libraries;
+        string file = Path.Combine(_folder, "hpcbn", "cuda", "algorithms.json");
+        const string NoSearch =
+            "fail:cudnnFindConvolutionForwardAlgorithmEx*=5000;fail:cudnnFindConvolutionBackwardDataAlgorithmEx*=5000;fail:cudnnFindConvolutionBackwardFilterAlgorithmEx*=5000";
+        async Task<int> VerifyAsync(string stub)
+        {
+            using HpcbnProcess process = HpcbnProcess.Start(_folder, ["verify", "--backend", "cudnn", "--case", "convolution/bias/random"],
+                (CudaSearch.OverrideVariable, StubDevice.Folder), ("HBN_STUB", stub), ("XDG_CACHE_HOME", _folder));
+            return await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+        }
+
+        Assert.NotEqual(0, await VerifyAsync(NoSearch));
+        Assert.Equal(0, await VerifyAsync(""));
+        Assert.True(File.Exists(file));
+        Assert.Equal(0, await VerifyAsync(NoSearch));
+
+        // What is only a cache stops nobody.
+        File.WriteAllText(file, "{ not json");
+        Assert.Equal(0, await VerifyAsync(""));
+        Assert.Equal(0, await VerifyAsync(NoSearch));
+    }
+
+    [Fact]
     public void Search_FindsPipPackages_BeforeTheLinkersPlaces()
     {
         string packages = Path.Combine(_folder, "lib", "python3.12", "site-packages", "nvidia", "cudnn", "lib");

@@ -2,10 +2,13 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Cudnn;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Interop.Cuda;
+using HpcBatchNorm.Models;
+using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Verification;
+using HpcBatchNorm.Verification.Benchmarking;
 
 namespace HpcBatchNorm.Tests.Cudnn;
 
@@ -42,14 +45,135 @@ public sealed class StubTests : CudnnTests
     }
 
     [Fact]
-    public void Convolutions_ThatTheLibraryRefuses_RunOnOurKernels()
+    public void Steps_AsOneRecording_WhereSearchesDiffer_GiveTheBitsOfKernelByKernel()
+    {
+        AlwaysSet = ("searches_differ", 1);
+        try
+        {
+            Steps_AsOneRecording_GiveTheBitsOfKernelByKernel(false);
+        }
+        finally
+        {
+            AlwaysSet = null;
+        }
+    }
+
+    [Fact]
+    public void Search_WhoseFirstTimesHoldTheLoadingOfKernels_FindsTheFastest()
+    {
+        string[] expected = Implementations(new BackendOptions());
+        AlwaysSet = ("first_search_slow", 1);
+        try
+        {
+            Assert.Equal(expected, Implementations(new BackendOptions()));
+            Assert.Contains(expected, i => i.StartsWith("cudnn implicit-precomp-gemm", StringComparison.Ordinal));
+        }
+        finally
+        {
+            AlwaysSet = null;
+        }
+    }
+
+    [Theory]
+    [InlineData(2000)]
+    [InlineData(3000)]
+    public void Search_WhoseFastestIsRefused_TakesTheNext(int status)
     {
         using Backend backend = Create();
-        StubDevice.Set("refuse_groups", 1);
+        StubDevice.Set("refuse_fastest", status);
+        VerificationCase convolution = HardCases.For(backend.Traits).Single(c => c.Name == "convolution/bias/random");
+        CaseResult result = Verifier.Run(backend, Reference, convolution);
+        Assert.True(result.Passed, result.Describe());
+        Assert.Contains(result.Tensors, t => t.Implementation.StartsWith("cudnn implicit-gemm", StringComparison.Ordinal));
+        Assert.DoesNotContain(result.Tensors, t => t.Implementation.StartsWith("cudnn implicit-precomp-gemm", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void Backend_OnAThreadThatNeverUsedTheDevice_Works()
+    {
+        // A context is current for a thread of the operating system; every operation has to make it so. The module is loaded here, and the other thread
+        // begins with looking up a kernel of it.
+        using Backend backend = Create();
+        Shape shape = new(1, 8, 2, 2);
+        Tensor src = new("src", shape, TensorRole.Activation), dst = new("dst", shape, TensorRole.Activation);
+        new OperationRunner(backend, new Copy("copy", src, dst)).Dispose();
+        Exception? error = null;
+        var thread = new Thread(() =>
+        {
+            try
+            {
+                using var runner = new OperationRunner(backend, new ActivationForward("relu", ActivationKind.Relu, src, dst));
+                runner.Execute();
+                using TrainingSession session = SmallSession(backend);
+                session.Execute(default);
+                backend.Synchronize();
+            }
+            catch (Exception e)
+            {
+                error = e;
+            }
+        });
+        thread.Start();
+        thread.Join();
+        Assert.True(error is null, $"{error}");
+        AssertClean();
+    }
+
+    [Fact]
+    public void Backends_OneAfterTheOther_RetainTheContextOnce()
+    {
+        Create().Dispose();
+        long before = StubDevice.Calls("cuDevicePrimaryCtxRetain");
+        Create().Dispose();
+        using Backend backend = Create();
+        Assert.Equal(before, StubDevice.Calls("cuDevicePrimaryCtxRetain"));
+    }
+
+    [Fact]
+    public void Device_ThatSomebodyElseResets_SaysSo()
+    {
+        Backend backend = Create();
+        DeviceMemory memory = backend.Allocate(1 << 10);
+        StubDevice.Set("device_reset", 1);
+        NativeException error = Assert.Throws<NativeException>(backend.Synchronize);
+        Assert.Contains("CUDA_ERROR_CONTEXT_IS_DESTROYED (709)", error.Message, StringComparison.Ordinal);
+        Assert.Contains("Something else in this process has reset the device", error.Message, StringComparison.Ordinal);
+        memory.Dispose();
+        backend.Dispose();
+        Backend second = Create();
+        StubDevice.Set("device_reset", 1);
+
+        // Found out only when things are taken down: there is nothing to free, and nothing throws.
+        second.Dispose();
+        StubDevice.Reset();
+    }
+
+    [Theory]
+    [InlineData(2000)]
+    [InlineData(3000)]
+    public void Convolutions_ThatTheLibraryRefuses_RunOnOurKernels(int status)
+    {
+        using Backend backend = Create();
+        StubDevice.Set("refuse_groups", status);
         VerificationCase depthwise = HardCases.For(backend.Traits).Single(c => c.Name == "convolution/depthwise/random");
         CaseResult result = Verifier.Run(backend, Reference, depthwise);
         Assert.True(result.Passed, result.Describe());
         Assert.All(result.Tensors, t => Assert.Equal("native direct", t.Implementation));
+    }
+
+    /// <summary>A search on memory that is aligned better than the tensors would promise an algorithm that then refuses to run.</summary>
+    [Theory]
+    [InlineData(3, true)]
+    [InlineData(8, false)]
+    public void Convolutions_IntoASlice_AreSearchedWhereItBegins(int firstChannel, bool refused)
+    {
+        using Backend backend = Create();
+        StubDevice.Set("alignment", 16);
+        VerificationCase convolution = new CaseBuilder("convolution/odd-slice", InputKind.Random)
+            .Convolution(ConvolutionSpec.Square(new(2, 8, 5, 5), 8, 3, pad: 1, bias: true), backward: false, relu: true, sliceOffset: firstChannel).Build();
+        CaseResult result = Verifier.Run(backend, Reference, convolution);
+        Assert.True(result.Passed, result.Describe());
+        Assert.All(result.Tensors, t => Assert.Equal(refused, t.Implementation == "native direct"));
     }
 
     [Fact]
@@ -252,6 +376,29 @@ public sealed class StubTests : CudnnTests
         Assert.Equal(values.Select(v => Math.Max(0, v)), result);
         Assert.Throws<ArgumentException>(() => CudaInterop.Share(0, 1));
         Assert.Throws<ArgumentException>(() => CudaInterop.Context(Reference));
+        AssertClean();
+    }
+
+    [Fact]
+    [Trait("Category", "Slow")]
+    public void Bench_TakesTheDevicesTimesAndMemory_AndStagesTheNextImages()
+    {
+        using Backend backend = Create();
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 10 });
+        (Session session, Action step) = SessionBenchmark.Prepare(backend, network, Small);
+        using (session)
+        {
+            step();
+
+            // What the step left on its way is the next one's; a step that uploads for itself leaves nothing.
+            Assert.True(float.IsFinite(((TrainingSession)session).StepStaged(default)));
+        }
+
+        long before = StubDevice.Calls("cuEventElapsedTime");
+        BenchmarkResult result = SessionBenchmark.Run(backend, network, Small, steps: 1);
+        Assert.InRange(StubDevice.Calls("cuEventElapsedTime") - before, result.Rows.Count, long.MaxValue);
+        Assert.InRange(result.PeakDeviceMemoryMb!.Value, result.PlannedBytes / 1e6, 4e3);
+        Assert.All(result.Rows, r => Assert.InRange(r.Seconds, 1e-9, result.StepSeconds[0] * 100));
         AssertClean();
     }
 

@@ -27,7 +27,7 @@ public static class CudaInterop
 
         CudaLibraries libraries = CudaLibraries.Shared;
         return libraries.Available
-            ? CudnnBackend.Share(options ?? new BackendOptions(), libraries, context, stream)
+            ? CudnnBackend.Share(CudnnBackend.Remembering(options ?? new BackendOptions()), libraries, context, stream)
             : throw new UserErrorException($"The backend 'cudnn' cannot be used here.\n{libraries.Text}");
     }
 

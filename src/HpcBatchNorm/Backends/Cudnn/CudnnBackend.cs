@@ -19,6 +19,9 @@ internal sealed partial class CudnnBackend : Backend
     /// <summary>Blocks that may be counted at a time; see the kernels' <c>is_last_block</c>.</summary>
     private const int Counters = 1 << 14;
 
+    /// <summary>A grid's extent along y and z, at most.</summary>
+    private const int MostLayers = 65535;
+
     /// <summary>Above this an index does not fit the 32 bits in which kernels and cuDNN count.</summary>
     private const long MostElements = int.MaxValue;
 
@@ -66,6 +69,9 @@ internal sealed partial class CudnnBackend : Backend
     public static CudnnBackend Share(BackendOptions options, CudaLibraries libraries, nint context, nint stream, string? cacheFolder = null) =>
         new(options, libraries, CudaDevice.Share(libraries.DriverApi!, context, stream), cacheFolder);
 
+    /// <summary>Options that keep what is chosen by timing where no file is named for it.</summary>
+    public static BackendOptions Remembering(BackendOptions options) => options.TuningFile is null ? options with { TuningFile = AlgorithmChoices.UserFile } : options;
+
     /// <summary>A backend that plans and needs nothing; executing anything fails.</summary>
     public static CudnnBackend ForPlanning(BackendOptions options) => new(options, null, null);
 
@@ -76,7 +82,7 @@ internal sealed partial class CudnnBackend : Backend
     public override string Description => _device is null
         ? "without a device, for planning only"
         : string.Create(CultureInfo.InvariantCulture,
-            $"cuDNN {_cudnn!.Version}, {_device.Name}, compute capability {_device.Major}.{_device.Minor}, driver for CUDA {CudaLibraries.CudaVersionText(_device.DriverVersion)}");
+            $"cuDNN {_cudnn!.Version}, {_device.Name}, compute capability {_device.Major}.{_device.Minor}, driver for CUDA {CudaLibraries.CudaVersionText(_device.DriverVersion)}{(_cudnn.Mixture is { } mixture ? $"; warning: {mixture}" : "")}");
 
     /// <inheritdoc/>
     internal override BackendTraits Traits => new(
@@ -136,7 +142,17 @@ internal sealed partial class CudnnBackend : Backend
     internal override MachineLimits? MeasureLimits()
     {
         ThrowIfDisposed();
-        return _device is null ? null : new CudnnLimits(_device, _modules!).Measure();
+        return _device is null ? null : new CudnnLimits(_device, _modules!, _cudnn!).Measure();
+    }
+
+    /// <inheritdoc/>
+    internal override long? PeakDeviceBytes => _device?.PeakBytes;
+
+    /// <inheritdoc/>
+    internal override DeviceClock? CreateClock(int marks)
+    {
+        ThrowIfDisposed();
+        return _device is null ? null : new CudnnClock(_device, marks);
     }
 
     /// <inheritdoc/>
@@ -226,7 +242,7 @@ internal sealed partial class CudnnBackend : Backend
 
     /// <summary>
     /// Blocks that own columns: along x groups of <paramref name="width"/> columns per thread, along y as many blocks as share the rows, along z
-    /// <paramref name="layers"/>.
+    /// <paramref name="layers"/>, of which a launch takes at most <see cref="MostLayers"/>.
     /// </summary>
     private LaunchShape Columns(int columns, int rows, int width, int layers, int blocksPerMultiprocessor, int sharedFloatsPerThread)
     {
@@ -237,7 +253,13 @@ internal sealed partial class CudnnBackend : Backend
         }
 
         int x = (groups + lanes - 1) / lanes, height = 256 / lanes;
+        while (layers > 1 && height >= 2 * rows)
+        {
+            // One block has a layer's rows to itself; threads without a row would only wait.
+            height /= 2;
+        }
+
         int wanted = Math.Max(1, Multiprocessors * blocksPerMultiprocessor / x / layers), most = (rows + height - 1) / height;
-        return new LaunchShape(x, layers > 1 ? 1 : Math.Min(Math.Min(wanted, most), 65535), layers, lanes, height, sharedFloatsPerThread * 256 * sizeof(float));
+        return new LaunchShape(x, layers > 1 ? 1 : Math.Min(Math.Min(wanted, most), MostLayers), layers, lanes, height, sharedFloatsPerThread * 256 * sizeof(float));
     }
 }

@@ -37,7 +37,7 @@ internal sealed partial class CudnnBackend
         LaunchShape reduce = Columns(src.Columns, rows, width, positions, blocksPerMultiprocessor: 4, sharedFloatsPerThread: 2 * width);
         LaunchShape apply = Columns(src.Columns, rows, width, positions, 8, 0);
         ScratchLayout scratch = new();
-        long partials = batch ? scratch.Floats((long)reduce.GridZ * reduce.GridY * 2 * src.Columns) : 0;
+        long partials = batch ? scratch.Floats(Partials(reduce, src.Columns)) : 0;
         long? corrected = r is null ? null : scratch.Floats(2 * count);
         List<CudnnStep> steps = [];
         for (int group = 0; group < spec.Groups; group++)
@@ -47,10 +47,11 @@ internal sealed partial class CudnnBackend
             {
                 // Batch renormalization reads the running statistics as they were, and updates them itself.
                 bool update = operation.Renormalization is null;
-                steps.Add(Launch(Form("batch_norm_statistics", wide), type, reduce, name)
-                    .Matrix(src, row).Number(src.Columns).Number(positions).Number(rows).Scratch(partials).Number(_counters)
-                    .Address(mean, statistic).Address(variance, statistic).Address(update ? runningMean : null).Address(update ? runningVariance : null)
-                    .Number(operation.AveragingFactor).Number((float)spec.UnbiasedFactor));
+                steps.AddRange(Slabs(positions, src.Columns).Select(slab => Launch(Form("batch_norm_statistics", wide), type, reduce with { GridZ = slab.Layers }, name)
+                    .Matrix(src, row + slab.Row).Number(src.Columns).Number(positions).Number(rows).Scratch(partials).Number(_counters)
+                    .Address(mean, statistic + slab.Statistic).Address(variance, statistic + slab.Statistic)
+                    .Address(update ? runningMean : null, slab.Statistic).Address(update ? runningVariance : null, slab.Statistic)
+                    .Number(operation.AveragingFactor).Number((float)spec.UnbiasedFactor)));
             }
 
             if (operation.Renormalization is { } limits)
@@ -62,11 +63,11 @@ internal sealed partial class CudnnBackend
             }
 
             AddCorrection(steps, corrected, scale, shift, r, d, statistic, count, type, name);
-            steps.Add(Parameters(
-                Launch(Form("batch_norm_apply", wide), type, apply, name)
-                    .Matrix(src, row).Matrix(residual, row).Matrix(dst, row).Number(src.Columns).Number(positions).Number(rows)
-                    .Address(mean, statistic).Address(variance, statistic), corrected, scale, shift, count)
-                .Number(spec.Epsilon).Flag(spec.Relu));
+            steps.AddRange(Slabs(positions, src.Columns).Select(slab => Parameters(
+                Launch(Form("batch_norm_apply", wide), type, apply with { GridZ = slab.Layers }, name)
+                    .Matrix(src, row + slab.Row).Matrix(residual, row + slab.Row).Matrix(dst, row + slab.Row).Number(src.Columns).Number(positions).Number(rows)
+                    .Address(mean, statistic + slab.Statistic).Address(variance, statistic + slab.Statistic), corrected, scale, shift, count, slab.Statistic)
+                .Number(spec.Epsilon).Flag(spec.Relu)));
         }
 
         long passes = (batch ? 3 : 2) + (residual is null ? 0 : 1);
@@ -101,29 +102,31 @@ internal sealed partial class CudnnBackend
         LaunchShape reduce = Columns(src.Columns, rows, width, positions, blocksPerMultiprocessor: 4, sharedFloatsPerThread: 2 * width);
         LaunchShape apply = Columns(src.Columns, rows, width, positions, 8, 0);
         ScratchLayout scratch = new();
-        long partials = scratch.Floats((long)reduce.GridZ * reduce.GridY * 2 * src.Columns);
+        long partials = scratch.Floats(Partials(reduce, src.Columns));
         long? corrected = r is null ? null : scratch.Floats(2 * count);
         long parts = parted ? scratch.Floats(2L * spec.Groups * count) : 0;
         List<CudnnStep> steps = [];
         for (int group = 0; group < spec.Groups; group++)
         {
             // Where the gradients of this group's scale and shift go: to those of all, or to parts of them.
-            CudnnLaunch Gradients(CudnnLaunch launch) => parted
-                ? launch.Scratch(parts + 2L * group * count * sizeof(float)).Scratch(parts + (2L * group + 1) * count * sizeof(float))
-                : launch.Address(diffScale).Address(diffShift);
+            CudnnLaunch Gradients(CudnnLaunch launch, Slab slab) => parted
+                ? launch.Scratch(parts + (2L * group * count + slab.Statistic) * sizeof(float)).Scratch(parts + ((2L * group + 1) * count + slab.Statistic) * sizeof(float))
+                : launch.Address(diffScale, slab.Statistic).Address(diffShift, slab.Statistic);
 
             long row = group * ((long)positions * rows), statistic = (long)group * count;
             AddCorrection(steps, corrected, scale, shift, r, d, statistic, count, type, name);
-            steps.Add(Gradients(Parameters(
-                Launch(Form("batch_norm_gradient_sums", wide), type, reduce, name)
-                    .Matrix(src, row).Matrix(dst, row).Matrix(diffDst, row).Matrix(second, row).Number(src.Columns).Number(positions).Number(rows)
-                    .Address(mean, statistic).Address(variance, statistic), corrected, scale, shift, count)
-                .Number(spec.Epsilon).Flag(spec.Relu).Scratch(partials).Number(_counters)));
-            steps.Add(Gradients(Parameters(
-                Launch(Form("batch_norm_gradient", wide), type, apply, name)
-                    .Matrix(src, row).Matrix(dst, row).Matrix(diffDst, row).Matrix(second, row).Matrix(diffSrc, row).Matrix(diffResidual, row)
-                    .Number(src.Columns).Number(positions).Number(rows).Address(mean, statistic).Address(variance, statistic), corrected, scale, shift, count)
-                .Number(spec.Epsilon).Flag(spec.Relu).Flag(batch)));
+            steps.AddRange(Slabs(positions, src.Columns).Select(slab => Gradients(Parameters(
+                Launch(Form("batch_norm_gradient_sums", wide), type, reduce with { GridZ = slab.Layers }, name)
+                    .Matrix(src, row + slab.Row).Matrix(dst, row + slab.Row).Matrix(diffDst, row + slab.Row).Matrix(second, row + slab.Row)
+                    .Number(src.Columns).Number(positions).Number(rows)
+                    .Address(mean, statistic + slab.Statistic).Address(variance, statistic + slab.Statistic), corrected, scale, shift, count, slab.Statistic)
+                .Number(spec.Epsilon).Flag(spec.Relu).Scratch(partials).Number(_counters), slab)));
+            steps.AddRange(Slabs(positions, src.Columns).Select(slab => Gradients(Parameters(
+                Launch(Form("batch_norm_gradient", wide), type, apply with { GridZ = slab.Layers }, name)
+                    .Matrix(src, row + slab.Row).Matrix(dst, row + slab.Row).Matrix(diffDst, row + slab.Row).Matrix(second, row + slab.Row)
+                    .Matrix(diffSrc, row + slab.Row).Matrix(diffResidual, row + slab.Row).Number(src.Columns).Number(positions).Number(rows)
+                    .Address(mean, statistic + slab.Statistic).Address(variance, statistic + slab.Statistic), corrected, scale, shift, count, slab.Statistic)
+                .Number(spec.Epsilon).Flag(spec.Relu).Flag(batch), slab)));
         }
 
         if (parted)
@@ -149,6 +152,21 @@ internal sealed partial class CudnnBackend
         return spec.PerActivation ? (spec.Src.Area, images) : (1, images * spec.Src.Area);
     }
 
+    /// <summary>Positions that one launch takes: the first by its row and by its first statistic, and how many.</summary>
+    private readonly record struct Slab(int Row, long Statistic, int Layers);
+
+    /// <summary>All positions in as many launches as it takes, one unless there are more than a grid has layers.</summary>
+    private static IEnumerable<Slab> Slabs(int positions, int columns)
+    {
+        for (int first = 0; first < positions; first += MostLayers)
+        {
+            yield return new Slab(first, (long)first * columns, Math.Min(MostLayers, positions - first));
+        }
+    }
+
+    /// <summary>Floats for two partial sums of every column in each block of a launch.</summary>
+    private static long Partials(in LaunchShape reduce, int columns) => (long)Math.Min(reduce.GridZ, MostLayers) * reduce.GridY * 2 * columns;
+
     private static LaunchShape PerStatistic(int count) => new((count + 255) / 256, 1, 1, 256, 1, 0);
 
     /// <summary>With r and d: the launch that writes the corrected scale and shift to scratch memory.</summary>
@@ -162,10 +180,10 @@ internal sealed partial class CudnnBackend
         }
     }
 
-    /// <summary>Scale and shift, or the corrected ones in scratch memory.</summary>
-    private static CudnnLaunch Parameters(CudnnLaunch launch, long? corrected, CudnnBuffer scale, CudnnBuffer shift, int count) => corrected is long at
-        ? launch.Scratch(at).Scratch(at + count * sizeof(float))
-        : launch.Address(scale).Address(shift);
+    /// <summary>Scale and shift from statistic <paramref name="first"/> on, or the corrected ones in scratch memory.</summary>
+    private static CudnnLaunch Parameters(CudnnLaunch launch, long? corrected, CudnnBuffer scale, CudnnBuffer shift, int count, long first) => corrected is long at
+        ? launch.Scratch(at + first * sizeof(float)).Scratch(at + (count + first) * sizeof(float))
+        : launch.Address(scale, first).Address(shift, first);
 
     /// <summary>Gives out scratch memory, each piece at a multiple of 256 bytes.</summary>
     private sealed class ScratchLayout
@@ -230,9 +248,11 @@ internal sealed partial class CudnnBackend
             {
                 // The library cannot recompute ReLU's mask: the normalised values are computed once more, by us, exactly as they were.
                 (int positions, int rows) = Population(spec);
-                steps.Add(Launch(Form("batch_norm_apply", wide), type, Columns(src.Columns, rows, Width(type, wide), positions, 8, 0), name)
-                    .Matrix(src).Matrix(null).Scratch(masked).Number((uint)src.Columns).Number(src.Columns).Number(positions).Number(rows)
-                    .Address(mean).Address(variance).Address(scale).Address(shift).Number(spec.Epsilon).Flag(false));
+                LaunchShape apply = Columns(src.Columns, rows, Width(type, wide), positions, 8, 0);
+                steps.AddRange(Slabs(positions, src.Columns).Select(slab => Launch(Form("batch_norm_apply", wide), type, apply with { GridZ = slab.Layers }, name)
+                    .Matrix(src, slab.Row).Matrix(null).Scratch(masked + slab.Statistic * src.ElementBytes).Number((uint)src.Columns).Number(src.Columns).Number(positions).Number(rows)
+                    .Address(mean, slab.Statistic).Address(variance, slab.Statistic).Address(scale, slab.Statistic).Address(shift, slab.Statistic)
+                    .Number(spec.Epsilon).Flag(false)));
             }
 
             CudnnLaunch mask = Launch(Form("activation_backward", wide), type, Spread(spec.Src.Count / Width(type, wide)), name);

@@ -8,6 +8,9 @@ namespace HpcBatchNorm.Backends.Cudnn;
 /// </summary>
 internal sealed class CudnnBuffer : DeviceBuffer
 {
+    /// <summary>Bytes that a thread moves at a time, at most.</summary>
+    private const int WidestAccess = 16;
+
     private readonly CudnnBuffer? _parent;
     private long _bytes;
 
@@ -53,10 +56,13 @@ internal sealed class CudnnBuffer : DeviceBuffer
     {
         get
         {
-            int width = 16 / ElementBytes;
+            int width = WidestAccess / ElementBytes;
             return Columns % width == 0 && RowStride % width == 0 && Tensor.RootChannelOffset % width == 0;
         }
     }
+
+    /// <summary>Bytes from an address that the widest access can take to the tensor's first, for a slice that begins at an odd channel.</summary>
+    public long Misalignment => (_parent is null ? 0 : _parent.Misalignment + ViewOffsetBytes) % WidestAccess;
 
     /// <inheritdoc/>
     protected override long ViewOffsetBytes => Tensor.IsRows

@@ -186,7 +186,13 @@ internal sealed partial class CudnnBackend
             string key = string.Create(CultureInfo.InvariantCulture, $"{problem} on {_device.Name} with cuDNN {_cudnn!.Version}");
             long size = problem.Type.Bytes();
             (long A, long B, long C) bytes = (Span(a) * size, Span(b) * size, Span(c) * size);
-            if (_choices.Choose(_device, convolution, key, bytes, math) is not { } choice)
+            (long A, long B, long C) offsets = (a.Misalignment, b.Misalignment, narrow > 0 ? 0 : c.Misalignment);
+            if (offsets != (0, 0, 0))
+            {
+                key += FormattableString.Invariant($" from bytes {offsets.A}, {offsets.B}, {offsets.C}");
+            }
+
+            if (_choices.Choose(_device, convolution, key, bytes, offsets, math) is not { } choice)
             {
                 convolution.Dispose();
                 return Direct(problem, a, b, c, add);
