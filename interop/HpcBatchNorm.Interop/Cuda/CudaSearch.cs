@@ -83,7 +83,7 @@ internal sealed class CudaSearch
     public static string? LoadedPath(string soname)
     {
         const string Maps = "/proc/self/maps";
-        if (!File.Exists(Maps))
+        if (!OperatingSystem.IsLinux() || !File.Exists(Maps))
         {
             return null;
         }
