@@ -20,6 +20,7 @@ export ORT_DISABLE_TELEMETRY=1
 root=$(readlink -f "${BASH_SOURCE[0]}")
 root=${root%/bench/peers/run.sh}
 source "$root/build/launcher.sh"
+source "$root/bench/debian13.sh"
 
 rounds=7 steps=5 warmup=2 batch=32 size=224 threads=$(nproc) network=bn-inception modes=train,infer precisions=fp32,bf16 layout=best output=
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/hpcbn/peers
@@ -57,29 +58,13 @@ trap 'rm -rf "$work"' EXIT
 tuned=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8589934592:glibc.malloc.trim_threshold=17179869184
 
 # --- Where TorchSharp can run ---------------------------------------------------------------------------------------------------------------------
-has_new_libstdcxx() { grep -qs GLIBCXX_3.4.32 "$1"/usr/lib/*/libstdc++.so.6 "$1"/usr/lib64/libstdc++.so.6 "$1"/usr/lib/libstdc++.so.6; }
-
 trixie=
 if ! has_new_libstdcxx ""; then
     trixie=$cache/trixie
-    if ! has_new_libstdcxx "$trixie"; then
-        ((EUID == 0)) || die "this system's C++ library is too old for TorchSharp, and making a Debian 13 root needs root"
-        command -v debootstrap >/dev/null || die "debootstrap is missing. Run: apt-get install debootstrap"
-        say "making a Debian 13 root in $trixie ..."
-        rm -rf --one-file-system "$trixie"
-        mkdir -p "$cache"
-        script=/usr/share/debootstrap/scripts/trixie
-        [[ -e $script ]] || script=/usr/share/debootstrap/scripts/sid # an older debootstrap does not know the name
-        # The mirror this system installs from; on another distribution DEBIAN_MIRROR has to name one of Debian.
-        mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 2>/dev/null | grep -v security | head -n 1)}
-        [[ -n $mirror ]] || die "no Debian mirror is known here; name one in DEBIAN_MIRROR"
-        debootstrap --variant=minbase --include=libstdc++6 trixie "$trixie" "$mirror" "$script" >"$cache/debootstrap.log" 2>&1 ||
-            die "debootstrap failed (log: $cache/debootstrap.log)"
-    fi
-    mkdir -p "$trixie/opt/dotnet" "$trixie/opt/peers"
+    make_debian13 "$trixie"
 fi
 
-# torch TUNABLES ARGUMENTS...: the TorchSharp program, in the root where one is needed. Its mounts belong to a namespace of its own and end with it.
+# torch TUNABLES ARGUMENTS...: the TorchSharp program, in the root where one is needed.
 torch() {
     local tunables=$1
     shift
@@ -89,11 +74,8 @@ torch() {
         env -i "${environment[@]}" DOTNET_ROOT="${dotnet%/*}" "$dotnet" "$peers/HpcBatchNorm.Peers.dll" torchsharp "$@"
         return
     fi
-    unshare --mount --propagation private bash -c '
-        root=$1 sdk=$2 peers=$3; shift 3
-        mount --rbind /proc "$root/proc" && mount --rbind /dev "$root/dev" && mount --rbind /sys "$root/sys" &&
-        mount --bind "$sdk" "$root/opt/dotnet" && mount --bind "$peers" "$root/opt/peers" && exec chroot "$root" "$@"' \
-        _ "$trixie" "${dotnet%/*}" "$peers" /usr/bin/env -i "${environment[@]}" DOTNET_ROOT=/opt/dotnet /opt/dotnet/dotnet /opt/peers/HpcBatchNorm.Peers.dll torchsharp "$@"
+    in_debian13 "$trixie" "${dotnet%/*}=opt/dotnet" "$peers=opt/peers" -- \
+        /usr/bin/env -i "${environment[@]}" DOTNET_ROOT=/opt/dotnet /opt/dotnet/dotnet /opt/peers/HpcBatchNorm.Peers.dll torchsharp "$@"
 }
 
 # --- The programs: each prints one JSON object ----------------------------------------------------------------------------------------------------

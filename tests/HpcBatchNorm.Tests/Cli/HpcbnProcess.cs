@@ -62,23 +62,34 @@ internal sealed class HpcbnProcess : IDisposable
         }
     }
 
+    /// <summary>Waits until the process has ended; fails, with what it printed, when it has not within ten minutes (a test must not wait for ever).</summary>
     public async Task<int> WaitForExitAsync(CancellationToken cancellationToken)
     {
-        await _process.WaitForExitAsync(cancellationToken);
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        limit.CancelAfter(TimeSpan.FromMinutes(10));
+        try
+        {
+            await _process.WaitForExitAsync(limit.Token);
+        }
+        catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+        {
+            Assert.Fail($"has not ended after ten minutes:\n{Output}");
+        }
+
         return _process.ExitCode;
     }
 
     /// <summary>Sends a signal by name: <c>INT</c>, <c>TERM</c>, <c>KILL</c>.</summary>
-    public void Signal(string name)
+    public void Signal(string name) => SignalTimes(name, 1);
+
+    /// <summary>Sends a signal again and again within a few milliseconds, as process groups and scripts that forward signals do.</summary>
+    public void SignalTimes(string name, int times)
     {
         Assert.SkipWhen(
             name == "INT" && IgnoresInterrupts(),
             "these tests were started with SIGINT ignored, as shells do for what they put into the background, and their children inherit that");
-        Run($"kill -s {name} {_process.Id}");
+        Run(string.Join("; sleep 0.01; ", Enumerable.Repeat($"kill -s {name} {_process.Id}", times)));
     }
-
-    /// <summary>Sends a signal again and again within a few milliseconds, as process groups and scripts that forward signals do.</summary>
-    public void SignalTimes(string name, int times) => Run(string.Join("; sleep 0.01; ", Enumerable.Repeat($"kill -s {name} {_process.Id}", times)));
 
     private static void Run(string line)
     {

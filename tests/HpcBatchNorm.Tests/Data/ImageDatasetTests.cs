@@ -114,7 +114,7 @@ public sealed class ImageDatasetTests : IDisposable
     [InlineData("class 'c' is in", "train/a/1.jpg", "train/c/1.jpg", "val/a/1.jpg")]
     [InlineData("no folder 'val'", "train/a/1.jpg")]
     [InlineData("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_img_val.tar")]
-    [InlineData("no tar header at offset 0", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")]
+    [InlineData("at offset 0", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")]
     public void Open_NotADataSet_SaysWhatIsWrong(string message, params string[] files)
     {
         foreach (string file in files)

@@ -93,23 +93,8 @@ public sealed class ReferenceTrainingTests
     [InlineData(true, 0f, null, -0.25, 0.375)]
     [InlineData(true, 0.5f, null, -0.375, 0.1875)]
     [InlineData(true, 0.5f, 0.5, -0.125, 0.5625)]
-    public void Sgd_OneStep_MatchesHandComputation(bool nesterov, float weightDecay, double? gradientScale, double momentum, double parameter)
-    {
-        Tensor w = Float64("w", Shape.Vector(1), TensorRole.Parameter), g = Float64("g", w.Shape), v = Float64("v", w.Shape, TensorRole.Momentum);
-        Tensor? scale = gradientScale is null ? null : Float64("scale", w.Shape);
-        using ReferenceRun run = new(new SgdUpdate("sgd", [w], [g], [v], scale, Mu: 0.5f, nesterov, weightDecay));
-        run[w] = [1];
-        run[g] = [2];
-        run[v] = [0.5];
-        if (scale is not null)
-        {
-            run[scale] = [gradientScale!.Value];
-        }
-
-        run.Execute(learningRate: 0.25f);
-        Assert.Equal([momentum], run[v]);
-        Assert.Equal([parameter], run[w]);
-    }
+    public void Sgd_OneStep_MatchesHandComputation(bool nesterov, float weightDecay, double? gradientScale, double momentum, double parameter) =>
+        AssertOneStep(MomentumForm.Sutskever, nesterov, weightDecay, gradientScale, momentum, parameter);
 
     // w = 1, v = 0.5, gradient 2, mu = 0.5, e = 0.25; g = scale*2 + decay*1.
     // PyTorch: v' = 0.25 + g, w' = 1 - 0.25*v'.  With Nesterov: w' = 1 - 0.25*(g + 0.5*v').
@@ -119,11 +104,14 @@ public sealed class ReferenceTrainingTests
     [InlineData(false, 0.5f, 0.5, 1.75, 0.5625)]
     [InlineData(true, 0f, null, 2.25, 0.21875)]
     [InlineData(true, 0.5f, 0.5, 1.75, 0.40625)]
-    public void Sgd_PyTorchsForm_MatchesHandComputation(bool nesterov, float weightDecay, double? gradientScale, double momentum, double parameter)
+    public void Sgd_PyTorchsForm_MatchesHandComputation(bool nesterov, float weightDecay, double? gradientScale, double momentum, double parameter) =>
+        AssertOneStep(MomentumForm.PyTorch, nesterov, weightDecay, gradientScale, momentum, parameter);
+
+    private static void AssertOneStep(MomentumForm form, bool nesterov, float weightDecay, double? gradientScale, double momentum, double parameter)
     {
         Tensor w = Float64("w", Shape.Vector(1), TensorRole.Parameter), g = Float64("g", w.Shape), v = Float64("v", w.Shape, TensorRole.Momentum);
         Tensor? scale = gradientScale is null ? null : Float64("scale", w.Shape);
-        using ReferenceRun run = new(new SgdUpdate("sgd", [w], [g], [v], scale, Mu: 0.5f, nesterov, weightDecay, Form: MomentumForm.PyTorch));
+        using ReferenceRun run = new(new SgdUpdate("sgd", [w], [g], [v], scale, Mu: 0.5f, nesterov, weightDecay, Form: form));
         run[w] = [1];
         run[g] = [2];
         run[v] = [0.5];
