@@ -30,7 +30,7 @@ internal sealed partial class AlignedMemory : SafeHandle
             catch (OutOfMemoryException)
             {
                 throw NativeException.OutOfMemory(FormattableString.Invariant(
-                    $"{size / 1e9:0.00} GB of memory were asked for in one piece and not granted. Use a smaller batch, or raise the limit of the address space (ulimit -v)."));
+                    $"{size / 1e9:0.00} GB of memory were asked for in one piece and not granted. Use a smaller batch{(OperatingSystem.IsWindows() ? ", or a larger page file" : ", or raise the limit of the address space (ulimit -v)")}."));
             }
 
             if (alignment == HugePage && OperatingSystem.IsLinux())

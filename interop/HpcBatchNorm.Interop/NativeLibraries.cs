@@ -30,7 +30,7 @@ internal static partial class NativeLibraries
     /// <summary>The most that oneDNN and our own kernels may use of the processor: one of <see cref="InstructionSets"/>.</summary>
     public const string InstructionSetVariable = "HBN_MAX_CPU_ISA";
 
-    private const string FileName = $"lib{Interop.Hbn.Library}.so";
+    private static readonly string FileName = $"lib{Interop.Hbn.Library}{(OperatingSystem.IsWindows() ? ".dll" : ".so")}";
 
     private static readonly Lazy<LoadReport> LazyHbn = new(() =>
     {
@@ -81,10 +81,10 @@ internal static partial class NativeLibraries
     }
 
     /// <summary>Looks for the library; <paramref name="overridePath"/> stands for the value of the environment variable <paramref name="variable"/>.</summary>
-    public static LoadReport Probe(string? overridePath, IEnumerable<string> folders, string fileName = FileName, string variable = OverrideVariable)
+    public static LoadReport Probe(string? overridePath, IEnumerable<string> folders, string? fileName = null, string variable = OverrideVariable)
     {
         StringBuilder text = new();
-        foreach (string place in Places(overridePath, folders, fileName))
+        foreach (string place in Places(overridePath, folders, fileName ?? FileName))
         {
             if (Path.IsPathRooted(place) && !File.Exists(place))
             {
@@ -197,12 +197,24 @@ internal static partial class NativeLibraries
     }
 
     /// <summary>What to do where there is no library at all, on the platform <paramref name="rid"/>.</summary>
-    internal static string Missing(string rid) =>
-        !rid.EndsWith("-x64", StringComparison.Ordinal) || rid.StartsWith("win", StringComparison.Ordinal) || rid.StartsWith("osx", StringComparison.Ordinal)
-            ? $"There is no package of the native library for {rid}: the reference backend is what runs here."
-            : rid.Contains("musl", StringComparison.Ordinal)
-                ? "The package of the native library is for glibc, and this system has musl (Alpine): use a Debian or Ubuntu image, or the reference backend."
-                : "libhbn.so comes with the package HpcBatchNorm.Native.linux-x64. In a clone the build makes it: apt-get install cmake g++ libdnnl-dev, then build again without SkipNative.";
+    internal static string Missing(string rid)
+    {
+        const string Without = "the reference backend is what runs without it";
+        bool x64 = rid.EndsWith("-x64", StringComparison.Ordinal), arm64 = rid.EndsWith("-arm64", StringComparison.Ordinal);
+        return (x64, arm64) switch
+        {
+            (true, _) when rid.StartsWith("win", StringComparison.Ordinal) =>
+                $"There is no package of the native library for {rid}: the reference backend is what runs here. The fast way on Windows is WSL 2, where everything for Linux works.",
+            _ when !(x64 || arm64) || rid.StartsWith("win", StringComparison.Ordinal) || rid.StartsWith("osx", StringComparison.Ordinal) =>
+                $"There is no package of the native library for {rid}: the reference backend is what runs here.",
+            _ when rid.Contains("musl", StringComparison.Ordinal) =>
+                "The package of the native library is for glibc, and this system has musl (Alpine): use a Debian or Ubuntu image, or the reference backend.",
+            (_, true) =>
+                $"The package HpcBatchNorm.Native.linux-arm64 brings libhbn.so (an experiment: no arm64 hardware has run it); {Without}. In a clone the build makes it: apt-get install cmake g++ libdnnl-dev, then build again without SkipNative.",
+            _ =>
+                "libhbn.so comes with the package HpcBatchNorm.Native.linux-x64. In a clone the build makes it: apt-get install cmake g++ libdnnl-dev, then build again without SkipNative.",
+        };
+    }
 
     private static nint Resolve(string name, Assembly assembly, DllImportSearchPath? searchPath) => name switch
     {
@@ -253,10 +265,19 @@ internal static partial class NativeLibraries
         {
             _ = setenv(name, value, 1);
         }
+        else if (OperatingSystem.IsWindows())
+        {
+            // OpenMP's runtime reads the variables of the C library it is linked with; this sets the process's own too, which oneDNN reads.
+            _ = _putenv($"{name}={value}");
+        }
     }
 
     [GeneratedRegex(@"libdnnl\.so\.(\d+(?:\.\d+)*): cannot open")]
     private static partial Regex MissingOneDnn();
+
+    [LibraryImport("msvcrt", StringMarshalling = StringMarshalling.Utf8)]
+    [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]
+    private static partial int _putenv(string assignment);
 
     [LibraryImport("libc", StringMarshalling = StringMarshalling.Utf8)]
     [UnmanagedCallConv(CallConvs = [typeof(CallConvCdecl)])]

@@ -25,7 +25,11 @@ extern "C" {
 #define HBN_NOEXCEPT
 #endif
 
-#if defined(__GNUC__)
+#if defined(_WIN32) && defined(hbn_EXPORTS) /* CMake's name for "this is compiled into the library" */
+#define HBN_API __declspec(dllexport)
+#elif defined(_WIN32)
+#define HBN_API __declspec(dllimport)
+#elif defined(__GNUC__)
 #define HBN_API __attribute__((visibility("default")))
 #else
 #define HBN_API

@@ -1,11 +1,9 @@
 #include "engine.hpp"
+#include "processors.hpp"
 
 #include <algorithm>
-#include <fstream>
 #include <mutex>
 #include <omp.h>
-#include <sched.h>
-#include <set>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -13,28 +11,6 @@
 namespace hbn {
 
 namespace {
-
-// Physical cores this process may run on: processors of its affinity mask, hyperthreads of one core counted once.
-int32_t physical_cores() {
-    cpu_set_t allowed;
-    CPU_ZERO(&allowed);
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
-        return std::max(1, omp_get_num_procs());
-    }
-    std::set<std::string> cores;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (!CPU_ISSET(cpu, &allowed)) {
-            continue;
-        }
-        std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
-        std::string siblings;
-        if (!std::getline(file, siblings)) {
-            siblings = "cpu" + std::to_string(cpu);
-        }
-        cores.insert(siblings);
-    }
-    return std::max<int32_t>(1, static_cast<int32_t>(cores.size()));
-}
 
 // How many threads OpenMP gives a parallel region of the calling thread now.
 int32_t team_size() {
@@ -76,34 +52,38 @@ void require_threads(int32_t count) {
 // What a thread has set and proved; OpenMP's settings belong to the calling thread.
 thread_local int32_t proved_team = 0;
 
+#if defined(__x86_64__)
+// Whether oneDNN may use an instruction set; its numbers for them mean something else on other architectures.
+bool may_use(dnnl::cpu_isa wanted) {
+    const int have = static_cast<int>(dnnl::get_effective_cpu_isa()), want = static_cast<int>(wanted);
+    return (have & want) == want;
+}
+#endif
+
 // One instruction set for oneDNN and for us, so that ONEDNN_MAX_CPU_ISA limits both.
 int32_t effective_isa() {
-    const auto has = [](dnnl::cpu_isa wanted) {
-        const int have = static_cast<int>(dnnl::get_effective_cpu_isa()), want = static_cast<int>(wanted);
-        return (have & want) == want;
-    };
 #ifdef HBN_HAS_avx512
-    if (has(dnnl::cpu_isa::avx512_core) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+    if (may_use(dnnl::cpu_isa::avx512_core) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
         return HBN_ISA_AVX512;
     }
 #endif
 #ifdef HBN_HAS_avx2
-    if (has(dnnl::cpu_isa::avx2) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (may_use(dnnl::cpu_isa::avx2) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         return HBN_ISA_AVX2;
     }
 #endif
     return HBN_ISA_BASELINE;
 }
 
-// What oneDNN's convolutions do with bfloat16 under the instruction set it may use.
+// What oneDNN's convolutions do with bfloat16 under the instruction set it may use. On other architectures nothing was tried.
 int32_t bf16_support() {
+#if defined(__x86_64__)
     using dnnl::cpu_isa;
-    const auto has = [](cpu_isa wanted) {
-        const int have = static_cast<int>(dnnl::get_effective_cpu_isa()), want = static_cast<int>(wanted);
-        return (have & want) == want;
-    };
-    return has(cpu_isa::avx512_core_bf16) ? HBN_BF16_NATIVE : has(cpu_isa::avx512_core) ? HBN_BF16_EMULATED : HBN_BF16_NONE;
+    return may_use(cpu_isa::avx512_core_bf16) ? HBN_BF16_NATIVE : may_use(cpu_isa::avx512_core) ? HBN_BF16_EMULATED : HBN_BF16_NONE;
+#else
+    return HBN_BF16_NONE;
+#endif
 }
 
 const Arithmetic* arithmetic_for(int32_t isa) {

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <omp.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -117,15 +117,10 @@ double flops_per_second(const Engine& engine, Work work) {
 // a = b + s*c on arrays far beyond any cache; the bytes that a program counts: two arrays read, one written.
 double triad_bytes_per_second(const Engine& engine) {
     constexpr int64_t count = int64_t{24} << 20; // floats: 96 MiB each
-    const auto release = [](float* p) { std::free(p); };
+    constexpr std::align_val_t line{64};
+    const auto release = [](float* p) { ::operator delete(p, line); };
     using Array = std::unique_ptr<float, decltype(release)>;
-    const auto allocate = [&] {
-        Array array(static_cast<float*>(std::aligned_alloc(64, count * sizeof(float))), release);
-        if (!array) {
-            throw std::bad_alloc();
-        }
-        return array;
-    };
+    const auto allocate = [&] { return Array(static_cast<float*>(::operator new(count * sizeof(float), line)), release); };
     const Array first = allocate(), second = allocate(), third = allocate();
     float* const a = first.get();
     float* const b = second.get();

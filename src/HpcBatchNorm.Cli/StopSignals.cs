@@ -24,6 +24,7 @@ internal sealed class StopSignals : IDisposable
     private readonly CancellationTokenSource _stop = new();
     private readonly PosixSignalRegistration[] _registrations;
     private readonly TextWriter _output;
+    private readonly ManualResetEventSlim _ended = new();
     private long _interrupted;
 
     /// <summary>Begins to listen.</summary>
@@ -41,6 +42,7 @@ internal sealed class StopSignals : IDisposable
 
     public void Dispose()
     {
+        _ended.Set();
         foreach (PosixSignalRegistration registration in _registrations)
         {
             registration.Dispose();
@@ -82,5 +84,10 @@ internal sealed class StopSignals : IDisposable
         // Last: saving must not depend on whether anybody can still read this.
         _output.WriteLine();
         _output.WriteLine($"{name}: saving a checkpoint and stopping; Ctrl-C {(signal == PosixSignal.SIGINT ? "once more" : "twice")} to stop at once without saving.");
+        if (OperatingSystem.IsWindows() && signal != PosixSignal.SIGINT)
+        {
+            // A closed window and a shutdown cannot be called off there: the process ends as soon as this returns, or some seconds after it was asked.
+            _ended.Wait(TimeSpan.FromMinutes(1));
+        }
     }
 }

@@ -154,7 +154,7 @@ internal static class ArchiveIndex
             bytes.WriteTo(file);
         }
 
-        File.Move(temporary, path, overwrite: true);
+        FileRename.Move(temporary, path, overwrite: true);
     }
 
     private static void TryWrite(string cacheFile, string key, ImageTable table)

@@ -65,11 +65,6 @@ internal static class ExperimentRunner
         ];
     }
 
-    private static string ProcessorName()
-    {
-        const string Linux = "/proc/cpuinfo";
-        string? line = File.Exists(Linux) ? File.ReadLines(Linux).FirstOrDefault(l => l.StartsWith("model name", StringComparison.Ordinal)) : null;
-        string name = line?[(line.IndexOf(':', StringComparison.Ordinal) + 1)..].Trim() ?? System.Runtime.InteropServices.RuntimeInformation.ProcessArchitecture.ToString();
-        return string.Create(CultureInfo.InvariantCulture, $"{name}, {Environment.ProcessorCount} logical");
-    }
+    private static string ProcessorName() =>
+        string.Create(CultureInfo.InvariantCulture, $"{MachineProcessor.Name()}, {Environment.ProcessorCount} logical");
 }

@@ -231,6 +231,7 @@ internal sealed class Dashboard : IDisposable
     private static (HttpListener Listener, int Port) Listen(int? port)
     {
         int[] ports = port switch { null => [.. Enumerable.Range(DefaultPort, DefaultPorts)], 0 => [FreePort()], int named => [named] };
+        string answer = "";
         foreach (int candidate in ports)
         {
             var listener = new HttpListener();
@@ -245,10 +246,13 @@ internal sealed class Dashboard : IDisposable
             catch (Exception error) when (error is HttpListenerException or SocketException)
             {
                 listener.Close();
+                answer = error.Message;
             }
         }
 
-        throw new UserErrorException(string.Create(CultureInfo.InvariantCulture, $"Port {ports[0]}{(ports.Length > 1 ? $" to {ports[^1]} are" : " is")} in use. Choose another port; 0 takes any that is free."));
+        // Windows has its web server in the kernel, which refuses a port for other reasons too; its own words say which.
+        string problem = OperatingSystem.IsWindows() ? $"cannot be opened ({answer})" : ports.Length > 1 ? "are in use" : "is in use";
+        throw new UserErrorException(string.Create(CultureInfo.InvariantCulture, $"Port {ports[0]}{(ports.Length > 1 ? $" to {ports[^1]}" : "")} {problem}. Choose another port; 0 takes any that is free."));
     }
 
     private static int FreePort()

@@ -84,6 +84,11 @@ internal sealed class CudaLibraries
     {
         get
         {
+            if (!OperatingSystem.IsLinux())
+            {
+                return "This backend is for Linux only. On Windows it works in WSL 2.";
+            }
+
             StringBuilder text = new();
             foreach (CudaLibrary library in new[] { Driver, Nvrtc, Cudnn })
             {

@@ -87,7 +87,7 @@ internal sealed class CudaSearch
     public static IEnumerable<string> LoadedFiles(string prefix)
     {
         const string Maps = "/proc/self/maps";
-        return !File.Exists(Maps) ? [] : File.ReadLines(Maps)
+        return !OperatingSystem.IsLinux() || !File.Exists(Maps) ? [] : File.ReadLines(Maps)
             .Select(line => line.IndexOf('/', StringComparison.Ordinal) is > 0 and var start ? line[start..] : "")
             .Where(path => Path.GetFileName(path).StartsWith(prefix, StringComparison.Ordinal)).Distinct();
     }

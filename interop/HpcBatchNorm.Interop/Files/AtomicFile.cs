@@ -16,7 +16,7 @@ internal static class AtomicFile
         try
         {
             write(temporary);
-            File.Move(temporary, path, overwrite: true);
+            FileRename.Move(temporary, path, overwrite: true);
             DirectorySync.Flush(Path.GetDirectoryName(Path.GetFullPath(path))!);
         }
         catch

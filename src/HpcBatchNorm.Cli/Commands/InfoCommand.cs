@@ -17,7 +17,7 @@ internal static class InfoCommand
             TextWriter output = parsed.InvocationConfiguration.Output;
             output.WriteLine($"hpcbn      {typeof(Trainer).Assembly.GetName().Version?.ToString(3)}");
             output.WriteLine($"runtime    {RuntimeInformation.FrameworkDescription} on {RuntimeInformation.OSDescription} ({RuntimeInformation.RuntimeIdentifier})");
-            output.WriteLine(FormattableString.Invariant($"processor  {ProcessorName()}, {Environment.ProcessorCount} cores"));
+            output.WriteLine(FormattableString.Invariant($"processor  {MachineProcessor.Name()}, {Environment.ProcessorCount} cores"));
             foreach (BackendProbe probe in Backend.Probe())
             {
                 output.WriteLine($"{probe.Name,-10} {(probe.Available ? "available" : "not available")}");
@@ -44,14 +44,5 @@ internal static class InfoCommand
             return ExitCode.Done;
         });
         return command;
-    }
-
-    private static string ProcessorName()
-    {
-        const string File = "/proc/cpuinfo";
-        string? line = System.IO.File.Exists(File)
-            ? System.IO.File.ReadLines(File).FirstOrDefault(l => l.StartsWith("model name", StringComparison.Ordinal))
-            : null;
-        return line?[(line.IndexOf(':', StringComparison.Ordinal) + 1)..].Trim() ?? RuntimeInformation.ProcessArchitecture.ToString();
     }
 }

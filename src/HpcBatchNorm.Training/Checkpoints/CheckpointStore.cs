@@ -40,7 +40,8 @@ internal sealed class CheckpointStore
             bool keep = isRegular(step) ? ++regular <= _keep : regular == 0 && ++between <= _keep;
             if (!keep && step != bestStep)
             {
-                File.Delete(path);
+                // One that a program on Windows reads stays until the next time.
+                _ = FileRename.TryDelete(path);
             }
         }
     }
@@ -62,7 +63,7 @@ internal sealed class CheckpointStore
                 target = Path.Combine(aside, string.Create(CultureInfo.InvariantCulture, $"{name}-{i}{Extension}"));
             }
 
-            File.Move(path, target);
+            FileRename.Move(path, target, overwrite: false);
             count++;
         }
 

@@ -1,3 +1,5 @@
+using HpcBatchNorm.Interop;
+
 namespace HpcBatchNorm.Backends;
 
 /// <summary>Memory that the process can still get.</summary>
@@ -16,9 +18,16 @@ internal static class MachineMemory
 
     /// <summary>The least of what limits the process; null where the system does not say.</summary>
     /// <param name="root">The file system's root; another one for tests.</param>
-    public static AvailableMemory? Available(string root = "/")
+    public static AvailableMemory? Available(string? root = null)
     {
-        var groups = new ControlGroups(root);
+        if (root is null && OperatingSystem.IsWindows())
+        {
+            return WindowsMemory.Read() is { } memory
+                ? new(memory.Free, FormattableString.Invariant($"of the machine's {memory.Total / 1e9:0.0} GB and its page file"))
+                : null;
+        }
+
+        var groups = new ControlGroups(root ?? "/");
         AvailableMemory? least = null;
         foreach (AvailableMemory? one in Limits(groups))
         {

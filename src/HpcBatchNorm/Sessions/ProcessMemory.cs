@@ -11,7 +11,7 @@ internal static class ProcessMemory
     {
         try
         {
-            foreach (string line in File.ReadLines("/proc/self/status"))
+            foreach (string line in OperatingSystem.IsLinux() ? File.ReadLines("/proc/self/status") : [])
             {
                 if (line.StartsWith("VmHWM:", StringComparison.Ordinal))
                 {
@@ -21,7 +21,7 @@ internal static class ProcessMemory
         }
         catch (IOException)
         {
-            // No such file outside Linux.
+            // No such file where /proc is not mounted.
         }
 
         using Process process = Process.GetCurrentProcess();

@@ -55,7 +55,8 @@ namespace HpcBatchNorm.Tests.Architecture
         public void EveryAssemblyOfTheSources_IsDrawn()
         {
             string[] projects = [.. new[] { "src", "interop" }.SelectMany(f => Directory.GetFiles(Support.RepoPaths.InRepo(f), "*.csproj", SearchOption.AllDirectories))
-                .Select(Path.GetFileNameWithoutExtension).OfType<string>().Where(p => p is not ("HpcBatchNorm.Cli" or "HpcBatchNorm.Native.linux-x64"))]; // the second has no assembly
+                .Select(Path.GetFileNameWithoutExtension).OfType<string>()
+                .Where(p => p != "HpcBatchNorm.Cli" && !p.StartsWith("HpcBatchNorm.Native.", StringComparison.Ordinal))]; // those have no assembly
             Assert.Equal(Drawn.Keys.Order(StringComparer.Ordinal), projects.Order(StringComparer.Ordinal));
         }
 

@@ -72,8 +72,11 @@ public sealed class LoadReportTests : IDisposable
     [InlineData("linux-x64", "HpcBatchNorm.Native.linux-x64")]
     [InlineData("debian.12-x64", "HpcBatchNorm.Native.linux-x64")]
     [InlineData("linux-musl-x64", "musl")]
-    [InlineData("linux-arm64", "no package of the native library for linux-arm64")]
-    [InlineData("win-x64", "no package of the native library for win-x64")]
+    [InlineData("linux-arm64", "HpcBatchNorm.Native.linux-arm64")]
+    [InlineData("linux-musl-arm64", "musl")]
+    [InlineData("win-x64", "WSL 2")]
+    [InlineData("win-arm64", "no package of the native library for win-arm64")]
+    [InlineData("osx-arm64", "no package of the native library for osx-arm64")]
     public void Missing_OnAPlatform_SaysWhatThatPlatformHas(string rid, string expected) =>
         Assert.Contains(expected, NativeLibraries.Missing(rid), StringComparison.Ordinal);
 

@@ -107,7 +107,7 @@ internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler, str
             Directory.CreateDirectory(Path.GetDirectoryName(file)!);
             string temporary = FormattableString.Invariant($"{file}.{Environment.ProcessId}");
             File.WriteAllBytes(temporary, [.. XxHash128.Hash(image), .. image]);
-            File.Move(temporary, file, overwrite: true);
+            FileRename.Move(temporary, file, overwrite: true);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
