@@ -36,7 +36,7 @@ internal sealed partial class TrainingPlanner
 
         foreach (Tensor tensor in Operations.Skip(first).SelectMany(o => o.Writes).Where(t => t.Role == TensorRole.ParameterGradient).ToArray())
         {
-            if (_learned.Exists(l => l.Gradient == tensor && !l.Frozen) && !_bucket.Contains(tensor))
+            if (_learned.Exists(l => l.Gradient == tensor && !l.Rule.Frozen) && !_bucket.Contains(tensor))
             {
                 _bucket.Add(tensor);
             }
@@ -74,7 +74,7 @@ internal sealed partial class TrainingPlanner
             return;
         }
 
-        foreach (Tensor sum in _learned.Where(l => !l.Frozen).Select(l => l.Gradient).Reverse())
+        foreach (Tensor sum in _learned.Where(l => !l.Rule.Frozen).Select(l => l.Gradient).Reverse())
         {
             _bucket.Add(sum);
             if (_bucket.Sum(t => t.Shape.Count) >= BucketValues)
