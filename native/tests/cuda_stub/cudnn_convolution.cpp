@@ -74,8 +74,8 @@ const Algorithm* find_algorithm(int pass, int number) {
     return nullptr;
 }
 
-// What a search measures. With "first_search_slow" the fastest algorithm's kernels are loaded by the first search of a problem, and its time
-// holds that; with "searches_differ" no two searches agree on the fastest, as on a device whose clock or load changes.
+// What a search measures. With "first_search_slow" the fastest algorithm's kernels are loaded by the first search of a problem, and its
+// time holds that; with "searches_differ" no two searches agree on the fastest, as on a device whose clock or load changes.
 float measured(int pass, const Tensor& x, const Filter& w, const Tensor& y, const Algorithm& algorithm) {
     static std::set<std::vector<int>> loaded;
     static std::mt19937 noise(1);
@@ -84,7 +84,8 @@ float measured(int pass, const Tensor& x, const Filter& w, const Tensor& y, cons
         time = 0.1f + static_cast<float>(noise() % 1000) * 1e-3f;
     if (!stub::setting("first_search_slow", 0))
         loaded.clear();
-    else if (&algorithm == algorithms[pass] && loaded.insert({pass, x.type, x.n, x.c, x.h, x.w, x.ws, w.n, w.h, w.w, y.h, y.w, y.ws}).second)
+    else if (&algorithm == algorithms[pass] &&
+             loaded.insert({pass, x.type, x.n, x.c, x.h, x.w, x.ws, w.n, w.h, w.w, y.h, y.w, y.ws}).second)
         time += 5;
     return time;
 }
@@ -147,7 +148,8 @@ int find(const char* function, int pass, void* handle, const Tensor& x, const Fi
     for (const Algorithm& algorithm : algorithms[pass]) {
         if (*returned < requested && algorithm.memory <= workspace_bytes) {
             results[(*returned)++] =
-                Perf{algorithm.number, 0, measured(pass, x, w, y, algorithm), algorithm.memory, algorithm.deterministic, v.math == 3 ? 3 : 0, {0, 0, 0}};
+                Perf{algorithm.number,    0,        measured(pass, x, w, y, algorithm), algorithm.memory, algorithm.deterministic,
+                     v.math == 3 ? 3 : 0, {0, 0, 0}};
         }
     }
     if (*returned < requested)
