@@ -14,7 +14,12 @@ if [[ -z $wine ]]; then
 fi
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+finish() {
+    # Wine's server of this prefix lives some seconds longer and writes into it.
+    "${wine%/*}/wineserver64" -k 2>/dev/null || true
+    rm -rf "$work" || true
+}
+trap finish EXIT
 publication=${1:-$work/publication}
 [[ -n ${1:-} ]] || dotnet publish "$root/src/HpcBatchNorm.Cli" -c Release -r win-x64 --self-contained -o "$publication" -v quiet -clp:ErrorsOnly >"$work/log" 2>&1 </dev/null ||
     { cat "$work/log" >&2; exit 1; }
