@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Publishes the command for Windows and runs it under Wine: info, verify, training, resume, export. "Tested under Wine", which is not Windows: Wine lays
 # stacks out otherwise, lets files be renamed that Windows would not, and has no http.sys.
-#   tests/wine/run.sh
+#   tests/wine/run.sh [PUBLICATION]     a folder published before, with this platform's settings; made when none is given
 # The reference backend is what runs: there is no native library for Windows.
 # Without Wine there is nothing to do (exit code 0). Last line: wine: N passed, N failed.
 set -euo pipefail
@@ -14,9 +14,14 @@ if [[ -z $wine ]]; then
 fi
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-publication=$work/publication
-dotnet publish "$root/src/HpcBatchNorm.Cli" -c Release -r win-x64 --self-contained -o "$publication" -v quiet -clp:ErrorsOnly >"$work/log" 2>&1 </dev/null ||
+finish() {
+    # Wine's server of this prefix lives some seconds longer and writes into it.
+    "${wine%/*}/wineserver64" -k 2>/dev/null || true
+    rm -rf "$work" || true
+}
+trap finish EXIT
+publication=${1:-$work/publication}
+[[ -n ${1:-} ]] || dotnet publish "$root/src/HpcBatchNorm.Cli" -c Release -r win-x64 --self-contained -o "$publication" -v quiet -clp:ErrorsOnly >"$work/log" 2>&1 </dev/null ||
     { cat "$work/log" >&2; exit 1; }
 
 # Wine 8 has no double mapping of memory, which the runtime uses to keep code from being both writable and executable.
