@@ -44,8 +44,8 @@ struct BatchNormForward {
     Values running_mean, running_variance; // updated (batch statistics), or the statistics used
     bool per_activation, relu, batch_statistics;
     float epsilon, averaging_factor;
-    double* scratch; // batch_norm_scratch() doubles
-    Stage stage;     // All or Reduce; what follows Reduce is the pass with running statistics
+    double* scratch;          // batch_norm_scratch() doubles
+    Stage stage = Stage::All; // or Reduce; what follows that is the pass with running statistics
 };
 
 struct BatchNormBackward {
@@ -56,7 +56,7 @@ struct BatchNormBackward {
     bool per_activation, relu, batch_statistics;
     float epsilon;
     double* scratch;
-    Stage stage;
+    Stage stage = Stage::All;
 };
 
 // Nonlinearities that select. oneDNN's make a number of NaN (maximum and minimum as IEEE 754-2008 has them) or let a masked one through.
