@@ -132,7 +132,7 @@ public sealed class PlantedFaultTests
         return Verifier.Run(backend, reference, Case(name));
     }
 
-    private static VerificationCase Case(string name) => HardCases.For(new BackendTraits(16, true)).Single(c => c.Name == name);
+    private static VerificationCase Case(string name) => HardCases.For(new BackendTraits(16, true, TrainingVariants: true)).Single(c => c.Name == name);
 
     private static AlteredBackend Rewritten<T>(Func<T, Operation> rewrite)
         where T : Operation => new() { Rewrite = o => o is T operation ? rewrite(operation) : o };
