@@ -37,7 +37,7 @@ fi
 if [[ ! -e $onednn/src/libdnnl.a ]]; then
     cross_say "compiling oneDNN for Windows"
     mkdir -p "$onednn"
-    quietly "$onednn/configure.log" cmake -S "$source" -B "$onednn" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$toolchain" "${launcher[@]}" -DCMAKE_BUILD_TYPE=Release \
+    quietly "$onednn/configure.log" cmake -S "$source" -B "$onednn" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$toolchain" "${launcher[@]}" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_STANDARD=17 \
         -DCMAKE_CXX_FLAGS=-Wa,-muse-unaligned-vector-move \
         -DONEDNN_LIBRARY_TYPE=STATIC -DONEDNN_CPU_RUNTIME=OMP -DONEDNN_GPU_RUNTIME=NONE -DONEDNN_ARCH_OPT_FLAGS= \
         -DONEDNN_BUILD_GRAPH=OFF -DONEDNN_BUILD_DOC=OFF -DONEDNN_BUILD_EXAMPLES=OFF -DONEDNN_BUILD_TESTS=OFF \
