@@ -1,6 +1,6 @@
 @echo off
 rem The hpcbn command from a clone on Windows: builds what changed (HBN_NO_BUILD=1: never), then runs the command. Usage: hpcbn --help
-rem There is no native build on Windows: a libhbn.dll of ones own is named by HBN_PATH, and without one the reference backend runs.
+rem There is no native build on Windows: HBN_PATH names a libhbn.dll (build/cross/windows.sh makes one on Debian), and without one the reference backend runs.
 setlocal
 set "DOTNET_NOLOGO=1"
 set "DOTNET_CLI_TELEMETRY_OPTOUT=1"
