@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs everything, and uses the packages from projects outside the repository, restored from a local feed, as users do.
 #   tests/consumers/run.sh [KIND...]
-# Kinds: console, skia (a newer SkiaSharp than ours), tool, plugin, web, self-contained, single-file, self-extract, trimmed, aot [all of them]; roots: the published console program in bare
+# Kinds: console, skia (a newer SkiaSharp than ours), tool, plugin, web, self-contained, single-file, self-extract, trimmed, aot, native (the command as native code) [all of them]; roots: the published console program in bare
 # Debian roots without oneDNN (as root, needs debootstrap; not among all).
 # Ends with a line: consumers: N passed, N failed.
 set -euo pipefail
@@ -10,7 +10,7 @@ here=${here%/*}
 root=${here%/tests/consumers}
 source "$root/build/launcher.sh"
 kinds=("$@")
-((${#kinds[@]})) || kinds=(console skia tool plugin web self-contained single-file self-extract trimmed aot)
+((${#kinds[@]})) || kinds=(console skia tool plugin web self-contained single-file self-extract trimmed aot native)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -147,6 +147,33 @@ consume_trimmed() { published trimmed --self-contained -p:PublishTrimmed=true; }
 consume_aot() {
     published aot -p:PublishAot=true -p:CppCompilerAndLinker=gcc || return 1
     say "aot: $("$work/aot/out/aot" --probe)"
+}
+
+# The command itself, compiled to native code: no warning, and it does what it does on .NET but for assemblies of the user's, which it refuses in a sentence.
+consume_native() {
+    local start end out=$work/native fastest='' i
+    dotnet publish "$root/src/HpcBatchNorm.Cli" -c Release -r $rid -o "$out" -p:PublishAot=true -p:CppCompilerAndLinker=gcc -p:BundleNative=true -p:RunAnalyzers=false \
+        --disable-build-servers >"$work/log" 2>&1 </dev/null || { cat "$work/log" >&2; return 1; }
+    if grep -E 'warning IL[0-9]+' "$work/log" >&2; then
+        return 1
+    fi
+    [[ ! -e $out/hpcbn.dll ]] || { say "native: it is not native code"; return 1; }
+    for ((i = 0; i < 5; i++)); do
+        start=${EPOCHREALTIME/./}
+        "$out/hpcbn" --version >/dev/null
+        end=${EPOCHREALTIME/./}
+        [[ -n $fastest ]] && ((fastest <= end - start)) || fastest=$((end - start))
+    done
+    say "native: starts in $((fastest / 1000)) ms; $(du -sm "$out" | cut -f1) MB"
+    "$out/hpcbn" info >"$work/out" || return 1
+    grep -q "$out/libhbn.so: loaded" "$work/out" || { cat "$work/out" >&2; return 1; }
+    quietly "$out/hpcbn" verify --network inception-tiny --image-size 32 -b 2 || return 1
+    quietly "$out/hpcbn" train --recipe quick --steps 4 --output "$work/native-run" || return 1
+    quietly "$out/hpcbn" eval --checkpoint "$work/native-run" || return 1
+    if "$out/hpcbn" inspect --assembly "$work/native/libhbn.so" >"$work/out" 2>&1 || ! grep -q 'compiled to native code' "$work/out"; then
+        cat "$work/out" >&2
+        return 1
+    fi
 }
 
 consume_roots() {
