@@ -101,12 +101,7 @@ in_root() {
         fi
         mapfile -t variables <<<"$environment"
         exec env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ${environment:+"${variables[@]}"} \
-            "$(command -v python3)" -c "
-import os, sys
-os.chroot(sys.argv[1]); os.chdir(sys.argv[3])
-user, group = map(int, sys.argv[2].split(\":\"))
-os.setgroups([]); os.setgid(group); os.setuid(user)
-os.execvpe(sys.argv[4], sys.argv[4:], os.environ)" "$place" "$user" "$where" "$@"' _ "$place" "$user" "$where" "$sdk" "$HOME/.nuget" "$environment" "$@"
+            setpriv --clear-groups unshare --root "$place" --wd "$where" --setuid "${user%%:*}" --setgid "${user##*:}" "$@"' _ "$place" "$user" "$where" "$sdk" "$HOME/.nuget" "$environment" "$@"
 }
 
 # --- Carrying out the Dockerfile ----------------------------------------------------------------------------------------------------------------------
