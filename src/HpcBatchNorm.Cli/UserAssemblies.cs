@@ -99,6 +99,7 @@ internal static class UserAssemblies
     {
         private readonly AssemblyDependencyResolver _resolver = new(file);
 
+        [UnconditionalSuppressMessage("Trimming", "IL2026", Justification = NotInNativeCode)]
         protected override Assembly? Load(AssemblyName name)
         {
             try

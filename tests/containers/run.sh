@@ -64,7 +64,7 @@ base() {
             runtime "$2"
             ;;
         mcr.microsoft.com/dotnet/runtime:10.0-noble-chiseled)
-            mkdir -p "$2"/{proc,dev,sys,tmp,etc}
+            mkdir -p "$2"/{proc,dev,sys,tmp,etc,usr/lib64}
             chmod 1777 "$2/tmp"
             ln -s usr/lib "$2/lib"
             ln -s usr/lib64 "$2/lib64"
@@ -180,7 +180,7 @@ check_image() {
         say "$image: its file system can be written, or that is not said"
         return 1
     fi
-    say "$image: $(du -sm "$folder/$image" --exclude=work | cut -f1) MB with .NET, of which /app $(du -sm "$folder/$image/app" | cut -f1) MB"
+    say "$image: /app has $(du -sm "$folder/$image/app" | cut -f1) MB"
 }
 
 check_chiseled() {
