@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Times the ResNet-18 of the NuGet package Microsoft.ML.DnnImageFeaturizer.ResNet18, imported, beside ONNX Runtime on the file itself: both give 512 features of
-# images of 224 pixels, each in turn, once per round. Prints the rounds, the medians and their ratio.
+# images of 224 pixels, one at a time as the file demands, each in turn, once per round. Prints the rounds, the medians and their ratio.
 #
-#   bench/resnet18.sh [MODEL.onnx] [--rounds N] [--steps N] [--batch N] [--threads N]
+#   bench/resnet18.sh [MODEL.onnx] [--rounds N] [--steps N] [--threads N]
 #
 # MODEL.onnx is found in NuGet's folder where the package has been restored. Needs jq. Leave the machine alone meanwhile.
 set -euo pipefail
@@ -12,7 +12,7 @@ root=${root%/bench/resnet18.sh}
 source "$root/build/launcher.sh"
 
 model=${NUGET_PACKAGES:-$HOME/.nuget/packages}/microsoft.ml.dnnimagefeaturizer.resnet18/0.23.1/tools/DnnImageModels/ResNet18Onnx/ResNet18.onnx
-rounds=5 steps=5 batch=8 threads=$(nproc)
+rounds=5 steps=20 batch=1 threads=$(nproc)
 if (($#)) && [[ $1 != -* ]]; then
     model=$1
     shift
@@ -21,7 +21,6 @@ while (($#)); do
     case $1 in
         --rounds) rounds=$2 ;;
         --steps) steps=$2 ;;
-        --batch) batch=$2 ;;
         --threads) threads=$2 ;;
         -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) say "unknown option '$1'; see --help"; exit 2 ;;

@@ -44,18 +44,26 @@ runtime() {
     ln -sf /usr/share/dotnet/dotnet "$1/usr/bin/dotnet"
 }
 
+# debian: makes FOLDER/debian, the packages that every one of Microsoft's images has; a proxy and a mirror of this machine hold there too.
+debian() {
+    local cached=${XDG_CACHE_HOME:-$HOME/.cache}/hpcbn/peers/trixie
+    debian=$folder/debian
+    [[ ! -e $debian ]] || return 0
+    make_debian13 "$cached"
+    cp -a "$cached" "$debian"
+    cp -a /etc/apt/apt.conf.d/. "$debian/etc/apt/apt.conf.d/"
+    cp -L /etc/resolv.conf /etc/hosts "$debian/etc/" 2>/dev/null || true
+    in_root "$debian" 0:0 / "" /bin/sh -c 'apt-get update && apt-get install --yes --no-install-recommends ca-certificates libssl3t64 openssl'
+    cp -a /etc/ssl/certs/. "$debian/etc/ssl/certs/"
+}
+
 # base IMAGE ROOT: makes a root that stands in for an image.
 base() {
-    local debian=${XDG_CACHE_HOME:-$HOME/.cache}/hpcbn/peers/trixie package file
-    make_debian13 "$debian"
+    local debian package file
+    debian
     case $1 in
         mcr.microsoft.com/dotnet/sdk:10.0-noble)
             cp -a "$debian" "$2"
-            # The packages that Microsoft's image has beside the SDK; a proxy and a mirror of this machine hold there too.
-            cp -a /etc/apt/apt.conf.d/. "$2/etc/apt/apt.conf.d/"
-            cp -L /etc/resolv.conf /etc/hosts "$2/etc/" 2>/dev/null || true
-            in_root "$2" 0:0 / "" /bin/sh -c 'apt-get update && apt-get install --yes --no-install-recommends ca-certificates libssl3t64 openssl'
-            cp -a /etc/ssl/certs/. "$2/etc/ssl/certs/"
             mkdir -p "$2/usr/share/dotnet" "$2/root/.nuget"
             ln -sf /usr/share/dotnet/dotnet "$2/usr/bin/dotnet"
             ;;
@@ -68,7 +76,7 @@ base() {
             chmod 1777 "$2/tmp"
             ln -s usr/lib "$2/lib"
             ln -s usr/lib64 "$2/lib64"
-            for package in libc6 libgcc-s1 libstdc++6 zlib1g; do
+            for package in libc6 libgcc-s1 libssl3t64 libstdc++6 zlib1g; do
                 while read -r file; do
                     file=$(readlink -f "$debian${file/#\/lib/\/usr\/lib}") # what is a link in one version is a folder in another
                     [[ ! -f $file ]] || install -D -m "$(stat -c %a "$file")" "$file" "$2${file#"$debian"}"
