@@ -76,7 +76,8 @@ base() {
             chmod 1777 "$2/tmp"
             ln -s usr/lib "$2/lib"
             ln -s usr/lib64 "$2/lib64"
-            for package in libc6 libgcc-s1 libssl3t64 libstdc++6 zlib1g; do
+            # libzstd1: Debian's OpenSSL asks for it, Ubuntu's does not.
+            for package in libc6 libgcc-s1 libssl3t64 libstdc++6 libzstd1 zlib1g; do
                 while read -r file; do
                     file=$(readlink -f "$debian${file/#\/lib/\/usr\/lib}") # what is a link in one version is a folder in another
                     [[ ! -f $file ]] || install -D -m "$(stat -c %a "$file")" "$file" "$2${file#"$debian"}"
