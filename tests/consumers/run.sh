@@ -152,7 +152,7 @@ consume_aot() {
 # The command itself, compiled to native code: no warning, and it does what it does on .NET but for assemblies of the user's, which it refuses in a sentence.
 consume_native() {
     local start end out=$work/native fastest='' i
-    dotnet publish "$root/src/HpcBatchNorm.Cli" -c Release -r $rid -o "$out" -p:PublishAot=true -p:CppCompilerAndLinker=gcc -p:BundleNative=true -p:RunAnalyzers=false \
+    dotnet publish "$root/src/HpcBatchNorm.Cli" -c Release -r $rid -o "$out" -p:PublishAot=true -p:IlcTreatWarningsAsErrors=true -p:CppCompilerAndLinker=gcc -p:BundleNative=true -p:RunAnalyzers=false \
         --disable-build-servers >"$work/log" 2>&1 </dev/null || { cat "$work/log" >&2; return 1; }
     if grep -E 'warning IL[0-9]+' "$work/log" >&2; then
         return 1
