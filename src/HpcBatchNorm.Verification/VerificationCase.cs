@@ -19,15 +19,14 @@ public enum InputKind
     Exact,
 
     /// <summary>
-    /// Random numbers and one value that is NaN or infinite. What is compared is whether results are numbers, infinite or NaN (<see cref="Verifier"/>), not
-    /// their values.
+    /// Random numbers and one value that is NaN or infinite. What is compared is whether results are numbers, infinite or NaN, not their values.
     /// </summary>
     NotFinite,
 }
 
 /// <summary>
 /// One question put to a backend: operations that share tensors (a forward pass and its backward passes, say) and where their inputs come from.
-/// Pure data; <see cref="Verifier"/> answers it.
+/// Pure data.
 /// </summary>
 /// <param name="Name">Unique in its list, e.g. <c>batch-norm/tiny-batch/exact</c>; what <c>hpcbn verify --case</c> takes.</param>
 /// <param name="Kind">What the inputs are made of.</param>
