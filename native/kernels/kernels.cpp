@@ -28,6 +28,7 @@ namespace {
 
 extern const Arithmetic HBN_JOIN(arithmetic_, HBN_ISA) = {batch_norm_forward,
                                                           batch_norm_backward,
+                                                          batch_norm_affine,
                                                           batch_norm_mask,
                                                           copy,
                                                           sum,

@@ -38,7 +38,7 @@ enum class Stage : int32_t { All, Reduce, Apply };
 // All views of a batch normalization have one element type.
 struct BatchNormForward {
     Extent extent;
-    View src, dst, residual; // residual.data may be null
+    View src, dst, residual; // residual.data may be null; dst.data too, with batch statistics, of which there is nothing else then
     Values scale, shift;
     Values mean, variance;                 // outputs; null with running statistics
     Values running_mean, running_variance; // updated (batch statistics), or the statistics used
@@ -187,12 +187,20 @@ struct WinogradShape {
     float* own;               // scratch: 36 * (src_row + dst_row) floats a thread
 };
 
+// What a kernel does to src on its way in: (src - mean) * factor + shift, then ReLU if asked, as batch_norm_forward does bit for bit. One
+// value per channel, zeros for padded ones; mean null: src is taken as it is. Padding of the image is zero behind it.
+struct Normalization {
+    const float *mean, *factor, *shift;
+    bool relu;
+};
+
 struct WinogradForward {
     WinogradShape shape;
     View src, dst, residual; // residual.data may be null, or dst.data
     Weights weights;
     const float* bias; // dst_channels values, or null
     bool relu;
+    Normalization normalization;
 };
 
 struct WinogradBackwardWeights {
@@ -200,11 +208,16 @@ struct WinogradBackwardWeights {
     View src, diff_dst;
     Weights diff_weights;
     Values diff_bias; // its data may be null
+    Normalization normalization;
 };
 
 struct Arithmetic {
     void (*batch_norm_forward)(const BatchNormForward&);
     void (*batch_norm_backward)(const BatchNormBackward&);
+    // What batch_norm_forward with these statistics subtracts, multiplies with and adds: to receives mean, factor and shift, `padded`
+    // floats each, zeros behind the channels.
+    void (*batch_norm_affine)(int64_t channels, int64_t padded, const Values& scale, const Values& shift, const Values& mean,
+                              const Values& variance, float epsilon, float* to);
     // Masked gradient: dst = mask ? diff_dst : 0, the mask recomputed as batch_norm_backward does.
     void (*batch_norm_mask)(const BatchNormBackward&, const View& dst);
     // Also between element types.
