@@ -225,16 +225,17 @@ static void filter_panel(const WinogradForward& f, int64_t first, int64_t width,
     }
 }
 
-// m[tile][N vectors] = sum over channels of v[channel][tile] * u[channel][N vectors], for R tiles; blocks of channels lie v_block apart in
-// v, vectors m_block apart in m.
+// m[tile][N vectors] = (add: m +) sum over channels of v[channel][tile] * u[channel][N vectors], for R tiles; blocks of channels lie
+// v_block apart in v, vectors m_block apart in m.
 template <int R, int N>
-HBN_INLINE void multiply_tiles(const float* v, int64_t v_block, int64_t blocks, const float* u, float* m, int64_t m_block) {
+HBN_INLINE void multiply_tiles(const float* v, int64_t v_block, int64_t blocks, const float* u, float* m, int64_t m_block,
+                               bool add = false) {
     Vector sum[R][N];
 #pragma GCC unroll 24
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 3
         for (int j = 0; j < N; j++) {
-            sum[r][j] = Vector{};
+            sum[r][j] = add ? load<kLanes>(m + j * m_block + r * kLanes) : Vector{};
         }
     }
     for (int64_t b = 0; b < blocks; b++, v += v_block) {

@@ -1,5 +1,5 @@
+#include "gather.hpp"
 #include "primitive.hpp"
-#include "winograd.hpp"
 
 #include <algorithm>
 #include <array>
@@ -123,18 +123,19 @@ struct ConvKernel : PrimitiveKernel {
 protected:
     hbn_conv_desc desc;
     std::optional<WinogradPlan> winograd;
+    std::optional<GatherPlan> gathers;
 
-    // Plans our own for these tensors, and takes its scratch. False: direct.
-    bool wants_winograd(const Tensor& src, const Tensor& dst, const memory::desc& weights, ConvDirection direction,
-                        const Tensor* residual = nullptr) {
+    // Plans one of our own for these tensors, and takes its scratch. False: the library's.
+    bool wants_own(const Tensor& src, const Tensor& dst, const memory::desc& weights, ConvDirection direction,
+                   const Tensor* residual = nullptr) {
         winograd = plan_winograd(*engine, desc, src, dst, weights, direction, residual);
         if (winograd) {
-            implementation = winograd->implementation;
-            shared_offset = reserve(winograd->shared_bytes);
-            own_offset = reserve(winograd->own_bytes);
-            coefficients_offset = normalizes() ? reserve(3 * padded_src() * static_cast<int64_t>(sizeof(float))) : 0;
+            take_scratch(winograd->implementation, winograd->shared_bytes, winograd->own_bytes);
+        } else if ((direction != ConvDirection::BackwardWeights || !at(3).present()) && // makes no gradient of a bias
+                   (gathers = plan_gather(*engine, desc, src, dst, weights, direction, residual))) {
+            take_scratch(gathers->implementation, gathers->shared_bytes, gathers->own_bytes);
         }
-        return winograd.has_value();
+        return winograd || gathers;
     }
 
     // Takes src_scale, src_shift, src_mean and src_variance, tensors number `first` and on, where they are given. To be called before src
@@ -211,8 +212,8 @@ protected:
         return {to, to + padded_src(), to + 2 * padded_src(), desc.src_relu != 0};
     }
 
-    WinogradShape shape_in(char* scratch) const {
-        WinogradShape s = winograd->shape;
+    template <typename Plan> auto shape_in(const Plan& plan, char* scratch) const {
+        auto s = plan->shape;
         s.shared = reinterpret_cast<float*>(scratch + shared_offset);
         s.own = reinterpret_cast<float*>(scratch + own_offset);
         return s;
@@ -231,6 +232,13 @@ private:
     int64_t shared_offset = 0, own_offset = 0, coefficients_offset = 0, normalized_offset = 0, statistics_offset = 0;
 
     int64_t padded_src() const { return at(0).padded_channels(); }
+
+    void take_scratch(const std::string& name, int64_t shared_bytes, int64_t own_bytes) {
+        implementation = name;
+        shared_offset = reserve(shared_bytes);
+        own_offset = reserve(own_bytes);
+        coefficients_offset = normalizes() ? reserve(3 * padded_src() * static_cast<int64_t>(sizeof(float))) : 0;
+    }
 };
 
 struct ConvForward final : ConvKernel {
@@ -258,7 +266,7 @@ struct ConvForward final : ConvKernel {
         }
         decide(1, pd.weights_desc());
         weights_md = problem.given_weights(at(1));
-        if (wants_winograd(at(0), at(3), weights_md, ConvDirection::Forward, residual ? &at(4) : nullptr)) {
+        if (wants_own(at(0), at(3), weights_md, ConvDirection::Forward, residual ? &at(4) : nullptr)) {
             take_values(2);
             return;
         }
@@ -273,9 +281,15 @@ struct ConvForward final : ConvKernel {
     void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override {
         if (winograd) {
             const float* bias = at(2).present() ? static_cast<const float*>(addresses[2]) : nullptr;
-            engine->arithmetic->winograd_forward({shape_in(scratch), view(0, addresses), view(3, addresses), view(4, addresses),
-                                                  weights_at(addresses[1]), bias, desc.relu != 0,
-                                                  normalization_in(addresses, scratch)});
+            engine->arithmetic->winograd_forward({shape_in(winograd, scratch), view(0, addresses), view(3, addresses), view(4, addresses),
+                                                  weights_at(addresses[1]), bias, desc.relu != 0, normalization_in(addresses, scratch)});
+            return;
+        }
+        if (gathers) {
+            const float* bias = at(2).present() ? static_cast<const float*>(addresses[2]) : nullptr;
+            engine->arithmetic->gather_forward({shape_in(gathers, scratch), view(0, addresses), view(3, addresses), view(4, addresses),
+                                                weights_at(addresses[1]), bias, desc.relu != 0, false,
+                                                normalization_in(addresses, scratch)});
             return;
         }
         // oneDNN adds to what dst holds, so that is the residual: it lies there already, or is brought there.
@@ -299,7 +313,7 @@ struct ConvBackwardData final : ConvKernel {
             decide(1, problem.choose_forward(*engine, problem.any_weights()).weights_desc());
         }
         weights_md = problem.given_weights(at(1));
-        if (wants_winograd(at(2), at(0), weights_md, ConvDirection::BackwardData)) {
+        if (wants_own(at(2), at(0), weights_md, ConvDirection::BackwardData)) {
             return;
         }
         const auto pd = problem.choose([&](const memory::desc& s, const memory::desc& o) {
@@ -316,8 +330,26 @@ struct ConvBackwardData final : ConvKernel {
 
     void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override {
         if (winograd) {
-            engine->arithmetic->winograd_forward(
-                {shape_in(scratch), view(0, addresses), view(2, addresses), {}, turned(weights_at(addresses[1])), nullptr, false, {}});
+            engine->arithmetic->winograd_forward({shape_in(winograd, scratch),
+                                                  view(0, addresses),
+                                                  view(2, addresses),
+                                                  {},
+                                                  turned(weights_at(addresses[1])),
+                                                  nullptr,
+                                                  false,
+                                                  {}});
+            return;
+        }
+        if (gathers) {
+            engine->arithmetic->gather_forward({shape_in(gathers, scratch),
+                                                view(0, addresses),
+                                                view(2, addresses),
+                                                {},
+                                                exchanged(weights_at(addresses[1])),
+                                                nullptr,
+                                                false,
+                                                true,
+                                                {}});
             return;
         }
         PrimitiveKernel::execute(addresses, scratch, step, learning_rate);
@@ -351,7 +383,7 @@ struct ConvBackwardWeights final : ConvKernel {
                                                              : pd.diff_weights_desc());
         }
         weights_md = problem.given_weights(at(2));
-        if (wants_winograd(at(0), at(1), weights_md, ConvDirection::BackwardWeights)) {
+        if (wants_own(at(0), at(1), weights_md, ConvDirection::BackwardWeights)) {
             take_values(3);
             return;
         }
@@ -372,9 +404,14 @@ struct ConvBackwardWeights final : ConvKernel {
 
     void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override {
         if (winograd) {
-            engine->arithmetic->winograd_backward_weights({shape_in(scratch), view(0, addresses), view(1, addresses),
+            engine->arithmetic->winograd_backward_weights({shape_in(winograd, scratch), view(0, addresses), view(1, addresses),
                                                            weights_at(addresses[2]), values(3, addresses),
                                                            normalization_in(addresses, scratch)});
+            return;
+        }
+        if (gathers) {
+            engine->arithmetic->gather_backward_weights({shape_in(gathers, scratch), view(0, addresses), view(1, addresses),
+                                                         weights_at(addresses[2]), normalization_in(addresses, scratch)});
             return;
         }
         execute_primitive(addresses, scratch, step, learning_rate);

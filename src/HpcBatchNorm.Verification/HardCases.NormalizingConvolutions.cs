@@ -26,6 +26,8 @@ internal static partial class HardCases
             ("3x3-no-padding", ConvolutionSpec.Square(new(2, 64, 18, 10), 64, 3)),
             ("3x3-odd-channels-bias", ConvolutionSpec.Square(new(3, 61, 12, 12), 77, 3, pad: 1, bias: true)),
             ("3x3-stride2", ConvolutionSpec.Square(new(2, 32, 13, 13), 48, 3, stride: 2, pad: 1)),
+            ("3x3-stride2-wide", ConvolutionSpec.Square(new(2, 136, 7, 7), 128, 3, stride: 2, pad: 1)),
+            ("1x1-wide", ConvolutionSpec.Square(new(2, 133, 7, 7), 144, 1)),
             ("1x1", ConvolutionSpec.Square(new(2, 37, 7, 7), 48, 1)),
             ("1x1-stride2", ConvolutionSpec.Square(new(2, 32, 9, 9), 32, 1, stride: 2)),
             ("groups2", ConvolutionSpec.Square(new(2, 32, 8, 8), 64, 3, pad: 1, groups: 2)),

@@ -197,7 +197,7 @@ internal static class Verifier
             if (notFinite)
             {
                 unbounded.Clear();
-                bool spreads = Tolerances.ArithmeticOf(operation.Kind, actual.Implementation) == Arithmetic.Winograd;
+                bool spreads = Tolerances.ArithmeticOf(operation.Kind, actual.Implementation) is Arithmetic.Winograd or Arithmetic.NativeWinograd;
                 _tensors.AddRange(writes.Select(t => TensorResult.CompareKinds(name, t, actual.Implementation, values.Actual[t], values.Expected[t], spreads)));
             }
 
