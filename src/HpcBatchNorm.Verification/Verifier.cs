@@ -197,7 +197,7 @@ internal static class Verifier
             if (notFinite)
             {
                 unbounded.Clear();
-                bool spreads = Tolerances.ArithmeticOf(operation.Kind, actual.Implementation) == Arithmetic.Winograd;
+                bool spreads = Tolerances.ArithmeticOf(operation.Kind, actual.Implementation) is Arithmetic.Winograd or Arithmetic.NativeWinograd;
                 _tensors.AddRange(writes.Select(t => TensorResult.CompareKinds(name, t, actual.Implementation, values.Actual[t], values.Expected[t], spreads)));
             }
 
@@ -240,10 +240,11 @@ internal static class Verifier
 
         private void ExecuteReference(Kernel kernel, OperationValues values, Tensor[] reads, bool absolute)
         {
+            IReadOnlyDictionary<Tensor, double[]> magnitudes = absolute ? ErrorModel.MagnitudesInPlace(kernel.Operation, values) : new Dictionary<Tensor, double[]>();
             foreach (Tensor tensor in reads.Where(IsFloat))
             {
                 double[] input = values.Inputs[tensor];
-                _expected.Write(tensor, (ReadOnlySpan<double>)(absolute ? Array.ConvertAll(input, Math.Abs) : input));
+                _expected.Write(tensor, (ReadOnlySpan<double>)(!absolute ? input : magnitudes.GetValueOrDefault(tensor) ?? Array.ConvertAll(input, Math.Abs)));
             }
 
             kernel.Execute(_case.Context);

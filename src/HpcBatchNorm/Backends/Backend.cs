@@ -11,9 +11,10 @@ namespace HpcBatchNorm.Backends;
 /// <param name="CustomOperations">Managed code can work on the tensors (<see cref="CustomForward"/>): they lie in the host's memory.</param>
 /// <param name="PoolingTakesSlices">Pooling writes its channels of a concatenation, and reads their gradient there, as batch normalization does.</param>
 /// <param name="TrainingVariants">It has LAMB, binary cross-entropy and labels of mixed images.</param>
+/// <param name="ConvolutionNormalizes">Convolutions normalize what they read (<see cref="SourceNormalization"/>), in single precision.</param>
 internal sealed record BackendTraits(
     int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false, bool CustomOperations = false,
-    bool PoolingTakesSlices = false, bool TrainingVariants = false);
+    bool PoolingTakesSlices = false, bool TrainingVariants = false, bool ConvolutionNormalizes = false);
 
 /// <summary>
 /// A place where operations run; <see cref="Create"/> makes one. What it does is validated once, for all backends alike, before a <c>...Core</c> method does it.
@@ -127,6 +128,12 @@ public abstract partial class Backend : IDisposable
             && operation is UpdateLossScale or SoftmaxCrossEntropy { LossScale: not null } or SgdUpdate { LossScale: not null } or AdamUpdate { LossScale: not null } or ClipGradients { Unscale: not null })
         {
             throw new NotSupportedException($"{operation.Kind} '{operation.Name}': backend {Name} does not scale the loss.");
+        }
+
+        if (!Traits.ConvolutionNormalizes
+            && operation is ConvolutionForward { Normalization: not null } or ConvolutionBackwardWeights { Normalization: not null } or BatchNormForward { Dst: null })
+        {
+            throw new NotSupportedException($"{operation.Kind} '{operation.Name}': convolutions of backend {Name} do not normalize what they read.");
         }
 
         if (!Traits.CustomOperations && operation is CustomOperation)

@@ -148,6 +148,18 @@ internal interface ITrainingLowering : ILowering
     /// <summary>The gradient of an input that is placed in this layer's value lies in this layer's gradient.</summary>
     void SetGradient(int input, Tensor gradient);
 
+    /// <summary>
+    /// True when a convolution alone reads this batch normalization's value (that of the ReLU fused with it) and normalizes it itself; the layer's value then
+    /// is its input as it is, and <see cref="PassNormalization"/> says what it lacks.
+    /// </summary>
+    bool FuseWithConvolution(BatchNormSpec spec);
+
+    /// <summary>The layer's value is its input, which whoever reads it normalizes.</summary>
+    void PassNormalization(SourceNormalization normalization);
+
+    /// <summary>What a convolution does to its input while reading it; null: nothing.</summary>
+    SourceNormalization? InputNormalization { get; }
+
     /// <summary>An input's value as the backward pass reads it: <paramref name="src"/> as the forward pass left it, or computed again.</summary>
     Tensor ForBackward(int input, Tensor src);
 

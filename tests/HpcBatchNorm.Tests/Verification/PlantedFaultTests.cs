@@ -86,7 +86,7 @@ public sealed class PlantedFaultTests
     [Fact]
     public void Run_WriteBesideTheSlice_IsReported()
     {
-        CaseResult result = RunAltered("batch-norm/slice-relu/random", Changed<BatchNormForward>(o => o.Dst.Root, v => v[0] += 1e-3));
+        CaseResult result = RunAltered("batch-norm/slice-relu/random", Changed<BatchNormForward>(o => o.Dst!.Root, v => v[0] += 1e-3));
         Assert.Contains("changed dst.whole where it has nothing to write: channel 0 of image 0", Assert.Single(result.Problems), StringComparison.Ordinal);
     }
 

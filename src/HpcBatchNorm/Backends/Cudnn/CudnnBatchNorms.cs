@@ -14,7 +14,7 @@ internal sealed partial class CudnnBackend
     /// <inheritdoc/>
     private protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers)
     {
-        CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst);
+        CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst!); // its convolutions do not normalize what they read
         CudnnBuffer? residual = Optional(buffers, operation.Residual);
         CheckTypes(operation, src, dst);
         bool batch = operation.Statistics == BatchNormStatistics.Batch;
