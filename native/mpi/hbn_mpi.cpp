@@ -211,8 +211,9 @@ private:
 struct Gather final : hbn_mpi_exchange {
     Gather(std::vector<int64_t> b, int r, int t) : bytes(std::move(b)), root(r), tag(t) {
         for (const int64_t n : bytes) {
-            require(n >= 0 && n <= INT_MAX, "a gather of a negative number of bytes, or of more than 2^31 - 1");
+            require((n >= 0 || (n == -1 && root < 0)) && n <= INT_MAX, "a gather of a negative number of bytes, or of more than 2^31 - 1");
         }
+        require(bytes[static_cast<size_t>(rank)] >= 0, "a gather without this rank");
     }
 
     void start(const void* mine, void* all) override {
@@ -228,7 +229,7 @@ struct Gather final : hbn_mpi_exchange {
                 } else if (n > 0) {
                     std::memcpy(to, mine, static_cast<size_t>(n));
                 }
-                offset += n;
+                offset += std::max<int64_t>(n, 0);
             }
         }
         for_each_peer([&](int to, int) {
@@ -244,7 +245,7 @@ private:
     std::vector<int64_t> bytes;
     int root, tag;
 
-    bool receives(int r) const { return root < 0 || root == r; }
+    bool receives(int r) const { return root < 0 ? bytes[static_cast<size_t>(r)] >= 0 : root == r; }
 };
 
 void initialize(hbn_mpi_info* info) {

@@ -74,7 +74,8 @@ HBN_MPI_API hbn_mpi_status hbn_mpi_average_create(const hbn_mpi_piece* pieces, i
 
 /*
  * An exchange that brings bytes[r] bytes of each rank r to rank `root`, or to all with root -1, one after the other. bytes has an element
- * per rank, the same on all of them.
+ * per rank, the same on all of them. With root -1 it may be an exchange of some: -1 stands for a rank that takes no part, which may have an
+ * exchange with others meanwhile.
  */
 HBN_MPI_API hbn_mpi_status hbn_mpi_gather_create(const int64_t* bytes, int32_t root, int32_t tag,
                                                  hbn_mpi_exchange** exchange) HBN_MPI_NOEXCEPT;

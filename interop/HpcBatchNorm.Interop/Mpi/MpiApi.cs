@@ -12,6 +12,9 @@ internal static partial class MpiApi
     public const int Ok = 0, InvalidArgument = 1, OutOfMemory = 3;
     public const int Float32 = 0, Float64 = 1;
 
+    /// <summary>The length that a rank which takes no part in a gather has in it.</summary>
+    public const long NoMember = -1;
+
     /// <summary>The tags that exchanges may have: 0 to this number - 1.</summary>
     public const int Tags = 16384;
 

@@ -17,7 +17,7 @@ internal sealed class MpiTransport : ITransport
     private readonly object _gate = new();
     private readonly Queue<Exchange> _begun = new();
     private readonly List<Exchange> _active = [];
-    private readonly Dictionary<int, Exchange> _gathers = [];
+    private readonly Dictionary<(int Bytes, int Members), Exchange> _gathers = [];
     private readonly Thread _thread;
     private HbnMpiInfo _info = HbnMpiInfo.Empty;
     private Exception? _failure;
@@ -68,14 +68,15 @@ internal sealed class MpiTransport : ITransport
         return new Mean(this, new Exchange(exchange) { IsMean = true });
     }
 
-    public void AllGather(ReadOnlySpan<double> mine, Span<double> all)
+    public void AllGather(ReadOnlySpan<double> mine, Span<double> all, int members)
     {
         ReadOnlySpan<byte> bytes = MemoryMarshal.AsBytes(mine);
-        if (!_gathers.TryGetValue(bytes.Length, out Exchange? exchange))
+        if (!_gathers.TryGetValue((bytes.Length, members), out Exchange? exchange))
         {
             long[] lengths = new long[Ranks];
-            Array.Fill(lengths, bytes.Length);
-            _gathers[bytes.Length] = exchange = CreateGather(lengths, -1);
+            Array.Fill(lengths, MpiApi.NoMember);
+            Array.Fill(lengths, bytes.Length, Rank / members * members, members);
+            _gathers[(bytes.Length, members)] = exchange = CreateGather(lengths, -1);
         }
 
         Run(exchange, bytes, MemoryMarshal.AsBytes(all));
@@ -117,7 +118,7 @@ internal sealed class MpiTransport : ITransport
         long all = 0;
         foreach (long length in lengths)
         {
-            all += length;
+            all += Math.Max(0, length);
         }
 
         // Never empty, so that they have addresses.

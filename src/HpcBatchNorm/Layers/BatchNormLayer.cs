@@ -99,6 +99,7 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
             AveragingFactor = AveragingFactor,
             Renormalization = training.Renormalization,
             Synchronized = training.Synchronized,
+            SynchronizedRanks = training.SynchronizedRanks,
             R = r,
             D = d,
         });
@@ -124,6 +125,7 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
                     DiffShift = diffShift,
                     DiffResidual = diffResidual,
                     Synchronized = training.Synchronized,
+                    SynchronizedRanks = training.SynchronizedRanks,
                     R = r,
                     D = d,
                 },

@@ -91,9 +91,11 @@ internal sealed partial class TrainingPlanner
     /// <summary>
     /// What each rank has averaged over its own batches becomes the mean over all. Where it does not change, or follows from the batches of all, there is nothing to do.
     /// </summary>
-    private IEnumerable<Tensor> RunningStatistics() => _normalization is { Statistics: BatchNormStatistics.Batch, Synchronized: false }
+    private IEnumerable<Tensor> RunningStatistics() => _normalization.Statistics == BatchNormStatistics.Batch && !JoinsAllRanks
         ? State.Where(s => s.Tensor.Role == TensorRole.RunningStatistic).Select(s => s.Tensor.Root).Distinct()
         : [];
+
+    private bool JoinsAllRanks => _normalization.Synchronized && (_normalization.SynchronizedRanks == 0 || _normalization.SynchronizedRanks == _options.Ranks);
 
     private void SendBucket(string what)
     {

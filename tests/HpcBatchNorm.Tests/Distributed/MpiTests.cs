@@ -2,6 +2,7 @@ using System.Text.Json;
 using HpcBatchNorm.Cli;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Tests.Cli;
+using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Tests.Training;
 using HpcBatchNorm.Training;
 
@@ -130,6 +131,32 @@ public sealed class MpiTests(TrainingFixture fixture) : IClassFixture<TrainingFi
         Assert.NotEqual(0, await process.WaitForExitAsync(token));
         Assert.Matches(@"error: rank 0 .*: .*rank 1 \(.*\) has not answered rank 0 .* for 2 s \(rank-timeout\)", process.Output);
         Assert.NotNull(CheckpointStore.OpenNewest(Path.Combine(folder, "checkpoints"), _ => { }));
+    }
+
+    [Fact]
+    public async Task DiskFullOnRank0_EndsAllWithOneMessage_AndTheRunGoesOnOnceThereIsRoom()
+    {
+        using SmallDisk disk = SmallDisk.MountOrSkip(8);
+        string folder = Path.Combine(disk.Path, "run");
+        CancellationToken token = TestContext.Current.CancellationToken;
+        using (HpcbnProcess process = Mpi.Start(fixture.Folder, 2, Train(folder, ("steps", "100000"), ("checkpoint-every", "5"), ("keep", "2"))))
+        {
+            await process.WaitForAsync("step-00000010", token);
+            disk.Fill();
+            Assert.Equal(1, await process.WaitForExitAsync(token));
+            Assert.Single(process.Output.Split('\n'), l => l.StartsWith("error:", StringComparison.Ordinal));
+            Assert.Contains(folder, process.Output, StringComparison.Ordinal);
+        }
+
+        disk.Free();
+        long step;
+        using (Checkpoint checkpoint = CheckpointStore.OpenNewest(Path.Combine(folder, "checkpoints"), _ => { })!)
+        {
+            step = checkpoint.Info.Step;
+        }
+
+        (int code, string output) = await Mpi.RunAsync(fixture.Folder, 2, ["train", "--output", folder, "--resume", "auto", "--steps", $"{step + 2}"], token);
+        Assert.True(code == 0, output);
     }
 
     [Theory]

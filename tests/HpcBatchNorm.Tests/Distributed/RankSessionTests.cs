@@ -63,6 +63,19 @@ public class RankSessionTests
             TrainRanks(backend, Network(batchNorm: true), options, ranks), 1e-5, momenta: backend == "reference");
     }
 
+    /// <summary>Four ranks in groups of two: those of one process with ghost batches of two ranks' images. Running statistics differ as with ghost batches, and are the same on all.</summary>
+    [Theory]
+    [MemberData(nameof(Backends))]
+    public void WithSyncBatchNormOfGroups_EqualsOneProcessWithGhostBatches(string backend)
+    {
+        TrainingOptions options = Options(1) with { Batch = 2, SyncBatchNorm = true, SyncBatchNormRanks = 2 };
+        Dictionary<string, float[]>[] ranks = ThreadRanks.Run(4, c => Train(backend, Network(batchNorm: true), options, 4, c, steps: 2));
+        AssertClose(
+            Train(backend, Network(batchNorm: true), options with { Batch = 8, GhostBatch = 4, SyncBatchNorm = false, SyncBatchNormRanks = 0 }, 1, Communicator.Alone, steps: 2),
+            ranks[0], 1e-5, name => !name.Contains("running", StringComparison.Ordinal), momenta: backend == "reference");
+        Assert.All(ranks[0], t => Assert.Equal(t.Value, ranks[3][t.Key]));
+    }
+
     /// <summary>The mean over ranks of each rank's running statistics, of one step from 0 and 1 with the factor f: f times the mean of the batches' statistics.</summary>
     [Theory]
     [MemberData(nameof(Backends))]

@@ -84,12 +84,12 @@ internal sealed class ThreadRanks : IDisposable
 
         public ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces) => new Mean(shared, rank, ranks, pieces);
 
-        public void AllGather(ReadOnlySpan<double> mine, Span<double> all)
+        public void AllGather(ReadOnlySpan<double> mine, Span<double> all, int members)
         {
             object?[] parts = shared.Share(rank, mine.ToArray());
-            for (int r = 0; r < ranks; r++)
+            for (int r = 0; r < members; r++)
             {
-                ((double[])parts[r]!).CopyTo(all[(r * mine.Length)..]);
+                ((double[])parts[rank / members * members + r]!).CopyTo(all[(r * mine.Length)..]);
             }
         }
 
