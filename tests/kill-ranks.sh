@@ -17,7 +17,7 @@ root=${root%/tests/*}
 source "$root/tests/runs.sh"
 source "$root/tests/ranks.sh"
 
-steps=${STEPS:-$((kills * 12 + 20))}
+steps=${STEPS:-$((kills * 8 + 20))}
 train() { # OUTPUT [MORE...]
     local words
     mapfile -t words < <(training "$1" 1 "$steps" global "${@:2}")
@@ -29,25 +29,28 @@ echo "an uninterrupted run of $steps steps on $ranks ranks ..."
 (train whole) >whole.log 2>&1 || { tail -5 whole.log >&2; exit 1; }
 seconds=$SECONDS
 
+is_there() { [[ -n $(rank_process "$1" "$pid") ]]; }
+
 startups=0 writing=0 between=0 slowest=0
 for ((kill = 1; kill <= kills; kill++)); do
     before=$(newest || true)
     (train killed --resume auto) >round.log 2>&1 &
     pid=$!
+    victim=$((RANDOM % ranks))
+    await is_there "$victim"
+    process=$(rank_process "$victim" "$pid")
     case $((kill % 3)) in
         0) sleep "$((RANDOM % 2)).$((RANDOM % 10))" ;;
         1) await went_on && await is_writing ;;
         2) await went_on && sleep "0.$((RANDOM % 5))$((RANDOM % 10))" ;;
     esac
-    victim=$((RANDOM % ranks))
-    everybody=$(processes "$pid")
-    if ! kill_rank KILL "$victim" "$pid"; then
+    if [[ -z $process ]] || ! kill -KILL "$process" 2>/dev/null; then
         kill -0 "$pid" 2>/dev/null && { echo "round $kill: rank $victim was not found" >&2; exit 1; }
         wait "$pid" || { echo "round $kill failed:" && tail -5 round.log && exit 1; }
         echo "complete after $((kill - 1)) rounds: set STEPS to more than $steps" >&2
         exit 1
     fi
-    all_gone 20 "$pid" $everybody || { echo "round $kill: processes are left after 20 s" >&2; exit 1; }
+    all_gone 20 "$pid" $(processes "$pid") || { echo "round $kill: processes are left after 20 s" >&2; exit 1; }
     code=0
     wait "$pid" || code=$?
     pid=

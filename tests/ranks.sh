@@ -25,18 +25,6 @@ rank_process() {
     done
 }
 
-# kill_rank SIGNAL RANK LAUNCHER: false where it was not found within a few seconds or had ended.
-kill_rank() {
-    local process= tries
-    for ((tries = 0; tries < 500; tries++)); do
-        process=$(rank_process "$2" "$3")
-        [[ -z $process ]] || break
-        kill -0 "$3" 2>/dev/null || return 1
-        sleep 0.01
-    done
-    [[ -n $process ]] && kill -"$1" "$process" 2>/dev/null
-}
-
 # is_gone PROCESS: it has ended, though nobody may have asked for its exit code yet.
 is_gone() { ! [[ -e /proc/$1 ]] || grep -qs '^State:.Z' "/proc/$1/status"; }
 
