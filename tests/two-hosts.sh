@@ -11,7 +11,8 @@
 #   - after the link was cut all ranks end within their time limit and 5 s more, rank 0 saying who has not answered; and where Open MPI's daemons look after
 #     their connections more often than that (oob_tcp_keepalive_time and its like), everything ends, the launcher too;
 #   - over the mended link --resume auto goes on from the last checkpoint, to the state of a run that nobody cut.
-# Prints the time of a step and the share of the averaging that was hidden behind the computation, beside those without the link.
+# Prints the time of a step and the share of the averaging that was hidden behind the computation, beside those without the link and those that hpcbn bench
+# predicts.
 set -euo pipefail
 rate=${1:-200mbit} delay=${2:-1ms}
 root=$(readlink -f "${BASH_SOURCE[0]}")
@@ -93,6 +94,14 @@ grep -q '2 machines' far.log || { echo "the ranks do not see two hosts:" >&2; ch
 report far "two hosts"
 last=$(printf 'checkpoints/step-%08d.safetensors' "$steps")
 cmp "near/$last" "far/$last" && echo "same: $last ($(stat -c %s "far/$last") bytes)"
+
+# What the model of hpcbn bench makes of one rank alone, beside what the two did.
+gbits=$(sed -E 's/kbit$/ 1e-6/; s/mbit$/ 1e-3/; s/gbit$/ 1/' <<<"$rate" | awk '{ print $1 * $2 }')
+"$command" inspect --model "${NETWORK:-inception-tiny}" --classes 10 --json >network.json
+"$command" bench --network network.json --image-size "${SIZE:-32}" -b "${BATCH:-8}" --threads 1 --steps 20 --no-verify --scaling --link "$gbits" >bench.log || check bench.log
+awk -v link="$gbits" '$1 == link && $2 == 2 { print "predicted for two hosts: " $3 " ms a step, averaging " $4 " ms, " $5 " % of it hidden" }' bench.log
+measured() { awk -v images="$((2 * ${BATCH:-8}))" -v speed="$(figure "$1" images_per_second)" 'BEGIN { printf "%.1f", 1000 * images / speed }'; }
+echo "measured: $(measured far) ms a step over the link, $(measured near) without it"
 
 # sever LIMIT [MPIRUN OPTIONS...]: a run that the link is cut in after its first checkpoint; ranks and everybody become its processes.
 sever() {

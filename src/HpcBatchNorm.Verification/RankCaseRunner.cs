@@ -201,7 +201,7 @@ internal sealed class ThreadCollectives(ThreadCollectives.Shared shared, int ran
 
     public int Ranks => shared.Given.Length;
 
-    public ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces) => throw new NotSupportedException("Ranks of a case join batch statistics and average nothing.");
+    public ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces, bool narrow) => throw new NotSupportedException("Ranks of a case join batch statistics and average nothing.");
 
     public void AllGather(ReadOnlySpan<double> mine, Span<double> all, int members)
     {

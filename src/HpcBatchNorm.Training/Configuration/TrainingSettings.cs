@@ -139,6 +139,8 @@ internal static class TrainingSettings
             c => c.Optimizer.SyncBatchNorm, (c, v) => c with { Optimizer = c.Optimizer with { SyncBatchNorm = v } }) with { HashedWhereChanged = true },
         Whole("sync-bn-ranks", Optimizer, "sync-bn: ranks in a row that join their batch statistics, those of a machine, say; 0: all", 0,
             c => c.Optimizer.SyncBatchNormRanks, (c, v) => c with { Optimizer = c.Optimizer with { SyncBatchNormRanks = v } }) with { HashedWhereChanged = true },
+        Choice("gradient-wire", Optimizer, "What gradients travel as between ranks: fp32, or bf16, which halves what goes over the network and rounds them twice", ["fp32", "bf16"],
+            c => c.Optimizer.NarrowGradients ? "bf16" : "fp32", (c, v) => c with { Optimizer = c.Optimizer with { NarrowGradients = v == "bf16" } }) with { HashedWhereChanged = true },
         Switch("constant-statistics", Optimizer, "Leave the dependence of batch statistics on the layer's input out of the gradient (the mistake that section 2 warns of); for experiments",
             c => c.Optimizer.ConstantStatistics, (c, v) => c with { Optimizer = c.Optimizer with { ConstantStatistics = v } }) with { HashedWhereChanged = true },
         Real("average-decay", Optimizer, "Decay of the moving average of the weights that is evaluated; 0 for none", 0, 0.999999,

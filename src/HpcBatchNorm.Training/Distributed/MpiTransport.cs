@@ -59,10 +59,11 @@ internal sealed class MpiTransport : ITransport
 
     public (double Busy, double Waited) MeanSeconds => (Seconds(Volatile.Read(ref _busy)), Seconds(Volatile.Read(ref _waited)));
 
-    public ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces)
+    public ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces, bool narrow)
     {
         HbnMpiPiece[] native = [.. pieces.Select(p => new HbnMpiPiece(p.Address, p.Count))];
         int type = pieces[0].Type == DataType.Float64 ? MpiApi.Float64 : MpiApi.Float32;
+        type += narrow ? MpiApi.AsBFloat16 : 0;
         int tag = _nextTag < MpiApi.Tags ? _nextTag++ : throw new InvalidOperationException("Too many averages were made in one process.");
         MpiApi.ThrowIfFailed(MpiApi.hbn_mpi_average_create(native, native.Length, type, tag, out nint exchange), "averaging over ranks");
         return new Mean(this, new Exchange(exchange) { IsMean = true });

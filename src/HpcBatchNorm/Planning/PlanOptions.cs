@@ -130,6 +130,11 @@ public sealed record TrainingOptions : PlanOptions
     /// </summary>
     public int SyncBatchNormRanks { get; init; }
 
+    /// <summary>
+    /// With several ranks: gradients are rounded to bfloat16 where they travel between them, and so is their mean; statistics and loss are not.
+    /// </summary>
+    public bool NarrowGradients { get; init; }
+
     /// <summary>Images per update, of all ranks.</summary>
     public int ImagesPerStep => Batch * Accumulate * Ranks;
 

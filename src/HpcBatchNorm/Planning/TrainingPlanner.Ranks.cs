@@ -56,13 +56,14 @@ internal sealed partial class TrainingPlanner
             return;
         }
 
+        SendNarrowGradients();
         if (Overlaps)
         {
             _bucket.AddRange(RunningStatistics());
         }
 
         _bucket.Add(_loss!);
-        SendBucket(Overlaps ? "gradients" : "loss");
+        SendBucket(Overlaps && !_options.NarrowGradients ? "gradients" : "loss");
         FinishAverages();
     }
 
@@ -83,6 +84,7 @@ internal sealed partial class TrainingPlanner
             }
         }
 
+        SendNarrowGradients();
         _bucket.AddRange(RunningStatistics());
         SendBucket("gradients");
         FinishAverages();
@@ -97,11 +99,23 @@ internal sealed partial class TrainingPlanner
 
     private bool JoinsAllRanks => _normalization.Synchronized && (_normalization.SynchronizedRanks == 0 || _normalization.SynchronizedRanks == _options.Ranks);
 
+    /// <summary>What travels rounded goes before what does not.</summary>
+    private void SendNarrowGradients()
+    {
+        if (_options.NarrowGradients)
+        {
+            SendBucket("gradients");
+        }
+    }
+
     private void SendBucket(string what)
     {
         if (_bucket.Count > 0)
         {
-            var start = new AllReduceStart(FormattableString.Invariant($"all-reduce {_averages.Count} ({what})"), [.. _bucket]);
+            var start = new AllReduceStart(FormattableString.Invariant($"all-reduce {_averages.Count} ({what})"), [.. _bucket])
+            {
+                Narrow = _options.NarrowGradients && _bucket.TrueForAll(t => t.Role is TensorRole.ParameterGradient or TensorRole.GradientSum),
+            };
             Emit(start);
             _averages.Add(start);
             _bucket.Clear();

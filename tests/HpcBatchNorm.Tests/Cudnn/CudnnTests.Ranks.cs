@@ -1,6 +1,7 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Backends.Cudnn;
 using HpcBatchNorm.Interop.Cuda;
+using HpcBatchNorm.Planning;
 using HpcBatchNorm.Sessions;
 
 namespace HpcBatchNorm.Tests.Cudnn;
@@ -57,7 +58,7 @@ public abstract partial class CudnnTests
 
         public int Ranks => 1;
 
-        public ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces) => throw new NotSupportedException("Tensors of a GPU are averaged there.");
+        public ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces, bool narrow) => throw new NotSupportedException("Tensors of a GPU are averaged there.");
 
         public void AllGather(ReadOnlySpan<double> mine, Span<double> all, int members) => mine.CopyTo(all);
     }

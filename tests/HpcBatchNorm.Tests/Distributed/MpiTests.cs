@@ -30,14 +30,16 @@ public sealed class MpiTests(TrainingFixture fixture) : IClassFixture<TrainingFi
         Assert.Equal((observer.Losses[^1] + observer.Losses[^2]) / 2, Losses(together)[^1], 1e-5); // a line has the mean of its two steps
     }
 
-    [Fact]
-    public async Task SameRanks_SameBits()
+    [Theory]
+    [InlineData("fp32")]
+    [InlineData("bf16")]
+    public async Task SameRanks_SameBits(string wire)
     {
         byte[][] runs = new byte[2][];
         for (int i = 0; i < runs.Length; i++)
         {
             string folder = fixture.NewFolder();
-            (int code, string output) = await Mpi.RunAsync(fixture.Folder, 2, Train(folder, ("steps", "6"), ("name", "same")), TestContext.Current.CancellationToken);
+            (int code, string output) = await Mpi.RunAsync(fixture.Folder, 2, Train(folder, ("steps", "6"), ("name", "same"), ("gradient-wire", wire)), TestContext.Current.CancellationToken);
             Assert.True(code == 0, output);
             runs[i] = File.ReadAllBytes(Newest(folder));
         }

@@ -17,6 +17,11 @@ internal sealed partial class CudnnBackend
     /// <inheritdoc/>
     private protected override Kernel CreateCore(AllReduceStart operation, BufferMap buffers)
     {
+        if (operation.Narrow)
+        {
+            throw new UserErrorException("Gradients travel in fp32 between GPUs, not in bf16 yet: set gradient-wire to fp32, or backend to onednn.");
+        }
+
         CudnnBuffer[] tensors = [.. operation.Tensors.Select(t => Buffer(buffers, t))];
         if (_device is null)
         {
