@@ -1,5 +1,4 @@
 using HpcBatchNorm.Backends;
-using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Verification;

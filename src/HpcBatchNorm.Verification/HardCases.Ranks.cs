@@ -1,4 +1,3 @@
-using HpcBatchNorm.Backends;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Tensors;
 

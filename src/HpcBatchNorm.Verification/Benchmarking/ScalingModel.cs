@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using HpcBatchNorm.Backends;
 using HpcBatchNorm.Operations;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Tensors;

@@ -30,6 +30,25 @@ public sealed class MpiTests(TrainingFixture fixture) : IClassFixture<TrainingFi
         Assert.Equal((observer.Losses[^1] + observer.Losses[^2]) / 2, Losses(together)[^1], 1e-5); // a line has the mean of its two steps
     }
 
+    /// <summary>Two groups of two ranks, each of which exchanges statistics without the other.</summary>
+    [Fact]
+    public async Task SyncBatchNormOfGroups_EqualsOneProcessWithGhostBatches()
+    {
+        (string, string)[] settings = [("dropout", "0"), ("activation", "sigmoid"), ("steps", "3"), ("eval-every", "0"), ("learning-rate", "0.01")];
+        string together = fixture.NewFolder(), alone = fixture.NewFolder();
+        (int code, string output) = await Mpi.RunAsync(
+            fixture.Folder, 4, Train(together, [.. settings, ("sync-bn", "true"), ("sync-bn-ranks", "2"), ("batch-size", "3")]), TestContext.Current.CancellationToken);
+        Assert.True(code == 0, output);
+        Assert.Contains("batch normalization sees 6", output, StringComparison.Ordinal);
+
+        using var observer = new RecordingObserver();
+        TrainingResult expected = TrainingFixture.Run(
+            new TrainingRequest { Recipe = "quick", Flags = [.. fixture.Flags(alone), .. settings, ("batch-size", "12"), ("ghost-batch", "6"), ("threads", "1")] }, observer);
+
+        RankSessionTests.AssertClose(
+            TrainingFixture.Tensors(expected.Checkpoint), TrainingFixture.Tensors(Newest(together)), 1e-5, name => !name.Contains("running", StringComparison.Ordinal));
+    }
+
     [Theory]
     [InlineData("fp32")]
     [InlineData("bf16")]
