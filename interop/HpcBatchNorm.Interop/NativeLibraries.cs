@@ -204,7 +204,7 @@ internal static partial class NativeLibraries
         return (x64, arm64) switch
         {
             (true, _) when rid.StartsWith("win", StringComparison.Ordinal) =>
-                $"There is no package of the native library for {rid}: the reference backend is what runs here. The fast way on Windows is WSL 2, where everything for Linux works.",
+                $"The package HpcBatchNorm.Native.win-x64 brings libhbn.dll (an experiment: tested under Wine, no Windows has run it); {Without}. In WSL 2 everything for Linux works.",
             _ when !(x64 || arm64) || rid.StartsWith("win", StringComparison.Ordinal) || rid.StartsWith("osx", StringComparison.Ordinal) =>
                 $"There is no package of the native library for {rid}: the reference backend is what runs here.",
             _ when rid.Contains("musl", StringComparison.Ordinal) =>

@@ -33,9 +33,12 @@ try
     // A picture in a file, so that the image codec is used as well.
     Classification picture = await classifier.ClassifyAsync(File.ReadAllBytes(Path.Combine(AppContext.BaseDirectory, "picture.png")));
     Console.WriteLine($"picture: {picture.Best.Name}");
+    string[] loaded = OperatingSystem.IsWindows()
+        ? [.. Process.GetCurrentProcess().Modules.Cast<ProcessModule>().Select(m => m.FileName)]
+        : [.. File.ReadLines("/proc/self/maps").Select(l => l[(l.LastIndexOf(' ') + 1)..])];
     foreach (string library in new[] { "libhbn", "libdnnl", "libgomp" })
     {
-        string? path = File.ReadLines("/proc/self/maps").Select(l => l[(l.LastIndexOf(' ') + 1)..]).FirstOrDefault(p => p.Contains(library, StringComparison.Ordinal));
+        string? path = loaded.FirstOrDefault(p => p.Contains(library, StringComparison.Ordinal));
         Console.WriteLine($"{library}: {path ?? "not loaded"}");
     }
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Packs everything, and uses the packages from projects outside the repository, restored from a local feed, as users do.
 #   tests/consumers/run.sh [KIND...]
-# Kinds: console, skia (a newer SkiaSharp than ours), tool, plugin, web, self-contained, single-file, self-extract, trimmed, aot [all of them]; roots: the published console program in bare
-# Debian roots without oneDNN (as root, needs debootstrap; not among all).
+# Kinds: console, skia (a newer SkiaSharp than ours), tool, plugin, web, self-contained, single-file, self-extract, trimmed, aot [all of them]; windows: the
+# console program published for Windows x64, under Wine (among all where build/cross/windows.sh has run, and tests/wine/run.sh after it, which fetches
+# .NET for Windows); roots: the published console program in bare Debian roots without oneDNN (as root, needs debootstrap; not among all).
 # Ends with a line: consumers: N passed, N failed.
 set -euo pipefail
 here=$(readlink -f "${BASH_SOURCE[0]}")
@@ -10,7 +11,10 @@ here=${here%/*}
 root=${here%/tests/consumers}
 source "$root/build/launcher.sh"
 kinds=("$@")
-((${#kinds[@]})) || kinds=(console skia tool plugin web self-contained single-file self-extract trimmed aot)
+if ((${#kinds[@]} == 0)); then
+    kinds=(console skia tool plugin web self-contained single-file self-extract trimmed aot)
+    [[ ! -e $root/artifacts/cross/win-x64/bundle/native/libhbn.dll ]] || kinds+=(windows)
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -147,6 +151,23 @@ consume_trimmed() { published trimmed --self-contained -p:PublishTrimmed=true; }
 consume_aot() {
     published aot -p:PublishAot=true -p:CppCompilerAndLinker=gcc || return 1
     say "aot: $("$work/aot/out/aot" --probe)"
+}
+
+# Trains on onednn: libhbn.dll, which has oneDNN and OpenMP inside, is the package's.
+consume_windows() {
+    local out=$work/windows/out wine
+    wine=$(command -v wine64 || echo /usr/lib/wine/wine64)
+    program "$work/windows"
+    (cd "$work/windows" && quietly dotnet add package HpcBatchNorm.Native.win-x64 --version "$version-experimental") || return 1
+    quietly dotnet publish "$work/windows" -c Release -r win-x64 --self-contained -o "$out" --disable-build-servers || return 1
+    if find "$out" -name '*.so' | grep . >&2; then
+        say "libraries of Linux were published for Windows"
+        return 1
+    fi
+    DOTNET_EnableWriteXorExecute=0 WINEDEBUG=-all WINEPREFIX=$work/wine timeout 300 "$wine" "$out/windows.exe" >"$work/out" 2>&1 </dev/null ||
+        { cat "$work/out" >&2; return 1; }
+    "${wine%/*}/wineserver64" -k 2>/dev/null || true
+    grep -q '^picture: ' "$work/out" && grep -qi '^libhbn: .*windows.out.libhbn.dll' "$work/out" || { cat "$work/out" >&2; return 1; }
 }
 
 consume_roots() {

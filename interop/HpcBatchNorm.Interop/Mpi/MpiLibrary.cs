@@ -22,6 +22,11 @@ internal static unsafe class MpiLibrary
     /// <summary>Looks for the library; <paramref name="overridePath"/> stands for the value of <see cref="OverrideVariable"/>.</summary>
     public static LoadReport Probe(string? overridePath, IEnumerable<string> folders)
     {
+        if (OperatingSystem.IsWindows())
+        {
+            return new LoadReport(0, "Several processes are for Linux only. On Windows they work in WSL 2.", null);
+        }
+
         var text = new StringBuilder();
         IEnumerable<string> places = string.IsNullOrEmpty(overridePath)
             ? folders.Select(f => Path.Combine(f, FileName)).Append(FileName)

@@ -74,6 +74,7 @@ public sealed class LoadReportTests : IDisposable
     [InlineData("linux-musl-x64", "musl")]
     [InlineData("linux-arm64", "HpcBatchNorm.Native.linux-arm64")]
     [InlineData("linux-musl-arm64", "musl")]
+    [InlineData("win-x64", "HpcBatchNorm.Native.win-x64")]
     [InlineData("win-x64", "WSL 2")]
     [InlineData("win-arm64", "no package of the native library for win-arm64")]
     [InlineData("osx-arm64", "no package of the native library for osx-arm64")]

@@ -59,7 +59,7 @@ public sealed class PlatformTests : IDisposable
     public void Scripts_OfOtherPlatforms_Parse()
     {
         string[] scripts = [.. Directory.GetFiles(RepoPaths.InRepo("build/cross"), "*.sh"), RepoPaths.InRepo("tests/wine/run.sh")];
-        Assert.Equal(3, scripts.Length);
+        Assert.Equal(4, scripts.Length);
         foreach (string script in scripts)
         {
             using Process bash = Process.Start(new ProcessStartInfo("bash", ["-n", script]) { RedirectStandardError = true })!;
@@ -83,6 +83,7 @@ public sealed class PlatformTests : IDisposable
     [Theory]
     [InlineData("linux-x64")]
     [InlineData("linux-arm64")]
+    [InlineData("win-x64")]
     public void NativePackage_OfEachPlatform_SharesItsRules_AndExperimentsSaySo(string rid)
     {
         string file = RepoPaths.InRepo($"interop/HpcBatchNorm.Native.{rid}/HpcBatchNorm.Native.{rid}.csproj");
