@@ -28,7 +28,8 @@ internal static partial class HardCases
 
     private static IReadOnlyList<VerificationCase> All(BackendTraits traits, Precision precision) =>
     [
-        .. Convolutions(precision), .. NormalizingConvolutions(precision, traits), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision, traits), .. LocalResponses(precision),
+        .. Convolutions(precision), .. NormalizingConvolutions(precision, traits), .. BatchNorms(precision, traits), .. traits.CustomOperations ? JoinedBatchNorms(precision) : [],
+        .. Activations(precision), .. Poolings(precision, traits), .. LocalResponses(precision),
         .. Dropouts(precision), .. InnerProducts(precision), .. Copies(precision, traits), .. Sums(precision, traits), .. Inputs(precision), .. Losses(precision),
         .. precision.ActivationType().IsNarrow() ? Conversions(precision) : Optimizers(precision),
         .. traits.LossScaling ? LossScaling(precision) : [], .. NotFinite(precision, traits),

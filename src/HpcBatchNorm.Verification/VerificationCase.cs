@@ -44,6 +44,12 @@ public sealed record VerificationCase(
     /// <summary>What the operations compute in; <c>--precision</c>.</summary>
     public Precision Precision { get; init; }
 
+    /// <summary>
+    /// Where the backend makes the case in several ranks together, each on images of its own: how many images each rank has of the batch, in order. The operations are
+    /// those of the whole batch. Empty: in one process.
+    /// </summary>
+    public IReadOnlyList<int> RankImages { get; init; } = [];
+
     /// <summary>Key of the random inputs.</summary>
     public ulong Seed { get; init; }
 
@@ -102,6 +108,15 @@ internal static class Fills
         foreach (ref double value in values)
         {
             value = mean + deviation * random.NextGaussian();
+        }
+    };
+
+    /// <summary>Uniform in [-1, 1) around a centre of each image's own, which is <paramref name="distance"/> further on from image to image.</summary>
+    public static TensorFill ImagesApart(double distance) => (shape, random, values) =>
+    {
+        for (int i = 0; i < values.Length; i++)
+        {
+            values[i] = (i / shape.ImageCount * distance) + random.NextDouble(-1, 1);
         }
     };
 

@@ -141,9 +141,9 @@ public abstract partial class Backend : IDisposable
             throw NoCustom(operation);
         }
 
-        if (!Traits.CustomOperations && operation is AllReduceStart or AllReduceFinish or BatchNormForward { Synchronized: true } or BatchNormBackward { Synchronized: true })
+        if (!Traits.CustomOperations && operation is BatchNormForward { Synchronized: true } or BatchNormBackward { Synchronized: true })
         {
-            throw new NotSupportedException($"{operation.Kind} '{operation.Name}': several processes train together on the backends onednn and reference, not on {Name} yet.");
+            throw new NotSupportedException($"{operation.Kind} '{operation.Name}': ranks join batch statistics (sync-bn) on the backends onednn and reference, not on {Name} yet.");
         }
 
         return operation switch
@@ -175,8 +175,8 @@ public abstract partial class Backend : IDisposable
             UpdateAverage o => CreateCore(o, buffers),
             UpdateLossScale o => CreateCore(o, buffers),
             ConvertParameters o => CreateCore(o, buffers),
-            AllReduceStart o => new HostAllReduceStart(o, buffers, ConnectedBy(o), StoredType),
-            AllReduceFinish o => new HostAllReduceFinish(o),
+            AllReduceStart o => CreateCore(o, buffers),
+            AllReduceFinish o => CreateCore(o),
             CustomForward o => CreateCore(o, buffers),
             CustomBackward o => CreateCore(o, buffers),
             _ => throw new NotSupportedException($"No backend knows the operation '{operation.Kind}'."),

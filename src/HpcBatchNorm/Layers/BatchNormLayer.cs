@@ -105,6 +105,7 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
             AveragingFactor = AveragingFactor,
             Renormalization = training.Renormalization,
             Synchronized = training.Synchronized,
+            SynchronizedRanks = training.SynchronizedRanks,
             R = r,
             D = d,
         });
@@ -130,6 +131,7 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
                     DiffShift = diffShift,
                     DiffResidual = diffResidual,
                     Synchronized = training.Synchronized,
+                    SynchronizedRanks = training.SynchronizedRanks,
                     R = r,
                     D = d,
                 },

@@ -77,9 +77,11 @@ internal interface ILowering
 /// <param name="GhostBatch">Images of each group that has statistics of its own; 0: all.</param>
 /// <param name="Renormalization">Limits of batch renormalization, in passes; null: none.</param>
 /// <param name="FrozenScaleAndShift">Scale and shift do not learn.</param>
-/// <param name="Synchronized">Batch statistics are those of all ranks.</param>
+/// <param name="Synchronized">Batch statistics are those of several ranks.</param>
+/// <param name="SynchronizedRanks">Of how many in a row; 0: of all.</param>
 internal sealed record TrainingNormalization(
-    BatchNormStatistics Statistics, BatchNormStatistics BackwardStatistics, int GhostBatch, BatchRenormalization? Renormalization, bool FrozenScaleAndShift, bool Synchronized);
+    BatchNormStatistics Statistics, BatchNormStatistics BackwardStatistics, int GhostBatch, BatchRenormalization? Renormalization, bool FrozenScaleAndShift, bool Synchronized,
+    int SynchronizedRanks);
 
 /// <summary>What a loss reads and writes.</summary>
 /// <param name="Labels">The classes, which the caller writes.</param>

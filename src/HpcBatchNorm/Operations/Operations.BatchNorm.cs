@@ -60,6 +60,9 @@ public sealed record BatchNormForward(string Name, BatchNormSpec Spec) : Operati
     /// </summary>
     public bool Synchronized { get; init; }
 
+    /// <summary>Where they are synchronized: how many ranks in a row join theirs, a divisor of the number of ranks; 0: all.</summary>
+    public int SynchronizedRanks { get; init; }
+
     /// <summary>Weight of the batch in the running statistics, 0 to 1.</summary>
     public float AveragingFactor { get; init; } = 0.1f;
 
@@ -165,6 +168,9 @@ public sealed record BatchNormBackward(string Name, BatchNormSpec Spec) : Operat
 
     /// <summary>The batch statistics were those of all ranks, and so their gradient is: DiffSrc takes the sums of all, DiffScale and DiffShift hold this rank's.</summary>
     public bool Synchronized { get; init; }
+
+    /// <summary>Where they were: how many ranks in a row had joined theirs; 0: all.</summary>
+    public int SynchronizedRanks { get; init; }
 
     /// <summary>The input of the forward pass.</summary>
     public required Tensor Src { get; init; }

@@ -25,7 +25,8 @@ internal sealed partial class TrainingPlanner
         return new TrainingNormalization(
             statistics, options.ConstantStatistics ? BatchNormStatistics.Running : statistics, batch ? options.GhostBatch : 0, renormalization,
             options.FrozenStatistics && options.FrozenScaleAndShift,
-            batch && options.SyncBatchNorm && options.Ranks > 1);
+            batch && options.SyncBatchNorm && Math.Min(options.Ranks, options.SyncBatchNormRanks == 0 ? options.Ranks : options.SyncBatchNormRanks) > 1,
+            options.SyncBatchNormRanks);
     }
 
     // Values that are their producers' inputs, with what their one reader, a convolution, does to them.

@@ -35,6 +35,7 @@ internal sealed partial class CudnnBackend : Backend
     private const long MostElements = int.MaxValue;
 
     private readonly BackendOptions _options;
+    private readonly CudaLibraries? _libraries;
     private readonly CudaDevice? _device;
     private readonly CudnnHandle? _cudnn;
     private readonly CudaModules? _modules;
@@ -48,6 +49,7 @@ internal sealed partial class CudnnBackend : Backend
     private CudnnBackend(BackendOptions options, CudaLibraries? libraries, CudaDevice? device, string? cacheFolder = null)
     {
         _options = options;
+        _libraries = libraries;
         _device = device;
         _choices = new AlgorithmChoices(options.TuningFile);
         if (device is null)
@@ -70,9 +72,9 @@ internal sealed partial class CudnnBackend : Backend
         }
     }
 
-    /// <summary>The backend on the first device, with a stream of its own. Compiled kernels are kept in <paramref name="cacheFolder"/>, null for the usual one.</summary>
+    /// <summary>The backend on a device, with a stream of its own. Compiled kernels are kept in <paramref name="cacheFolder"/>, null for the usual one.</summary>
     public static CudnnBackend Open(BackendOptions options, CudaLibraries libraries, string? cacheFolder = null) =>
-        new(options, libraries, CudaDevice.Open(libraries.DriverApi!, 0), cacheFolder);
+        new(options, libraries, CudaDevice.Open(libraries.DriverApi!, options.Device % Math.Max(1, CudaDevice.Count(libraries.DriverApi!))), cacheFolder);
 
     /// <summary>The backend in a context and on a stream that the caller owns.</summary>
     public static CudnnBackend Share(BackendOptions options, CudaLibraries libraries, nint context, nint stream, string? cacheFolder = null) =>
@@ -99,6 +101,9 @@ internal sealed partial class CudnnBackend : Backend
 
     /// <summary>The device; null when planning only.</summary>
     internal CudaDevice? Device => _device;
+
+    /// <summary>NVIDIA's libraries; null when planning only.</summary>
+    internal CudaLibraries? Libraries => _libraries;
 
     /// <summary>Address of the step's numbers on the device.</summary>
     internal nint StepState => _stepState;
@@ -195,6 +200,7 @@ internal sealed partial class CudnnBackend : Backend
     {
         if (disposing)
         {
+            Disconnect();
             _choices.Dispose();
             _uploads?.Dispose();
             _modules?.Dispose();

@@ -51,7 +51,7 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
     private readonly ReferenceBuffer? _runningVariance = Optional(buffers, operation.RunningVariance);
     private readonly ReferenceBuffer? _r = Optional(buffers, operation.R);
     private readonly ReferenceBuffer? _d = Optional(buffers, operation.D);
-    private readonly JoinedStatistics? _joined = ranks is null ? null : new JoinedStatistics(ranks, (int)operation.Spec.Parameters.Count, operation.Spec.StatisticCount);
+    private readonly JoinedStatistics? _joined = ranks is null ? null : new JoinedStatistics(ranks, operation.SynchronizedRanks, (int)operation.Spec.Parameters.Count, operation.Spec.StatisticCount);
     private (double R, double D) _limits;
 
     protected override void Run(in StepContext context)
@@ -190,7 +190,7 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
     private readonly ReferenceBuffer? _r = Optional(buffers, operation.R);
     private readonly ReferenceBuffer? _d = Optional(buffers, operation.D);
 
-    private readonly JoinedStatistics? _joined = ranks is null ? null : new JoinedStatistics(ranks, (int)operation.Spec.Parameters.Count, operation.Spec.StatisticCount);
+    private readonly JoinedStatistics? _joined = ranks is null ? null : new JoinedStatistics(ranks, operation.SynchronizedRanks, (int)operation.Spec.Parameters.Count, operation.Spec.StatisticCount);
 
     protected override void Run(in StepContext context)
     {
