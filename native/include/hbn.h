@@ -176,8 +176,8 @@ HBN_API void hbn_kernel_destroy(hbn_kernel* kernel) HBN_NOEXCEPT;
 
 /* -------------------------------------------------------------------------------------------------------------------------- convolution */
 
-/* Auto: our own Winograd (float32, 3x3, stride 1, blocked) where it is estimated to be faster, else direct, by the library or by a product of
- * our own where that was measured to be faster. Direct: by the library. Winograd: wherever it can be. */
+/* Auto: our own Winograd (float32, 3x3, stride 1, blocked) where it is estimated to be faster, else direct, by the library or by a product
+ * of our own where that was measured to be faster. Direct: by the library. Winograd: wherever it can be. */
 enum { HBN_CONV_AUTO = 0, HBN_CONV_DIRECT = 1, HBN_CONV_WINOGRAD = 2 };
 
 /* dst[n,o,y,x] = bias[o] + sum weights[o,c,i,j] * src[n, g*C/G + c, y*stride - pad + i*dilation, ...]; dilation 1 = adjacent taps. */
