@@ -1,7 +1,8 @@
-# The command hpcbn in a container, on Microsoft's images of Ubuntu 24.04:
+# The command hpcbn in a container, on Microsoft's images of Ubuntu 24.04. DOTNET is where they lie: Microsoft's registry with its folder dotnet, or your
+# mirror of it.
 #
-#   docker build -t hpcbn .                                 with a shell and a package manager
-#   docker build -t hpcbn:chiseled --target chiseled .      with neither, and smaller
+#   docker build -t hpcbn --build-arg DOTNET=HOST/dotnet .                              with a shell and a package manager
+#   docker build -t hpcbn:chiseled --build-arg DOTNET=HOST/dotnet --target chiseled .   with neither, and smaller
 #
 # Both run as the user app (1654), need no file system that can be written but /work, and keep their caches in /work/cache (XDG_CACHE_HOME):
 #
@@ -9,7 +10,8 @@
 #
 # tests/containers/run.sh executes these lines without Docker.
 
-FROM mcr.microsoft.com/dotnet/sdk:10.0-noble AS build
+ARG DOTNET
+FROM ${DOTNET}/sdk:10.0-noble AS build
 RUN apt-get update && \
     apt-get install --yes --no-install-recommends cmake make g++ libdnnl-dev
 WORKDIR /source
@@ -17,7 +19,7 @@ COPY . .
 RUN dotnet publish src/HpcBatchNorm.Cli -c Release -o /app -p:BundleNative=true -p:RunAnalyzers=false
 RUN mkdir -p /empty/cache
 
-FROM mcr.microsoft.com/dotnet/runtime:10.0-noble-chiseled AS chiseled
+FROM ${DOTNET}/runtime:10.0-noble-chiseled AS chiseled
 COPY --from=build /app /app
 COPY --from=build --chown=1654:1654 /empty /work
 ENV XDG_CACHE_HOME=/work/cache DOTNET_EnableDiagnostics=0 PATH=/app:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -25,7 +27,7 @@ USER 1654
 WORKDIR /work
 ENTRYPOINT ["/app/hpcbn"]
 
-FROM mcr.microsoft.com/dotnet/runtime:10.0-noble AS shell
+FROM ${DOTNET}/runtime:10.0-noble AS shell
 COPY --from=build /app /app
 COPY --from=build --chown=1654:1654 /empty /work
 ENV XDG_CACHE_HOME=/work/cache DOTNET_EnableDiagnostics=0 PATH=/app:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin

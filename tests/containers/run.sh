@@ -62,16 +62,16 @@ base() {
     local debian package file
     debian
     case $1 in
-        mcr.microsoft.com/dotnet/sdk:10.0-noble)
+        '${DOTNET}'/sdk:10.0-noble)
             cp -a "$debian" "$2"
             mkdir -p "$2/usr/share/dotnet" "$2/root/.nuget"
             ln -sf /usr/share/dotnet/dotnet "$2/usr/bin/dotnet"
             ;;
-        mcr.microsoft.com/dotnet/runtime:10.0-noble)
+        '${DOTNET}'/runtime:10.0-noble)
             cp -a "$debian" "$2"
             runtime "$2"
             ;;
-        mcr.microsoft.com/dotnet/runtime:10.0-noble-chiseled)
+        '${DOTNET}'/runtime:10.0-noble-chiseled)
             mkdir -p "$2"/{proc,dev,sys,tmp,etc,usr/lib64}
             chmod 1777 "$2/tmp"
             ln -s usr/lib "$2/lib"
@@ -124,6 +124,7 @@ carry_out() {
         word=${line%% *} arguments=${line#* }
         say "$line"
         case $word in
+            ARG) ;; # where Microsoft's images lie
             FROM)
                 finish
                 stage=${arguments##* AS } place=$folder/$stage user=0:0 where=/ environment='' entry=''
