@@ -21,60 +21,26 @@ kills=${1:-30} shuffle=${2:-global}
 RANDOM=${SEED:-$$}
 root=$(readlink -f "${BASH_SOURCE[0]}")
 root=${root%/tests/*}
-command=${HPCBN:-$root/artifacts/bin/HpcBatchNorm.Cli/release/hpcbn}
-[[ -x $command ]] || { echo "build first: ./hpcbn --version" >&2; exit 2; }
-export DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1
-
-work=$(mktemp -d)
-pid=
-cleanup() {
-    [[ -z $pid ]] || kill -9 "$pid" 2>/dev/null || true
-    rm -rf "$work"
-}
-trap cleanup EXIT
-cd "$work"
+source "$root/tests/runs.sh"
 
 steps=${STEPS:-$((kills * 30 + 50))}
-training() { # OUTPUT WORKERS [MORE...]: the command's words
-    printf '%s\n' "$command" train --recipe quick --data data --model inception-tiny --image-size 16 -b 8 --steps "$steps" --shuffle "$shuffle" \
-        --dropout 0.2 --average-decay 0.9 --clip-norm 5 --eval-every 0.3 --checkpoint-every 2 --log-every 3 --output "$1" -j "$2" "${@:3}"
-}
+# train OUTPUT WORKERS [MORE...]
 train() {
     local words
-    mapfile -t words < <(training "$@")
+    mapfile -t words < <(training "$1" "$2" "$steps" "$shuffle" "${@:3}")
     exec "${words[@]}" --progress never
 }
 # On a terminal of its own, with the progress bar, which goes when this process is killed.
 train_on_a_terminal() {
     local words
-    mapfile -t words < <(training "$@")
+    mapfile -t words < <(training "$1" "$2" "$steps" "$shuffle" "${@:3}")
     exec script -qfc "exec ${words[*]@Q}" /dev/null </dev/null
 }
 
-# What must be the same in both runs: everything but times, speeds and memory.
-comparable() {
-    sed -E '/"type":"(start|end)"/d; s/"(images_per_second|data_wait_share|peak_memory_mb|seconds)":[-+.eE0-9]+,?//g; s/"time":"[^"]*",?//g' "$1/metrics.jsonl"
-    cut -d, -f1-7 "$1/summary.csv"
-}
-
-"$command" sample data --classes 4 --train 40 --val 5 --image-size 24 >/dev/null
+make_images
 echo "an uninterrupted run of $steps steps ..."
 (train whole 2) >whole.log
 seconds=$SECONDS
-
-newest() { ls killed/checkpoints/step-*.safetensors 2>/dev/null | sort | tail -1; }
-
-# await TEST...: until the test is true or the start has ended.
-await() {
-    until "$@" >/dev/null || ! kill -0 "$pid" 2>/dev/null; do
-        sleep 0.005
-    done
-}
-went_on() { [[ $(newest) != "$before" ]]; }
-is_writing() { compgen -G 'killed/checkpoints/*.partial'; }
-
-# ended: true when no process works on the run any more and the last one has said so.
-ended() { [[ ! -e killed/lock ]] && tail -1 killed/metrics.jsonl | grep -q '"type":"end"'; }
 
 # saved CODE EXPECTED: the process that was asked to stop ended with the code of the signal, in a state that is the newest checkpoint.
 saved() {
@@ -152,21 +118,6 @@ echo "$kills rounds: $startups killed before a start's first checkpoint, $writin
 (train killed 2 --resume auto) >>killed.log
 
 status=0
-last=$(printf 'checkpoints/step-%08d.safetensors' "$steps")
-if cmp "whole/$last" "killed/$last"; then
-    echo "same: $last ($(stat -c %s "whole/$last") bytes)"
-else
-    status=1
-fi
-if diff <(comparable whole) <(comparable killed); then
-    echo "same: metrics.jsonl ($(wc -l <whole/metrics.jsonl) lines), summary.csv ($(wc -l <whole/summary.csv) lines)"
-else
-    status=1
-fi
-files() { (cd "$1" && find . ! -type d ! -name 'events.out.tfevents.*' | sort); }
-if ! diff <(files whole) <(files killed); then
-    status=1
-else
-    echo "no temporary files left; $((SECONDS)) s in all, $seconds s for the uninterrupted run"
-fi
+compare_runs "$steps" || status=1
+echo "$SECONDS s in all, $seconds s for the uninterrupted run"
 exit "$status"

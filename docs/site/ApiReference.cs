@@ -12,7 +12,7 @@ internal sealed class ApiReference
     private const BindingFlags Members = BindingFlags.Public | BindingFlags.NonPublic | BindingFlags.Instance | BindingFlags.Static | BindingFlags.DeclaredOnly;
 
     /// <summary>The assemblies that are packages, and a line about each.</summary>
-    private static readonly string[] Assemblies =
+    internal static readonly string[] Assemblies =
         ["HpcBatchNorm", "HpcBatchNorm.Models", "HpcBatchNorm.Data", "HpcBatchNorm.Interchange", "HpcBatchNorm.Training", "HpcBatchNorm.Reporting", "HpcBatchNorm.Verification"];
 
     private readonly Dictionary<string, XElement> _docs = new(StringComparer.Ordinal);
@@ -84,7 +84,8 @@ internal sealed class ApiReference
         return body.ToString();
     }
 
-    private static (string Heading, IEnumerable<MemberInfo> Members)[] Visible(Type type) =>
+    /// <summary>What a user of a type sees of it.</summary>
+    internal static (string Heading, IEnumerable<MemberInfo> Members)[] Visible(Type type) =>
     [
         ("Constructors", type.GetConstructors(Members).Where(c => !c.IsStatic && IsVisible(c))),
         (type.IsEnum ? "Values" : "Fields", type.GetFields(Members).Where(f => (f.IsPublic || f.IsFamily) && !f.IsSpecialName)),

@@ -13,7 +13,7 @@ internal sealed class SiteBuilder
     internal static readonly (string Group, string[] Files)[] Contents =
     [
         ("Getting started", ["README.md", "docs/package.md", "docs/samples/README.md", "docs/cli.md"]),
-        ("How to", ["docs/fine-tuning.md", "docs/imagenet.md", "docs/training.md", "docs/long-runs.md", "docs/distributed.md", "docs/evaluation.md", "docs/import.md", "docs/export.md", "docs/serving.md", "docs/dashboard.md", "docs/networks.md", "docs/gpu.md", "docs/platforms.md", "docs/precision.md"]),
+        ("How to", ["docs/fine-tuning.md", "docs/imagenet.md", "docs/training.md", "docs/long-runs.md", "docs/distributed.md", "docs/evaluation.md", "docs/import.md", "docs/export.md", "docs/serving.md", "docs/dashboard.md", "docs/networks.md", "docs/gpu.md", "docs/containers.md", "docs/platforms.md", "docs/precision.md"]),
         ("Concepts", ["docs/batch-normalization.md", "docs/architecture.md", "docs/metrics.md", "docs/experiments.md", "docs/experiments/results.md", "docs/decisions/README.md"]),
         ("Reference", ["docs/settings.md", "bench/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]),
     ];

@@ -176,8 +176,8 @@ HBN_API void hbn_kernel_destroy(hbn_kernel* kernel) HBN_NOEXCEPT;
 
 /* -------------------------------------------------------------------------------------------------------------------------- convolution */
 
-/* Auto: our own Winograd (float32, 3x3, stride 1, blocked) where it is estimated to be faster, else direct. Winograd: wherever it can be.
- */
+/* Auto: our own Winograd (float32, 3x3, stride 1, blocked) where it is estimated to be faster, else direct, by the library or by a product
+ * of our own where that was measured to be faster. Direct: by the library. Winograd: wherever it can be. */
 enum { HBN_CONV_AUTO = 0, HBN_CONV_DIRECT = 1, HBN_CONV_WINOGRAD = 2 };
 
 /* dst[n,o,y,x] = bias[o] + sum weights[o,c,i,j] * src[n, g*C/G + c, y*stride - pad + i*dilation, ...]; dilation 1 = adjacent taps. */
@@ -189,17 +189,21 @@ typedef struct hbn_conv_desc {
     int32_t groups;
     int32_t relu;      /* forward only: 1 = dst = max(0, dst) */
     int32_t algorithm; /* HBN_CONV_ */
+    int32_t src_relu;  /* with src_scale ...: 1 = ReLU behind the normalization */
+    float src_epsilon; /* with src_scale ... */
 } hbn_conv_desc;
 
 /* Tensors: src, weights (O, C/G, kh, kw), bias or absent (1, O, 1, 1), dst, residual or absent. The residual, as dst in shape, layout and
  * type, is added to dst before the ReLU; where it lies at dst's address that takes no memory traffic of its own, elsewhere it is copied to
- * dst first. */
+ * dst first. Then, all or none (and they may be left out): src_scale, src_shift, src_mean, src_variance (1, C, 1, 1), float32: the
+ * convolution is that of (src - mean) * scale / sqrt(variance + src_epsilon) + shift, and ReLU of it with src_relu; what the padding adds
+ * is zero still. src, blocked, is normalized on its way in by our own kernels, in scratch for the library's. */
 HBN_API hbn_status hbn_conv_forward_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
                                            hbn_kernel** kernel) HBN_NOEXCEPT;
 /* Tensors: diff_dst, weights, diff_src. */
 HBN_API hbn_status hbn_conv_backward_data_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
                                                  hbn_kernel** kernel) HBN_NOEXCEPT;
-/* Tensors: src, diff_dst, diff_weights, diff_bias or absent. */
+/* Tensors: src, diff_dst, diff_weights, diff_bias or absent; then src_scale, src_shift, src_mean, src_variance as in the forward pass. */
 HBN_API hbn_status hbn_conv_backward_weights_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
                                                     hbn_kernel** kernel) HBN_NOEXCEPT;
 
@@ -252,7 +256,8 @@ enum { HBN_STAGE_ALL = 0, HBN_STAGE_REDUCE = 1, HBN_STAGE_APPLY = 2 };
 
 /*
  * Tensors: src, scale, shift, residual or absent, dst, mean, variance, running_mean, running_variance (mean and variance absent with
- * running statistics, the running ones optional with batch statistics). dst and residual may be slices; dst may be src.
+ * running statistics, the running ones optional with batch statistics). dst and residual may be slices; dst may be src. Without a dst
+ * (batch statistics, no residual) the pass makes the statistics and nothing else.
  */
 HBN_API hbn_status hbn_batch_norm_forward_create(hbn_engine* engine, const hbn_batch_norm_desc* desc, const hbn_tensor* tensors,
                                                  int32_t count, hbn_kernel** kernel) HBN_NOEXCEPT;

@@ -49,23 +49,57 @@ template <int V, int S> HBN_DEVICE void write_partials(const float (&sums)[S][V]
     }
 }
 
-// The sum s of a column over all blocks.
-template <int S> HBN_DEVICE double merge_partials(const float* partials, int columns, int s, int column) {
-    double sum = 0;
-    partials += static_cast<u32>(blockIdx.z * gridDim.y) * S * columns;
-    for (int block = 0; block < gridDim.y; ++block)
-        sum += partials[(block * S + s) * columns + column];
-    return sum;
+// A column that a thread finishes, and the column's sums over all blocks.
+template <int S> struct Total {
+    int column;
+    double sums[S];
+};
+
+// Adds up the blocks' partial sums of a block's columns: the threads along y share the blocks, and each adds its own in order. Shared
+// memory has 2 * S * V floats per thread.
+template <int V, int S> HBN_DEVICE void merge_partials(const float* partials, int columns, int column) {
+    int lane = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+    double sums[S][V] = {};
+    if (column < columns) {
+        partials += static_cast<u32>(blockIdx.z * gridDim.y) * S * columns + column;
+        for (int block = threadIdx.y; block < gridDim.y; block += blockDim.y) {
+#pragma unroll
+            for (int s = 0; s < S; ++s) {
+#pragma unroll
+                for (int i = 0; i < V; ++i)
+                    sums[s][i] += partials[(block * S + s) * columns + i];
+            }
+        }
+    }
+    double* shared = reinterpret_cast<double*>(hbn_shared);
+#pragma unroll
+    for (int s = 0; s < S; ++s) {
+#pragma unroll
+        for (int i = 0; i < V; ++i)
+            shared[(s * V + i) * threads + lane] = sums[s][i];
+    }
+    __syncthreads();
 }
 
-// The columns that a block's threads finish, one after the other: first, and one behind the last.
-HBN_DEVICE int first_column_to_finish(int width) {
-    return blockIdx.x * blockDim.x * width + threadIdx.y * blockDim.x + threadIdx.x;
-}
-
-HBN_DEVICE int end_of_columns(int width, int columns) {
-    int end = (blockIdx.x + 1) * blockDim.x * width;
-    return end < columns ? end : columns;
+// After merge_partials: the next column that this thread finishes, with what the threads along y have added up, in their order. `next`
+// counts a thread's columns and is 0 first; false when none is left.
+template <int V, int S> HBN_DEVICE bool next_total(Total<S>& total, int& next, int columns) {
+    int threads = blockDim.x * blockDim.y, index = threadIdx.y * blockDim.x + threadIdx.x + next * threads;
+    if (index >= blockDim.x * V)
+        return false;
+    int i = index / blockDim.x, x = index - i * blockDim.x;
+    total.column = (blockIdx.x * blockDim.x + x) * V + i;
+    if (total.column >= columns)
+        return false;
+    const double* shared = reinterpret_cast<const double*>(hbn_shared);
+#pragma unroll
+    for (int s = 0; s < S; ++s) {
+        total.sums[s] = 0;
+        for (int y = 0; y < blockDim.y; ++y)
+            total.sums[s] += shared[(s * V + i) * threads + y * blockDim.x + x];
+    }
+    ++next;
+    return true;
 }
 
 // Sums of x - x0 and (x - x0)^2, x0 the column's first value: without it E[x^2] - E[x]^2 would lose all digits where the mean is large.
@@ -78,6 +112,7 @@ HBN_DEVICE void batch_norm_statistics(const elem* src, u32 stride, int columns, 
     if (column < columns) {
         float first[V], x[V];
         load(first, src + at(0, positions, stride, column));
+#pragma unroll 4
         for (int row = first_row(); row < rows; row += row_step()) {
             load(x, src + at(row, positions, stride, column));
 #pragma unroll
@@ -92,9 +127,11 @@ HBN_DEVICE void batch_norm_statistics(const elem* src, u32 stride, int columns, 
     if (!is_last_block(counters + blockIdx.x, gridDim.y))
         return;
 
-    for (int j = first_column_to_finish(V); j < end_of_columns(V, columns); j += blockDim.x * blockDim.y) {
-        double m = rows, d = merge_partials<2>(partials, columns, 0, j) / m;
-        double v = merge_partials<2>(partials, columns, 1, j) / m - d * d;
+    merge_partials<V, 2>(partials, columns, column);
+    Total<2> total;
+    for (int next = 0; next_total<V>(total, next, columns);) {
+        int j = total.column;
+        double m = rows, d = total.sums[0] / m, v = total.sums[1] / m - d * d;
         float mu = static_cast<float>(widen(src[at(0, positions, stride, j)]) + d);
         float var = v < 0 ? 0.0f : static_cast<float>(v); // below 0 by rounding; a NaN stays one
         int k = blockIdx.z * columns + j;
@@ -199,6 +236,7 @@ HBN_DEVICE void batch_norm_gradient_sums(const elem* src, u32 src_stride, const 
     if (column < columns) {
         Normalizer<V> n;
         read(n, mean, variance, scale, shift, epsilon, column, columns);
+#pragma unroll 2
         for (int row = first_row(); row < rows; row += row_step()) {
             float x[V], g[V];
             load(x, src + at(row, positions, src_stride, column));
@@ -216,9 +254,11 @@ HBN_DEVICE void batch_norm_gradient_sums(const elem* src, u32 src_stride, const 
     if (!is_last_block(counters + blockIdx.x, gridDim.y))
         return;
 
-    for (int j = first_column_to_finish(V); j < end_of_columns(V, columns); j += blockDim.x * blockDim.y) {
-        diff_shift[blockIdx.z * columns + j] = static_cast<float>(merge_partials<2>(partials, columns, 0, j));
-        diff_scale[blockIdx.z * columns + j] = static_cast<float>(merge_partials<2>(partials, columns, 1, j));
+    merge_partials<V, 2>(partials, columns, column);
+    Total<2> total;
+    for (int next = 0; next_total<V>(total, next, columns);) {
+        diff_shift[blockIdx.z * columns + total.column] = static_cast<float>(total.sums[0]);
+        diff_scale[blockIdx.z * columns + total.column] = static_cast<float>(total.sums[1]);
     }
 }
 
@@ -268,6 +308,7 @@ HBN_DEVICE void column_sums(const elem* src, u32 stride, int columns, int rows, 
     int column = (blockIdx.x * blockDim.x + threadIdx.x) * V;
     float sums[1][V] = {};
     if (column < columns) {
+#pragma unroll 4
         for (int row = first_row(); row < rows; row += row_step()) {
             float x[V];
             load(x, src + at(row, 1, stride, column));
@@ -280,8 +321,10 @@ HBN_DEVICE void column_sums(const elem* src, u32 stride, int columns, int rows, 
     if (!is_last_block(counters + blockIdx.x, gridDim.y))
         return;
 
-    for (int j = first_column_to_finish(V); j < end_of_columns(V, columns); j += blockDim.x * blockDim.y)
-        sums_out[j] = static_cast<float>(merge_partials<1>(partials, columns, 0, j));
+    merge_partials<V, 1>(partials, columns, column);
+    Total<1> total;
+    for (int next = 0; next_total<V>(total, next, columns);)
+        sums_out[total.column] = static_cast<float>(total.sums[0]);
 }
 
 // Each kernel twice: HBN_WIDTH channels per thread where their number and all strides allow it, else one.

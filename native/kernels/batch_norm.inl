@@ -256,6 +256,14 @@ HBN_INLINE void affine_coefficients(const Coefficients& k, int64_t c, int64_t ch
     k.s[c] = real ? shift.data[c] : 0.0f;
 }
 
+static void batch_norm_affine(int64_t channels, int64_t padded, const Values& scale, const Values& shift, const Values& mean,
+                              const Values& variance, float epsilon, float* to) {
+    const Coefficients k((double*)to, padded); // its k1 and k2 are not touched
+    for (int64_t c = 0; c < padded; c++) {
+        affine_coefficients(k, c, channels, value_at(mean, c, channels), value_at(variance, c, channels), epsilon, scale, shift);
+    }
+}
+
 template <int L> // lanes of a group: the block, or 1 for plain
 struct BatchNormPass {
     static constexpr int lanes = L;
@@ -378,7 +386,7 @@ template <typename T, int L, bool Relu, bool Residual> static void forward_group
         }
     };
     auto apply = [&](int64_t n, int64_t g) {
-        if (p.stage == Stage::Reduce) {
+        if (p.stage == Stage::Reduce || p.dst.data == nullptr) {
             return;
         }
         const int64_t at = g * group_stride;

@@ -73,7 +73,7 @@ template <typename T> static void forward_positions(const BatchNormForward& p) {
                 variance[i] = value_at(p.running_variance, at + i, real);
             }
         }
-        if (p.stage == Stage::Reduce) {
+        if (p.stage == Stage::Reduce || p.dst.data == nullptr) {
             continue;
         }
         Tile t;

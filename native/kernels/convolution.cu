@@ -98,21 +98,24 @@ HBN_KERNEL(convolution_backward_weights)
 // dst[n][o] = weights[o] . src[n] in fp32, from 16-bit factors: logits, which cuDNN would round to 16 bits. A row of a block's threads per
 // output.
 HBN_KERNEL(inner_product_to_float)
-(const elem* src, u32 src_stride, const elem* weights, float* dst, u32 dst_stride, int columns, int outputs) {
+(const elem* src, u32 src_stride, const elem* weights, float* dst, u32 dst_stride, int images, int columns, int outputs) {
     int output = blockIdx.x * blockDim.y + threadIdx.y, lane = threadIdx.y * blockDim.x + threadIdx.x;
-    float sum = 0;
-    if (output < outputs) {
-        const elem *x = src + blockIdx.y * src_stride, *w = weights + static_cast<u32>(output) * columns;
-        for (int c = threadIdx.x; c < columns; c += blockDim.x)
-            sum += widen(x[c]) * widen(w[c]);
-    }
-    hbn_shared[lane] = sum;
-    __syncthreads();
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half)
-            hbn_shared[lane] += hbn_shared[lane + half];
+    for (int image = blockIdx.y; image < images; image += gridDim.y) {
+        float sum = 0;
+        if (output < outputs) {
+            const elem *x = src + static_cast<u32>(image) * src_stride, *w = weights + static_cast<u32>(output) * columns;
+            for (int c = threadIdx.x; c < columns; c += blockDim.x)
+                sum += widen(x[c]) * widen(w[c]);
+        }
+        hbn_shared[lane] = sum;
+        __syncthreads();
+        for (int half = blockDim.x / 2; half > 0; half /= 2) {
+            if (threadIdx.x < half)
+                hbn_shared[lane] += hbn_shared[lane + half];
+            __syncthreads();
+        }
+        if (threadIdx.x == 0 && output < outputs)
+            dst[static_cast<u32>(image) * dst_stride + output] = hbn_shared[lane];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && output < outputs)
-        dst[blockIdx.y * dst_stride + output] = hbn_shared[lane];
 }

@@ -21,6 +21,8 @@ namespace {
 #include "winograd.inl"
 #include "winograd_weights.inl"
 
+#include "gather.inl"
+
 } // namespace
 
 #define HBN_JOIN2(a, b) a##b
@@ -28,6 +30,7 @@ namespace {
 
 extern const Arithmetic HBN_JOIN(arithmetic_, HBN_ISA) = {batch_norm_forward,
                                                           batch_norm_backward,
+                                                          batch_norm_affine,
                                                           batch_norm_mask,
                                                           copy,
                                                           sum,
@@ -45,6 +48,8 @@ extern const Arithmetic HBN_JOIN(arithmetic_, HBN_ISA) = {batch_norm_forward,
                                                           average,
                                                           clear,
                                                           winograd_forward,
-                                                          winograd_backward_weights};
+                                                          winograd_backward_weights,
+                                                          gather_forward,
+                                                          gather_backward_weights};
 
 } // namespace hbn

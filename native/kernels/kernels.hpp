@@ -38,7 +38,7 @@ enum class Stage : int32_t { All, Reduce, Apply };
 // All views of a batch normalization have one element type.
 struct BatchNormForward {
     Extent extent;
-    View src, dst, residual; // residual.data may be null
+    View src, dst, residual; // residual.data may be null; dst.data too, with batch statistics, of which there is nothing else then
     Values scale, shift;
     Values mean, variance;                 // outputs; null with running statistics
     Values running_mean, running_variance; // updated (batch statistics), or the statistics used
@@ -187,12 +187,20 @@ struct WinogradShape {
     float* own;               // scratch: 36 * (src_row + dst_row) floats a thread
 };
 
+// What a kernel does to src on its way in: (src - mean) * factor + shift, then ReLU if asked, as batch_norm_forward does bit for bit. One
+// value per channel, zeros for padded ones; mean null: src is taken as it is. Padding of the image is zero behind it.
+struct Normalization {
+    const float *mean, *factor, *shift;
+    bool relu;
+};
+
 struct WinogradForward {
     WinogradShape shape;
     View src, dst, residual; // residual.data may be null, or dst.data
     Weights weights;
     const float* bias; // dst_channels values, or null
     bool relu;
+    Normalization normalization;
 };
 
 struct WinogradBackwardWeights {
@@ -200,11 +208,50 @@ struct WinogradBackwardWeights {
     View src, diff_dst;
     Weights diff_weights;
     Values diff_bias; // its data may be null
+    Normalization normalization;
+};
+
+// A direct convolution as a product of matrices (kernels/gather.inl): the shapes, seen from the product's side (backward-data: src is
+// diffDst and dst diffSrc), and how its work is cut (src/gather.cpp). Blocked float32 views, one group, adjacent taps.
+constexpr int64_t kMostTaps = 49;
+
+struct GatherShape {
+    int64_t images;
+    int64_t src_channels, src_h, src_w;
+    int64_t dst_channels, dst_h, dst_w;
+    int64_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left; // the convolution's
+    int64_t tile;                                                      // positions that are worked on together, a multiple of 3/2 lanes
+    int64_t groups, parts; // backward-weights: into which taps and channels are cut, and into which positions are, whatever the threads
+    int32_t threads;
+    int64_t row;        // floats from one gathered block of channels to the next
+    int64_t own_floats; // scratch of a thread
+    float* shared;      // scratch: filters, or the sums of their gradient, once a part
+    float* own;         // scratch: own_floats a thread
+};
+
+struct GatherForward {
+    GatherShape shape;
+    View src, dst, residual; // residual.data may be null, or dst.data
+    Weights weights;         // backward-data: inputs and outputs exchanged
+    const float* bias;       // dst_channels values, or null
+    bool relu, backward_data;
+    Normalization normalization;
+};
+
+struct GatherBackwardWeights {
+    GatherShape shape;
+    View src, diff_dst;
+    Weights diff_weights;
+    Normalization normalization;
 };
 
 struct Arithmetic {
     void (*batch_norm_forward)(const BatchNormForward&);
     void (*batch_norm_backward)(const BatchNormBackward&);
+    // What batch_norm_forward with these statistics subtracts, multiplies with and adds: to receives mean, factor and shift, `padded`
+    // floats each, zeros behind the channels.
+    void (*batch_norm_affine)(int64_t channels, int64_t padded, const Values& scale, const Values& shift, const Values& mean,
+                              const Values& variance, float epsilon, float* to);
     // Masked gradient: dst = mask ? diff_dst : 0, the mask recomputed as batch_norm_backward does.
     void (*batch_norm_mask)(const BatchNormBackward&, const View& dst);
     // Also between element types.
@@ -233,6 +280,8 @@ struct Arithmetic {
     // Null in the baseline, whose processors oneDNN's direct convolution serves.
     void (*winograd_forward)(const WinogradForward&);
     void (*winograd_backward_weights)(const WinogradBackwardWeights&);
+    void (*gather_forward)(const GatherForward&);
+    void (*gather_backward_weights)(const GatherBackwardWeights&);
 };
 
 extern const Arithmetic arithmetic_baseline, arithmetic_avx2, arithmetic_avx512;

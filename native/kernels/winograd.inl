@@ -98,20 +98,38 @@ HBN_INLINE int64_t cut(int64_t count, int64_t parts, int64_t i) {
     return count * i / parts;
 }
 
+// How src is read: as it is, or normalized on the way (Normalization).
+enum class Reading { Raw, Affine, AffineRelu };
+
+struct BlockCoefficients {
+    Vector m, a, s;
+};
+
+template <Reading K> HBN_INLINE Vector read_src(const float* p, const BlockCoefficients& k) {
+    const Vector x = load<kLanes>(p);
+    if (K == Reading::Raw) {
+        return x;
+    }
+    const Vector y = affine<Vector>(x, k.m, k.a, k.s);
+    return K == Reading::AffineRelu ? (y < 0.0f ? Vector{} : y) : y;
+}
+
 // Transforms one block of channels of a tile: point p to v + p * row. `plane` is the block's, (y, x) the tile's first input.
-HBN_INLINE void src_tile(const float* plane, int64_t h, int64_t w, int64_t y, int64_t x, float* v, int64_t row) {
+template <Reading K>
+HBN_INLINE void src_tile(const float* plane, int64_t h, int64_t w, int64_t y, int64_t x, const BlockCoefficients& k, float* v,
+                         int64_t row) {
     Vector d[kPoints], t[kPoints];
     if (y >= 0 && x >= 0 && y + 6 <= h && x + 6 <= w) {
         for (int r = 0; r < 6; r++) {
             for (int c = 0; c < 6; c++) {
-                d[r * 6 + c] = load<kLanes>(plane + ((y + r) * w + x + c) * kLanes);
+                d[r * 6 + c] = read_src<K>(plane + ((y + r) * w + x + c) * kLanes, k);
             }
         }
     } else {
         for (int r = 0; r < 6; r++) {
             for (int c = 0; c < 6; c++) {
                 const bool inside = y + r >= 0 && y + r < h && x + c >= 0 && x + c < w;
-                d[r * 6 + c] = inside ? load<kLanes>(plane + ((y + r) * w + x + c) * kLanes) : Vector{};
+                d[r * 6 + c] = inside ? read_src<K>(plane + ((y + r) * w + x + c) * kLanes, k) : Vector{};
             }
         }
     }
@@ -129,14 +147,20 @@ HBN_INLINE void src_tile(const float* plane, int64_t h, int64_t w, int64_t y, in
 
 // Transforms blocks [first, last) of src for `count` tiles from number `start` on: channel block b, tile i at ((b - first) * s.tiles + i)
 // lanes. Tiles up to `room` become zeros.
-static void transform_src_block(const WinogradShape& s, const View& src, const Tiles& tiles, int64_t start, int64_t count, int64_t room,
-                                int64_t first, int64_t last, float* v) {
+template <Reading K>
+static void transform_src_block(const WinogradShape& s, const View& src, const Normalization& normalization, const Tiles& tiles,
+                                int64_t start, int64_t count, int64_t room, int64_t first, int64_t last, float* v) {
     const int64_t plane = s.src_h * s.src_w * kLanes;
     for (int64_t b = first; b < last; b++) {
         float* to = v + (b - first) * s.tiles * kLanes;
+        BlockCoefficients k{};
+        if (K != Reading::Raw) {
+            k = {load<kLanes>(normalization.mean + b * kLanes), load<kLanes>(normalization.factor + b * kLanes),
+                 load<kLanes>(normalization.shift + b * kLanes)};
+        }
         Place at(tiles, start);
         for (int64_t i = 0; i < count; i++, to += kLanes, at.step(tiles)) {
-            src_tile(image<const float>(src, at.n) + b * plane, s.src_h, s.src_w, at.y - s.pad_top, at.x - s.pad_left, to, s.src_row);
+            src_tile<K>(image<const float>(src, at.n) + b * plane, s.src_h, s.src_w, at.y - s.pad_top, at.x - s.pad_left, k, to, s.src_row);
         }
         for (int64_t i = count; i < room; i++, to += kLanes) {
             for (int p = 0; p < kPoints; p++) {
@@ -144,6 +168,14 @@ static void transform_src_block(const WinogradShape& s, const View& src, const T
             }
         }
     }
+}
+
+static void transform_src_block(const WinogradShape& s, const View& src, const Normalization& normalization, const Tiles& tiles,
+                                int64_t start, int64_t count, int64_t room, int64_t first, int64_t last, float* v) {
+    const auto transform = normalization.mean == nullptr ? transform_src_block<Reading::Raw>
+                           : normalization.relu          ? transform_src_block<Reading::AffineRelu>
+                                                         : transform_src_block<Reading::Affine>;
+    transform(s, src, normalization, tiles, start, count, room, first, last, v);
 }
 
 // Where the filters of output channel o, and of src channel c, start.
@@ -193,16 +225,17 @@ static void filter_panel(const WinogradForward& f, int64_t first, int64_t width,
     }
 }
 
-// m[tile][N vectors] = sum over channels of v[channel][tile] * u[channel][N vectors], for R tiles; blocks of channels lie v_block apart in
-// v, vectors m_block apart in m.
+// m[tile][N vectors] = (add: m +) sum over channels of v[channel][tile] * u[channel][N vectors], for R tiles; blocks of channels lie
+// v_block apart in v, vectors m_block apart in m.
 template <int R, int N>
-HBN_INLINE void multiply_tiles(const float* v, int64_t v_block, int64_t blocks, const float* u, float* m, int64_t m_block) {
+HBN_INLINE void multiply_tiles(const float* v, int64_t v_block, int64_t blocks, const float* u, float* m, int64_t m_block,
+                               bool add = false) {
     Vector sum[R][N];
 #pragma GCC unroll 24
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 3
         for (int j = 0; j < N; j++) {
-            sum[r][j] = Vector{};
+            sum[r][j] = add ? load<kLanes>(m + j * m_block + r * kLanes) : Vector{};
         }
     }
     for (int64_t b = 0; b < blocks; b++, v += v_block) {
@@ -331,7 +364,7 @@ static void winograd_forward(const WinogradForward& f) {
             for (int64_t k = 0; k < tile_blocks; k++) {
                 const int64_t start = k * s.tiles, count = minimum(s.tiles, tiles.count - start);
                 const int64_t room = minimum(s.tiles, ceil_div(count, (int64_t)kAccumulators) * kAccumulators);
-                transform_src_block(s, f.src, tiles, start, count, room, 0, blocks, v);
+                transform_src_block(s, f.src, f.normalization, tiles, start, count, room, 0, blocks, v);
                 for (int64_t p = cut(panels.count, s.dst_groups, g); p < cut(panels.count, s.dst_groups, g + 1); p++) {
                     const int64_t first = panels.first(p), width = panels.width(p);
                     const float* filters = s.shared + first * per_block;

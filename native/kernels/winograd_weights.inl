@@ -193,7 +193,7 @@ static void winograd_backward_weights(const WinogradBackwardWeights& f) {
                     const int64_t begin = cut(tiles.count, s.parts, k), end = cut(tiles.count, s.parts, k + 1);
                     for (int64_t start = begin; start < end; start += s.tiles) {
                         const int64_t count = minimum(s.tiles, end - start);
-                        transform_src_block(s, f.src, tiles, start, count, count, first, last, v);
+                        transform_src_block(s, f.src, f.normalization, tiles, start, count, count, first, last, v);
                         for (int64_t p = cut(panels.count, s.dst_groups, gd); p < cut(panels.count, s.dst_groups, gd + 1); p++) {
                             const int64_t block = panels.first(p), width = panels.width(p);
                             float* u = s.shared + k * part + block * per_block;

@@ -13,6 +13,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -133,7 +134,28 @@ template <typename F> void for_each_peer(F body) {
     }
 }
 
-template <typename T> struct Average final : hbn_mpi_exchange {
+// How a value travels.
+struct Bfloat16 {
+    uint16_t bits;
+
+    Bfloat16() = default;
+    explicit Bfloat16(double value) {
+        // Through a float, to which a double is rounded first: that moves a tie now and then, by half a unit.
+        const float single = static_cast<float>(value);
+        uint32_t all = 0;
+        std::memcpy(&all, &single, sizeof(all));
+        bits = static_cast<uint16_t>((all & 0x7FFFFFFF) > 0x7F800000 ? (all >> 16) | 0x40 : (all + 0x7FFF + ((all >> 16) & 1)) >> 16);
+    }
+    explicit operator double() const {
+        const uint32_t all = static_cast<uint32_t>(bits) << 16;
+        float single = 0;
+        std::memcpy(&single, &all, sizeof(single));
+        return static_cast<double>(single);
+    }
+};
+
+// Values of type T that travel as W.
+template <typename T, typename W> struct Average final : hbn_mpi_exchange {
     Average(std::vector<hbn_mpi_piece> p, MPI_Datatype t, int first_tag) : pieces(std::move(p)), type(t), tag(first_tag) {
         int64_t count = 0;
         for (const hbn_mpi_piece& piece : pieces) {
@@ -146,9 +168,14 @@ template <typename T> struct Average final : hbn_mpi_exchange {
     }
 
     void start(const void*, void*) override {
-        T* to = values.data();
+        W* to = values.data();
         for (const hbn_mpi_piece& piece : pieces) {
-            std::memcpy(to, piece.address, static_cast<size_t>(piece.count) * sizeof(T));
+            if constexpr (std::is_same_v<T, W>) {
+                std::memcpy(to, piece.address, static_cast<size_t>(piece.count) * sizeof(T));
+            } else {
+                std::transform(static_cast<const T*>(piece.address), static_cast<const T*>(piece.address) + piece.count, to,
+                               [](T value) { return W(static_cast<double>(value)); });
+            }
             to += piece.count;
         }
         reduced = false;
@@ -168,9 +195,14 @@ template <typename T> struct Average final : hbn_mpi_exchange {
             });
             return true;
         }
-        const T* from = values.data();
+        const W* from = values.data();
         for (const hbn_mpi_piece& piece : pieces) {
-            std::memcpy(piece.address, from, static_cast<size_t>(piece.count) * sizeof(T));
+            if constexpr (std::is_same_v<T, W>) {
+                std::memcpy(piece.address, from, static_cast<size_t>(piece.count) * sizeof(T));
+            } else {
+                std::transform(from, from + piece.count, static_cast<T*>(piece.address),
+                               [](W value) { return static_cast<T>(static_cast<double>(value)); });
+            }
             from += piece.count;
         }
         return false;
@@ -181,14 +213,14 @@ private:
     MPI_Datatype type;
     int tag;
     bool reduced = false;
-    std::vector<T> values, parts; // everything in a row; this rank's part of everybody's
+    std::vector<W> values, parts; // everything in a row; this rank's part of everybody's
 
     // Rank r adds the values from begin(r) on.
     int64_t begin(int r) const { return static_cast<int64_t>(values.size()) * r / size; }
     int64_t length(int r) const { return begin(r + 1) - begin(r); }
 
     void reduce() {
-        T* own = values.data() + begin(rank);
+        W* own = values.data() + begin(rank);
         const int64_t count = length(rank);
         constexpr int64_t kBlock = 512;
         double sums[kBlock];
@@ -196,13 +228,13 @@ private:
             const int64_t n = std::min(kBlock, count - at);
             std::fill(sums, sums + n, 0.0);
             for (int r = 0; r < size; r++) {
-                const T* from = (r == rank ? own : parts.data() + r * count) + at;
+                const W* from = (r == rank ? own : parts.data() + r * count) + at;
                 for (int64_t i = 0; i < n; i++) {
                     sums[i] += static_cast<double>(from[i]);
                 }
             }
             for (int64_t i = 0; i < n; i++) {
-                own[at + i] = static_cast<T>(sums[i] / size);
+                own[at + i] = static_cast<W>(sums[i] / size);
             }
         }
     }
@@ -211,8 +243,9 @@ private:
 struct Gather final : hbn_mpi_exchange {
     Gather(std::vector<int64_t> b, int r, int t) : bytes(std::move(b)), root(r), tag(t) {
         for (const int64_t n : bytes) {
-            require(n >= 0 && n <= INT_MAX, "a gather of a negative number of bytes, or of more than 2^31 - 1");
+            require((n >= 0 || (n == -1 && root < 0)) && n <= INT_MAX, "a gather of a negative number of bytes, or of more than 2^31 - 1");
         }
+        require(bytes[static_cast<size_t>(rank)] >= 0, "a gather without this rank");
     }
 
     void start(const void* mine, void* all) override {
@@ -228,7 +261,7 @@ struct Gather final : hbn_mpi_exchange {
                 } else if (n > 0) {
                     std::memcpy(to, mine, static_cast<size_t>(n));
                 }
-                offset += n;
+                offset += std::max<int64_t>(n, 0);
             }
         }
         for_each_peer([&](int to, int) {
@@ -244,7 +277,7 @@ private:
     std::vector<int64_t> bytes;
     int root, tag;
 
-    bool receives(int r) const { return root < 0 || root == r; }
+    bool receives(int r) const { return root < 0 ? bytes[static_cast<size_t>(r)] >= 0 : root == r; }
 };
 
 void initialize(hbn_mpi_info* info) {
@@ -319,10 +352,14 @@ hbn_mpi_status hbn_mpi_average_create(const hbn_mpi_piece* pieces, int32_t count
         require(pieces != nullptr && count > 0 && exchange != nullptr && tag >= 0 && tag <= 16383, "pieces, count, tag or exchange");
         std::vector<hbn_mpi_piece> all(pieces, pieces + count);
         if (type == HBN_MPI_FLOAT32) {
-            *exchange = new Average<float>(std::move(all), MPI_FLOAT, 2 * tag);
+            *exchange = new Average<float, float>(std::move(all), MPI_FLOAT, 2 * tag);
+        } else if (type == HBN_MPI_FLOAT64) {
+            *exchange = new Average<double, double>(std::move(all), MPI_DOUBLE, 2 * tag);
+        } else if (type == HBN_MPI_FLOAT32_AS_BFLOAT16) {
+            *exchange = new Average<float, Bfloat16>(std::move(all), MPI_UINT16_T, 2 * tag);
         } else {
-            require(type == HBN_MPI_FLOAT64, "type");
-            *exchange = new Average<double>(std::move(all), MPI_DOUBLE, 2 * tag);
+            require(type == HBN_MPI_FLOAT64_AS_BFLOAT16, "type");
+            *exchange = new Average<double, Bfloat16>(std::move(all), MPI_UINT16_T, 2 * tag);
         }
     });
 }

@@ -26,7 +26,7 @@ extern "C" {
 #define HBN_MPI_API __attribute__((visibility("default")))
 
 /* Raised whenever a signature or a struct of this file changes. */
-#define HBN_MPI_ABI_VERSION 1
+#define HBN_MPI_ABI_VERSION 2
 
 typedef int32_t hbn_mpi_status;
 enum { HBN_MPI_OK = 0, HBN_MPI_INVALID_ARGUMENT = 1, HBN_MPI_OUT_OF_MEMORY = 3, HBN_MPI_RUNTIME = 4 };
@@ -47,7 +47,8 @@ typedef struct hbn_mpi_piece {
     int64_t count;
 } hbn_mpi_piece;
 
-enum { HBN_MPI_FLOAT32 = 0, HBN_MPI_FLOAT64 = 1 };
+/* Values of the last two are rounded to bfloat16 before they travel, to the nearest, twice: each rank's own, and their mean. */
+enum { HBN_MPI_FLOAT32 = 0, HBN_MPI_FLOAT64 = 1, HBN_MPI_FLOAT32_AS_BFLOAT16 = 2, HBN_MPI_FLOAT64_AS_BFLOAT16 = 3 };
 
 /* Returns HBN_MPI_ABI_VERSION of the library that was loaded (not a status). */
 HBN_MPI_API int32_t hbn_mpi_abi_version(void) HBN_MPI_NOEXCEPT;
@@ -74,7 +75,8 @@ HBN_MPI_API hbn_mpi_status hbn_mpi_average_create(const hbn_mpi_piece* pieces, i
 
 /*
  * An exchange that brings bytes[r] bytes of each rank r to rank `root`, or to all with root -1, one after the other. bytes has an element
- * per rank, the same on all of them.
+ * per rank, the same on all of them. With root -1 it may be an exchange of some: -1 stands for a rank that takes no part, which may have an
+ * exchange with others meanwhile.
  */
 HBN_MPI_API hbn_mpi_status hbn_mpi_gather_create(const int64_t* bytes, int32_t root, int32_t tag,
                                                  hbn_mpi_exchange** exchange) HBN_MPI_NOEXCEPT;

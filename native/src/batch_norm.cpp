@@ -103,12 +103,14 @@ struct BatchNormForwardKernel final : BatchNormKernel {
         parameter(RunningVariance, "running variance");
         const bool batch = desc.batch_statistics != 0, running = at(RunningMean).present();
         require(running == at(RunningVariance).present(), "running mean and running variance are given together");
+        require(at(Dst).present() || (batch && !at(Residual).present() && desc.stage == HBN_STAGE_ALL),
+                "only a pass that is there for its batch statistics goes without dst");
         require(batch ? at(Mean).present() && at(Variance).present() : running,
                 "batch statistics need mean and variance, running statistics the running ones");
         require(desc.stage != HBN_STAGE_REDUCE || running, "the sums alone need running_mean and running_variance for what rounding takes");
         require(desc.stage != HBN_STAGE_APPLY, "forward, what follows the sums is a kernel with running statistics");
         // oneDNN's inference would need a biased variance under another name; ours reads the running ones as they are.
-        if (wants_library(at(Residual).present())) {
+        if (wants_library(at(Residual).present()) && at(Dst).present()) {
             auto flags = kScaleShift; // its ReLU makes 0 of NaN, so that is ours
             if (!batch) {
                 flags |= dnnl::normalization_flags::use_global_stats;
@@ -300,7 +302,7 @@ hbn_status hbn_batch_norm_forward_create(hbn_engine* engine, const hbn_batch_nor
                                                   {"scale"},
                                                   {"shift"},
                                                   {"residual", true},
-                                                  {"dst"},
+                                                  {"dst", true},
                                                   {"mean", true},
                                                   {"variance", true},
                                                   {"running mean", true},

@@ -1,6 +1,8 @@
+#include "gather.hpp"
 #include "primitive.hpp"
-#include "winograd.hpp"
 
+#include <algorithm>
+#include <array>
 #include <type_traits>
 
 namespace hbn {
@@ -121,21 +123,97 @@ struct ConvKernel : PrimitiveKernel {
 protected:
     hbn_conv_desc desc;
     std::optional<WinogradPlan> winograd;
+    std::optional<GatherPlan> gathers;
 
-    // Plans our own for these tensors, and takes its scratch. False: direct.
-    bool wants_winograd(const Tensor& src, const Tensor& dst, const memory::desc& weights, ConvDirection direction,
-                        const Tensor* residual = nullptr) {
+    // Plans one of our own for these tensors, and takes its scratch. False: the library's.
+    bool wants_own(const Tensor& src, const Tensor& dst, const memory::desc& weights, ConvDirection direction,
+                   const Tensor* residual = nullptr) {
         winograd = plan_winograd(*engine, desc, src, dst, weights, direction, residual);
         if (winograd) {
-            implementation = winograd->implementation;
-            shared_offset = reserve(winograd->shared_bytes);
-            own_offset = reserve(winograd->own_bytes);
+            take_scratch(winograd->implementation, winograd->shared_bytes, winograd->own_bytes);
+        } else if ((direction != ConvDirection::BackwardWeights || !at(3).present()) && // makes no gradient of a bias
+                   (gathers = plan_gather(*engine, desc, src, dst, weights, direction, residual))) {
+            take_scratch(gathers->implementation, gathers->shared_bytes, gathers->own_bytes);
         }
-        return winograd.has_value();
+        return winograd || gathers;
     }
 
-    WinogradShape shape_in(char* scratch) const {
-        WinogradShape s = winograd->shape;
+    // Takes src_scale, src_shift, src_mean and src_variance, tensors number `first` and on, where they are given. To be called before src
+    // is looked at: where a primitive of the library reads src, that is a dense copy in scratch from here on.
+    void take_normalization(size_t first) {
+        if (tensors.size() <= first || !at(first).present()) {
+            require(tensors.size() <= first || (!at(first + 1).present() && !at(first + 2).present() && !at(first + 3).present()),
+                    "src_scale, src_shift, src_mean and src_variance are given together");
+            return;
+        }
+        const Tensor& src = at(0);
+        if (src.desc.layout != HBN_BLOCKED || src.desc.data_type != HBN_FLOAT32 || src.view(nullptr).lane != 0 ||
+            (src.desc.c % src.block != 0 && !src.view(nullptr).owns_padding)) {
+            unsupported("src is " + src.text() + ", but only whole blocks of float32 are normalized on their way into a convolution");
+        }
+        require(desc.src_epsilon >= 0, "src_epsilon must not be negative");
+        for (size_t i = first; i < first + 4; i++) {
+            require(take_values(i) && at(i).desc.c == src.desc.c && at(i).desc.data_type == HBN_FLOAT32,
+                    "src_scale, src_shift, src_mean and src_variance are given together, as many float32 as src has channels");
+        }
+        normalization_at = first;
+    }
+
+    bool normalizes() const { return normalization_at != 0; }
+
+    // After take_normalization, where no kernel of ours reads src: src becomes its normalized copy.
+    void normalize_in_scratch() {
+        if (!normalizes()) {
+            return;
+        }
+        raw_src = at(0);
+        hbn_tensor whole = raw_src.desc;
+        whole.root_channels = whole.c;
+        whole.channel_offset = 0;
+        tensors[0] = make_tensor(*engine, whole, "src");
+        normalized_offset = reserve(at(0).physical_bytes());
+        statistics_offset = reserve(batch_norm_scratch(at(0).extent(), at(0).padded_channels()) * static_cast<int64_t>(sizeof(double)));
+        conversions = "src normalized in scratch";
+    }
+
+    // Runs the primitive, on the normalized copy of src where that is wanted.
+    void execute_primitive(void* const* addresses, char* scratch, int64_t step, float learning_rate) {
+        if (!normalizes()) {
+            PrimitiveKernel::execute(addresses, scratch, step, learning_rate);
+            return;
+        }
+        BatchNormForward p{};
+        p.extent = at(0).extent();
+        p.src = raw_src.view(addresses[0]);
+        p.dst = at(0).view(scratch + normalized_offset);
+        p.scale = values(normalization_at, addresses);
+        p.shift = values(normalization_at + 1, addresses);
+        p.running_mean = values(normalization_at + 2, addresses);
+        p.running_variance = values(normalization_at + 3, addresses);
+        p.relu = desc.src_relu != 0;
+        p.epsilon = desc.src_epsilon;
+        p.scratch = reinterpret_cast<double*>(scratch + statistics_offset);
+        engine->arithmetic->batch_norm_forward(p);
+        std::array<void*, kMostTensors> with_copy;
+        std::copy_n(addresses, tensors.size(), with_copy.begin());
+        with_copy[0] = scratch + normalized_offset;
+        PrimitiveKernel::execute(with_copy.data(), scratch, step, learning_rate);
+    }
+
+    // What our own kernels do to src.
+    Normalization normalization_in(void* const* addresses, char* scratch) const {
+        if (!normalizes()) {
+            return {};
+        }
+        float* to = reinterpret_cast<float*>(scratch + coefficients_offset);
+        engine->arithmetic->batch_norm_affine(at(0).desc.c, padded_src(), values(normalization_at, addresses),
+                                              values(normalization_at + 1, addresses), values(normalization_at + 2, addresses),
+                                              values(normalization_at + 3, addresses), desc.src_epsilon, to);
+        return {to, to + padded_src(), to + 2 * padded_src(), desc.src_relu != 0};
+    }
+
+    template <typename Plan> auto shape_in(const Plan& plan, char* scratch) const {
+        auto s = plan->shape;
         s.shared = reinterpret_cast<float*>(scratch + shared_offset);
         s.own = reinterpret_cast<float*>(scratch + own_offset);
         return s;
@@ -147,7 +225,20 @@ protected:
     memory::desc weights_md;
 
 private:
-    int64_t shared_offset = 0, own_offset = 0;
+    static constexpr size_t kMostTensors = 9;
+
+    size_t normalization_at = 0; // number of src_scale; 0: src is taken as it is
+    Tensor raw_src;
+    int64_t shared_offset = 0, own_offset = 0, coefficients_offset = 0, normalized_offset = 0, statistics_offset = 0;
+
+    int64_t padded_src() const { return at(0).padded_channels(); }
+
+    void take_scratch(const std::string& name, int64_t shared_bytes, int64_t own_bytes) {
+        implementation = name;
+        shared_offset = reserve(shared_bytes);
+        own_offset = reserve(own_bytes);
+        coefficients_offset = normalizes() ? reserve(3 * padded_src() * static_cast<int64_t>(sizeof(float))) : 0;
+    }
 };
 
 struct ConvForward final : ConvKernel {
@@ -158,6 +249,7 @@ struct ConvForward final : ConvKernel {
             require_same_layout(at(4), at(3), "residual and dst of a convolution");
             require_same_type(at(4), at(3), "residual and dst of a convolution");
         }
+        take_normalization(5);
         const Problem problem(desc, at(0), at(1), at(3), at(2).present(), residual);
         require_same_type(at(1), at(0), "src and weights of a convolution");
         ForwardPd pd = problem.choose_forward(*engine, problem.any_weights());
@@ -174,10 +266,11 @@ struct ConvForward final : ConvKernel {
         }
         decide(1, pd.weights_desc());
         weights_md = problem.given_weights(at(1));
-        if (wants_winograd(at(0), at(3), weights_md, ConvDirection::Forward, residual ? &at(4) : nullptr)) {
+        if (wants_own(at(0), at(3), weights_md, ConvDirection::Forward, residual ? &at(4) : nullptr)) {
             take_values(2);
             return;
         }
+        normalize_in_scratch();
         bind(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
         bind(DNNL_ARG_WEIGHTS, 1, "weights", Flow::In, weights_md, pd.weights_desc());
         bind_values(DNNL_ARG_BIAS, 2, Flow::In);
@@ -188,15 +281,22 @@ struct ConvForward final : ConvKernel {
     void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override {
         if (winograd) {
             const float* bias = at(2).present() ? static_cast<const float*>(addresses[2]) : nullptr;
-            engine->arithmetic->winograd_forward({shape_in(scratch), view(0, addresses), view(3, addresses), view(4, addresses),
-                                                  weights_at(addresses[1]), bias, desc.relu != 0});
+            engine->arithmetic->winograd_forward({shape_in(winograd, scratch), view(0, addresses), view(3, addresses), view(4, addresses),
+                                                  weights_at(addresses[1]), bias, desc.relu != 0, normalization_in(addresses, scratch)});
+            return;
+        }
+        if (gathers) {
+            const float* bias = at(2).present() ? static_cast<const float*>(addresses[2]) : nullptr;
+            engine->arithmetic->gather_forward({shape_in(gathers, scratch), view(0, addresses), view(3, addresses), view(4, addresses),
+                                                weights_at(addresses[1]), bias, desc.relu != 0, false,
+                                                normalization_in(addresses, scratch)});
             return;
         }
         // oneDNN adds to what dst holds, so that is the residual: it lies there already, or is brought there.
         if (at(4).present() && addresses[4] != addresses[3]) {
             engine->arithmetic->copy(at(3).extent(), at(4).view(addresses[4]), at(3).view(addresses[3]));
         }
-        PrimitiveKernel::execute(addresses, scratch, step, learning_rate);
+        execute_primitive(addresses, scratch, step, learning_rate);
         // oneDNN's ReLU behind a product makes 0 of NaN.
         if (desc.relu != 0) {
             const View dst = at(3).view(addresses[3]);
@@ -213,7 +313,7 @@ struct ConvBackwardData final : ConvKernel {
             decide(1, problem.choose_forward(*engine, problem.any_weights()).weights_desc());
         }
         weights_md = problem.given_weights(at(1));
-        if (wants_winograd(at(2), at(0), weights_md, ConvDirection::BackwardData)) {
+        if (wants_own(at(2), at(0), weights_md, ConvDirection::BackwardData)) {
             return;
         }
         const auto pd = problem.choose([&](const memory::desc& s, const memory::desc& o) {
@@ -230,8 +330,26 @@ struct ConvBackwardData final : ConvKernel {
 
     void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override {
         if (winograd) {
-            engine->arithmetic->winograd_forward(
-                {shape_in(scratch), view(0, addresses), view(2, addresses), {}, turned(weights_at(addresses[1])), nullptr, false});
+            engine->arithmetic->winograd_forward({shape_in(winograd, scratch),
+                                                  view(0, addresses),
+                                                  view(2, addresses),
+                                                  {},
+                                                  turned(weights_at(addresses[1])),
+                                                  nullptr,
+                                                  false,
+                                                  {}});
+            return;
+        }
+        if (gathers) {
+            engine->arithmetic->gather_forward({shape_in(gathers, scratch),
+                                                view(0, addresses),
+                                                view(2, addresses),
+                                                {},
+                                                exchanged(weights_at(addresses[1])),
+                                                nullptr,
+                                                false,
+                                                true,
+                                                {}});
             return;
         }
         PrimitiveKernel::execute(addresses, scratch, step, learning_rate);
@@ -241,6 +359,7 @@ struct ConvBackwardData final : ConvKernel {
 struct ConvBackwardWeights final : ConvKernel {
     ConvBackwardWeights(std::shared_ptr<Engine> e, std::vector<Tensor> t, const hbn_conv_desc& d)
         : ConvKernel(std::move(e), std::move(t), d) {
+        take_normalization(4);
         const Problem problem(desc, at(0), at(2), at(1), at(3).present());
         require_float(at(2), "diffWeights");
         const auto choose = [&](const memory::desc& weights) {
@@ -264,7 +383,7 @@ struct ConvBackwardWeights final : ConvKernel {
                                                              : pd.diff_weights_desc());
         }
         weights_md = problem.given_weights(at(2));
-        if (wants_winograd(at(0), at(1), weights_md, ConvDirection::BackwardWeights)) {
+        if (wants_own(at(0), at(1), weights_md, ConvDirection::BackwardWeights)) {
             take_values(3);
             return;
         }
@@ -275,6 +394,7 @@ struct ConvBackwardWeights final : ConvKernel {
                 pd = *same;
             }
         }
+        normalize_in_scratch();
         bind(DNNL_ARG_SRC, 0, "src", Flow::In, pd.src_desc());
         bind(DNNL_ARG_DIFF_DST, 1, "diffDst", Flow::In, pd.diff_dst_desc());
         bind(DNNL_ARG_DIFF_WEIGHTS, 2, "diffWeights", Flow::Out, weights_md, pd.diff_weights_desc());
@@ -284,11 +404,17 @@ struct ConvBackwardWeights final : ConvKernel {
 
     void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override {
         if (winograd) {
-            engine->arithmetic->winograd_backward_weights(
-                {shape_in(scratch), view(0, addresses), view(1, addresses), weights_at(addresses[2]), values(3, addresses)});
+            engine->arithmetic->winograd_backward_weights({shape_in(winograd, scratch), view(0, addresses), view(1, addresses),
+                                                           weights_at(addresses[2]), values(3, addresses),
+                                                           normalization_in(addresses, scratch)});
             return;
         }
-        PrimitiveKernel::execute(addresses, scratch, step, learning_rate);
+        if (gathers) {
+            engine->arithmetic->gather_backward_weights({shape_in(gathers, scratch), view(0, addresses), view(1, addresses),
+                                                         weights_at(addresses[2]), normalization_in(addresses, scratch)});
+            return;
+        }
+        execute_primitive(addresses, scratch, step, learning_rate);
     }
 };
 
@@ -300,8 +426,20 @@ using namespace hbn;
 
 hbn_status hbn_conv_forward_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
                                    hbn_kernel** kernel) noexcept {
-    return create_kernel<ConvForward>(engine, tensors, count, kernel, {{"src"}, {"weights"}, {"bias", true}, {"dst"}, {"residual", true}},
-                                      0, Descriptor<hbn_conv_desc>{desc, "convolution desc"});
+    const Descriptor<hbn_conv_desc> checked_desc{desc, "convolution desc"};
+    return count <= 5 ? create_kernel<ConvForward>(engine, tensors, count, kernel,
+                                                   {{"src"}, {"weights"}, {"bias", true}, {"dst"}, {"residual", true}}, 0, checked_desc)
+                      : create_kernel<ConvForward>(engine, tensors, count, kernel,
+                                                   {{"src"},
+                                                    {"weights"},
+                                                    {"bias", true},
+                                                    {"dst"},
+                                                    {"residual", true},
+                                                    {"src_scale", true},
+                                                    {"src_shift", true},
+                                                    {"src_mean", true},
+                                                    {"src_variance", true}},
+                                                   0, checked_desc);
 }
 
 hbn_status hbn_conv_backward_data_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
@@ -312,6 +450,17 @@ hbn_status hbn_conv_backward_data_create(hbn_engine* engine, const hbn_conv_desc
 
 hbn_status hbn_conv_backward_weights_create(hbn_engine* engine, const hbn_conv_desc* desc, const hbn_tensor* tensors, int32_t count,
                                             hbn_kernel** kernel) noexcept {
-    return create_kernel<ConvBackwardWeights>(engine, tensors, count, kernel, {{"src"}, {"diffDst"}, {"diffWeights"}, {"diffBias", true}},
-                                              0, Descriptor<hbn_conv_desc>{desc, "convolution desc"});
+    const Descriptor<hbn_conv_desc> checked_desc{desc, "convolution desc"};
+    return count <= 4 ? create_kernel<ConvBackwardWeights>(engine, tensors, count, kernel,
+                                                           {{"src"}, {"diffDst"}, {"diffWeights"}, {"diffBias", true}}, 0, checked_desc)
+                      : create_kernel<ConvBackwardWeights>(engine, tensors, count, kernel,
+                                                           {{"src"},
+                                                            {"diffDst"},
+                                                            {"diffWeights"},
+                                                            {"diffBias", true},
+                                                            {"src_scale", true},
+                                                            {"src_shift", true},
+                                                            {"src_mean", true},
+                                                            {"src_variance", true}},
+                                                           0, checked_desc);
 }

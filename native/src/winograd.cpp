@@ -29,19 +29,6 @@ int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-int64_t lanes_of(const Engine& e) {
-    return e.arithmetic->winograd_forward == nullptr ? 0 : e.isa == HBN_ISA_AVX512 ? 16 : 8;
-}
-
-// Whole blocks of float32 that nobody else's channels share.
-bool addressable(const Tensor& t, int64_t lanes) {
-    if (!t.present() || t.desc.data_type != HBN_FLOAT32 || t.desc.layout != HBN_BLOCKED || t.block != lanes) {
-        return false;
-    }
-    const View v = t.view(nullptr);
-    return v.lane == 0 && (t.desc.c % lanes == 0 || v.owns_padding);
-}
-
 int64_t tiles_of(const WinogradShape& s) {
     return s.images * ceil_div(s.dst_h, 4) * ceil_div(s.dst_w, 4);
 }
@@ -94,6 +81,18 @@ double cut_backward_weights(WinogradShape& s, int64_t lanes) {
 }
 
 } // namespace
+
+int64_t lanes_of(const Engine& e) {
+    return e.arithmetic->winograd_forward == nullptr ? 0 : e.isa == HBN_ISA_AVX512 ? 16 : 8;
+}
+
+bool addressable(const Tensor& t, int64_t lanes) {
+    if (!t.present() || t.desc.data_type != HBN_FLOAT32 || t.desc.layout != HBN_BLOCKED || t.block != lanes) {
+        return false;
+    }
+    const View v = t.view(nullptr);
+    return v.lane == 0 && (t.desc.c % lanes == 0 || v.owns_padding);
+}
 
 std::optional<WinogradPlan> plan_winograd(const Engine& engine, const hbn_conv_desc& d, const Tensor& src, const Tensor& dst,
                                           const memory::desc& weights, ConvDirection direction, const Tensor* residual) {

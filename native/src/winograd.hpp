@@ -23,6 +23,11 @@ std::optional<WinogradPlan> plan_winograd(const Engine& engine, const hbn_conv_d
 // Where the elements of weights lie in this format, or nothing when a Winograd kernel cannot address them.
 std::optional<Weights> weights_layout(const memory::desc& md, float* data = nullptr);
 
+// Whole blocks of float32 that nobody else's channels share, as our own convolutions address them; lanes of this engine's vectors, 0
+// where it has none of them.
+bool addressable(const Tensor& t, int64_t lanes);
+int64_t lanes_of(const Engine& e);
+
 // The same memory seen from backward-data, which is a convolution of diffDst with filters turned by 180 degrees, inputs and outputs
 // exchanged.
 Weights turned(Weights w);

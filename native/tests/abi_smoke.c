@@ -41,7 +41,7 @@ static hbn_tensor tensor(int32_t layout, int32_t n, int32_t c, int32_t h, int32_
  * later kernels count on to be zero. */
 static int winograd(hbn_engine* engine, int32_t block) {
     enum { N = 2, C = 5, O = 3, H = 6, W = 9 };
-    hbn_conv_desc conv = {(int32_t)sizeof(hbn_conv_desc), 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, HBN_CONV_WINOGRAD};
+    hbn_conv_desc conv = {(int32_t)sizeof(hbn_conv_desc), 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, HBN_CONV_WINOGRAD, 0, 0};
     hbn_tensor tensors[5];
     hbn_kernel* kernel = NULL;
     hbn_format* format = NULL;
@@ -126,7 +126,7 @@ int main(void) {
     /* A 1x1 convolution with opaque weights and then batch normalization with ReLU, on blocked tensors. */
     {
         const int32_t n = 2, c = 5, o = 7, h = 6, w = 5, block = info.channel_block;
-        hbn_conv_desc conv = {(int32_t)sizeof(hbn_conv_desc), 1, 1, 0, 0, 0, 0, 1, 1, 1, 0, HBN_CONV_AUTO};
+        hbn_conv_desc conv = {(int32_t)sizeof(hbn_conv_desc), 1, 1, 0, 0, 0, 0, 1, 1, 1, 0, HBN_CONV_AUTO, 0, 0};
         hbn_tensor conv_tensors[5];
         hbn_kernel* kernel = NULL;
         hbn_format* format = NULL;

@@ -1,5 +1,7 @@
 using System.CommandLine;
+using System.Diagnostics.CodeAnalysis;
 using System.Reflection;
+using System.Runtime.CompilerServices;
 using System.Runtime.Loader;
 
 namespace HpcBatchNorm.Cli;
@@ -9,6 +11,8 @@ internal static class UserAssemblies
 {
     /// <summary>Files that every command loads, separated as the paths of <c>PATH</c> are.</summary>
     public const string Variable = "HBN_ASSEMBLIES";
+
+    private const string NotInNativeCode = "A program that was compiled to native code refuses assemblies before it gets here; others are not trimmed.";
 
     // One command is one process, but tests run several commands in one: an assembly is loaded once.
     private static readonly Dictionary<string, Assembly> Loaded = new(StringComparer.Ordinal);
@@ -35,11 +39,19 @@ internal static class UserAssemblies
         }
     }
 
+    [UnconditionalSuppressMessage("Trimming", "IL2026", Justification = NotInNativeCode)]
+    [UnconditionalSuppressMessage("Trimming", "IL2062", Justification = NotInNativeCode)]
+    [UnconditionalSuppressMessage("Trimming", "IL2072", Justification = NotInNativeCode)]
     private static Assembly Load(string file)
     {
         if (!File.Exists(file))
         {
             throw new UserErrorException($"There is no assembly '{file}'. Name the .dll that a build of your project has made.");
+        }
+
+        if (!RuntimeFeature.IsDynamicCodeSupported)
+        {
+            throw new UserErrorException($"'{file}' cannot be loaded: this hpcbn was compiled to native code, which takes no more assemblies. Use the one that runs on .NET (dotnet tool install hpcbn, or a build from source).");
         }
 
         try
@@ -87,6 +99,7 @@ internal static class UserAssemblies
     {
         private readonly AssemblyDependencyResolver _resolver = new(file);
 
+        [UnconditionalSuppressMessage("Trimming", "IL2026", Justification = NotInNativeCode)]
         protected override Assembly? Load(AssemblyName name)
         {
             try

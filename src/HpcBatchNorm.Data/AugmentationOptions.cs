@@ -30,6 +30,18 @@ public sealed record AugmentationOptions
     /// </summary>
     public bool LightingNoise { get; init; }
 
+    /// <summary>What else is done to images, after mirroring and before the photometric distortion.</summary>
+    public AutomaticPolicy Policy { get; init; }
+
+    /// <summary><see cref="AutomaticPolicy.Rand"/>: operations of each image, one after the other.</summary>
+    public int RandOperations { get; init; } = 2;
+
+    /// <summary><see cref="AutomaticPolicy.Rand"/>: magnitude of the operations, 0 to 10.</summary>
+    public double RandMagnitude { get; init; } = 9;
+
+    /// <summary><see cref="AutomaticPolicy.Rand"/>: standard deviation of the magnitude.</summary>
+    public double RandDeviation { get; init; } = 0.5;
+
     /// <summary>
     /// Probability of random erasing (Zhong et al., 1708.04896): a rectangle of 2 to 33 % of the area, of an aspect ratio of 0.3 to 1/0.3, becomes grey
     /// (128, which the usual normalization makes 0), after everything else.
@@ -44,6 +56,10 @@ public sealed record AugmentationOptions
         Check(MinAspect > 0 && MinAspect <= MaxAspect, "minimum aspect ratio", "greater than 0 and at most the maximum", MinAspect);
         Check(double.IsFinite(MaxAspect), "maximum aspect ratio", "finite", MaxAspect);
         Check(ErasingProbability is >= 0 and <= 1, "probability of random erasing", "between 0 and 1", ErasingProbability);
+        Check(Enum.IsDefined(Policy), "automatic policy", "None, Trivial or Rand", (int)Policy);
+        Check(RandOperations is >= 1 and <= 10, "number of RandAugment's operations", "between 1 and 10", RandOperations);
+        Check(RandMagnitude is >= 0 and <= 10, "magnitude of RandAugment", "between 0 and 10", RandMagnitude);
+        Check(RandDeviation is >= 0 and <= 10, "deviation of RandAugment's magnitude", "between 0 and 10", RandDeviation);
         Check(PhotometricStrength is >= 0 and <= 1, "photometric strength", "between 0 and 1", PhotometricStrength);
     }
 

@@ -70,5 +70,6 @@ internal readonly struct EpochOrder
 /// <summary>The streams of random numbers of this folder: one for each purpose, so that switching one off leaves the others as they were.</summary>
 internal static class RandomStreams
 {
-    public const uint Order = 0xDA7A_0001, Crop = 0xDA7A_0002, Color = 0xDA7A_0003, Sample = 0xDA7A_0004, Deal = 0xDA7A_0005, Shards = 0xDA7A_0006, WithinShard = 0xDA7A_0007, Mix = 0xDA7A_0008, Erase = 0xDA7A_0009;
+    public const uint Order = 0xDA7A_0001, Crop = 0xDA7A_0002, Color = 0xDA7A_0003, Sample = 0xDA7A_0004, Deal = 0xDA7A_0005, Shards = 0xDA7A_0006, WithinShard = 0xDA7A_0007, Mix = 0xDA7A_0008, Erase = 0xDA7A_0009,
+        Automatic = 0xDA7A_000A;
 }

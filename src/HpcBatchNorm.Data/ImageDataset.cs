@@ -22,7 +22,7 @@ public enum DatasetSplit
 /// <item>tars, gzipped or not: one of <c>CLASS/image</c> files, with or without <c>train/</c> and <c>val/</c> above; one for each class; webdataset shards;
 /// Hugging Face's ImageNet;</item>
 /// <item>IDX files of MNIST and its relatives, gzipped or not;</item>
-/// <item>what <see cref="Packer"/> wrote.</item>
+/// <item>what <c>hpcbn pack</c> wrote.</item>
 /// </list>
 /// Classes are sorted by name, ordinally, so for ImageNet the class index is the position among the sorted WNIDs (not the ILSVRC2012_ID).
 /// Images are sorted by name, so archives and the folders extracted from them give the same order; only those of a packed set stay as they were packed. All members may be used from any thread.

@@ -10,6 +10,7 @@ internal sealed class ImageRenderer(IImageSource dataset, LoaderOptions options,
 
     private readonly ImageDecoder _decoder = new();
     private readonly Resampler _resampler = new(options.ImageSize) { Interpolation = options.Interpolation };
+    private readonly AutomaticAugmentation? _automatic = options.Augmentation is null or { Policy: AutomaticPolicy.None } ? null : new AutomaticAugmentation(options.ImageSize);
     private byte[] _encoded = new byte[1 << 20];
     private CropPipeline? _pipeline;
     private ViewRenderer? _views;
@@ -40,6 +41,13 @@ internal sealed class ImageRenderer(IImageSource dataset, LoaderOptions options,
                 : options.Crops == 1 ? Pipeline.Center(options.CropFraction, clock) : DecodeViews(pixels);
             if (status == ImageStatus.Ok && options.Crops == 1)
             {
+                if (_automatic is not null)
+                {
+                    clock.Enter(LoaderStage.Augment);
+                    var random = new RandomSequence(options.Seed, RandomStreams.Automatic, epoch, position);
+                    _automatic.Apply(_resampler, options.Augmentation!, ref random);
+                }
+
                 if (options.Augmentation is { PhotometricStrength: > 0 } distortion)
                 {
                     clock.Enter(LoaderStage.Augment);

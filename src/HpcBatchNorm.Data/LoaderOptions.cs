@@ -87,7 +87,7 @@ public sealed record LoaderOptions
     /// <summary>The filter that images are resized with.</summary>
     public Interpolation Interpolation { get; init; }
 
-    /// <summary>Evaluation: crops per image, 1, 10 or 144 (<see cref="EvaluationView.For"/>). An image is decoded once, and its batch holds all its crops.</summary>
+    /// <summary>Evaluation: crops per image, 1, 10 (corners and centre, each mirrored too) or 144 (GoogLeNet's). An image is decoded once, and its batch holds all its crops.</summary>
     public int Crops { get; init; } = 1;
 
     /// <summary>The order of the images.</summary>

@@ -17,7 +17,7 @@ internal enum LoaderStage
     /// <summary>Resizing the crop.</summary>
     Resize,
 
-    /// <summary>Photometric distortion.</summary>
+    /// <summary>Automatic policies, photometric distortion and random erasing.</summary>
     Augment,
 
     /// <summary>Rounding to bytes in the batch.</summary>

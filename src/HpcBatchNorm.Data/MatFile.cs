@@ -231,8 +231,16 @@ internal static class MatFile
     private static byte[] Inflate(ReadOnlyMemory<byte> packed, int most)
     {
         using var zlib = new ZLibStream(new MemoryStream(packed.ToArray()), CompressionMode.Decompress);
-        return BoundedStream.ReadAll(zlib, most) ?? throw new InvalidDataException(FormattableString.Invariant(
-            $"not the kit's: unpacked it has more than {MostInflatedBytes >> 20} MB"));
+        try
+        {
+            return BoundedStream.ReadAll(zlib, most) ?? throw new InvalidDataException(FormattableString.Invariant(
+                $"not the kit's: unpacked it has more than {MostInflatedBytes >> 20} MB"));
+        }
+        catch (IOException exception)
+        {
+            // What zlib answers to a head that asks for a dictionary.
+            throw new InvalidDataException("damaged: its compressed part cannot be unpacked", exception);
+        }
     }
 
     private static void WriteArrayHead(MemoryStream stream, int arrayClass, int[] dimensions, string name)

@@ -71,6 +71,7 @@ public sealed class Trainer(
             options = options with { Threads = placement.Share };
         }
 
+        options = options with { Device = Ranks.LocalRank };
         using Backend backend = Ranks.Together(() => Backends.Backend.Create(_config.Backend, options));
         return Run(backend, position, placement, cancellationToken);
     }

@@ -133,6 +133,11 @@ internal sealed partial class TrainingLoop
             (double busy, double waited) = _ranks.MeanSeconds;
             (double sinceBusy, double sinceWaited) = (busy - _communicated.Busy, waited - _communicated.Waited);
             _communicated = (busy, waited);
+            if (busy == 0)
+            {
+                return; // on GPUs nobody's clock sees it: it is part of the recorded step
+            }
+
             _control.AddMetric("communication_seconds_per_step", sinceBusy / steps);
             _control.AddMetric("communication_hidden_share", HiddenShare(sinceBusy, sinceWaited));
         }
@@ -145,6 +150,11 @@ internal sealed partial class TrainingLoop
         if (HasRanks && _all.Steps > 0)
         {
             (double busy, double waited) = _ranks.MeanSeconds;
+            if (busy == 0)
+            {
+                return;
+            }
+
             _observer.Note(FormattableString.Invariant(
                 $"Averaging over {_ranks.Size} ranks took {busy:0.0} of {_all.Seconds:0.0} s, {100 * HiddenShare(busy, waited):0} % of it behind the computation."));
         }
@@ -188,7 +198,7 @@ internal sealed partial class TrainingLoop
         int machines = _ranks.Names.Select(n => n[(n.IndexOf('(', StringComparison.Ordinal) + 1)..].Split(',')[0]).Distinct().Count();
         string accumulated = _config.Optimizer.Accumulate > 1 ? FormattableString.Invariant($" x {_config.Optimizer.Accumulate} passes") : "";
         yield return ("ranks", FormattableString.Invariant(
-            $"{_ranks.Size} on {machines} {(machines == 1 ? "machine" : "machines")}, {_ranks.Description}; a step is {_ranks.Size} ranks x {_config.BatchSize} images{accumulated} = {_config.ImagesPerStep}; batch normalization sees {(_config.Optimizer.SyncBatchNorm ? _config.BatchSize * _ranks.Size : _config.BatchSize)}"));
+            $"{_ranks.Size} on {machines} {(machines == 1 ? "machine" : "machines")}, {_ranks.Description}; a step is {_ranks.Size} ranks x {_config.BatchSize} images{accumulated} = {_config.ImagesPerStep}; batch normalization sees {(_config.Optimizer.SyncBatchNorm ? _config.BatchSize * (_config.Optimizer.SyncBatchNormRanks > 0 ? _config.Optimizer.SyncBatchNormRanks : _ranks.Size) : _config.BatchSize)}"));
         yield return ("processors", _placement!.Description);
         if (_config.LearningRateBatch == 0)
         {

@@ -15,6 +15,9 @@ internal sealed record BatchNormForm
     /// <summary>Give the backward pass dst for its ReLU mask instead of letting it recompute the mask from src.</summary>
     public bool MaskFromDst { get; init; }
 
+    /// <summary>The forward pass makes its batch statistics only.</summary>
+    public bool StatisticsAlone { get; init; }
+
     /// <summary>dst over src; no backward pass then, as src is gone.</summary>
     public bool DstOverSrc { get; init; }
 
@@ -31,6 +34,12 @@ internal sealed record BatchNormForm
 
     /// <summary>dst and diffDst are slices of wider tensors, from this channel on; 0 for whole tensors.</summary>
     public int SliceOffset { get; init; }
+
+    /// <summary>src is a slice of something wider, from this channel on; 0 for a whole tensor.</summary>
+    public int SrcSliceOffset { get; init; }
+
+    /// <summary>No backward pass.</summary>
+    public bool ForwardOnly { get; init; }
 
     /// <summary>Layout of activations; scale, shift and statistics follow it, as in a plan.</summary>
     public TensorLayout Layout { get; init; } = TensorLayout.Blocked;
@@ -134,6 +143,26 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
         return this;
     }
 
+    /// <summary>
+    /// The passes of a convolution that read src, which normalize it on its way in; before them the batch normalization that makes the statistics. With an offset, src is a
+    /// slice of something wider.
+    /// </summary>
+    public CaseBuilder NormalizingConvolution(ConvolutionSpec spec, bool relu, TensorFill? src = null, int sliceOffset = 0, float epsilon = 1e-5f)
+    {
+        spec.Validate(name);
+        BatchNormSpec normalization = new(spec.Src, epsilon, Relu: relu);
+        BatchNorm(normalization, new BatchNormForm { StatisticsAlone = true, Src = src, SrcSliceOffset = sliceOffset, ForwardOnly = true });
+        BatchNormForward forward = Operation<BatchNormForward>();
+        SourceNormalization onReading = new(normalization, forward.Scale, forward.Shift, forward.Mean!, forward.Variance!);
+        Tensor weights = Weights(spec.Weights, null);
+        Tensor? bias = spec.Bias ? Input("bias", spec.BiasShape, role: TensorRole.Parameter, layout: TensorLayout.Plain) : null;
+        Add(new ConvolutionForward("conv", spec, forward.Src, weights, bias, Output("dst", spec.Dst)) { Normalization = onReading });
+        Tensor diffDst = Input("diffDst", spec.Dst, role: TensorRole.Gradient);
+        Tensor? diffBias = spec.Bias ? Output("diffBias", spec.BiasShape, TensorRole.ParameterGradient, TensorLayout.Plain) : null;
+        Add(new ConvolutionBackwardWeights("conv", spec, forward.Src, diffDst, DiffWeights(weights), diffBias) { Normalization = onReading });
+        return this;
+    }
+
     /// <summary>Batch normalization and its gradients.</summary>
     public CaseBuilder BatchNorm(BatchNormSpec spec, BatchNormForm? form = null)
     {
@@ -143,11 +172,14 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
         Tensor Parameter(string n, TensorFill fill, TensorRole role) => Input(n, p, fill, role, form.Layout);
         Tensor Made(string n, TensorRole role) => Output(n, role == TensorRole.BatchStatistic ? spec.Statistics : p, role, form.Layout);
 
-        Tensor src = Input("src", spec.Src, form.Src ?? (exact ? Fills.ExactMean(spec.PerActivation) : Fills.Normal(0.3, 1.5)), layout: form.Layout);
+        TensorFill fill = form.Src ?? (exact ? Fills.ExactMean(spec.PerActivation) : Fills.Normal(0.3, 1.5));
+        Tensor src = form.SrcSliceOffset == 0
+            ? Input("src", spec.Src, fill, layout: form.Layout)
+            : Input("src.whole", spec.Src.WithChannels(spec.Src.C + 2 * form.SrcSliceOffset), fill, layout: form.Layout).Slice("src", form.SrcSliceOffset, spec.Src.C);
         Tensor scale = Parameter("scale", exact ? Fills.PowersOfTwo : Fills.Uniform(0.5, 1.5), TensorRole.Parameter);
         Tensor shift = Parameter("shift", exact ? Fills.Integers(-2, 2) : Fills.Uniform(-1, 1), TensorRole.Parameter);
         Tensor? residual = spec.Residual ? Input("residual", spec.Src, layout: form.Layout) : null;
-        Tensor dst = form.DstOverSrc ? src.Alias("dst", TensorRole.Activation) : OutputSlice("dst", spec.Src, form.SliceOffset, layout: form.Layout);
+        Tensor? dst = form.StatisticsAlone ? null : form.DstOverSrc ? src.Alias("dst", TensorRole.Activation) : OutputSlice("dst", spec.Src, form.SliceOffset, layout: form.Layout);
         Tensor? runningMean = batch && !form.Running ? null : Parameter("runningMean", Fills.Uniform(-0.5, 0.5), TensorRole.RunningStatistic);
         Tensor? runningVariance = batch && !form.Running ? null : Parameter("runningVariance", Fills.Uniform(0.5, 2), TensorRole.RunningStatistic);
         Tensor? mean = batch ? Made("mean", TensorRole.BatchStatistic) : null, variance = batch ? Made("variance", TensorRole.BatchStatistic) : null;
@@ -169,7 +201,7 @@ internal sealed class CaseBuilder(string name, InputKind kind, Precision precisi
             R = r,
             D = d,
         });
-        if (form.DstOverSrc)
+        if (form.DstOverSrc || form.ForwardOnly)
         {
             return this;
         }

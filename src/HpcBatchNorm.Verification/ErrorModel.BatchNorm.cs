@@ -69,6 +69,11 @@ internal static partial class ErrorModel
             AddStatistics(bounds, o, values, arithmetic, x, mean, variance);
         }
 
+        if (o.Dst is null)
+        {
+            return bounds;
+        }
+
         Tolerance tolerance = Tolerances.Of(o.Kind, "dst"), ofCorrection = Tolerances.Of(o.Kind, "correction");
         double[] plainScale = values.Inputs[o.Scale];
         double[] bound = new double[x.Length];
@@ -96,6 +101,46 @@ internal static partial class ErrorModel
 
         bounds.Add(new OutputBound("dst", o.Dst, bound));
         return bounds;
+    }
+
+    /// <summary>
+    /// What the reference is given in the place of absolute values when an operation's magnitudes are wanted (<see cref="OperationValues.Magnitudes"/>), where that is something
+    /// else: a convolution that normalizes src reads the magnitudes that the normalization rounds at, with a normalization that leaves them as they are.
+    /// </summary>
+    public static IReadOnlyDictionary<Tensor, double[]> MagnitudesInPlace(Operation operation, OperationValues values)
+    {
+        (Tensor Src, SourceNormalization Normalization)? reads = operation switch
+        {
+            ConvolutionForward { Normalization: { } n } o => (o.Src, n),
+            ConvolutionBackwardWeights { Normalization: { } n } o => (o.Src, n),
+            _ => null,
+        };
+        Dictionary<Tensor, double[]> inPlace = new(ReferenceEqualityComparer.Instance);
+        if (reads is var (src, normalization))
+        {
+            double[] Filled(double value) => [.. Enumerable.Repeat(value, normalization.Spec.Src.C)];
+            inPlace[src] = NormalizedMagnitudes(src, normalization, values);
+            inPlace[normalization.Scale] = Filled(1);
+            inPlace[normalization.Shift] = inPlace[normalization.Mean] = Filled(0);
+            inPlace[normalization.Variance] = Filled(1 - normalization.Spec.Epsilon);
+        }
+
+        return inPlace;
+    }
+
+    /// <summary>|scale|/sqrt(variance+eps) * |x-mean| + |shift|, where ReLU does not surely make it 0: no less than the normalized value, and what its rounding acts on.</summary>
+    private static double[] NormalizedMagnitudes(Tensor src, SourceNormalization normalization, OperationValues values)
+    {
+        BatchNormSpec spec = normalization.Spec;
+        double[] scale = values.Inputs[normalization.Scale], shift = values.Inputs[normalization.Shift], mean = values.Inputs[normalization.Mean],
+            variance = values.Inputs[normalization.Variance];
+        Tolerance tolerance = Tolerances.Of("batch-norm forward", "dst");
+        return Map(values.Inputs[src], (x, i) =>
+        {
+            int c = i / spec.Src.Area % spec.Src.C;
+            double slope = scale[c] * spec.InverseDeviation(variance[c]), rounded = Math.Abs(slope * (x - mean[c])) + Math.Abs(shift[c]);
+            return spec.Relu && slope * (x - mean[c]) + shift[c] < -tolerance.Bound(InputKind.Random, rounded, 0, 1) ? 0 : rounded;
+        });
     }
 
     private static void AddStatistics(

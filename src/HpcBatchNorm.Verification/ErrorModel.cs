@@ -86,10 +86,10 @@ internal static partial class ErrorModel
         Arithmetic arithmetic = Tolerances.ArithmeticOf(operation.Kind, implementation);
         return operation switch
         {
-            ConvolutionForward o => Convolution(o, values, arithmetic, ("dst", o.Dst, o.Spec.Weights.ImageCount + 1L)),
-            ConvolutionBackwardData o => Convolution(o, values, arithmetic,
+            ConvolutionForward o => Convolution(o, values, arithmetic, o.Normalization, ("dst", o.Dst, o.Spec.Weights.ImageCount + 1L)),
+            ConvolutionBackwardData o => Convolution(o, values, arithmetic, null,
                 ("diffSrc", o.DiffSrc, (long)o.Spec.OutputChannels / o.Spec.Groups * o.Spec.KernelH * o.Spec.KernelW)),
-            ConvolutionBackwardWeights o => Convolution(o, values, arithmetic,
+            ConvolutionBackwardWeights o => Convolution(o, values, arithmetic, o.Normalization,
                 ("diffWeights", o.DiffWeights, (long)o.Spec.Dst.N * o.Spec.Dst.Area), ("diffBias", o.DiffBias, (long)o.Spec.Dst.N * o.Spec.Dst.Area)),
             InnerProductForward o => Linear(o, values, ("dst", o.Dst, o.Spec.Src.ImageCount + 1L)),
             InnerProductBackwardData o => Linear(o, values, ("diffSrc", o.DiffSrc, o.Spec.Outputs)),
@@ -135,7 +135,7 @@ internal static partial class ErrorModel
     }
 
     private static IEnumerable<OutputBound> Convolution(
-        Operation o, OperationValues values, Arithmetic arithmetic, params (string Role, Tensor? Tensor, long Length)[] outputs)
+        Operation o, OperationValues values, Arithmetic arithmetic, SourceNormalization? normalization, params (string Role, Tensor? Tensor, long Length)[] outputs)
     {
         foreach ((string role, Tensor? tensor, long length) in outputs)
         {
@@ -157,7 +157,11 @@ internal static partial class ErrorModel
                 terms = Math.Max(length, 36.0 * weights.Spec.Dst.N * AddTiles(weights, values, magnitude));
             }
 
-            yield return new OutputBound(role, tensor, Map(magnitude, m => tolerance.Bound(values.Kind, m, m, terms)));
+            // What normalization rounds comes before the products, each of which passes on its factor's share; no value is exact behind it. The bias gradient reads no src.
+            bool rounded = normalization is not null && role != "diffBias";
+            Tolerance ofSrc = rounded ? Tolerances.Of("batch-norm forward", "dst") : default;
+            InputKind kind = rounded ? InputKind.Random : values.Kind;
+            yield return new OutputBound(role, tensor, Map(magnitude, m => tolerance.Bound(kind, m, m, terms) + ofSrc.Bound(kind, m, 0, 1)));
         }
     }
 
@@ -276,7 +280,7 @@ internal static partial class ErrorModel
         int rows = (dst.H + Tile - 1) / Tile, columns = (dst.W + Tile - 1) / Tile, taps = spec.KernelH * spec.KernelW;
         int count = rows * columns;
         double[] outputs = Largest(values.Inputs[o.DiffDst], dst, 0, 0, Tile);
-        double[] inputs = Largest(values.Inputs[o.Src], spec.Src, -spec.PadTop, -spec.PadLeft, Tile + spec.KernelH - 1);
+        double[] inputs = Largest(o.Normalization is { } n ? NormalizedMagnitudes(o.Src, n, values) : values.Inputs[o.Src], spec.Src, -spec.PadTop, -spec.PadLeft, Tile + spec.KernelH - 1);
         Parallel.For(0, dst.C, output =>
         {
             for (int input = 0; input < spec.Src.C; input++)

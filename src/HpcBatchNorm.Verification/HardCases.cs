@@ -28,7 +28,8 @@ internal static partial class HardCases
 
     private static IReadOnlyList<VerificationCase> All(BackendTraits traits, Precision precision) =>
     [
-        .. Convolutions(precision), .. BatchNorms(precision, traits), .. Activations(precision), .. Poolings(precision, traits), .. LocalResponses(precision),
+        .. Convolutions(precision), .. NormalizingConvolutions(precision, traits), .. BatchNorms(precision, traits), .. traits.CustomOperations ? JoinedBatchNorms(precision) : [],
+        .. Activations(precision), .. Poolings(precision, traits), .. LocalResponses(precision),
         .. Dropouts(precision), .. InnerProducts(precision), .. Copies(precision, traits), .. Sums(precision, traits), .. Inputs(precision), .. Losses(precision),
         .. precision.ActivationType().IsNarrow() ? Conversions(precision) : Optimizers(precision),
         .. traits.LossScaling ? LossScaling(precision) : [], .. NotFinite(precision, traits),
@@ -60,6 +61,10 @@ internal static partial class HardCases
             ("3x3-odd-channels-bias", ConvolutionSpec.Square(new(3, 37, 7, 7), 21, 3, pad: 1, bias: true)),
             ("3x3-stride2", ConvolutionSpec.Square(new(2, 32, 14, 14), 32, 3, stride: 2, pad: 1)),
             ("3x3-stride2-odd-image", ConvolutionSpec.Square(new(2, 16, 13, 15), 16, 3, stride: 2, pad: 1)),
+            ("1x1-wide", ConvolutionSpec.Square(new(2, 133, 9, 7), 145, 1)),
+            ("1x1-wide-many-positions", ConvolutionSpec.Square(new(2, 128, 65, 64), 128, 1)),
+            ("3x3-stride2-wide", ConvolutionSpec.Square(new(2, 133, 9, 7), 145, 3, stride: 2, pad: 1)),
+            ("5x5-stride3-wide", ConvolutionSpec.Square(new(1, 136, 10, 8), 128, 5, stride: 3, pad: 2)),
             ("3x3-stride3-unread-edge", ConvolutionSpec.Square(new(1, 16, 12, 12), 16, 3, stride: 3)),
             ("3x3-dilation2", ConvolutionSpec.Square(new(1, 16, 12, 12), 16, 3, pad: 2) with { DilationH = 2, DilationW = 2 }),
             ("3x3-uneven-padding", ConvolutionSpec.Square(new(2, 16, 10, 10), 16, 3, stride: 2) with { PadBottom = 1, PadRight = 1 }),

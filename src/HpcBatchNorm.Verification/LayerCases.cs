@@ -25,10 +25,11 @@ internal static class LayerCases
             // Two layers are the same case when spec and form agree; the name is the first one's.
             (object Key, Action<CaseBuilder> Fill)? layer = operation switch
             {
+                ConvolutionForward { Normalization: { } n } o => ((o.Spec, n.Spec), b => b.NormalizingConvolution(o.Spec, n.Spec.Relu, epsilon: n.Spec.Epsilon)),
                 ConvolutionForward o => ((o.Spec, o.Relu, o.Src.Layout), b => b.Convolution(
                     o.Spec, backwardData: o.Src.Layout == TensorLayout.Blocked, backward: !o.Relu, o.Relu, o.Src.Layout)),
-                BatchNormForward o => ((o.Spec, o.Statistics, o.Dst.IsSlice, o.Src.Layout), b => b.BatchNorm(
-                    o.Spec, new() { Statistics = o.Statistics, SliceOffset = o.Dst.IsSlice ? traits.ChannelBlock : 0, Layout = o.Src.Layout })),
+                BatchNormForward o => ((o.Spec, o.Statistics, o.Dst is null, o.Dst is { IsSlice: true }, o.Src.Layout), b => b.BatchNorm(
+                    o.Spec, new() { Statistics = o.Statistics, SliceOffset = o.Dst is { IsSlice: true } ? traits.ChannelBlock : 0, Layout = o.Src.Layout, StatisticsAlone = o.Dst is null })),
                 PoolingForward o => (o.Spec, b => b.Pooling(o.Spec)),
                 LrnForward o => (o.Spec, b => b.LocalResponse(o.Spec)),
                 InnerProductForward o => (o.Spec, b => b.InnerProduct(o.Spec)),

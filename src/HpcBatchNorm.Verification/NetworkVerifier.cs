@@ -9,7 +9,7 @@ namespace HpcBatchNorm.Verification;
 
 /// <summary>
 /// Compares whole training steps. One plan, made for the backend under test, runs on both backends: every buffer every operation writes is compared
-/// as in <see cref="Verifier"/>; the planned memory is compared with memory that is never reused; and two free-running trainings must agree in their losses.
+/// element by element, within bounds derived from its own sums; the planned memory is compared with memory that is never reused; and two free-running trainings must agree in their losses.
 /// </summary>
 public static class NetworkVerifier
 {
@@ -73,8 +73,8 @@ public static class NetworkVerifier
 
     /// <summary>
     /// Trains <paramref name="steps"/> steps on both backends from the same start, on a batch each step, and compares the losses. How far rounding alone
-    /// may take them apart is a property of the network: the reference, started from parameters moved by as much as a layer rounds, shows it
-    /// (<see cref="Tolerances.LossReplay"/>). For small networks and few steps.
+    /// may take them apart is a property of the network: the reference, started from parameters moved by as much as a layer rounds, shows it.
+    /// For small networks and few steps.
     /// </summary>
     public static CaseResult Replay(
         Backend backend, Backend reference, Network network, TrainingOptions training, string options, int steps = 10, float learningRate = 0.01f)

@@ -19,15 +19,14 @@ public enum InputKind
     Exact,
 
     /// <summary>
-    /// Random numbers and one value that is NaN or infinite. What is compared is whether results are numbers, infinite or NaN (<see cref="Verifier"/>), not
-    /// their values.
+    /// Random numbers and one value that is NaN or infinite. What is compared is whether results are numbers, infinite or NaN, not their values.
     /// </summary>
     NotFinite,
 }
 
 /// <summary>
 /// One question put to a backend: operations that share tensors (a forward pass and its backward passes, say) and where their inputs come from.
-/// Pure data; <see cref="Verifier"/> answers it.
+/// Pure data.
 /// </summary>
 /// <param name="Name">Unique in its list, e.g. <c>batch-norm/tiny-batch/exact</c>; what <c>hpcbn verify --case</c> takes.</param>
 /// <param name="Kind">What the inputs are made of.</param>
@@ -44,6 +43,12 @@ public sealed record VerificationCase(
 
     /// <summary>What the operations compute in; <c>--precision</c>.</summary>
     public Precision Precision { get; init; }
+
+    /// <summary>
+    /// Where the backend makes the case in several ranks together, each on images of its own: how many images each rank has of the batch, in order. The operations are
+    /// those of the whole batch. Empty: in one process.
+    /// </summary>
+    public IReadOnlyList<int> RankImages { get; init; } = [];
 
     /// <summary>Key of the random inputs.</summary>
     public ulong Seed { get; init; }
@@ -103,6 +108,15 @@ internal static class Fills
         foreach (ref double value in values)
         {
             value = mean + deviation * random.NextGaussian();
+        }
+    };
+
+    /// <summary>Uniform in [-1, 1) around a centre of each image's own, which is <paramref name="distance"/> further on from image to image.</summary>
+    public static TensorFill ImagesApart(double distance) => (shape, random, values) =>
+    {
+        for (int i = 0; i < values.Length; i++)
+        {
+            values[i] = (i / shape.ImageCount * distance) + random.NextDouble(-1, 1);
         }
     };
 

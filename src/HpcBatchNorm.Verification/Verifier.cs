@@ -65,7 +65,7 @@ internal static class Verifier
     private sealed class CaseRun : IDisposable
     {
         private readonly VerificationCase _case;
-        private readonly OperationRunner _actual;
+        private readonly CaseRunner _actual;
         private readonly OperationRunner _expected;
         private readonly List<TensorResult> _tensors;
         private readonly List<string> _problems;
@@ -82,7 +82,7 @@ internal static class Verifier
             (_case, _tensors, _problems) = (verificationCase, tensors, problems);
             HashSet<Tensor> roots = new(ReferenceEqualityComparer.Instance);
             _roots = [.. verificationCase.Operations.SelectMany(Touched).Select(t => t.Root).Where(t => HasValues(t) && roots.Add(t))];
-            _actual = new OperationRunner(backend, verificationCase.Precision, verificationCase.Operations);
+            _actual = CaseRunner.Create(backend, verificationCase);
             try
             {
                 _expected = new OperationRunner(reference, verificationCase.Precision, verificationCase.Operations);
@@ -96,11 +96,11 @@ internal static class Verifier
 
         public void Compare()
         {
-            WriteInputs(_actual);
-            WriteInputs(_expected);
+            WriteInputs(_actual.Write, _actual.Write, _actual.Write);
+            WriteInputs(_expected.Write, _expected.Write, _expected.Write);
             for (int k = 0; k < _case.Operations.Count; k++)
             {
-                CompareOperation(_case.Operations[k], _actual.Kernels[k], _expected.Kernels[k]);
+                CompareOperation(_case.Operations[k], k, _expected.Kernels[k]);
             }
 
             foreach (Tensor root in _roots.Where(IsFloat))
@@ -111,11 +111,11 @@ internal static class Verifier
 
         public void Repeat()
         {
-            WriteInputs(_actual);
-            foreach ((Operation operation, Kernel kernel) in _case.Operations.Zip(_actual.Kernels))
+            WriteInputs(_actual.Write, _actual.Write, _actual.Write);
+            for (int k = 0; k < _case.Operations.Count; k++)
             {
-                _ = ReadInputs([.. operation.Reads.Where(HasValues)]);
-                kernel.Execute(_case.Context);
+                _ = ReadInputs([.. _case.Operations[k].Reads.Where(HasValues)]);
+                _actual.Execute(k, _case.Context);
             }
 
             foreach ((Tensor root, double[] first) in _final)
@@ -126,6 +126,8 @@ internal static class Verifier
                     _problems.Add($"a second run gives other bits in {root.Name}, first at element {index}");
                 }
             }
+
+            _problems.AddRange(_actual.Problems.Distinct());
         }
 
         public void Dispose()
@@ -141,7 +143,9 @@ internal static class Verifier
 
         private static bool IsFloat(Tensor tensor) => tensor.DataType.IsFloat();
 
-        private void WriteInputs(OperationRunner runner)
+        private delegate void Writes<T>(Tensor tensor, ReadOnlySpan<T> values);
+
+        private void WriteInputs(Writes<double> numbers, Writes<int> classes, Writes<byte> pixels)
         {
             foreach (Tensor root in _roots)
             {
@@ -153,21 +157,21 @@ internal static class Verifier
                 switch (root.DataType)
                 {
                     case DataType.Int32:
-                        runner.Write(root, (ReadOnlySpan<int>)Array.ConvertAll(values, v => (int)v));
+                        classes(root, Array.ConvertAll(values, v => (int)v));
                         _integers[root] = values;
                         break;
                     case DataType.UInt8:
-                        runner.Write(root, (ReadOnlySpan<byte>)Array.ConvertAll(values, v => (byte)v));
+                        pixels(root, Array.ConvertAll(values, v => (byte)v));
                         _integers[root] = values;
                         break;
                     default:
-                        runner.Write(root, (ReadOnlySpan<double>)values);
+                        numbers(root, values);
                         break;
                 }
             }
         }
 
-        private void CompareOperation(Operation operation, Kernel actual, Kernel expected)
+        private void CompareOperation(Operation operation, int place, Kernel expected)
         {
             Tensor[] reads = [.. operation.Reads.Where(HasValues)], writes = [.. operation.Writes.Where(HasValues)];
             OperationValues values = new(_case.Kind, _case.Context, ReadInputs(reads));
@@ -179,33 +183,34 @@ internal static class Verifier
                 before[root] = _actual.ReadDouble(root);
             }
 
-            actual.Execute(_case.Context);
+            _actual.Execute(place, _case.Context);
+            string implementation = _actual.Implementation(place);
 
             bool notFinite = _case.Kind == InputKind.NotFinite;
             if (!notFinite && ErrorModel.IsLinear(operation))
             {
                 ExecuteReference(expected, values, reads, absolute: true);
-                ReadAll(_expected, writes, values.Magnitudes);
+                ReadAll(_expected.ReadDouble, writes, values.Magnitudes);
             }
 
             ExecuteReference(expected, values, reads, absolute: false);
-            ReadAll(_expected, writes, values.Expected);
-            ReadAll(_actual, writes, values.Actual);
+            ReadAll(_expected.ReadDouble, writes, values.Expected);
+            ReadAll(_actual.ReadDouble, writes, values.Actual);
 
             string name = $"{operation.Kind} '{operation.Name}'";
             HashSet<Tensor> unbounded = new(writes, ReferenceEqualityComparer.Instance);
             if (notFinite)
             {
                 unbounded.Clear();
-                bool spreads = Tolerances.ArithmeticOf(operation.Kind, actual.Implementation) == Arithmetic.Winograd;
-                _tensors.AddRange(writes.Select(t => TensorResult.CompareKinds(name, t, actual.Implementation, values.Actual[t], values.Expected[t], spreads)));
+                bool spreads = Tolerances.ArithmeticOf(operation.Kind, implementation) is Arithmetic.Winograd or Arithmetic.NativeWinograd;
+                _tensors.AddRange(writes.Select(t => TensorResult.CompareKinds(name, t, implementation, values.Actual[t], values.Expected[t], spreads)));
             }
 
-            foreach (OutputBound output in notFinite ? [] : ErrorModel.Bounds(operation, values, actual.Implementation))
+            foreach (OutputBound output in notFinite ? [] : ErrorModel.Bounds(operation, values, implementation))
             {
                 unbounded.Remove(output.Tensor);
                 _tensors.Add(TensorResult.Compare(
-                    name, output.Role, output.Tensor, actual.Implementation, values.Actual[output.Tensor], values.Expected[output.Tensor], output.Bound));
+                    name, output.Role, output.Tensor, implementation, values.Actual[output.Tensor], values.Expected[output.Tensor], output.Bound));
             }
 
             _problems.AddRange(unbounded.Select(t => $"{name} writes {t.Name}, for which the verification has no bound"));
@@ -240,20 +245,21 @@ internal static class Verifier
 
         private void ExecuteReference(Kernel kernel, OperationValues values, Tensor[] reads, bool absolute)
         {
+            IReadOnlyDictionary<Tensor, double[]> magnitudes = absolute ? ErrorModel.MagnitudesInPlace(kernel.Operation, values) : new Dictionary<Tensor, double[]>();
             foreach (Tensor tensor in reads.Where(IsFloat))
             {
                 double[] input = values.Inputs[tensor];
-                _expected.Write(tensor, (ReadOnlySpan<double>)(absolute ? Array.ConvertAll(input, Math.Abs) : input));
+                _expected.Write(tensor, (ReadOnlySpan<double>)(!absolute ? input : magnitudes.GetValueOrDefault(tensor) ?? Array.ConvertAll(input, Math.Abs)));
             }
 
             kernel.Execute(_case.Context);
         }
 
-        private static void ReadAll(OperationRunner runner, Tensor[] tensors, Dictionary<Tensor, double[]> values)
+        private static void ReadAll(Func<Tensor, double[]> read, Tensor[] tensors, Dictionary<Tensor, double[]> values)
         {
             foreach (Tensor tensor in tensors)
             {
-                values[tensor] = runner.ReadDouble(tensor);
+                values[tensor] = read(tensor);
             }
         }
 

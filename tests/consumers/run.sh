@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Packs everything, and uses the packages from projects outside the repository, restored from a local feed, as users do.
 #   tests/consumers/run.sh [KIND...]
-# Kinds: console, skia (a newer SkiaSharp than ours), tool, plugin, web, self-contained, single-file, self-extract, trimmed, aot [all of them]; windows: the
-# console program published for Windows x64, under Wine (among all where build/cross/windows.sh has run, and tests/wine/run.sh after it, which fetches
+# Kinds: console, skia (a newer SkiaSharp than ours), tool, plugin, web, self-contained, single-file, self-extract, trimmed, aot, native (the command as native code)
+# [all of them]; windows: the console program published for Windows x64, under Wine (among all where build/cross/windows.sh has run, and tests/wine/run.sh after it, which fetches
 # .NET for Windows); roots: the published console program in bare Debian roots without oneDNN (as root, needs debootstrap; not among all).
 # Ends with a line: consumers: N passed, N failed.
 set -euo pipefail
@@ -12,7 +12,7 @@ root=${here%/tests/consumers}
 source "$root/build/launcher.sh"
 kinds=("$@")
 if ((${#kinds[@]} == 0)); then
-    kinds=(console skia tool plugin web self-contained single-file self-extract trimmed aot)
+    kinds=(console skia tool plugin web self-contained single-file self-extract trimmed aot native)
     [[ ! -e $root/artifacts/cross/win-x64/bundle/native/libhbn.dll ]] || kinds+=(windows)
 fi
 work=$(mktemp -d)
@@ -168,6 +168,33 @@ consume_windows() {
         { cat "$work/out" >&2; return 1; }
     "${wine%/*}/wineserver64" -k 2>/dev/null || true
     grep -q '^picture: ' "$work/out" && grep -qi '^libhbn: .*windows.out.libhbn.dll' "$work/out" || { cat "$work/out" >&2; return 1; }
+}
+
+# The command itself, compiled to native code: no warning, and it does what it does on .NET but for assemblies of the user's, which it refuses in a sentence.
+consume_native() {
+    local start end out=$work/native fastest='' i
+    dotnet publish "$root/src/HpcBatchNorm.Cli" -c Release -r $rid -o "$out" -p:PublishAot=true -p:IlcTreatWarningsAsErrors=true -p:CppCompilerAndLinker=gcc -p:BundleNative=true -p:RunAnalyzers=false \
+        --disable-build-servers >"$work/log" 2>&1 </dev/null || { cat "$work/log" >&2; return 1; }
+    if grep -E 'warning IL[0-9]+' "$work/log" >&2; then
+        return 1
+    fi
+    [[ ! -e $out/hpcbn.dll ]] || { say "native: it is not native code"; return 1; }
+    for ((i = 0; i < 5; i++)); do
+        start=${EPOCHREALTIME/./}
+        "$out/hpcbn" --version >/dev/null
+        end=${EPOCHREALTIME/./}
+        [[ -n $fastest ]] && ((fastest <= end - start)) || fastest=$((end - start))
+    done
+    say "native: starts in $((fastest / 1000)) ms; $(du -sm "$out" | cut -f1) MB"
+    "$out/hpcbn" info >"$work/out" || return 1
+    grep -q "$out/libhbn.so: loaded" "$work/out" || { cat "$work/out" >&2; return 1; }
+    quietly "$out/hpcbn" verify --network inception-tiny --image-size 32 -b 2 || return 1
+    quietly "$out/hpcbn" train --recipe quick --steps 4 --output "$work/native-run" || return 1
+    quietly "$out/hpcbn" eval --checkpoint "$work/native-run" || return 1
+    if "$out/hpcbn" inspect --assembly "$work/native/libhbn.so" >"$work/out" 2>&1 || ! grep -q 'compiled to native code' "$work/out"; then
+        cat "$work/out" >&2
+        return 1
+    fi
 }
 
 consume_roots() {

@@ -7,6 +7,7 @@ internal sealed class OnnxRuntimePeer : IDisposable
 {
     private readonly SessionOptions _options;
     private readonly InferenceSession _session;
+    private readonly string _input;
     private readonly OrtValue _images;
     private readonly RunOptions _run = new();
 
@@ -15,7 +16,8 @@ internal sealed class OnnxRuntimePeer : IDisposable
         _options = new SessionOptions { IntraOpNumThreads = threads, InterOpNumThreads = 1, GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_ALL };
         OrtEnv.Instance().DisableTelemetryEvents(); // on unless switched off
         _session = new InferenceSession(model, _options);
-        if (!_session.InputMetadata.TryGetValue("images", out NodeMetadata? input) || input.Dimensions[2] != imageSize)
+        (_input, NodeMetadata input) = _session.InputMetadata.Single();
+        if (input.Dimensions is not [_, > 0, int height, _] || (height > 0 && height != imageSize))
         {
             throw new ArgumentException($"'{model}' takes no normalised images of {imageSize} pixels; export with --input images --image-size {imageSize}.");
         }
@@ -34,7 +36,7 @@ internal sealed class OnnxRuntimePeer : IDisposable
 
     public void Step()
     {
-        using IDisposableReadOnlyCollection<OrtValue> results = _session.Run(_run, ["images"], [_images], ["probabilities"]);
+        using IDisposableReadOnlyCollection<OrtValue> results = _session.Run(_run, [_input], [_images], _session.OutputNames);
     }
 
     public void Dispose()

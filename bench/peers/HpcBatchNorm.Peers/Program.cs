@@ -8,7 +8,7 @@ precision.AcceptOnlyFromAmong("fp32", "bf16");
 var layout = new Option<string>("--layout") { DefaultValueFactory = _ => "nchw", Description = "nchw or nhwc (channels last)" };
 layout.AcceptOnlyFromAmong("nchw", "nhwc");
 var network = new Option<string>("--network") { DefaultValueFactory = _ => "bn-inception" };
-var model = new Option<string>("--model") { Required = true, Description = "ONNX file, written by: hpcbn export --fold --input images" };
+var model = new Option<string>("--model") { Required = true, Description = "ONNX file that takes normalised images and nothing else, as hpcbn export --fold --input images writes it" };
 var batch = new Option<int>("--batch") { DefaultValueFactory = _ => 32 };
 var imageSize = new Option<int>("--image-size") { DefaultValueFactory = _ => 224 };
 var threads = new Option<int>("--threads") { DefaultValueFactory = _ => Environment.ProcessorCount };

@@ -43,9 +43,12 @@ internal sealed class CudaLibraries
 
     private static readonly Lazy<CudaLibraries> LazyShared = new(() => new CudaLibraries(new CudaSearch(Environment.GetEnvironmentVariable)));
 
-    /// <summary>Looks for everything.</summary>
+    private readonly Lazy<CudaLibrary> _nccl;
+
+    /// <summary>Looks for everything but NCCL, which is looked for when somebody asks for it: one process needs none.</summary>
     public CudaLibraries(CudaSearch search)
     {
+        _nccl = new Lazy<CudaLibrary>(() => FindNccl(search));
         Driver = FindDriver(search);
         Nvrtc = FindNvrtc(search);
         Cudnn = FindCudnn(search);
@@ -60,6 +63,12 @@ internal sealed class CudaLibraries
     public CudaLibrary Nvrtc { get; }
 
     public CudaLibrary Cudnn { get; }
+
+    /// <summary>Looked for now, once.</summary>
+    public CudaLibrary Nccl => _nccl.Value;
+
+    /// <summary>Null unless <see cref="Nccl"/> was asked for and is usable.</summary>
+    public NcclApi? NcclApi { get; private set; }
 
     /// <summary>Null unless <see cref="Driver"/> is usable; likewise the two below.</summary>
     public CudaDriverApi? DriverApi { get; private set; }
@@ -235,6 +244,36 @@ internal sealed class CudaLibraries
         }
 
         return new CudaLibrary(Name, Soname, 0, null, null, problem);
+    }
+
+    private unsafe CudaLibrary FindNccl(CudaSearch search)
+    {
+        const string Name = "NCCL", Soname = "libnccl.so.2";
+        (nint handle, string? path, string problem) = Load(search, Soname, overrideOnly: true);
+        if (handle == 0)
+        {
+            return new CudaLibrary(Name, Soname, 0, path, null, problem);
+        }
+
+        ExportTable exports = new(handle);
+        NcclApi api = new(exports);
+        string[] missing = [.. exports.Missing.Where(m => m != nameof(api.ncclGetLastError))];
+        if (missing.Length > 0)
+        {
+            return new CudaLibrary(Name, Soname, 0, path, null, $"it lacks {Some(missing)}");
+        }
+
+        Bound(exports);
+        int version = 0;
+        _ = api.ncclGetVersion(&version);
+        string text = NcclCommunicator.VersionText(version);
+        if (version < NcclApi.OldestVersion)
+        {
+            return new CudaLibrary(Name, Soname, 0, path, text, $"version {text} found, {NcclCommunicator.VersionText(NcclApi.OldestVersion)} or later expected");
+        }
+
+        NcclApi = api;
+        return new CudaLibrary(Name, Soname, handle, path, text, null);
     }
 
     /// <summary>Loads what cuDNN will open by bare name later; what is wrong, or null.</summary>

@@ -57,6 +57,8 @@ internal sealed class CudaStream(CudaDevice device, nint handle) : IDisposable
 {
     private nint _handle = handle;
 
+    internal nint Handle => _handle;
+
     /// <summary>Enqueues a copy from pinned memory.</summary>
     public void UploadPinned(nint destination, nint source, long bytes) => device.UploadPinned(destination, source, bytes, _handle);
 

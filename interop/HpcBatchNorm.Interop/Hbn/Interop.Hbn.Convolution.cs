@@ -41,4 +41,6 @@ internal struct HbnConvDesc
     public int Groups;
     public int Relu;
     public int Algorithm;
+    public int SrcRelu;
+    public float SrcEpsilon;
 }

@@ -8,9 +8,12 @@ namespace HpcBatchNorm.Interop;
 internal static partial class MpiApi
 {
     public const string Library = "hbn_mpi";
-    public const int AbiVersion = 1;
+    public const int AbiVersion = 2;
     public const int Ok = 0, InvalidArgument = 1, OutOfMemory = 3;
-    public const int Float32 = 0, Float64 = 1;
+    public const int Float32 = 0, Float64 = 1, AsBFloat16 = 2; // the last is added to one of the others
+
+    /// <summary>The length that a rank which takes no part in a gather has in it.</summary>
+    public const long NoMember = -1;
 
     /// <summary>The tags that exchanges may have: 0 to this number - 1.</summary>
     public const int Tags = 16384;

@@ -22,7 +22,9 @@ enum {
     kNotFound = 500,
     kNotReady = 600,
     kContextIsDestroyed = 709,
-    kCaptureUnsupported = 900
+    kCaptureUnsupported = 900,
+    kCaptureUnjoined = 904,
+    kCaptureIsolation = 905
 };
 
 constexpr uint32_t kContext = 0xC0DE0001, kStream = 0xC0DE0002, kEvent = 0xC0DE0003, kModule = 0xC0DE0004, kFunction = 0xC0DE0005,
@@ -43,12 +45,15 @@ struct Item {
 
 struct Stream : Object {
     std::deque<Item> queue;
-    std::vector<Work>* capture = nullptr;
+    std::vector<Work>* capture = nullptr; // what is recorded, here or on the stream where the recording began
+    Stream* origin = nullptr;             // where it began
+    bool ahead = false;                   // it has recorded work that the origin does not wait for yet
 };
 
 struct Event : Object {
     bool timing;
     Stream* stream; // that it was last recorded on
+    Stream* origin; // of the recording it was last recorded in; null outside of one
     long long recorded, reached;
     double seconds; // when it was last reached
 };

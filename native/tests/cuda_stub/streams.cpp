@@ -46,10 +46,16 @@ void enqueue(void* handle, std::function<void()> work) {
     Stream* stream = as<Stream>(handle, kStream);
     if (!stream)
         problem("work", "enqueued on something that is no stream of ours");
-    else if (stream->capture)
+    else if (stream->capture) {
+        // One after the other in the order of the calls, which is an order that the waits allow.
         stream->capture->push_back(std::move(work));
-    else
+        stream->ahead = stream->origin != stream;
+    } else
         stream->queue.push_back(Item{std::move(work), nullptr, 0});
+}
+
+bool is_stream(void* handle) {
+    return as<Stream>(handle, kStream) != nullptr;
 }
 
 // A correct program does not notice which stream comes first; "stream_order" 1 turns it round.
@@ -102,7 +108,18 @@ STUB_EXPORT int cuStreamWaitEvent(void* handle, void* event_handle, unsigned fla
     Stream* stream = as<Stream>(handle, kStream);
     Event* event = as<Event>(event_handle, kEvent);
     STUB_CHECK(stream && event && flags == 0, kInvalidHandle);
-    STUB_CHECK(!stream->capture && event->recorded > 0, kInvalidValue);
+    STUB_CHECK(event->recorded > 0, kInvalidValue);
+    if (event->origin) {
+        // A stream that waits for something recorded becomes part of the recording; the one where it began takes in what the other has
+        // done.
+        STUB_CHECK(event->origin->capture && (!stream->capture || stream->origin == event->origin), kCaptureIsolation);
+        if (event->origin == stream)
+            event->stream->ahead = false;
+        stream->capture = event->origin->capture;
+        stream->origin = event->origin;
+        return kSuccess;
+    }
+    STUB_CHECK(!stream->capture, kCaptureIsolation);
     stream->queue.push_back(Item{nullptr, event, event->recorded});
     return kSuccess;
 }
@@ -114,13 +131,30 @@ STUB_EXPORT int cuStreamBeginCapture_v2(void* handle, int mode) {
     STUB_CHECK(stream && !stream->capture, kInvalidHandle);
     STUB_CHECK(mode == 1 /* CU_STREAM_CAPTURE_MODE_THREAD_LOCAL */, kInvalidValue);
     stream->capture = new std::vector<Work>;
+    stream->origin = stream;
     return kSuccess;
 }
 
 STUB_EXPORT int cuStreamEndCapture(void* handle, void** out) {
     STUB_ENTER();
     Stream* stream = as<Stream>(handle, kStream);
-    STUB_CHECK(stream && stream->capture && out, kInvalidHandle);
+    STUB_CHECK(stream && stream->capture && stream->origin == stream && out, kInvalidHandle);
+    bool ahead = false;
+    for (Stream* other : streams) {
+        if (other != stream && other->origin == stream) {
+            ahead |= other->ahead;
+            other->capture = nullptr;
+            other->origin = nullptr;
+            other->ahead = false;
+        }
+    }
+    stream->origin = nullptr;
+    if (ahead) {
+        stub::problem(__func__, "a stream that the recording has forked to was not waited for");
+        delete stream->capture;
+        stream->capture = nullptr;
+        return kCaptureUnjoined;
+    }
     Graph* graph = new Graph;
     graph->magic = kGraph;
     graph->work.swap(*stream->capture);
@@ -134,7 +168,7 @@ STUB_EXPORT int cuEventCreate(void** out, unsigned flags) {
     STUB_ENTER();
     STUB_CONTEXT();
     STUB_CHECK(out && (flags == 0 || flags == 2 /* CU_EVENT_DISABLE_TIMING */), kInvalidValue);
-    *out = new Event{{kEvent}, flags == 0, nullptr, 0, 0, 0};
+    *out = new Event{{kEvent}, flags == 0, nullptr, nullptr, 0, 0, 0};
     return kSuccess;
 }
 
@@ -143,8 +177,14 @@ STUB_EXPORT int cuEventRecord(void* handle, void* stream_handle) {
     STUB_CONTEXT();
     Event* event = as<Event>(handle, kEvent);
     Stream* stream = as<Stream>(stream_handle, kStream);
-    STUB_CHECK(event && stream && !stream->capture, kInvalidHandle);
+    STUB_CHECK(event && stream, kInvalidHandle);
     event->stream = stream;
+    event->origin = stream->origin;
+    if (stream->capture) {
+        event->recorded++;
+        event->reached = event->recorded;
+        return kSuccess;
+    }
     long long recording = ++event->recorded;
     stub::enqueue(stream, [event, recording] {
         event->reached = recording;

@@ -1,4 +1,4 @@
-// A stand-in for NVIDIA's libraries: libcuda.so.1, libnvrtc.so.12 and libcudnn.so.9 with just the functions the program binds. It runs the
+// A stand-in for NVIDIA's libraries: libcuda.so.1, libnvrtc.so.12, libcudnn.so.9 and libnccl.so.2 with just the functions the program binds. It runs the
 // program's own CUDA kernels, compiled for the host, and computes convolutions by their definition, so that everything but speed can be
 // tested without a GPU.
 //
@@ -38,6 +38,9 @@ bool on_device(const void* address, size_t bytes);
 void enqueue(void* stream, std::function<void()> work);
 
 bool capturing();
+
+// True for a stream that lives.
+bool is_stream(void* handle);
 
 // Does everything enqueued.
 void finish();

@@ -33,10 +33,12 @@ internal static class BenchCommand
         var profile = new Option<bool>("--profile") { Description = "A row for every operation, slowest first" };
         Option<string> trace = ResultFile.CheckedFirst(new("--trace") { HelpName = "FILE", Description = "Write the last step as a Chrome trace (open in Perfetto or chrome://tracing)" });
         var noVerify = new Option<bool>("--no-verify") { Description = "Do not compare with the reference before timing" };
+        var scaling = new Option<bool>("--scaling") { Description = "Predict the step on 1 to 64 nodes and on 16 to 128 threads from what is measured here (docs/distributed.md)" };
+        Option<string> link = ScalingReport.CreateLinkOption();
         Option<string> result = ResultFile.CreateOption();
         var command = new Command("bench", "Time a network or single layers, verified before they are timed, beside the machine's limits")
         {
-            backend, network, shapes, mode, steps, profile, trace, noVerify,
+            backend, network, shapes, mode, steps, profile, trace, noVerify, scaling, link,
         };
         (Setting Setting, Option<string[]> Option)[] settings = [.. SettingNames.Select(TrainingSettings.Find).Select(s => (s, SettingOption.Create(s)))];
         foreach ((_, Option<string[]> option) in settings)
@@ -48,10 +50,18 @@ internal static class BenchCommand
         CommandLine.AddExamples(command,
             "hpcbn bench                                     a training step of bn-inception at 224 pixels, batch 32",
             "hpcbn bench --mode infer --profile              classification, every operation",
+            "hpcbn bench --scaling --link 25                 the step on more nodes, at 25 Gb/s, and on more threads",
             "hpcbn bench --network inception-tiny --image-size 64 --backend onednn,reference",
             "hpcbn bench --shapes shapes_googlenet_v2 -b 32  oneDNN's own list of layers");
         command.SetAction(parsed =>
         {
+            NodeLink[] links = ScalingReport.ParseLinks(parsed.GetRequiredValue(link));
+            bool predict = parsed.GetValue(scaling);
+            if (predict && (parsed.GetValue(mode) != "train" || parsed.GetValue(shapes) is not null))
+            {
+                throw new UserErrorException("--scaling predicts the training step of a network; leave out --mode infer and --shapes.");
+            }
+
             TextWriter output = ResultFile.HumanOutput(parsed, result);
             List<Measured> measured = [];
             foreach (string name in parsed.GetRequiredValue(backend).Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries))
@@ -67,7 +77,7 @@ internal static class BenchCommand
                 output.WriteLine($"{running.Name} ({running.Description})");
                 measured.Add(parsed.GetValue(shapes) is string file
                     ? run.Shapes(ShapeFile.Read(file, builder.IsSet("batch-size") ? builder.Config.BatchSize : 0, output.WriteLine))
-                    : run.Network(parsed.GetValue(network) ?? "bn-inception", parsed.GetValue(steps), parsed.GetValue(profile), parsed.GetValue(trace)));
+                    : run.Network(parsed.GetValue(network) ?? "bn-inception", parsed.GetValue(steps), parsed.GetValue(profile), parsed.GetValue(trace), predict ? links : []));
             }
 
             ResultFile.Write(parsed, result, json => WriteResult(json, measured, parsed.GetRequiredValue(mode)));
@@ -128,6 +138,7 @@ internal static class BenchCommand
             }
 
             json.WriteEndArray();
+            measured.Scaling?.Write(json);
             if (all.Count > 1)
             {
                 json.WriteEndObject();
@@ -141,14 +152,17 @@ internal static class BenchCommand
     }
 
     private sealed record Measured(
-        string Backend, string Precision, int Batch, MachineLimits? Limits, double? LimitGflops, IReadOnlyList<BenchmarkRow> Rows, BenchmarkResult? Network);
+        string Backend, string Precision, int Batch, MachineLimits? Limits, double? LimitGflops, IReadOnlyList<BenchmarkRow> Rows, BenchmarkResult? Network)
+    {
+        public ScalingReport? Scaling { get; init; }
+    }
 
     /// <summary>One backend's turn.</summary>
     private sealed class Run(Backend backend, RunConfig config, bool training, bool verify, TextWriter output)
     {
         private Precision Precision => config.Optimizer.Precision;
 
-        public Measured Network(string name, int steps, bool profile, string? trace)
+        public Measured Network(string name, int steps, bool profile, string? trace, NodeLink[] links)
         {
             var request = new BenchmarkRequest
             {
@@ -196,7 +210,9 @@ internal static class BenchCommand
                 output.WriteLine($"trace: {trace}");
             }
 
-            return Result(config.BatchSize, found.Limits, found.Rows, found);
+            ScalingReport? scaling = links.Length == 0 ? null : ScalingReport.Measure(request, backend, config.BackendOptions, found, links);
+            scaling?.Write(output);
+            return Result(config.BatchSize, found.Limits, found.Rows, found) with { Scaling = scaling };
         }
 
         public Measured Shapes(IReadOnlyList<ShapeProblem> problems)

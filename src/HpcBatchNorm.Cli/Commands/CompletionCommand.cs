@@ -64,7 +64,7 @@ internal static class CompletionCommand
         }
 
         string line = args[1][..Math.Min(position, args[1].Length)];
-        foreach (CompletionItem item in root.Parse(line).GetCompletions(line.Length).DistinctBy(i => i.Label))
+        foreach (CompletionItem item in root.Parse(line).GetCompletions(line.Length).DistinctBy(i => i.Label).Where(i => i.Label is not ("/?" or "/h"))) // Windows' ways to ask for help
         {
             output.WriteLine(item.Label);
         }

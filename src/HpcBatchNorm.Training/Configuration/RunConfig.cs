@@ -6,7 +6,7 @@ using HpcBatchNorm.Planning;
 namespace HpcBatchNorm.Training;
 
 /// <summary>
-/// How the learning rate changes over a run (<see cref="LearningRateSchedule"/>). Those in epochs count from the start of the run; those that span the run
+/// How the learning rate changes over a run. Those in epochs count from the start of the run; those that span the run
 /// take what remains of it after the warm-up.
 /// </summary>
 public enum ScheduleKind
@@ -45,7 +45,7 @@ public enum WarmupForm
 
 /// <summary>
 /// Everything that decides a training run; it never changes. A new object holds the defaults; <see cref="TrainingConfigBuilder"/> lays a recipe, a file
-/// and flags over them; <see cref="TrainingSettings"/> lists every setting with its name, range and meaning, which is the only place that text exists.
+/// and flags over them; docs/settings.md lists every setting with its name, default and meaning.
 /// Every value stands here once: what is planned, loaded and evaluated is made from this.
 /// </summary>
 public sealed record RunConfig

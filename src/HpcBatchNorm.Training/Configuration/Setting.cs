@@ -221,7 +221,7 @@ internal sealed record Setting
             FormatException Expected() => new($"one number{(positive ? " above 0" : "")} or three, separated by commas");
         });
 
-    private static Setting Whole(
+    internal static Setting Whole(
         string name, SettingGroup group, string help, long minimum, long maximum, Func<RunConfig, long> get, Func<RunConfig, long, RunConfig> set) =>
         new(name, group, SettingKind.Number, help, c => get(c).ToString(CultureInfo.InvariantCulture), (c, text) =>
             long.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long value) && value >= minimum && value <= maximum

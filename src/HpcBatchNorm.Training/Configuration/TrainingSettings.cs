@@ -137,6 +137,10 @@ internal static class TrainingSettings
         RenormStep("renorm-d-steps", "Batch renormalization: step at which the limit of d reaches renorm-d-max", l => l.EndD, (l, v) => l with { EndD = v }),
         Switch("sync-bn", Optimizer, "Batch statistics over the batches of all ranks together instead of each rank's own",
             c => c.Optimizer.SyncBatchNorm, (c, v) => c with { Optimizer = c.Optimizer with { SyncBatchNorm = v } }) with { HashedWhereChanged = true },
+        Whole("sync-bn-ranks", Optimizer, "sync-bn: ranks in a row that join their batch statistics, those of a machine, say; 0: all", 0,
+            c => c.Optimizer.SyncBatchNormRanks, (c, v) => c with { Optimizer = c.Optimizer with { SyncBatchNormRanks = v } }) with { HashedWhereChanged = true },
+        Choice("gradient-wire", Optimizer, "What gradients travel as between ranks: fp32, or bf16, which halves what goes over the network and rounds them twice", ["fp32", "bf16"],
+            c => c.Optimizer.NarrowGradients ? "bf16" : "fp32", (c, v) => c with { Optimizer = c.Optimizer with { NarrowGradients = v == "bf16" } }) with { HashedWhereChanged = true },
         Switch("constant-statistics", Optimizer, "Leave the dependence of batch statistics on the layer's input out of the gradient (the mistake that section 2 warns of); for experiments",
             c => c.Optimizer.ConstantStatistics, (c, v) => c with { Optimizer = c.Optimizer with { ConstantStatistics = v } }) with { HashedWhereChanged = true },
         Real("average-decay", Optimizer, "Decay of the moving average of the weights that is evaluated; 0 for none", 0, 0.999999,
@@ -168,6 +172,14 @@ internal static class TrainingSettings
         Switch("lighting-noise", Images, "AlexNet's lighting noise after photometric distortion, in proportion to it",
             c => c.Augmentation.LightingNoise, (c, v) => c with { Augmentation = c.Augmentation with { LightingNoise = v } }),
         Switch("mirror", Images, "Mirror half of the training crops", c => c.Augmentation.Mirror, (c, v) => c with { Augmentation = c.Augmentation with { Mirror = v } }),
+        Choice("auto-augment", Images, "Policy of random operations on training images: trivial is TrivialAugment (torchvision's ta_wide), rand is RandAugment (timm's rand-...-inc1)",
+            c => c.Augmentation.Policy, (c, v) => c with { Augmentation = c.Augmentation with { Policy = v } }) with { HashedWhereChanged = true },
+        Whole("rand-operations", Images, "auto-augment rand: operations of each image, each of which is done with probability 1/2", 1, 10,
+            c => c.Augmentation.RandOperations, (c, v) => c with { Augmentation = c.Augmentation with { RandOperations = (int)v } }) with { HashedWhereChanged = true },
+        Real64("rand-magnitude", Images, "auto-augment rand: magnitude of the operations", 0, 10,
+            c => c.Augmentation.RandMagnitude, (c, v) => c with { Augmentation = c.Augmentation with { RandMagnitude = v } }) with { HashedWhereChanged = true },
+        Real64("rand-deviation", Images, "auto-augment rand: standard deviation of the magnitude", 0, 10,
+            c => c.Augmentation.RandDeviation, (c, v) => c with { Augmentation = c.Augmentation with { RandDeviation = v } }) with { HashedWhereChanged = true },
         Real64("random-erasing", Images, "Share of the training images of which a rectangle becomes grey", 0, 1,
             c => c.Augmentation.ErasingProbability, (c, v) => c with { Augmentation = c.Augmentation with { ErasingProbability = v } }) with { Aliases = ["--reprob"], HashedWhereChanged = true },
         Real("mixup", Images, "Mixup: alpha of the Beta distribution of the first image's share; 0 for none", 0, 100,
@@ -285,6 +297,17 @@ internal static class TrainingSettings
         if (config.Optimizer.SyncBatchNorm && (config.Optimizer.GhostBatch > 0 || config.Optimizer.BatchRenormalize || config.Optimizer.ConstantStatistics))
         {
             throw new UserErrorException("sync-bn joins the ranks' batch statistics, which ghost-batch splits, batch-renorm corrects and constant-statistics takes for constants: set only one of them.");
+        }
+
+        if (config.Optimizer.SyncBatchNormRanks > 0 && !config.Optimizer.SyncBatchNorm)
+        {
+            throw new UserErrorException("sync-bn-ranks says how many ranks join their batch statistics with sync-bn; set sync-bn too.");
+        }
+
+        if (config.Optimizer.SyncBatchNormRanks > 1 && config.Optimizer.Ranks > 1 && config.Optimizer.Ranks % config.Optimizer.SyncBatchNormRanks != 0)
+        {
+            throw new UserErrorException(FormattableString.Invariant(
+                $"sync-bn-ranks is {config.Optimizer.SyncBatchNormRanks}, but {config.Optimizer.Ranks} ranks do not divide into such groups."));
         }
 
         if (config.Optimizer.FrozenStatistics && (config.Optimizer.GhostBatch > 0 || config.Optimizer.BatchRenormalize))

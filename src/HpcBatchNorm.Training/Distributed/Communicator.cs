@@ -136,7 +136,7 @@ public sealed class Communicator : IDisposable
         }
         else
         {
-            _transport.AllGather(mine, all);
+            _transport.AllGather(mine, all, Size);
         }
     }
 

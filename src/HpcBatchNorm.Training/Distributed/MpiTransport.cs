@@ -17,7 +17,7 @@ internal sealed class MpiTransport : ITransport
     private readonly object _gate = new();
     private readonly Queue<Exchange> _begun = new();
     private readonly List<Exchange> _active = [];
-    private readonly Dictionary<int, Exchange> _gathers = [];
+    private readonly Dictionary<(int Bytes, int Members), Exchange> _gathers = [];
     private readonly Thread _thread;
     private HbnMpiInfo _info = HbnMpiInfo.Empty;
     private Exception? _failure;
@@ -59,23 +59,25 @@ internal sealed class MpiTransport : ITransport
 
     public (double Busy, double Waited) MeanSeconds => (Seconds(Volatile.Read(ref _busy)), Seconds(Volatile.Read(ref _waited)));
 
-    public ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces)
+    public ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces, bool narrow)
     {
         HbnMpiPiece[] native = [.. pieces.Select(p => new HbnMpiPiece(p.Address, p.Count))];
         int type = pieces[0].Type == DataType.Float64 ? MpiApi.Float64 : MpiApi.Float32;
+        type += narrow ? MpiApi.AsBFloat16 : 0;
         int tag = _nextTag < MpiApi.Tags ? _nextTag++ : throw new InvalidOperationException("Too many averages were made in one process.");
         MpiApi.ThrowIfFailed(MpiApi.hbn_mpi_average_create(native, native.Length, type, tag, out nint exchange), "averaging over ranks");
         return new Mean(this, new Exchange(exchange) { IsMean = true });
     }
 
-    public void AllGather(ReadOnlySpan<double> mine, Span<double> all)
+    public void AllGather(ReadOnlySpan<double> mine, Span<double> all, int members)
     {
         ReadOnlySpan<byte> bytes = MemoryMarshal.AsBytes(mine);
-        if (!_gathers.TryGetValue(bytes.Length, out Exchange? exchange))
+        if (!_gathers.TryGetValue((bytes.Length, members), out Exchange? exchange))
         {
             long[] lengths = new long[Ranks];
-            Array.Fill(lengths, bytes.Length);
-            _gathers[bytes.Length] = exchange = CreateGather(lengths, -1);
+            Array.Fill(lengths, MpiApi.NoMember);
+            Array.Fill(lengths, bytes.Length, Rank / members * members, members);
+            _gathers[(bytes.Length, members)] = exchange = CreateGather(lengths, -1);
         }
 
         Run(exchange, bytes, MemoryMarshal.AsBytes(all));
@@ -117,7 +119,7 @@ internal sealed class MpiTransport : ITransport
         long all = 0;
         foreach (long length in lengths)
         {
-            all += length;
+            all += Math.Max(0, length);
         }
 
         // Never empty, so that they have addresses.

@@ -5,7 +5,7 @@ using HpcBatchNorm.Sessions;
 namespace HpcBatchNorm.Training;
 
 /// <summary>
-/// What dotnet-counters and OpenTelemetry see of a process: a <see cref="Meter"/> and an <see cref="ActivitySource"/>, both called
+/// What dotnet-counters and OpenTelemetry see of a process: a <see cref="System.Diagnostics.Metrics.Meter"/> and an <see cref="ActivitySource"/>, both called
 /// <see cref="Name"/>. docs/metrics.md lists the instruments. A step allocates nothing here, whether somebody listens or not.
 /// </summary>
 public static class Instruments

@@ -2,6 +2,7 @@ using HpcBatchNorm.Backends;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Planning;
+using HpcBatchNorm.Sessions;
 
 namespace HpcBatchNorm.Verification.Benchmarking;
 
@@ -39,4 +40,21 @@ internal sealed record BenchmarkRequest
 
     /// <summary>Times it.</summary>
     public BenchmarkResult Run(Backend backend) => SessionBenchmark.Run(backend, NetworkSource.Resolve(Network, NetworkOptions), Options, Steps);
+
+    /// <summary>What a training step that was timed would be on several nodes.</summary>
+    public ScalingModel ModelNodes(Backend backend, BenchmarkResult measured) =>
+        ScalingModel.Of(measured, PlanFor(backend, (TrainingOptions)Options with { Ranks = 2 }), ScalingModel.MeasureHandling());
+
+    /// <summary>What it would be on more threads.</summary>
+    /// <param name="backend">The backend that it was timed on.</param>
+    /// <param name="one">On one thread.</param>
+    /// <param name="several">On <paramref name="threads"/> threads.</param>
+    /// <param name="threads">2 or more.</param>
+    /// <param name="predicted">Numbers of threads to predict for.</param>
+    public IReadOnlyList<ThreadScalingRow> ModelThreads(Backend backend, BenchmarkResult one, BenchmarkResult several, int threads, IReadOnlyList<int> predicted) =>
+        ThreadScaling.Of(
+            PlanFor(backend, (TrainingOptions)Options).Operations, [.. one.Rows.Select(r => r.Seconds)], [.. several.Rows.Select(r => r.Seconds)], threads, predicted,
+            backend.Traits.ChannelBlock);
+
+    private Plan PlanFor(Backend backend, TrainingOptions options) => TrainingSession.PlanFor(backend.Traits, NetworkSource.Resolve(Network, NetworkOptions), options);
 }

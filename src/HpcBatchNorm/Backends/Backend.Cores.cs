@@ -5,6 +5,12 @@ namespace HpcBatchNorm.Backends;
 /// <content>What a backend implements: one kernel per operation, and transfers. Arguments are already validated.</content>
 public abstract partial class Backend
 {
+    /// <summary>Of tensors in the host's memory, as they lie there.</summary>
+    private protected virtual Kernel CreateCore(AllReduceStart operation, BufferMap buffers) => new HostAllReduceStart(operation, buffers, ConnectedBy(operation), StoredType);
+
+    /// <inheritdoc cref="CreateCore(AllReduceStart, BufferMap)"/>
+    private protected virtual Kernel CreateCore(AllReduceFinish operation) => new HostAllReduceFinish(operation);
+
     /// <summary>Creates the kernel of a convolution.</summary>
     private protected abstract Kernel CreateCore(ConvolutionForward operation, BufferMap buffers);
 

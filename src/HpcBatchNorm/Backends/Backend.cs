@@ -11,9 +11,10 @@ namespace HpcBatchNorm.Backends;
 /// <param name="CustomOperations">Managed code can work on the tensors (<see cref="CustomForward"/>): they lie in the host's memory.</param>
 /// <param name="PoolingTakesSlices">Pooling writes its channels of a concatenation, and reads their gradient there, as batch normalization does.</param>
 /// <param name="TrainingVariants">It has LAMB, binary cross-entropy and labels of mixed images.</param>
+/// <param name="ConvolutionNormalizes">Convolutions normalize what they read (<see cref="SourceNormalization"/>), in single precision.</param>
 internal sealed record BackendTraits(
     int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false, bool CustomOperations = false,
-    bool PoolingTakesSlices = false, bool TrainingVariants = false);
+    bool PoolingTakesSlices = false, bool TrainingVariants = false, bool ConvolutionNormalizes = false);
 
 /// <summary>
 /// A place where operations run; <see cref="Create"/> makes one. What it does is validated once, for all backends alike, before a <c>...Core</c> method does it.
@@ -129,14 +130,20 @@ public abstract partial class Backend : IDisposable
             throw new NotSupportedException($"{operation.Kind} '{operation.Name}': backend {Name} does not scale the loss.");
         }
 
+        if (!Traits.ConvolutionNormalizes
+            && operation is ConvolutionForward { Normalization: not null } or ConvolutionBackwardWeights { Normalization: not null } or BatchNormForward { Dst: null })
+        {
+            throw new NotSupportedException($"{operation.Kind} '{operation.Name}': convolutions of backend {Name} do not normalize what they read.");
+        }
+
         if (!Traits.CustomOperations && operation is CustomOperation)
         {
             throw NoCustom(operation);
         }
 
-        if (!Traits.CustomOperations && operation is AllReduceStart or AllReduceFinish or BatchNormForward { Synchronized: true } or BatchNormBackward { Synchronized: true })
+        if (!Traits.CustomOperations && operation is BatchNormForward { Synchronized: true } or BatchNormBackward { Synchronized: true })
         {
-            throw new NotSupportedException($"{operation.Kind} '{operation.Name}': several processes train together on the backends onednn and reference, not on {Name} yet.");
+            throw new NotSupportedException($"{operation.Kind} '{operation.Name}': ranks join batch statistics (sync-bn) on the backends onednn and reference, not on {Name} yet.");
         }
 
         return operation switch
@@ -168,8 +175,8 @@ public abstract partial class Backend : IDisposable
             UpdateAverage o => CreateCore(o, buffers),
             UpdateLossScale o => CreateCore(o, buffers),
             ConvertParameters o => CreateCore(o, buffers),
-            AllReduceStart o => new HostAllReduceStart(o, buffers, ConnectedBy(o), StoredType),
-            AllReduceFinish o => new HostAllReduceFinish(o),
+            AllReduceStart o => CreateCore(o, buffers),
+            AllReduceFinish o => CreateCore(o),
             CustomForward o => CreateCore(o, buffers),
             CustomBackward o => CreateCore(o, buffers),
             _ => throw new NotSupportedException($"No backend knows the operation '{operation.Kind}'."),

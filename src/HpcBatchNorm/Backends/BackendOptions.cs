@@ -41,6 +41,12 @@ public sealed record BackendOptions
     /// </summary>
     public string? TuningFile { get; init; }
 
+    /// <summary>
+    /// Which of the GPUs that this process may use, from 0; one beyond the last counts on from the first. A <c>Trainer</c> of several ranks sets it to the rank's number on
+    /// its machine, so that each has a GPU of its own, however the launcher shares them out.
+    /// </summary>
+    public int Device { get; init; }
+
     /// <summary>Let a device replay a session's kernels as one recording (cudnn: a CUDA graph) instead of taking them one by one.</summary>
     public bool RecordSteps { get; init; } = true;
 }

@@ -76,7 +76,7 @@ internal abstract class DeviceBuffer : IDisposable
 }
 
 /// <summary>
-/// Device memory from <see cref="Backend.Allocate"/>: zero-filled, aligned to 64 bytes at least. Sessions that borrow it are counted: it is given back
+/// Memory of a backend's device: zero-filled, aligned to 64 bytes at least. Sessions that borrow it are counted: it is given back
 /// when it has been disposed of and the last borrower is gone.
 /// </summary>
 public abstract class DeviceMemory : IDisposable

@@ -33,7 +33,7 @@ internal sealed class HostAllReduceStart(AllReduceStart operation, BufferMap buf
     protected override void ExecuteCore(in StepContext context)
     {
         // The buffers have their addresses once the session has placed them, and keep them.
-        _mean ??= collectives.CreateMean([.. _buffers.Select(b => new HostValues(b.Address, b.Bytes / element.Bytes(), element))]);
+        _mean ??= collectives.CreateMean([.. _buffers.Select(b => new HostValues(b.Address, b.Bytes / element.Bytes(), element))], operation.Narrow);
         _mean.Start();
     }
 

@@ -14,11 +14,17 @@ internal interface ICollectives
     /// <summary>How many there are.</summary>
     int Ranks { get; }
 
-    /// <summary>A mean over the ranks of values that stay where they are; made once and started every step. Every rank has pieces of the same lengths.</summary>
-    ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces);
+    /// <summary>
+    /// A mean over the ranks of values that stay where they are; made once and started every step. Every rank has pieces of the same lengths. With
+    /// <paramref name="narrow"/> each rank's values, and then their mean, are rounded to bfloat16, as which they travel.
+    /// </summary>
+    ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces, bool narrow);
 
-    /// <summary>Every rank's values, one rank after the other; returns when they are there. All ranks give equally many.</summary>
-    void AllGather(ReadOnlySpan<double> mine, Span<double> all);
+    /// <summary>
+    /// Values of every rank of this rank's group, one rank after the other; returns when they are there. All give equally many. Groups are <paramref name="members"/>
+    /// ranks in a row, the first one beginning with rank 0.
+    /// </summary>
+    void AllGather(ReadOnlySpan<double> mine, Span<double> all, int members);
 }
 
 /// <summary>A mean over the ranks, written over each rank's own values.</summary>

@@ -5,11 +5,15 @@ namespace HpcBatchNorm.Backends;
 /// double, in the order of the ranks, so that all have the same bits. Allocates nothing after it was made.
 /// </summary>
 /// <param name="ranks">Who exchanges.</param>
+/// <param name="members">How many of them in a row; 0: all.</param>
 /// <param name="statistics">How many statistics there are: channels, or activations.</param>
 /// <param name="count">Values of this rank behind each.</param>
-internal sealed class JoinedStatistics(ICollectives ranks, int statistics, double count)
+internal sealed class JoinedStatistics(ICollectives ranks, int members, int statistics, double count)
 {
-    private readonly double[] _mine = new double[2 * statistics + 1], _all = new double[(2 * statistics + 1) * ranks.Ranks];
+    private readonly double[] _mine = new double[2 * statistics + 1], _all = new double[(2 * statistics + 1) * (members == 0 ? ranks.Ranks : members)];
+
+    /// <summary>How many ranks join theirs.</summary>
+    public int Members => members == 0 ? ranks.Ranks : members;
 
     /// <summary>Values of all ranks behind each statistic, once something was joined.</summary>
     public double Count { get; private set; }
@@ -34,7 +38,7 @@ internal sealed class JoinedStatistics(ICollectives ranks, int statistics, doubl
         mean.Clear();
         variance.Clear(); // squared deviations until the end
         double n = 0;
-        for (int r = 0; r < ranks.Ranks; r++)
+        for (int r = 0; r < Members; r++)
         {
             ReadOnlySpan<double> of = Of(r);
             double more = of[^1], sum = n + more;
@@ -61,7 +65,7 @@ internal sealed class JoinedStatistics(ICollectives ranks, int statistics, doubl
     {
         Exchange();
         _mine.AsSpan().Clear();
-        for (int r = 0; r < ranks.Ranks; r++)
+        for (int r = 0; r < Members; r++)
         {
             ReadOnlySpan<double> of = Of(r);
             for (int k = 0; k < of.Length; k++)
@@ -76,7 +80,7 @@ internal sealed class JoinedStatistics(ICollectives ranks, int statistics, doubl
     private void Exchange()
     {
         _mine[^1] = count;
-        ranks.AllGather(_mine, _all);
+        ranks.AllGather(_mine, _all, Members);
     }
 
     private ReadOnlySpan<double> Of(int rank) => _all.AsSpan(rank * _mine.Length, _mine.Length);

@@ -83,7 +83,13 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
         bool batch = training.Statistics == BatchNormStatistics.Batch, renormalize = training.Renormalization is not null;
         Tensor? mean = Statistic(lowering, "mean", spec, layout, batch), variance = Statistic(lowering, "variance", spec, layout, batch);
         Tensor? r = Statistic(lowering, "r", spec, layout, renormalize), d = Statistic(lowering, "d", spec, layout, renormalize);
-        Tensor dst = lowering.NewValue(layout);
+        bool onReading = layout == TensorLayout.Blocked && lowering.FuseWithConvolution(spec);
+        if (onReading)
+        {
+            lowering.PassNormalization(new SourceNormalization(spec, scale, shift, mean!, variance!));
+        }
+
+        Tensor? dst = onReading ? null : lowering.NewValue(layout);
         lowering.EmitRepeatable(new BatchNormForward(lowering.Name, spec)
         {
             Src = src,
@@ -99,6 +105,7 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
             AveragingFactor = AveragingFactor,
             Renormalization = training.Renormalization,
             Synchronized = training.Synchronized,
+            SynchronizedRanks = training.SynchronizedRanks,
             R = r,
             D = d,
         });
@@ -124,6 +131,7 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
                     DiffShift = diffShift,
                     DiffResidual = diffResidual,
                     Synchronized = training.Synchronized,
+                    SynchronizedRanks = training.SynchronizedRanks,
                     R = r,
                     D = d,
                 },

@@ -117,13 +117,14 @@ public sealed record ConvolutionLayer : Layer, IAffineLayer
         Tensor src = Src(lowering);
         ConvolutionSpec spec = Spec(src.Shape);
         (Tensor weights, Tensor? bias, Tensor diffWeights, Tensor? diffBias) = IAffineLayer.Learn(lowering, Bias);
-        lowering.Emit(new ConvolutionForward(lowering.Name, spec, src, weights, bias, lowering.NewValue(TensorLayout.Blocked)));
+        SourceNormalization? normalization = lowering.InputNormalization;
+        lowering.Emit(new ConvolutionForward(lowering.Name, spec, src, weights, bias, lowering.NewValue(TensorLayout.Blocked)) { Normalization = normalization });
         lowering.Backward(() =>
         {
             Tensor diffDst = lowering.Gradient;
             if (lowering.Learns)
             {
-                lowering.Emit(new ConvolutionBackwardWeights(lowering.Name, spec, lowering.ForBackward(0, src), diffDst, diffWeights, diffBias));
+                lowering.Emit(new ConvolutionBackwardWeights(lowering.Name, spec, lowering.ForBackward(0, src), diffDst, diffWeights, diffBias) { Normalization = normalization });
             }
 
             lowering.Contribute(0, TensorLayout.Blocked, diffSrc => new ConvolutionBackwardData(lowering.Name, spec, diffDst, weights, diffSrc));

@@ -77,9 +77,11 @@ internal interface ILowering
 /// <param name="GhostBatch">Images of each group that has statistics of its own; 0: all.</param>
 /// <param name="Renormalization">Limits of batch renormalization, in passes; null: none.</param>
 /// <param name="FrozenScaleAndShift">Scale and shift do not learn.</param>
-/// <param name="Synchronized">Batch statistics are those of all ranks.</param>
+/// <param name="Synchronized">Batch statistics are those of several ranks.</param>
+/// <param name="SynchronizedRanks">Of how many in a row; 0: of all.</param>
 internal sealed record TrainingNormalization(
-    BatchNormStatistics Statistics, BatchNormStatistics BackwardStatistics, int GhostBatch, BatchRenormalization? Renormalization, bool FrozenScaleAndShift, bool Synchronized);
+    BatchNormStatistics Statistics, BatchNormStatistics BackwardStatistics, int GhostBatch, BatchRenormalization? Renormalization, bool FrozenScaleAndShift, bool Synchronized,
+    int SynchronizedRanks);
 
 /// <summary>What a loss reads and writes.</summary>
 /// <param name="Labels">The classes, which the caller writes.</param>
@@ -147,6 +149,18 @@ internal interface ITrainingLowering : ILowering
 
     /// <summary>The gradient of an input that is placed in this layer's value lies in this layer's gradient.</summary>
     void SetGradient(int input, Tensor gradient);
+
+    /// <summary>
+    /// True when a convolution alone reads this batch normalization's value (that of the ReLU fused with it) and normalizes it itself; the layer's value then
+    /// is its input as it is, and <see cref="PassNormalization"/> says what it lacks.
+    /// </summary>
+    bool FuseWithConvolution(BatchNormSpec spec);
+
+    /// <summary>The layer's value is its input, which whoever reads it normalizes.</summary>
+    void PassNormalization(SourceNormalization normalization);
+
+    /// <summary>What a convolution does to its input while reading it; null: nothing.</summary>
+    SourceNormalization? InputNormalization { get; }
 
     /// <summary>An input's value as the backward pass reads it: <paramref name="src"/> as the forward pass left it, or computed again.</summary>
     Tensor ForBackward(int input, Tensor src);

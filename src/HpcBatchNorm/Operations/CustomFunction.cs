@@ -67,7 +67,7 @@ internal sealed record CustomSpec(
     }
 }
 
-/// <summary>What <see cref="ICustomFunction.Forward"/> works on. Spans hold values in logical NCHW order and are good for this call only.</summary>
+/// <summary>What <c>CustomLayer.Forward</c> works on. Spans hold values in logical NCHW order and are good for this call only.</summary>
 public readonly ref struct ForwardContext
 {
     private readonly CustomArguments _arguments;
@@ -149,7 +149,7 @@ public readonly ref struct ForwardContext
     }
 }
 
-/// <summary>What <see cref="ICustomFunction.Backward"/> works on. Spans hold values in logical NCHW order and are good for this call only.</summary>
+/// <summary>What <c>CustomLayer.Backward</c> works on. Spans hold values in logical NCHW order and are good for this call only.</summary>
 public readonly ref struct BackwardContext
 {
     private readonly CustomArguments _arguments;

@@ -20,7 +20,8 @@ public enum BatchNormStatistics
 /// With <see cref="Renormalization"/> the normalized values are multiplied by r, then d is added (<see cref="BatchRenormalization"/>): both come from
 /// the running statistics before their update and go to R and D for the backward pass.
 /// With running statistics it reads RunningMean and RunningVariance, one per group, and R and D when they are given, and changes nothing else than dst.
-/// Dst may be a slice; it may alias Src when Src is not needed again.
+/// Dst may be a slice; it may alias Src when Src is not needed again. Without Dst it makes the batch statistics and nothing else, for whoever normalizes Src while
+/// reading it (<see cref="SourceNormalization"/>).
 /// </summary>
 public sealed record BatchNormForward(string Name, BatchNormSpec Spec) : Operation(Name)
 {
@@ -30,8 +31,8 @@ public sealed record BatchNormForward(string Name, BatchNormSpec Spec) : Operati
     /// <summary>The input.</summary>
     public required Tensor Src { get; init; }
 
-    /// <summary>The result.</summary>
-    public required Tensor Dst { get; init; }
+    /// <summary>The result; null where only batch statistics are wanted.</summary>
+    public required Tensor? Dst { get; init; }
 
     /// <summary>The learned factors (the paper's gamma), of the shape <see cref="BatchNormSpec.Parameters"/>.</summary>
     public required Tensor Scale { get; init; }
@@ -59,6 +60,9 @@ public sealed record BatchNormForward(string Name, BatchNormSpec Spec) : Operati
     /// </summary>
     public bool Synchronized { get; init; }
 
+    /// <summary>Where they are synchronized: how many ranks in a row join theirs, a divisor of the number of ranks; 0: all.</summary>
+    public int SynchronizedRanks { get; init; }
+
     /// <summary>Weight of the batch in the running statistics, 0 to 1.</summary>
     public float AveragingFactor { get; init; } = 0.1f;
 
@@ -74,8 +78,8 @@ public sealed record BatchNormForward(string Name, BatchNormSpec Spec) : Operati
     /// <inheritdoc/>
     public override string Kind => "batch-norm forward";
 
-    /// <summary>Src is read for its statistics, then again.</summary>
-    public override long MinimumBytes => base.MinimumBytes + (Statistics == BatchNormStatistics.Batch ? Src.Bytes : 0);
+    /// <summary>Src is read for its statistics, then again for what is made of it.</summary>
+    public override long MinimumBytes => base.MinimumBytes + (Statistics == BatchNormStatistics.Batch && Dst is not null ? Src.Bytes : 0);
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Reads => Statistics == BatchNormStatistics.Batch
@@ -136,6 +140,11 @@ public sealed record BatchNormForward(string Name, BatchNormSpec Spec) : Operati
             throw new ArgumentException($"{Kind} '{Name}': running mean and running variance are given together, and always when they are the statistics used.");
         }
 
+        if (Dst is null && (!batch || Synchronized || Spec.Residual || Spec.Groups > 1 || Renormalization is not null))
+        {
+            throw new ArgumentException($"{Kind} '{Name}': only plain batch statistics can be wanted without dst: no residual, groups, renormalization or other ranks.");
+        }
+
         if (!(AveragingFactor >= 0 && AveragingFactor <= 1))
         {
             throw new ArgumentException(FormattableString.Invariant($"{Kind} '{Name}': averaging factor is {AveragingFactor}; it must be in [0, 1]."));
@@ -159,6 +168,9 @@ public sealed record BatchNormBackward(string Name, BatchNormSpec Spec) : Operat
 
     /// <summary>The batch statistics were those of all ranks, and so their gradient is: DiffSrc takes the sums of all, DiffScale and DiffShift hold this rank's.</summary>
     public bool Synchronized { get; init; }
+
+    /// <summary>Where they were: how many ranks in a row had joined theirs; 0: all.</summary>
+    public int SynchronizedRanks { get; init; }
 
     /// <summary>The input of the forward pass.</summary>
     public required Tensor Src { get; init; }

@@ -10,6 +10,9 @@ namespace HpcBatchNorm.Operations;
 /// <param name="Tensors">Whole tensors in the host's memory, in an order and of sizes that are the same on all ranks.</param>
 public sealed record AllReduceStart(string Name, IReadOnlyList<Tensor> Tensors) : Operation(Name)
 {
+    /// <summary>The values are rounded to bfloat16, and so is their mean: half as many bytes travel.</summary>
+    public bool Narrow { get; init; }
+
     /// <inheritdoc/>
     public override string Kind => "all-reduce start";
 

@@ -24,8 +24,8 @@ public sealed record ActivationForward(string Name, ActivationKind Function, Ten
 }
 
 /// <summary>
-/// diffSrc = diffDst * f'(src), with f' computed from src or from dst = f(src), whichever <see cref="ActivationKinds.GradientReadsSrc"/> names; the other
-/// is null. DiffSrc may alias DiffDst.
+/// diffSrc = diffDst * f'(src), with f' computed from src or from dst = f(src), whichever is not null
+/// (<see cref="Of"/> takes the one that the function needs). DiffSrc may alias DiffDst.
 /// </summary>
 public sealed record ActivationBackward(string Name, ActivationKind Function, Tensor? Src, Tensor? Dst, Tensor DiffDst, Tensor DiffSrc) : Operation(Name)
 {

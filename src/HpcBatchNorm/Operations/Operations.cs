@@ -46,16 +46,19 @@ public abstract record Operation(string Name)
 
 /// <summary>
 /// dst = convolution of src (<see cref="ConvolutionSpec"/>), plus <paramref name="Residual"/>, then ReLU when <paramref name="Relu"/> (both at inference only).
-/// Dst may alias Residual; kernels add to what is there, so elsewhere it costs a copy.
+/// Dst may alias Residual; kernels add to what is there, so elsewhere it costs a copy. With <see cref="Normalization"/> it is the convolution of src normalized.
 /// </summary>
 public sealed record ConvolutionForward(
     string Name, ConvolutionSpec Spec, Tensor Src, Tensor Weights, Tensor? Bias, Tensor Dst, bool Relu = false, Tensor? Residual = null) : Operation(Name)
 {
+    /// <summary>A batch normalization that is done to src on its way in; null: src is taken as it is.</summary>
+    public SourceNormalization? Normalization { get; init; }
+
     /// <inheritdoc/>
     public override string Kind => "convolution forward";
 
     /// <inheritdoc/>
-    public override IEnumerable<Tensor> Reads => Some(Src, Weights, Bias, Residual);
+    public override IEnumerable<Tensor> Reads => Some([Src, Weights, Bias, Residual, .. Normalization?.Tensors ?? []]);
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Writes => Some(Dst);
@@ -72,6 +75,7 @@ public sealed record ConvolutionForward(
         Check(Bias, "bias", Spec.BiasShape);
         Check(Dst, "dst", Spec.Dst);
         Check(Residual, "residual", Spec.Dst);
+        Normalization?.Validate($"{Kind} '{Name}'", Spec.Src);
     }
 }
 
@@ -100,15 +104,20 @@ public sealed record ConvolutionBackwardData(string Name, ConvolutionSpec Spec, 
     }
 }
 
-/// <summary>diffWeights (and diffBias) = gradient of the convolution with respect to its parameters.</summary>
+/// <summary>
+/// diffWeights (and diffBias) = gradient of the convolution with respect to its parameters; with <see cref="Normalization"/> that of the convolution of src normalized.
+/// </summary>
 public sealed record ConvolutionBackwardWeights(
     string Name, ConvolutionSpec Spec, Tensor Src, Tensor DiffDst, Tensor DiffWeights, Tensor? DiffBias) : Operation(Name)
 {
+    /// <summary>The batch normalization that the forward pass did to src on its way in; null for none.</summary>
+    public SourceNormalization? Normalization { get; init; }
+
     /// <inheritdoc/>
     public override string Kind => "convolution backward-weights";
 
     /// <inheritdoc/>
-    public override IEnumerable<Tensor> Reads => Some(Src, DiffDst);
+    public override IEnumerable<Tensor> Reads => Some([Src, DiffDst, .. Normalization?.Tensors ?? []]);
 
     /// <inheritdoc/>
     public override IEnumerable<Tensor> Writes => Some(DiffWeights, DiffBias);
@@ -124,6 +133,7 @@ public sealed record ConvolutionBackwardWeights(
         Check(DiffDst, "diffDst", Spec.Dst);
         Check(DiffWeights, "diffWeights", Spec.Weights);
         Check(DiffBias, "diffBias", Spec.BiasShape);
+        Normalization?.Validate($"{Kind} '{Name}'", Spec.Src);
     }
 }
 

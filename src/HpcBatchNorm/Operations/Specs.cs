@@ -25,8 +25,8 @@ public enum ActivationKind
 }
 
 /// <summary>
-/// What holds of an element-wise nonlinearity on every backend. What a backend computes for it is in one table of that backend, which throws
-/// <see cref="Unknown"/> for what it does not list.
+/// What holds of an element-wise nonlinearity on every backend. What a backend computes for it is in one table of that backend, which throws for what it
+/// does not list.
 /// </summary>
 public static class ActivationKinds
 {

@@ -12,6 +12,12 @@ public static class Fusion
     /// </summary>
     public const string BatchNormAddRelu = "bn-add-relu";
 
+    /// <summary>
+    /// Training: a convolution that alone reads a batch normalization's (and its ReLU's) output normalizes what it reads itself, in both passes that read it. The
+    /// output is stored nowhere; the batch normalization makes its statistics only. The numbers are the same bit for bit.
+    /// </summary>
+    public const string BatchNormConvolution = "bn-conv";
+
     /// <summary>Batch normalization (and pooling, where a backend's takes slices) writes its channels of a concatenation directly, and reads their gradient there.</summary>
     public const string ConcatSlice = "concat-slice";
 
@@ -35,6 +41,7 @@ public static class Fusion
     [
         (BatchNormRelu, "ReLU is computed with the batch normalization before it"),
         (BatchNormAddRelu, "a residual block's sum and ReLU are computed with the batch normalization (inference: convolution) before them"),
+        (BatchNormConvolution, "training: a convolution normalizes what it reads, so that the batch normalization before it stores nothing"),
         (ConcatSlice, "batch normalization and pooling write their channels of a concatenation directly"),
         (ParallelConvolution, "training: 1x1 convolutions of one value are computed as a single wider one"),
         (InPlace, "gradients and nonlinearities overwrite what is not needed again"),

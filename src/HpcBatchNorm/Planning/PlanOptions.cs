@@ -124,6 +124,17 @@ public sealed record TrainingOptions : PlanOptions
     /// <summary>With several ranks: batch statistics over the batches of all ranks together, forward and backward.</summary>
     public bool SyncBatchNorm { get; init; }
 
+    /// <summary>
+    /// With <see cref="SyncBatchNorm"/>: how many ranks in a row join their batches (those of one machine, say), a divisor of <see cref="Ranks"/>; 0: all of them.
+    /// Running statistics are then the mean over the groups.
+    /// </summary>
+    public int SyncBatchNormRanks { get; init; }
+
+    /// <summary>
+    /// With several ranks: gradients are rounded to bfloat16 where they travel between them, and so is their mean; statistics and loss are not.
+    /// </summary>
+    public bool NarrowGradients { get; init; }
+
     /// <summary>Images per update, of all ranks.</summary>
     public int ImagesPerStep => Batch * Accumulate * Ranks;
 

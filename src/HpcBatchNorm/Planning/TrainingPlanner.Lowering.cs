@@ -25,8 +25,22 @@ internal sealed partial class TrainingPlanner
         return new TrainingNormalization(
             statistics, options.ConstantStatistics ? BatchNormStatistics.Running : statistics, batch ? options.GhostBatch : 0, renormalization,
             options.FrozenStatistics && options.FrozenScaleAndShift,
-            batch && options.SyncBatchNorm && options.Ranks > 1);
+            batch && options.SyncBatchNorm && Math.Min(options.Ranks, options.SyncBatchNormRanks == 0 ? options.Ranks : options.SyncBatchNormRanks) > 1,
+            options.SyncBatchNormRanks);
     }
+
+    // Values that are their producers' inputs, with what their one reader, a convolution, does to them.
+    private readonly Dictionary<Node, SourceNormalization> _normalizedOnReading = [];
+
+    /// <summary>
+    /// True when nothing but one convolution reads the value of <paramref name="output"/>, a batch normalization's, and its kernels normalize what they read. A map of
+    /// one position is normalized by other kernels and saves nothing.
+    /// </summary>
+    private bool NormalizesWhileReading(Node output, in BatchNormSpec spec) =>
+        Uses(Fusion.BatchNormConvolution) && Traits.ConvolutionNormalizes && !ActivationType.IsNarrow()
+        && OnlyConsumer(output) is { Layer: ConvolutionLayer } reader && !_parallel.ContainsKey(reader)
+        && !spec.PerActivation && !spec.Residual && spec.GhostBatch == 0 && spec.Src.Area > 1
+        && _normalization is { Statistics: BatchNormStatistics.Batch, BackwardStatistics: BatchNormStatistics.Batch, Renormalization: null, Synchronized: false };
 
     private LossTensors NewLoss(Node node, Shape logits)
     {
@@ -104,12 +118,31 @@ internal sealed partial class TrainingPlanner
 
         public void EmitRepeatable(BatchNormForward operation)
         {
-            if (operation.Residual is null)
+            if (operation.Residual is null && operation.Dst is not null)
             {
                 planner._normalizations[Output] = operation; // else the backward pass needs the value itself
             }
 
             Emit(operation);
+        }
+
+        public SourceNormalization? InputNormalization => planner._normalizedOnReading.GetValueOrDefault(Node.Inputs[0]);
+
+        public bool FuseWithConvolution(BatchNormSpec spec)
+        {
+            bool fuses = planner.NormalizesWhileReading(Output, spec);
+            if (fuses)
+            {
+                planner.Count(Fusion.BatchNormConvolution);
+            }
+
+            return fuses;
+        }
+
+        public void PassNormalization(SourceNormalization normalization)
+        {
+            planner._normalizedOnReading[Output] = normalization;
+            Cover(Input());
         }
 
         public DropoutSpec NewDropout(Shape src, float ratio) => new(src, ratio, planner._options.Seed, planner.NextDropout());

@@ -56,13 +56,14 @@ internal sealed partial class TrainingPlanner
             return;
         }
 
+        SendNarrowGradients();
         if (Overlaps)
         {
             _bucket.AddRange(RunningStatistics());
         }
 
         _bucket.Add(_loss!);
-        SendBucket(Overlaps ? "gradients" : "loss");
+        SendBucket(Overlaps && !_options.NarrowGradients ? "gradients" : "loss");
         FinishAverages();
     }
 
@@ -83,6 +84,7 @@ internal sealed partial class TrainingPlanner
             }
         }
 
+        SendNarrowGradients();
         _bucket.AddRange(RunningStatistics());
         SendBucket("gradients");
         FinishAverages();
@@ -91,15 +93,29 @@ internal sealed partial class TrainingPlanner
     /// <summary>
     /// What each rank has averaged over its own batches becomes the mean over all. Where it does not change, or follows from the batches of all, there is nothing to do.
     /// </summary>
-    private IEnumerable<Tensor> RunningStatistics() => _normalization is { Statistics: BatchNormStatistics.Batch, Synchronized: false }
+    private IEnumerable<Tensor> RunningStatistics() => _normalization.Statistics == BatchNormStatistics.Batch && !JoinsAllRanks
         ? State.Where(s => s.Tensor.Role == TensorRole.RunningStatistic).Select(s => s.Tensor.Root).Distinct()
         : [];
+
+    private bool JoinsAllRanks => _normalization.Synchronized && (_normalization.SynchronizedRanks == 0 || _normalization.SynchronizedRanks == _options.Ranks);
+
+    /// <summary>What travels rounded goes before what does not.</summary>
+    private void SendNarrowGradients()
+    {
+        if (_options.NarrowGradients)
+        {
+            SendBucket("gradients");
+        }
+    }
 
     private void SendBucket(string what)
     {
         if (_bucket.Count > 0)
         {
-            var start = new AllReduceStart(FormattableString.Invariant($"all-reduce {_averages.Count} ({what})"), [.. _bucket]);
+            var start = new AllReduceStart(FormattableString.Invariant($"all-reduce {_averages.Count} ({what})"), [.. _bucket])
+            {
+                Narrow = _options.NarrowGradients && _bucket.TrueForAll(t => t.Role is TensorRole.ParameterGradient or TensorRole.GradientSum),
+            };
             Emit(start);
             _averages.Add(start);
             _bucket.Clear();

@@ -14,7 +14,7 @@ public sealed class ForwardSession : Session
 {
     /// <summary>
     /// Plans the network for inference on the backend with the given parameters and running (or population) statistics.
-    /// <paramref name="sharedArena"/> as for <see cref="Session(Backend, Plan, DeviceMemory)"/>.
+    /// <paramref name="sharedArena"/>, when large enough, is used for what lives within a step instead of memory of the session's own.
     /// </summary>
     public ForwardSession(Backend backend, Network network, InferenceOptions options, NetworkState state, DeviceMemory? sharedArena = null)
         : this(backend, InferencePlanner.Plan(network, options, backend.Traits), state, sharedArena)

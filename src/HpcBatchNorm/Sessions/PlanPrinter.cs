@@ -62,6 +62,9 @@ internal static class PlanPrinter
         string fused = kernel.Operation switch
         {
             BatchNormForward { Residual: not null, Spec.Relu: true } or BatchNormBackward { Spec: { Residual: true, Relu: true } } => "with sum and ReLU",
+            BatchNormForward { Dst: null } => "statistics alone",
+            ConvolutionForward { Normalization: { } n } => Normalizing(n),
+            ConvolutionBackwardWeights { Normalization: { } n } => Normalizing(n),
             ConvolutionForward { Residual: not null, Relu: true } => "with sum and ReLU",
             ConvolutionForward { Residual: not null } => "with sum",
             BatchNormForward { Spec.Relu: true } or BatchNormBackward { Spec.Relu: true } => "with ReLU",
@@ -69,5 +72,7 @@ internal static class PlanPrinter
             _ => "",
         };
         return string.Join("; ", new[] { fused, kernel.Conversions }.Where(n => n.Length > 0));
+
+        static string Normalizing(SourceNormalization normalization) => normalization.Spec.Relu ? "normalizes src, with ReLU" : "normalizes src";
     }
 }

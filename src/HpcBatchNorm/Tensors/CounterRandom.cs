@@ -27,7 +27,8 @@ internal static class CounterRandom
 }
 
 /// <summary>
-/// A sequence of draws from <see cref="CounterRandom"/> at fixed coordinates: (seed, stream, epoch or step, item). A value type: copying it forks it.
+/// A sequence of draws at fixed coordinates: (seed, stream, epoch or step, item), by Philox4x32-10 (Salmon et al. 2011), whose words are a function of the
+/// coordinates and the number of the draw alone. A value type: copying it forks it.
 /// </summary>
 public struct RandomSequence(ulong seed, uint stream, uint major = 0, uint minor = 0)
 {

@@ -72,7 +72,7 @@ public enum TensorRole
 /// A named value in a plan: pure data, no memory. A backend makes a <c>DeviceBuffer</c> of it.
 /// A tensor with a <see cref="Parent"/> is a view of its parent's memory: channels
 /// [<see cref="ChannelOffset"/>, <see cref="ChannelOffset"/> + C) of every image (a concatenation slice),
-/// rows [<see cref="RowOffset"/>, <see cref="RowOffset"/> + N) (one layer's share of weights that several layers have together),
+/// some of its rows (one layer's share of weights that several layers have together),
 /// or the whole of it under another name (an in-place result).
 /// </summary>
 public sealed class Tensor

@@ -157,6 +157,36 @@ public sealed class NetworkContractTests
     }
 
     [Theory]
+    [InlineData(ConvolutionAlgorithm.Auto)]
+    [InlineData(ConvolutionAlgorithm.Winograd)]
+    [InlineData(ConvolutionAlgorithm.Direct)]
+    public void TrainingSteps_NormalizedWhileReading_AreTheSameBitForBit(ConvolutionAlgorithm algorithm)
+    {
+        Network network = NetworkCatalog.Create("inception-tiny", new NetworkOptions { Classes = 10 });
+        var options = new TrainingOptions { Batch = 4, Height = 32, Width = 32 };
+        using Backend backend = OneDnn.Create(new BackendOptions { ConvolutionAlgorithm = algorithm });
+        using var fused = new TrainingSession(backend, network, options);
+        using var plain = new TrainingSession(backend, network, options with { DisabledFusions = [Fusion.BatchNormConvolution] });
+        Assert.NotEqual(0, fused.Plan.Fusions[Fusion.BatchNormConvolution]);
+        byte[] pixels = new byte[4 * 32 * 32 * 3];
+        new Random(1).NextBytes(pixels);
+        for (int step = 0; step < 3; step++)
+        {
+            Assert.Equal(plain.Step(pixels, [1, 2, 3, 4], new StepContext(step, 0.01f)), fused.Step(pixels, [1, 2, 3, 4], new StepContext(step, 0.01f)));
+        }
+
+        float[] expected = [], actual = [];
+        foreach ((StateTensor first, StateTensor second) in plain.State.Zip(fused.State))
+        {
+            Array.Resize(ref expected, (int)first.Tensor.Shape.Count);
+            Array.Resize(ref actual, expected.Length);
+            plain.Read(first.Tensor, expected.AsSpan());
+            fused.Read(second.Tensor, actual.AsSpan());
+            Assert.Equal(expected, actual);
+        }
+    }
+
+    [Theory]
     [InlineData("inception-tiny")]
     [InlineData("mnist-mlp")]
     public void Inference_Folded_AgreesWithTheReference(string name)

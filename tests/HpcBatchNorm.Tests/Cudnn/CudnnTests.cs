@@ -12,7 +12,7 @@ using HpcBatchNorm.Verification.Benchmarking;
 namespace HpcBatchNorm.Tests.Cudnn;
 
 /// <summary>What the cudnn backend must do, on whatever it runs: the stub (<see cref="StubTests"/>) or a GPU (<see cref="DeviceTests"/>).</summary>
-public abstract class CudnnTests
+public abstract partial class CudnnTests
 {
     private protected static readonly ReferenceBackend Reference = new();
 

@@ -17,7 +17,7 @@ namespace HpcBatchNorm.Tests.Cudnn;
 /// that nothing relies on when the device does its work; not how fast, nor what real cuDNN does. And what becomes of every kind of failure.
 /// </summary>
 [Collection(StubDevice.Collection)]
-public sealed class StubTests : CudnnTests
+public sealed partial class StubTests : CudnnTests
 {
     [Fact]
     [Trait("Category", "Slow")]
@@ -429,6 +429,9 @@ public sealed class StubTests : CudnnTests
         Allocate_MoreThanThereIs_SaysHowMuchIsFree();
         Failure_OfACall_NamesTheOperationAndTheStatus("fail:cudnnConvolutionForward", 5000, typeof(NativeException), "5000");
         Failure_OfACall_NamesTheOperationAndTheStatus("fail:cuLaunchKernel", 1, typeof(NativeException), "CUDA_ERROR_INVALID_VALUE (1)"); // the driver's names and texts of errors
+        AveragesOfOneRank_GiveTheBitsOfNone_AlsoInARecording(true);
+        Nccl_ThatHasLostARank_IsAborted();
+        Nccl_ThatFails_SaysWhatAndWhy("fail:ncclAllReduce", 6, "(6)");
         string[] never = [.. StubDevice.Libraries.BoundFunctions.Where(f => StubDevice.Calls(f) == 0)];
         Assert.True(never.Length == 0, $"bound but never called: {string.Join(", ", never)}");
     }

@@ -8,7 +8,7 @@ public sealed class BatchLoaderTests(SampleFixture sample) : IClassFixture<Sampl
 {
     private static readonly LoaderOptions Training = LoaderOptions.ForTraining(batchSize: 7, imageSize: 32, seed: 11) with
     {
-        Augmentation = new AugmentationOptions { PhotometricStrength = 0.6, LightingNoise = true },
+        Augmentation = new AugmentationOptions { PhotometricStrength = 0.6, LightingNoise = true, Policy = AutomaticPolicy.Rand, ErasingProbability = 0.25 },
     };
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;

@@ -7,7 +7,7 @@ namespace HpcBatchNorm.Tests.Data;
 /// <summary>Loading makes no garbage: not a byte per image once buffers have grown to the largest image.</summary>
 public sealed class LoaderAllocationTests(SampleFixture sample) : IClassFixture<SampleFixture>
 {
-    private static readonly AugmentationOptions Augmentation = new() { PhotometricStrength = 1, LightingNoise = true };
+    private static readonly AugmentationOptions Augmentation = new() { PhotometricStrength = 1, LightingNoise = true, Policy = AutomaticPolicy.Rand, ErasingProbability = 0.5 };
 
     [Fact]
     public void Render_Archive_AllocatesNothing() => AssertNoGarbage(sample.Train, 32, 500);

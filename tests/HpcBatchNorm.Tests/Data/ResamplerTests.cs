@@ -88,22 +88,28 @@ public sealed class ResamplerTests
     [InlineData(200, 20, 10, 0, 180, 20, 8,
         "ZHiGoYtwb2yQbI90p2aLZJV9eGV1pZmLbX+Kp4RxYHSOd4xxqWiDXZSEhGNynpSMfIuMpHdwWHyShYR1n3GAWI2Fj2dxkZWOiJGSm3BtV4aNkXh5jnd7WYWLm3Bxf46O" +
         "k5eTjGhzX46NnGx8eoN5Yn2Lp3pvbIWQnpiReWRzaJWKo2p8aZJ2cXSOqYRuX3yPpZiNZ2N2c5iHpmWDXJZ0e2uRootvWHCKpJWOW2N1fph+pGaHWJpximeQmZNwWGyL")]
-    public void Resize_EqualsPillow(int width, int height, double x, double y, double w, double h, int size, string expected)
-    {
-        uint state = (uint)(width * 1000 + height);
-        byte[] window = Window(width, height, out int stride, (column, row, channel) =>
-        {
-            state = (state * 1103515245 + 12345) & 0x7FFFFFFF;
-            return Math.Min(255, (column * (3 + channel) + row * (5 - channel)) % 192 + (int)(state >> 16) % 64);
-        });
-        byte[] rgb = Render(new Resampler(size), window, width, height, stride, new ImageCrop(x, y, w, h, Mirror: false));
-        byte[] pillow = Convert.FromBase64String(expected);
-        Assert.Equal(pillow.Length, rgb.Length);
-        for (int i = 0; i < rgb.Length; i++)
-        {
-            Assert.InRange(rgb[i], pillow[i] - 1, pillow[i] + 1);
-        }
-    }
+    public void Resize_EqualsPillow(int width, int height, double x, double y, double w, double h, int size, string expected) =>
+        AssertPillow(Interpolation.Bilinear, width, height, x, y, w, h, size, expected);
+
+    /// <summary>The same with <c>Image.BICUBIC</c>.</summary>
+    [Theory]
+    [InlineData(61, 47, 0, 0, 61, 47, 8,
+        "ODY3TlZfZ3SFeJKsj7eyq7Y6wkFep0iAU0tOaWtxfoyVmarEr8N3zFc+j0FrPGGRdGVihYWCnaSnu8a7x3JCbjVYNV2ASXumkXptpZiTxMDDtZSAVDE/N1RrU3KPa4+1q5SB" +
+        "xbiinbG+QTZFQklTX2x+dI6hjarCx6yPfb+8Nk2KSEE9YGZme4WPk6e9qsacYcaiNGe+UTlMbV9PgX91mp2gssG/x51XQIe/XDOXblk6h3ZhoZSHtri0xa+ed0E5")]
+    [InlineData(9, 7, 0, 0, 9, 7, 12,
+        "Hg4nMyEiLSkaGB8aQxw2IhcdCyAVFTIsGDk6OyE1RC5CNFZcKB4gLSohJzAkISwtQiw8LCAuGSEsGzI8G0Q7MjU2PDU/NkRPNTYZIzUeHjoyL0JMP0hIOy9ILyFOJzJSJFU8" +
+        "KFU5MUE8OCs9HiYxHiEfIjArLEtQO01JMi46MB04OjBCPFg8RVA6PUNEKkBSEBc+HRQhJyUmLEVLNUhLLSstMBshQSwxRlg+W0c7SkVJIFtjLiAdHycjJSUyOiFELDhSPi46" +
+        "Ox8rJSQ3Jl1HSkw6SU0+KmdSLyMWKi0tNSpBRCFGLDxOPzlAPjA0JjA0LE5KPUZCQ05CPWVOEyEqPCU+VDJOSEVONVE+MktAOEs3RE4pVi9FOjVSOUhYVFVaLzUwPjAzQjw0" +
+        "NlM2M0tBQkxISVI8RVEnRzA8NTpXOktkUlJiVk4wO0AkJUQYI1UdLzpHVUZSWlFEO0wuMD41OEhYRVJrTVRoTlI2P0ExMUIyLk86MTBAS0VWSldZNVRIUkVCWVVcXlpsYU9r" +
+        "RVI5QUE7PEBFNkpNMys7Q0VXPltlMllYaUlLbl1dbF5sbkts")]
+    [InlineData(40, 30, 3.25, 2.5, 32.5, 24.5, 8,
+        "PztASlBWWmhmZHCBbYWUfImgiKK6lbDKS0xKWGVaZmtzcXuEfI6cjKCwm7PTqL6xWltTamtjcH15gouUjZmwkaPAqLvXss9gbWJbe21uf4SElJeblauuoLrOsMy5xLc0hXRg" +
+        "ioJ9lI2Oo6KjsbO9uMPWv85xzkouj351mJGGo6eYqK2pv7zAy8m9xnIzZCk+l5F7rKONtq+ju7a72tTYxIuIRiglKD1IoZKAt6iZx7ql1M7EqqzOPDI3Kjg1QkpY")]
+    [InlineData(200, 20, 10, 0, 180, 20, 8,
+        "YHmIqY1vb2iRZJRysGCMYJt8c112q56MaYGNsoVwWnOPdI5vtGOCVpqFhl1xopmNe4+PrnZvT3yTh4Vzpm+AT5GHlGJwkpqQipWWoG5qTIeOl3h4kXd6T4WOo25xfpGPlpyV" +
+        "jmNwVpGPpGp7eYR5WX2MsXptaoeTo52TeF1xYZyLrWZ7ZpZ3bHORs4RrWn6Rq5yOYlx1cJ+Hr16EVZt0emeUqo5tUnCKqpiOU1x0f599q1+KTqJwj2CSnJhuUmuM")]
+    public void Resize_Bicubic_EqualsPillow(int width, int height, double x, double y, double w, double h, int size, string expected) =>
+        AssertPillow(Interpolation.Bicubic, width, height, x, y, w, h, size, expected);
 
     [Theory]
     [InlineData(1)]
@@ -236,6 +242,23 @@ public sealed class ResamplerTests
 
         static double Triangle(int source, double origin, double scale, int result) =>
             Math.Max(0, 1 - Math.Abs(source + 0.5 - (origin + (result + 0.5) * scale)) / Math.Max(1, scale));
+    }
+
+    private static void AssertPillow(Interpolation interpolation, int width, int height, double x, double y, double w, double h, int size, string expected)
+    {
+        uint state = (uint)(width * 1000 + height);
+        byte[] window = Window(width, height, out int stride, (column, row, channel) =>
+        {
+            state = (state * 1103515245 + 12345) & 0x7FFFFFFF;
+            return Math.Min(255, (column * (3 + channel) + row * (5 - channel)) % 192 + (int)(state >> 16) % 64);
+        });
+        byte[] rgb = Render(new Resampler(size) { Interpolation = interpolation }, window, width, height, stride, new ImageCrop(x, y, w, h, Mirror: false));
+        byte[] pillow = Convert.FromBase64String(expected);
+        Assert.Equal(pillow.Length, rgb.Length);
+        for (int i = 0; i < rgb.Length; i++)
+        {
+            Assert.InRange(rgb[i], pillow[i] - 1, pillow[i] + 1);
+        }
     }
 
     private static byte[] Window(int width, int height, out int stride, Func<int, int, int, int> value)

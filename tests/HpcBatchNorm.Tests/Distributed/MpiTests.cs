@@ -2,6 +2,7 @@ using System.Text.Json;
 using HpcBatchNorm.Cli;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Tests.Cli;
+using HpcBatchNorm.Tests.Support;
 using HpcBatchNorm.Tests.Training;
 using HpcBatchNorm.Training;
 
@@ -29,14 +30,35 @@ public sealed class MpiTests(TrainingFixture fixture) : IClassFixture<TrainingFi
         Assert.Equal((observer.Losses[^1] + observer.Losses[^2]) / 2, Losses(together)[^1], 1e-5); // a line has the mean of its two steps
     }
 
+    /// <summary>Two groups of two ranks, each of which exchanges statistics without the other.</summary>
     [Fact]
-    public async Task SameRanks_SameBits()
+    public async Task SyncBatchNormOfGroups_EqualsOneProcessWithGhostBatches()
+    {
+        (string, string)[] settings = [("dropout", "0"), ("activation", "sigmoid"), ("steps", "3"), ("eval-every", "0"), ("learning-rate", "0.01")];
+        string together = fixture.NewFolder(), alone = fixture.NewFolder();
+        (int code, string output) = await Mpi.RunAsync(
+            fixture.Folder, 4, Train(together, [.. settings, ("sync-bn", "true"), ("sync-bn-ranks", "2"), ("batch-size", "3")]), TestContext.Current.CancellationToken);
+        Assert.True(code == 0, output);
+        Assert.Contains("batch normalization sees 6", output, StringComparison.Ordinal);
+
+        using var observer = new RecordingObserver();
+        TrainingResult expected = TrainingFixture.Run(
+            new TrainingRequest { Recipe = "quick", Flags = [.. fixture.Flags(alone), .. settings, ("batch-size", "12"), ("ghost-batch", "6"), ("threads", "1")] }, observer);
+
+        RankSessionTests.AssertClose(
+            TrainingFixture.Tensors(expected.Checkpoint), TrainingFixture.Tensors(Newest(together)), 1e-5, name => !name.Contains("running", StringComparison.Ordinal));
+    }
+
+    [Theory]
+    [InlineData("fp32")]
+    [InlineData("bf16")]
+    public async Task SameRanks_SameBits(string wire)
     {
         byte[][] runs = new byte[2][];
         for (int i = 0; i < runs.Length; i++)
         {
             string folder = fixture.NewFolder();
-            (int code, string output) = await Mpi.RunAsync(fixture.Folder, 2, Train(folder, ("steps", "6"), ("name", "same")), TestContext.Current.CancellationToken);
+            (int code, string output) = await Mpi.RunAsync(fixture.Folder, 2, Train(folder, ("steps", "6"), ("name", "same"), ("gradient-wire", wire)), TestContext.Current.CancellationToken);
             Assert.True(code == 0, output);
             runs[i] = File.ReadAllBytes(Newest(folder));
         }
@@ -130,6 +152,32 @@ public sealed class MpiTests(TrainingFixture fixture) : IClassFixture<TrainingFi
         Assert.NotEqual(0, await process.WaitForExitAsync(token));
         Assert.Matches(@"error: rank 0 .*: .*rank 1 \(.*\) has not answered rank 0 .* for 2 s \(rank-timeout\)", process.Output);
         Assert.NotNull(CheckpointStore.OpenNewest(Path.Combine(folder, "checkpoints"), _ => { }));
+    }
+
+    [Fact]
+    public async Task DiskFullOnRank0_EndsAllWithOneMessage_AndTheRunGoesOnOnceThereIsRoom()
+    {
+        using SmallDisk disk = SmallDisk.MountOrSkip(8);
+        string folder = Path.Combine(disk.Path, "run");
+        CancellationToken token = TestContext.Current.CancellationToken;
+        using (HpcbnProcess process = Mpi.Start(fixture.Folder, 2, Train(folder, ("steps", "100000"), ("checkpoint-every", "5"), ("keep", "2"))))
+        {
+            await process.WaitForAsync("step-00000010", token);
+            disk.Fill();
+            Assert.Equal(1, await process.WaitForExitAsync(token));
+            Assert.Single(process.Output.Split('\n'), l => l.StartsWith("error:", StringComparison.Ordinal));
+            Assert.Contains(folder, process.Output, StringComparison.Ordinal);
+        }
+
+        disk.Free();
+        long step;
+        using (Checkpoint checkpoint = CheckpointStore.OpenNewest(Path.Combine(folder, "checkpoints"), _ => { })!)
+        {
+            step = checkpoint.Info.Step;
+        }
+
+        (int code, string output) = await Mpi.RunAsync(fixture.Folder, 2, ["train", "--output", folder, "--resume", "auto", "--steps", $"{step + 2}"], token);
+        Assert.True(code == 0, output);
     }
 
     [Theory]

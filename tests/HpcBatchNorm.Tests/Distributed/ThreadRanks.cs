@@ -82,14 +82,14 @@ internal sealed class ThreadRanks : IDisposable
 
         public (double Busy, double Waited) MeanSeconds => default;
 
-        public ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces) => new Mean(shared, rank, ranks, pieces);
+        public ICollectiveMean CreateMean(IReadOnlyList<HostValues> pieces, bool narrow) => new Mean(shared, rank, ranks, pieces, narrow ? DataType.BFloat16 : DataType.Float64);
 
-        public void AllGather(ReadOnlySpan<double> mine, Span<double> all)
+        public void AllGather(ReadOnlySpan<double> mine, Span<double> all, int members)
         {
             object?[] parts = shared.Share(rank, mine.ToArray());
-            for (int r = 0; r < ranks; r++)
+            for (int r = 0; r < members; r++)
             {
-                ((double[])parts[r]!).CopyTo(all[(r * mine.Length)..]);
+                ((double[])parts[rank / members * members + r]!).CopyTo(all[(r * mine.Length)..]);
             }
         }
 
@@ -116,16 +116,16 @@ internal sealed class ThreadRanks : IDisposable
     }
 
     /// <summary>Everything happens in <see cref="Wait"/>, so that what should not touch the values before would show.</summary>
-    private sealed class Mean(ThreadRanks shared, int rank, int ranks, IReadOnlyList<HostValues> pieces) : ICollectiveMean
+    private sealed class Mean(ThreadRanks shared, int rank, int ranks, IReadOnlyList<HostValues> pieces, DataType wire) : ICollectiveMean
     {
         private double[]? _mine;
 
-        public void Start() => _mine = [.. pieces.SelectMany(Read)];
+        public void Start() => _mine = [.. pieces.SelectMany(Read).Select(v => wire.Round(v))];
 
         public void Wait()
         {
             object?[] all = shared.Share(rank, _mine!);
-            double[] mean = [.. Enumerable.Range(0, _mine!.Length).Select(i => Enumerable.Range(0, ranks).Sum(r => ((double[])all[r]!)[i]) / ranks)];
+            double[] mean = [.. Enumerable.Range(0, _mine!.Length).Select(i => Enumerable.Range(0, ranks).Sum(r => ((double[])all[r]!)[i]) / ranks).Select(v => wire.Round(v))];
             int at = 0;
             foreach (HostValues piece in pieces)
             {

@@ -74,6 +74,16 @@ public sealed class BombTests : IDisposable
         AssertBounded(kit.Length, () => Assert.Contains("more than 16 MB", Assert.Throws<UserErrorException>(() => DevelopmentKit.Read(path)).Message, StringComparison.Ordinal));
     }
 
+    /// <summary>Found by an hour of mutations: zlib then answers with another error than for damaged data.</summary>
+    [Fact]
+    public void DevelopmentKit_WhoseVariableAsksForADictionary_IsDamaged()
+    {
+        byte[] variable = [15, 0, 0, 0, 8, 0, 0, 0, 0x78, 0x20, 0, 0, 0, 1, 0, 0];
+        string path = _folder.Write("kit.tar.gz", Gzip(Tar(
+            ("kit/data/meta.mat", [.. MatHeader(), .. variable]), ("kit/data/ILSVRC2012_validation_ground_truth.txt", "1\n"u8.ToArray()))));
+        Assert.Contains("damaged: its compressed part cannot be unpacked", Assert.Throws<UserErrorException>(() => DevelopmentKit.Read(path)).Message, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void IdxFiles_OfZeros_AreRefusedBeforeMemoryIsTaken()
     {

@@ -62,6 +62,7 @@ public class PublishedModelTests
             seen += 8;
         }
 
+        TestContext.Current.TestOutputHelper?.WriteLine($"the worst of {seen * Features} features differs by {worst:g3}, of a spread of {spread:g3}");
         Assert.Equal(Photos, seen);
         Assert.True(spread > 1, $"features lie within {spread}: the comparison would prove nothing");
         Assert.True(worst <= 1e-5 * Math.Max(1, spread), $"the worst of {seen * Features} features differs by {worst}, of a spread of {spread}");

@@ -18,12 +18,12 @@ public class AnyGraphTests
 
     [Theory]
     [InlineData(1, true, true, true, false)]
-    [InlineData(8, true, true, false, false)]
+    [InlineData(8, true, true, false, false, true)]
     [InlineData(8, false, false, false, false)]
     [InlineData(16, true, false, false, true)]
-    public void Plan_AnyGraph_EveryOperationIsValidAndReadsWhatWasWritten(int block, bool slices, bool variants, bool scaling, bool poolingSlices) => Steps.Sample(s =>
+    public void Plan_AnyGraph_EveryOperationIsValidAndReadsWhatWasWritten(int block, bool slices, bool variants, bool scaling, bool poolingSlices, bool normalizes = false) => Steps.Sample(s =>
     {
-        var traits = new BackendTraits(block, slices, variants, scaling, PoolingTakesSlices: poolingSlices);
+        var traits = new BackendTraits(block, slices, variants, scaling, PoolingTakesSlices: poolingSlices, ConvolutionNormalizes: normalizes);
         Network network = SampleNetworks.Random(s);
         foreach (Precision precision in new[] { Precision.Fp32, Precision.Bf16 })
         {

@@ -46,6 +46,37 @@ public class PlannerTests
     }
 
     [Fact]
+    public void TrainingPlan_WhereConvolutionsNormalize_KeepsNoValueThatOneConvolutionReads()
+    {
+        BackendTraits traits = Blocks with { ConvolutionNormalizes = true };
+        Network network = NetworkCatalog.Create("bn-inception", new NetworkOptions());
+        Plan plan = TrainingSession.PlanFor(traits, network, new TrainingOptions { Batch = 2 });
+        AssertDataFlow(plan);
+
+        // Before conv2, and in each of the ten modules before the 3x3 convolution and the two that follow one another.
+        Assert.Equal(1 + 10 * 3, plan.Fusions[Fusion.BatchNormConvolution]);
+        BatchNormForward[] alone = [.. plan.Operations.OfType<BatchNormForward>().Where(o => o.Dst is null)];
+        Assert.Equal(31, alone.Length);
+        foreach (BatchNormForward statistics in alone)
+        {
+            ConvolutionForward forward = plan.Operations.OfType<ConvolutionForward>().Single(c => c.Normalization?.Mean == statistics.Mean);
+            ConvolutionBackwardWeights backward = plan.Operations.OfType<ConvolutionBackwardWeights>().Single(c => c.Name == forward.Name);
+            Assert.Equal((statistics.Src, forward.Normalization), (forward.Src, backward.Normalization));
+            Assert.True(forward.Normalization!.Spec.Relu);
+        }
+
+        // Nobody gives up what is measured otherwise: other ranks' images, groups of images, constant statistics; nor what is stored in 16 bits.
+        foreach (TrainingOptions other in new TrainingOptions[]
+        {
+            new() { Batch = 2, GhostBatch = 1 }, new() { Batch = 2, Ranks = 2, SyncBatchNorm = true }, new() { Batch = 2, FrozenStatistics = true }, new() { Batch = 2, Precision = Precision.Bf16 },
+            new() { Batch = 2, BatchRenormalize = true }, new() { Batch = 2, ConstantStatistics = true }, new() { Batch = 2, DisabledFusions = [Fusion.BatchNormConvolution] },
+        })
+        {
+            Assert.DoesNotContain(Fusion.BatchNormConvolution, TrainingSession.PlanFor(traits with { BatchNormVariants = true }, network, other).Fusions.Keys);
+        }
+    }
+
+    [Fact]
     public void TrainingPlan_GradientsFanIn_OncePerExtraConsumer()
     {
         Plan separate = Train("bn-inception", new NetworkOptions(), new TrainingOptions { Batch = 2, DisabledFusions = [Fusion.ParallelConvolution] });

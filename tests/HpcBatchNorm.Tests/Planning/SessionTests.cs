@@ -43,6 +43,7 @@ public class SessionTests
 
     [Theory]
     [InlineData(Fusion.BatchNormRelu)]
+    [InlineData(Fusion.BatchNormConvolution)]
     [InlineData(Fusion.ConcatSlice)]
     [InlineData(Fusion.InPlace)]
     [InlineData(Fusion.ParallelConvolution)]

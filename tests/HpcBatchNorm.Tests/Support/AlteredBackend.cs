@@ -17,7 +17,9 @@ internal sealed class AlteredBackend : Backend
 
     public override string Description => "the reference with a planted fault";
 
-    internal override BackendTraits Traits => new(ChannelBlock: 16, BatchNormTakesSlices: true);
+    public override bool ConcurrentSessions => true;
+
+    internal override BackendTraits Traits => new(ChannelBlock: 16, BatchNormTakesSlices: true, CustomOperations: true);
 
     /// <summary>What is executed in place of an operation.</summary>
     public Func<Operation, Operation> Rewrite { get; init; } = o => o;
@@ -109,7 +111,11 @@ internal sealed class AlteredBackend : Backend
 
     private protected override void ReadCore(DeviceBuffer buffer, Span<float> values) => _inner.Read(buffer, values);
 
-    private AlteredKernel Alter(Operation operation, BufferMap buffers) => new(this, operation, _inner.CreateKernel(Rewrite(operation), buffers), buffers);
+    private AlteredKernel Alter(Operation operation, BufferMap buffers)
+    {
+        _inner.Collectives = Collectives;
+        return new(this, operation, _inner.CreateKernel(Rewrite(operation), buffers), buffers);
+    }
 
     /// <summary>Reads and writes the tensors of the case that is running.</summary>
     internal sealed class ValueAccess(Backend backend, BufferMap buffers)

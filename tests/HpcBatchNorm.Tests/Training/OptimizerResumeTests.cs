@@ -15,6 +15,7 @@ public sealed class OptimizerResumeTests(TrainingFixture fixture) : IClassFixtur
     [InlineData("cutmix", "1")]
     [InlineData("loss", "bce")]
     [InlineData("random-erasing", "0.5")]
+    [InlineData("auto-augment", "rand")]
     [InlineData("interpolation", "bicubic")]
     [InlineData("cycle-epochs", "0.5", "schedule", "cosine")]
     public void Resume_IsExact(string setting, string value, string beside = "shuffle", string besideValue = "global")
@@ -37,6 +38,8 @@ public sealed class OptimizerResumeTests(TrainingFixture fixture) : IClassFixtur
     [InlineData("cutmix", "1")]
     [InlineData("loss", "bce")]
     [InlineData("random-erasing", "1")]
+    [InlineData("auto-augment", "trivial")]
+    [InlineData("auto-augment", "rand")]
     [InlineData("interpolation", "bicubic")]
     public void Setting_ReachesTheSteps(string setting, string value)
     {

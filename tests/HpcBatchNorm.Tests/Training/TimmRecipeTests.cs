@@ -1,4 +1,5 @@
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Data;
 using HpcBatchNorm.Models;
 using HpcBatchNorm.Networks;
 using HpcBatchNorm.Operations;
@@ -23,6 +24,7 @@ public sealed class TimmRecipeTests
         Assert.Equal((160, 0.95, 100, 2048), (config.ImageSize, config.CropFraction, config.Epochs, config.ImagesPerStep));
         Assert.Equal((OptimizerAlgorithm.Lamb, 0.008f, 0.02f, 5), (options.Algorithm, config.LearningRate, options.WeightDecay, config.WarmupEpochs));
         Assert.Equal((true, 0.1f, 1f, 0f), (options.BinaryLoss, options.Mixup, options.Cutmix, options.LabelSmoothing));
+        Assert.Equal((AutomaticPolicy.Rand, 6, 0.5, 2), (config.Augmentation.Policy, config.Augmentation.RandMagnitude, config.Augmentation.RandDeviation, config.Augmentation.RandOperations));
         Assert.Equal((0.9, 0.999, 1e-6f), (options.Beta1, options.Beta2, options.OptimizerEpsilonOrUsual));
     }
 

@@ -44,6 +44,10 @@ public sealed class PlantedFaultTests
                 v[i] = (float)(v[i] + 1e8) - 1e8;
             }
         })),
+        ["a rank's gradient with its own sums"] = ("batch-norm/ranks-unequal/random", ["diffSrc"], Rewritten<BatchNormBackward>(o => o with { Synchronized = false })),
+        ["joined running variance made unbiased by a rank's number of values"] = ("batch-norm/ranks-averaging-1/random", ["running variance"],
+            Changed<BatchNormForward>(o => o.RunningVariance!, Scaled(63.0 / 64 * 16 / 15))),
+        ["gradient of scale summed over ranks already"] = ("batch-norm/ranks-basic/random", ["diffScale"], Changed<BatchNormBackward>(o => o.DiffScale, Scaled(2))),
         ["padding counted in an average that excludes it"] = ("pooling/average-exclude/3x3-stride1-pad1/exact", ["dst"],
             Rewritten<PoolingForward>(o => o with { Spec = o.Spec with { Kind = PoolingKind.AverageIncludePadding } })),
         ["padding wins a maximum"] = ("pooling/max/negative-padded/random", ["dst"], Changed<PoolingForward>(o => o.Dst, v => v[0] = Math.Max(v[0], 0))),
@@ -86,7 +90,7 @@ public sealed class PlantedFaultTests
     [Fact]
     public void Run_WriteBesideTheSlice_IsReported()
     {
-        CaseResult result = RunAltered("batch-norm/slice-relu/random", Changed<BatchNormForward>(o => o.Dst.Root, v => v[0] += 1e-3));
+        CaseResult result = RunAltered("batch-norm/slice-relu/random", Changed<BatchNormForward>(o => o.Dst!.Root, v => v[0] += 1e-3));
         Assert.Contains("changed dst.whole where it has nothing to write: channel 0 of image 0", Assert.Single(result.Problems), StringComparison.Ordinal);
     }
 
@@ -115,6 +119,14 @@ public sealed class PlantedFaultTests
     }
 
     [Fact]
+    public void Run_RankWithItsOwnStatistics_IsReported()
+    {
+        CaseResult result = RunAltered("batch-norm/ranks-unequal/random", Rewritten<BatchNormForward>(o => o with { Synchronized = false }));
+        Assert.Contains("mean of rank 1 is not that of rank 0", result.Problems);
+        Assert.Contains("dst", result.Tensors.Where(t => t.Failed > 0).Select(t => t.Role));
+    }
+
+    [Fact]
     public void Run_ExceptionInACase_IsAFailureAndTheNextCaseRuns()
     {
         AlteredBackend backend = Rewritten<Copy>(o => throw new NotSupportedException("no copies today"));
@@ -132,7 +144,7 @@ public sealed class PlantedFaultTests
         return Verifier.Run(backend, reference, Case(name));
     }
 
-    private static VerificationCase Case(string name) => HardCases.For(new BackendTraits(16, true, TrainingVariants: true)).Single(c => c.Name == name);
+    private static VerificationCase Case(string name) => HardCases.For(new BackendTraits(16, true, CustomOperations: true, TrainingVariants: true)).Single(c => c.Name == name);
 
     private static AlteredBackend Rewritten<T>(Func<T, Operation> rewrite)
         where T : Operation => new() { Rewrite = o => o is T operation ? rewrite(operation) : o };

@@ -22,10 +22,20 @@ internal sealed partial class CudnnBackend : Backend
     /// <summary>A grid's extent along y and z, at most.</summary>
     private const int MostLayers = 65535;
 
+    /// <summary>
+    /// Partial sums of a column at most, which one block merges, and rows that a thread adds at least: what merging costs grows with the number of partial
+    /// sums, what sharing saves shrinks with the rows.
+    /// </summary>
+    private const int MostPartials = 128, LeastRows = 8;
+
+    /// <summary>Blocks of a kernel that a multiprocessor holds at a time: with all the registers a thread may have (HBN_RESIDENT), and with few.</summary>
+    private const int ResidentBlocks = 3, ResidentSmallBlocks = 8;
+
     /// <summary>Above this an index does not fit the 32 bits in which kernels and cuDNN count.</summary>
     private const long MostElements = int.MaxValue;
 
     private readonly BackendOptions _options;
+    private readonly CudaLibraries? _libraries;
     private readonly CudaDevice? _device;
     private readonly CudnnHandle? _cudnn;
     private readonly CudaModules? _modules;
@@ -39,6 +49,7 @@ internal sealed partial class CudnnBackend : Backend
     private CudnnBackend(BackendOptions options, CudaLibraries? libraries, CudaDevice? device, string? cacheFolder = null)
     {
         _options = options;
+        _libraries = libraries;
         _device = device;
         _choices = new AlgorithmChoices(options.TuningFile);
         if (device is null)
@@ -61,9 +72,9 @@ internal sealed partial class CudnnBackend : Backend
         }
     }
 
-    /// <summary>The backend on the first device, with a stream of its own. Compiled kernels are kept in <paramref name="cacheFolder"/>, null for the usual one.</summary>
+    /// <summary>The backend on a device, with a stream of its own. Compiled kernels are kept in <paramref name="cacheFolder"/>, null for the usual one.</summary>
     public static CudnnBackend Open(BackendOptions options, CudaLibraries libraries, string? cacheFolder = null) =>
-        new(options, libraries, CudaDevice.Open(libraries.DriverApi!, 0), cacheFolder);
+        new(options, libraries, CudaDevice.Open(libraries.DriverApi!, options.Device % Math.Max(1, CudaDevice.Count(libraries.DriverApi!))), cacheFolder);
 
     /// <summary>The backend in a context and on a stream that the caller owns.</summary>
     public static CudnnBackend Share(BackendOptions options, CudaLibraries libraries, nint context, nint stream, string? cacheFolder = null) =>
@@ -90,6 +101,9 @@ internal sealed partial class CudnnBackend : Backend
 
     /// <summary>The device; null when planning only.</summary>
     internal CudaDevice? Device => _device;
+
+    /// <summary>NVIDIA's libraries; null when planning only.</summary>
+    internal CudaLibraries? Libraries => _libraries;
 
     /// <summary>Address of the step's numbers on the device.</summary>
     internal nint StepState => _stepState;
@@ -186,6 +200,7 @@ internal sealed partial class CudnnBackend : Backend
     {
         if (disposing)
         {
+            Disconnect();
             _choices.Dispose();
             _uploads?.Dispose();
             _modules?.Dispose();
@@ -238,28 +253,46 @@ internal sealed partial class CudnnBackend : Backend
     private static int Width(DataType type, bool wide) => !wide ? 1 : type.IsNarrow() ? 8 : 4;
 
     /// <summary>Threads that share elements without minding which: a few blocks per multiprocessor, each thread taking several elements.</summary>
-    private LaunchShape Spread(long items) => new((int)Math.Clamp((items + 255) / 256, 1, Multiprocessors * 16), 1, 1, 256, 1, 0);
+    private LaunchShape Spread(long items) => new((int)Math.Clamp((items + 255) / 256, 1, Multiprocessors * ResidentSmallBlocks), 1, 1, 256, 1, 0);
 
     /// <summary>
     /// Blocks that own columns: along x groups of <paramref name="width"/> columns per thread, along y as many blocks as share the rows, along z
     /// <paramref name="layers"/>, of which a launch takes at most <see cref="MostLayers"/>.
     /// </summary>
-    private LaunchShape Columns(int columns, int rows, int width, int layers, int blocksPerMultiprocessor, int sharedFloatsPerThread)
+    private LaunchShape Columns(int columns, int rows, int width, int layers)
+    {
+        (int x, int lanes, int height) = Block(columns, rows, width, layers, mostLanes: 32);
+        int wanted = Math.Max(1, Multiprocessors * ResidentBlocks / x / layers), most = (rows + height - 1) / height;
+        return new LaunchShape(x, layers > 1 ? 1 : Math.Min(Math.Min(wanted, most), MostLayers), layers, lanes, height, 0);
+    }
+
+    /// <summary>
+    /// As <see cref="Columns"/>, for <paramref name="sums"/> sums of each column: the blocks along y leave one partial sum each, so there are no more of them
+    /// than <see cref="MostPartials"/>, and none whose threads would add fewer than <see cref="LeastRows"/> rows. Lanes that are neighbours read 128 bytes, a
+    /// line of the cache: more of them would only take rows from the block.
+    /// </summary>
+    private LaunchShape Reduction(int columns, int rows, int width, int layers, int sums)
+    {
+        (int x, int lanes, int height) = Block(columns, rows, width, layers, mostLanes: width > 1 ? 8 : 32);
+        int wanted = Math.Clamp(Multiprocessors * ResidentBlocks / x / layers, 1, MostPartials), most = Math.Max(1, rows / (height * LeastRows));
+        return new LaunchShape(x, layers > 1 ? 1 : Math.Min(wanted, most), layers, lanes, height, 2 * sums * width * lanes * height * sizeof(float));
+    }
+
+    private static (int X, int Lanes, int Height) Block(int columns, int rows, int width, int layers, int mostLanes)
     {
         int groups = (columns + width - 1) / width, lanes = 1;
-        while (lanes < 32 && lanes < groups)
+        while (lanes < mostLanes && lanes < groups)
         {
             lanes *= 2;
         }
 
-        int x = (groups + lanes - 1) / lanes, height = 256 / lanes;
+        int height = 256 / lanes;
         while (layers > 1 && height >= 2 * rows)
         {
             // One block has a layer's rows to itself; threads without a row would only wait.
             height /= 2;
         }
 
-        int wanted = Math.Max(1, Multiprocessors * blocksPerMultiprocessor / x / layers), most = (rows + height - 1) / height;
-        return new LaunchShape(x, layers > 1 ? 1 : Math.Min(Math.Min(wanted, most), MostLayers), layers, lanes, height, sharedFloatsPerThread * 256 * sizeof(float));
+        return ((groups + lanes - 1) / lanes, lanes, height);
     }
 }

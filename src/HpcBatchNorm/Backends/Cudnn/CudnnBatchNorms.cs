@@ -14,7 +14,7 @@ internal sealed partial class CudnnBackend
     /// <inheritdoc/>
     private protected override Kernel CreateCore(BatchNormForward operation, BufferMap buffers)
     {
-        CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst);
+        CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst!); // its convolutions do not normalize what they read
         CudnnBuffer? residual = Optional(buffers, operation.Residual);
         CheckTypes(operation, src, dst);
         bool batch = operation.Statistics == BatchNormStatistics.Batch;
@@ -34,8 +34,8 @@ internal sealed partial class CudnnBackend
         int count = (int)spec.Parameters.Count;
         bool wide = IsWide(src, dst, residual);
         int width = Width(type, wide);
-        LaunchShape reduce = Columns(src.Columns, rows, width, positions, blocksPerMultiprocessor: 4, sharedFloatsPerThread: 2 * width);
-        LaunchShape apply = Columns(src.Columns, rows, width, positions, 8, 0);
+        LaunchShape reduce = Reduction(src.Columns, rows, width, positions, sums: 2);
+        LaunchShape apply = Columns(src.Columns, rows, width, positions);
         ScratchLayout scratch = new();
         long partials = batch ? scratch.Floats(Partials(reduce, src.Columns)) : 0;
         long? corrected = r is null ? null : scratch.Floats(2 * count);
@@ -99,8 +99,8 @@ internal sealed partial class CudnnBackend
         int count = (int)spec.Parameters.Count;
         bool wide = IsWide(src, dst, diffDst, second, diffSrc, diffResidual), parted = spec.Groups > 1 || r is not null;
         int width = Width(type, wide);
-        LaunchShape reduce = Columns(src.Columns, rows, width, positions, blocksPerMultiprocessor: 4, sharedFloatsPerThread: 2 * width);
-        LaunchShape apply = Columns(src.Columns, rows, width, positions, 8, 0);
+        LaunchShape reduce = Reduction(src.Columns, rows, width, positions, sums: 2);
+        LaunchShape apply = Columns(src.Columns, rows, width, positions);
         ScratchLayout scratch = new();
         long partials = scratch.Floats(Partials(reduce, src.Columns));
         long? corrected = r is null ? null : scratch.Floats(2 * count);
@@ -248,7 +248,7 @@ internal sealed partial class CudnnBackend
             {
                 // The library cannot recompute ReLU's mask: the normalised values are computed once more, by us, exactly as they were.
                 (int positions, int rows) = Population(spec);
-                LaunchShape apply = Columns(src.Columns, rows, Width(type, wide), positions, 8, 0);
+                LaunchShape apply = Columns(src.Columns, rows, Width(type, wide), positions);
                 steps.AddRange(Slabs(positions, src.Columns).Select(slab => Launch(Form("batch_norm_apply", wide), type, apply with { GridZ = slab.Layers }, name)
                     .Matrix(src, slab.Row).Matrix(null).Scratch(masked + slab.Statistic * src.ElementBytes).Number((uint)src.Columns).Number(src.Columns).Number(positions).Number(rows)
                     .Address(mean, slab.Statistic).Address(variance, slab.Statistic).Address(scale, slab.Statistic).Address(shift, slab.Statistic)

@@ -72,11 +72,11 @@ internal sealed partial class CudnnBackend
         }
 
         string name = CudnnKernel.Describe(operation);
-        LaunchShape shape = new((spec.OutputChannels + 256 / Lanes - 1) / (256 / Lanes), spec.Src.N, 1, Lanes, 256 / Lanes, 256 * sizeof(float));
+        LaunchShape shape = new((spec.OutputChannels + 256 / Lanes - 1) / (256 / Lanes), Math.Min(spec.Src.N, MostLayers), 1, Lanes, 256 / Lanes, 256 * sizeof(float));
         List<CudnnStep> steps =
         [
             Launch("inner_product_to_float", operation.Src.DataType, shape, name)
-                .Address(src).Number((uint)Stride(src, spec.Src)).Address(weights).Matrix(dst).Number(spec.Src.C).Number(spec.OutputChannels),
+                .Address(src).Number((uint)Stride(src, spec.Src)).Address(weights).Matrix(dst).Number(spec.Src.N).Number(spec.Src.C).Number(spec.OutputChannels),
         ];
         if (operation.Bias is not null)
         {
@@ -152,7 +152,7 @@ internal sealed partial class CudnnBackend
         {
             bool wide = IsWide(d);
             int width = Width(diffDst.DataType, wide);
-            LaunchShape shape = Columns(d.Columns, d.Rows, width, 1, blocksPerMultiprocessor: 2, sharedFloatsPerThread: width);
+            LaunchShape shape = Reduction(d.Columns, d.Rows, width, 1, sums: 1);
             long partials = (scratch + 255) & ~255L;
             steps.Add(Launch(Form("column_sums", wide), diffDst.DataType, shape, problem.Operation)
                 .Matrix(d).Number(d.Columns).Number(d.Rows).Scratch(partials).Number(_counters).Address(Buffer(buffers, diffBias)));

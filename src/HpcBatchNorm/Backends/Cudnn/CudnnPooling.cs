@@ -18,13 +18,13 @@ internal sealed partial class CudnnBackend
         {
             int lanes = 32;
             return Native(operation, Traffic(src, dst), Launch("global_average", src.Tensor.DataType,
-                    new LaunchShape((src.Columns + lanes - 1) / lanes, spec.Src.N, 1, lanes, 256 / lanes, 256 * sizeof(float)), CudnnKernel.Describe(operation))
-                .Matrix(src).Matrix(dst).Number(spec.Src.Area).Number(src.Columns));
+                    new LaunchShape((src.Columns + lanes - 1) / lanes, Math.Min(spec.Src.N, MostLayers), 1, lanes, 256 / lanes, 256 * sizeof(float)), CudnnKernel.Describe(operation))
+                .Matrix(src).Matrix(dst).Number(spec.Src.N).Number(spec.Src.Area).Number(src.Columns));
         }
 
-        bool wide = IsWide(src, dst);
+        bool wide = IsWide(src, dst) && PlaceBytes(spec) == sizeof(byte);
         return Native(operation, Traffic(src, dst), Launch(
-                Form("pooling_forward", wide), src.Tensor.DataType, Spread(spec.Dst.Count / Width(src.Tensor.DataType, wide)), CudnnKernel.Describe(operation))
+                PoolingForm("pooling_forward", spec, wide), src.Tensor.DataType, Spread(spec.Dst.Count / Width(src.Tensor.DataType, wide)), CudnnKernel.Describe(operation))
             .Matrix(src).Matrix(dst).Address(winners).Numbers(Numbers(spec)));
     }
 
@@ -36,9 +36,9 @@ internal sealed partial class CudnnBackend
         CudnnBuffer? winners = spec.Kind == PoolingKind.Max ? Optional(buffers, operation.Workspace) : null;
         CheckTypes(operation, diffDst, diffSrc);
         winners?.Reserve(WinnerBytes(operation, spec));
-        bool wide = IsWide(diffDst, diffSrc);
+        bool wide = IsWide(diffDst, diffSrc) && PlaceBytes(spec) == sizeof(byte);
         return Native(operation, Traffic(diffDst, diffSrc), Launch(
-                Form("pooling_backward", wide), diffDst.Tensor.DataType, Spread(spec.Src.Count / Width(diffDst.Tensor.DataType, wide)), CudnnKernel.Describe(operation))
+                PoolingForm("pooling_backward", spec, wide), diffDst.Tensor.DataType, Spread(spec.Src.Count / Width(diffDst.Tensor.DataType, wide)), CudnnKernel.Describe(operation))
             .Matrix(diffDst).Address(winners).Matrix(diffSrc).Numbers(Numbers(spec)));
     }
 
@@ -52,8 +52,14 @@ internal sealed partial class CudnnBackend
         spec.Kind switch { PoolingKind.Max => 0, PoolingKind.AverageIncludePadding => 1, _ => 2 },
     ];
 
-    /// <summary>Two bytes per output: the winner's place in its window.</summary>
-    private static long WinnerBytes(Operation operation, in PoolingSpec spec) => (long)spec.KernelH * spec.KernelW <= ushort.MaxValue
-        ? spec.Dst.Count * sizeof(ushort)
-        : throw new NotSupportedException($"{CudnnKernel.Describe(operation)}: a window of {spec.KernelH}x{spec.KernelW} has more than {ushort.MaxValue} places.");
+    private static string PoolingForm(string kernel, in PoolingSpec spec, bool wide) => PlaceBytes(spec) == sizeof(byte) ? Form(kernel, wide) : kernel + "_large";
+
+    /// <summary>What the number of a place within a window takes; an average has no winner, and is computed as small windows are.</summary>
+    private static int PlaceBytes(in PoolingSpec spec) =>
+        spec.Kind != PoolingKind.Max || (long)spec.KernelH * spec.KernelW <= byte.MaxValue + 1 ? sizeof(byte) : sizeof(ushort);
+
+    /// <summary>One or two bytes per output: the winner's place in its window.</summary>
+    private static long WinnerBytes(Operation operation, in PoolingSpec spec) => (long)spec.KernelH * spec.KernelW <= ushort.MaxValue + 1
+        ? spec.Dst.Count * PlaceBytes(spec)
+        : throw new NotSupportedException($"{CudnnKernel.Describe(operation)}: a window of {spec.KernelH}x{spec.KernelW} has more than {ushort.MaxValue + 1} places.");
 }

@@ -64,7 +64,8 @@ internal sealed partial class OneDnnBackend : Backend
 
     /// <inheritdoc/>
     internal override BackendTraits Traits => new(
-        _info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true, PoolingTakesSlices: true, TrainingVariants: true);
+        _info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true, PoolingTakesSlices: true, TrainingVariants: true,
+        ConvolutionNormalizes: _options.BatchNormAlgorithm == BatchNormAlgorithm.Native);
 
     /// <inheritdoc/>
     public override bool Supports(Precision precision, out string reason)

@@ -144,7 +144,7 @@ internal sealed class OneDnnBatchNormForward : OneDnnBatchNormGroups
             operation.Statistics == BatchNormStatistics.Batch ? operation.Mean : null, operation.Statistics == BatchNormStatistics.Batch ? operation.Variance : null,
             operation.RunningMean, operation.RunningVariance, operation.R, operation.D)
     {
-        if (operation.Renormalization is not null && operation.Dst.Root == operation.Src.Root && !operation.Dst.IsSlice)
+        if (operation is { Renormalization: not null, Dst: { IsSlice: false } dst } && dst.Root == operation.Src.Root)
         {
             throw new NotSupportedException($"{OneDnnKernel.Describe(operation)}: batch renormalization cannot write over its input.");
         }

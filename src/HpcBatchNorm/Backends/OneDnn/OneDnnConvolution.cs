@@ -12,8 +12,8 @@ internal sealed partial class OneDnnBackend
 {
     /// <inheritdoc/>
     private protected override Kernel CreateCore(ConvolutionForward operation, BufferMap buffers) =>
-        Create<HbnConvDesc>(operation, buffers, Hbn.hbn_conv_forward_create, Describe(operation.Spec, operation.Relu),
-            operation.Src, operation.Weights, operation.Bias, operation.Dst, operation.Residual);
+        Create<HbnConvDesc>(operation, buffers, Hbn.hbn_conv_forward_create, Describe(operation.Spec, operation.Relu, operation.Normalization),
+            [operation.Src, operation.Weights, operation.Bias, operation.Dst, operation.Residual, .. operation.Normalization?.Tensors ?? []]);
 
     /// <inheritdoc/>
     private protected override Kernel CreateCore(ConvolutionBackwardData operation, BufferMap buffers) =>
@@ -22,10 +22,10 @@ internal sealed partial class OneDnnBackend
 
     /// <inheritdoc/>
     private protected override Kernel CreateCore(ConvolutionBackwardWeights operation, BufferMap buffers) =>
-        Create<HbnConvDesc>(operation, buffers, Hbn.hbn_conv_backward_weights_create, Describe(operation.Spec),
-            operation.Src, operation.DiffDst, operation.DiffWeights, operation.DiffBias);
+        Create<HbnConvDesc>(operation, buffers, Hbn.hbn_conv_backward_weights_create, Describe(operation.Spec, normalization: operation.Normalization),
+            [operation.Src, operation.DiffDst, operation.DiffWeights, operation.DiffBias, .. operation.Normalization?.Tensors ?? []]);
 
-    private HbnConvDesc Describe(in ConvolutionSpec spec, bool relu = false) => new()
+    private HbnConvDesc Describe(in ConvolutionSpec spec, bool relu = false, SourceNormalization? normalization = null) => new()
     {
         StructSize = Unsafe.SizeOf<HbnConvDesc>(),
         StrideH = spec.StrideH,
@@ -38,6 +38,8 @@ internal sealed partial class OneDnnBackend
         DilationW = spec.DilationW,
         Groups = spec.Groups,
         Relu = relu ? 1 : 0,
+        SrcRelu = normalization is { Spec.Relu: true } ? 1 : 0,
+        SrcEpsilon = normalization?.Spec.Epsilon ?? 0,
         Algorithm = _options.ConvolutionAlgorithm switch
         {
             ConvolutionAlgorithm.Direct => Hbn.ConvDirect,

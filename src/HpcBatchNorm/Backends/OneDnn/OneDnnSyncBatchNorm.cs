@@ -25,9 +25,9 @@ internal sealed class OneDnnSyncBatchNormForward : OneDnnBatchNormGroups
         _measure = backend.CreateGroupKernel(operation, [.. slots[..RunningMean], slots[Mean], slots[Variance]], operation.Spec, BatchNormStatistics.Batch, 0, Hbn.StageReduce);
         _normalize = backend.CreateGroupKernel(operation, [.. slots[..Mean], null, null, slots[Mean], slots[Variance]], operation.Spec, BatchNormStatistics.Running, 0);
         Reserve(Slots[Scale]!, 2, _measure, _normalize);
-        _joined = new JoinedStatistics(ranks, Length, operation.Spec.StatisticCount);
+        _joined = new JoinedStatistics(ranks, operation.SynchronizedRanks, Length, operation.Spec.StatisticCount);
         _factor = operation.AveragingFactor;
-        _implementation = FormattableString.Invariant($"native, joined over {ranks.Ranks} ranks");
+        _implementation = FormattableString.Invariant($"native, joined over {_joined.Members} ranks");
     }
 
     /// <inheritdoc/>
@@ -94,8 +94,8 @@ internal sealed class OneDnnSyncBatchNormBackward : OneDnnBatchNormGroups
         _sum = backend.CreateGroupKernel(operation, slots, operation.Spec, BatchNormStatistics.Batch, 0, Hbn.StageReduce);
         _apply = backend.CreateGroupKernel(operation, slots, operation.Spec, BatchNormStatistics.Batch, 0, Hbn.StageApply);
         Reserve(Slots[Scale]!, 2, _sum, _apply);
-        _joined = new JoinedStatistics(ranks, Length, operation.Spec.StatisticCount);
-        _implementation = FormattableString.Invariant($"native, joined over {ranks.Ranks} ranks");
+        _joined = new JoinedStatistics(ranks, operation.SynchronizedRanks, Length, operation.Spec.StatisticCount);
+        _implementation = FormattableString.Invariant($"native, joined over {_joined.Members} ranks");
     }
 
     /// <inheritdoc/>

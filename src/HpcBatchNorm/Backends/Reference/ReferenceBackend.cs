@@ -44,7 +44,8 @@ internal sealed partial class ReferenceBackend : Backend
     public override int Threads => _parallel.MaxDegreeOfParallelism;
 
     /// <inheritdoc/>
-    internal override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true, BatchNormVariants: true, LossScaling: true, CustomOperations: true, PoolingTakesSlices: true, TrainingVariants: true);
+    internal override BackendTraits Traits { get; } = new(ChannelBlock: 1, BatchNormTakesSlices: true, BatchNormVariants: true, LossScaling: true, CustomOperations: true, PoolingTakesSlices: true, TrainingVariants: true,
+        ConvolutionNormalizes: true);
 
     /// <inheritdoc/>
     private protected override DataType StoredType => DataType.Float64;

@@ -44,14 +44,14 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
     private readonly ReferenceBuffer _scale = Buffer(buffers, operation.Scale);
     private readonly ReferenceBuffer _shift = Buffer(buffers, operation.Shift);
     private readonly ReferenceBuffer? _residual = Optional(buffers, operation.Residual);
-    private readonly ReferenceBuffer _dst = Buffer(buffers, operation.Dst);
+    private readonly ReferenceBuffer? _dst = Optional(buffers, operation.Dst);
     private readonly ReferenceBuffer? _mean = Optional(buffers, operation.Mean);
     private readonly ReferenceBuffer? _variance = Optional(buffers, operation.Variance);
     private readonly ReferenceBuffer? _runningMean = Optional(buffers, operation.RunningMean);
     private readonly ReferenceBuffer? _runningVariance = Optional(buffers, operation.RunningVariance);
     private readonly ReferenceBuffer? _r = Optional(buffers, operation.R);
     private readonly ReferenceBuffer? _d = Optional(buffers, operation.D);
-    private readonly JoinedStatistics? _joined = ranks is null ? null : new JoinedStatistics(ranks, (int)operation.Spec.Parameters.Count, operation.Spec.StatisticCount);
+    private readonly JoinedStatistics? _joined = ranks is null ? null : new JoinedStatistics(ranks, operation.SynchronizedRanks, (int)operation.Spec.Parameters.Count, operation.Spec.StatisticCount);
     private (double R, double D) _limits;
 
     protected override void Run(in StepContext context)
@@ -80,6 +80,10 @@ internal sealed class ReferenceBatchNormForward(BatchNormForward operation, Buff
         (double mean, double variance) = operation.Statistics == BatchNormStatistics.Batch
             ? MeasureBatch(k, group)
             : (_runningMean!.Image(group)[k], _runningVariance!.Image(group)[k]);
+        if (_dst is null)
+        {
+            return;
+        }
 
         double scale = _scale.Vector[k], shift = _shift.Vector[k];
         if (_r is not null)
@@ -186,7 +190,7 @@ internal sealed class ReferenceBatchNormBackward(BatchNormBackward operation, Bu
     private readonly ReferenceBuffer? _r = Optional(buffers, operation.R);
     private readonly ReferenceBuffer? _d = Optional(buffers, operation.D);
 
-    private readonly JoinedStatistics? _joined = ranks is null ? null : new JoinedStatistics(ranks, (int)operation.Spec.Parameters.Count, operation.Spec.StatisticCount);
+    private readonly JoinedStatistics? _joined = ranks is null ? null : new JoinedStatistics(ranks, operation.SynchronizedRanks, (int)operation.Spec.Parameters.Count, operation.Spec.StatisticCount);
 
     protected override void Run(in StepContext context)
     {

@@ -117,13 +117,17 @@ internal sealed class ReferenceConvolutionForward(ConvolutionForward operation, 
 {
     private readonly ConvolutionSpec _spec = operation.Spec;
     private readonly ConvolutionTiles _tiles = new(operation.Spec);
-    private readonly ReferenceBuffer _src = Buffer(buffers, operation.Src);
+    private readonly ReferenceConvolutionSource _src = new(operation.Src, operation.Normalization, buffers);
     private readonly ReferenceBuffer _weights = Buffer(buffers, operation.Weights);
     private readonly ReferenceBuffer? _bias = Optional(buffers, operation.Bias);
     private readonly ReferenceBuffer? _residual = Optional(buffers, operation.Residual);
     private readonly ReferenceBuffer _dst = Buffer(buffers, operation.Dst);
 
-    protected override void Run(in StepContext context) => ForEach(_spec.Src.N * _spec.Groups * _tiles.Count, _spec.Flops, Tile);
+    protected override void Run(in StepContext context)
+    {
+        _src.Normalize();
+        ForEach(_spec.Src.N * _spec.Groups * _tiles.Count, _spec.Flops, Tile);
+    }
 
     private void Tile(int piece)
     {
@@ -227,13 +231,14 @@ internal sealed class ReferenceConvolutionBackwardWeights(ConvolutionBackwardWei
 {
     private readonly ConvolutionSpec _spec = operation.Spec;
     private readonly ConvolutionTiles _tiles = new(operation.Spec);
-    private readonly ReferenceBuffer _src = Buffer(buffers, operation.Src);
+    private readonly ReferenceConvolutionSource _src = new(operation.Src, operation.Normalization, buffers);
     private readonly ReferenceBuffer _diffDst = Buffer(buffers, operation.DiffDst);
     private readonly ReferenceBuffer _diffWeights = Buffer(buffers, operation.DiffWeights);
     private readonly ReferenceBuffer? _diffBias = Optional(buffers, operation.DiffBias);
 
     protected override void Run(in StepContext context)
     {
+        _src.Normalize();
         ForEach(_spec.Src.C, _spec.Flops, Channel);
         if (_diffBias is not null)
         {
