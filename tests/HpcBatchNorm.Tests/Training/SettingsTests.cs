@@ -21,6 +21,7 @@ public class SettingsTests
         ["Network.Classes"] = "the data set's",
         ["Optimizer.Width"] = "images are square: image-size is the height too",
         ["Optimizer.Rank"] = "which of the processes this is",
+        ["BackendOptions.Device"] = "which of its machine's processes this is",
         ["BackendOptions.TuningFile"] = "a file of the run's folder",
     };
 
@@ -91,6 +92,7 @@ public class SettingsTests
         ["freeze-scale-and-shift"] = (null, [("freeze-bn", "true")]),
         ["ghost-batch"] = ("4", []),
         ["sync-bn"] = (null, [("ranks", "2")]),
+        ["gradient-wire"] = (null, [("ranks", "2")]),
         ["renorm-r-max"] = (null, [("batch-renorm", "true")]),
         ["renorm-d-max"] = (null, [("batch-renorm", "true")]),
         ["renorm-start"] = (null, [("batch-renorm", "true")]),
