@@ -52,15 +52,22 @@ public class RankSessionTests
             TrainRanks(backend, Network(batchNorm: true), options, ranks), 1e-5, name => !name.Contains("running", StringComparison.Ordinal), momenta: backend == "reference");
     }
 
-    /// <summary>Running statistics too: they are those of the joined batches.</summary>
+    /// <summary>
+    /// Running statistics too: they are those of the joined batches. Where sums are made in single precision, they may lie as far apart as one rounding of the initial weights
+    /// moves them, four times over.
+    /// </summary>
     [Theory]
     [MemberData(nameof(Cases))]
     public void WithSyncBatchNorm_EqualsOneProcessWithTheWholeBatch(string backend, int ranks, int accumulate)
     {
-        TrainingOptions options = Options(accumulate) with { SyncBatchNorm = true, RecomputeBatchNorm = true };
-        AssertClose(
-            Train(backend, Network(batchNorm: true), options with { Batch = ranks * Batch }, 1, Communicator.Alone),
-            TrainRanks(backend, Network(batchNorm: true), options, ranks), 1e-5, momenta: backend == "reference");
+        TrainingOptions options = Options(accumulate) with { SyncBatchNorm = true, RecomputeBatchNorm = true }, whole = options with { Batch = ranks * Batch };
+        Dictionary<string, float[]> alone = Train(backend, Network(batchNorm: true), whole, 1, Communicator.Alone), joined = TrainRanks(backend, Network(batchNorm: true), options, ranks);
+        Dictionary<string, float[]> nudged = backend == "reference" ? alone : Train(backend, Network(batchNorm: true), whole, 1, Communicator.Alone, nudge: 1.0 / (1 << 24));
+        double moved = Math.Max(Distance(alone, nudged, "running_mean"), Distance(alone, nudged, "running_variance"));
+
+        static bool IsRunning(string name) => name.Contains("running", StringComparison.Ordinal);
+        AssertClose(alone, joined, 1e-5, name => !IsRunning(name), momenta: backend == "reference");
+        AssertClose(alone, joined, Math.Clamp(4 * moved, 1e-5, 1e-4), IsRunning);
     }
 
     /// <summary>
