@@ -1,6 +1,6 @@
-// A stand-in for NVIDIA's libraries: libcuda.so.1, libnvrtc.so.12, libcudnn.so.9 and libnccl.so.2 with just the functions the program binds. It runs the
-// program's own CUDA kernels, compiled for the host, and computes convolutions by their definition, so that everything but speed can be
-// tested without a GPU.
+// A stand-in for NVIDIA's libraries: libcuda.so.1, libnvrtc.so.12, libcudnn.so.9 and libnccl.so.2 with just the functions the program
+// binds. It runs the program's own CUDA kernels, compiled for the host, and computes convolutions by their definition, so that everything
+// but speed can be tested without a GPU.
 //
 // It is written from NVIDIA's documentation, independently of the C# declarations, and it is strict: every argument is checked for what it
 // must be (a handle of the right kind, an enum's value, an address inside an allocation with so many bytes behind it). What is wrong is
