@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and runs every test: the C tests of native/ (ctest) and the C# tests (xunit.v3). Last line: N passed, N failed, N skipped.
-#   ./test.sh                    everything
+#   ./test.sh                    everything but what .ci/nightly runs besides ([Trait("Category", "Nightly")]: the same again in other precisions and sizes)
 #   ./test.sh --fast             leaves out what takes longer than some seconds ([Trait("Category", "Slow")])
 #   ./test.sh -class "*.Contract.*" ...   any other argument goes to the xunit runner as it is, and the C tests are left out
 # HBN_REQUIRE=onednn: fail where that backend cannot be used, instead of leaving its tests out.
@@ -20,6 +20,7 @@ for argument; do
         native=no
     fi
 done
+[[ $native == no ]] || arguments+=(-trait- "Category=Nightly")
 
 tests=artifacts/bin/HpcBatchNorm.Tests/release/HpcBatchNorm.Tests
 build_changed tests/HpcBatchNorm.Tests "$tests" tests

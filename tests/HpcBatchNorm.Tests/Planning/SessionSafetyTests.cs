@@ -56,12 +56,13 @@ public class SessionSafetyTests
         bool wait = false;
         using var backend = new AlteredBackend
         {
+            Concurrent = false,
             After = (_, _) =>
             {
                 if (wait)
                 {
                     inside.Set();
-                    leave.Wait();
+                    leave.Wait(TimeSpan.FromSeconds(30)); // a call that is let in must fail the test, not wait for ever
                 }
             },
         };

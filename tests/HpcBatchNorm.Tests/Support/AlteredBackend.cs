@@ -17,7 +17,10 @@ internal sealed class AlteredBackend : Backend
 
     public override string Description => "the reference with a planted fault";
 
-    public override bool ConcurrentSessions => true;
+    public override bool ConcurrentSessions => Concurrent;
+
+    /// <summary>Whether several sessions may compute at once, as those of ranks in one process do.</summary>
+    public bool Concurrent { get; init; } = true;
 
     internal override BackendTraits Traits => new(ChannelBlock: 16, BatchNormTakesSlices: true, CustomOperations: true);
 
