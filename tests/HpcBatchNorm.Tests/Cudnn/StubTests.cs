@@ -21,6 +21,7 @@ public sealed partial class StubTests : CudnnTests
 {
     [Fact]
     [Trait("Category", "Slow")]
+    [Trait("Category", "Nightly")]
     public void HardCases_ThreadsAndBlocksInReverseOrder_MatchTheReference()
     {
         // What forgets a barrier, or merges partial sums in the order of arrival, gives other values.
