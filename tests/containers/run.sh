@@ -105,7 +105,7 @@ in_root() {
             mount --bind "$sdk" "$place/usr/share/dotnet" && mount --bind "$packages" "$place/root/.nuget" || exit
         fi
         if [[ -n ${READ_ONLY:-} ]]; then
-            mount --bind "$place" "$place" && mount --bind "$place/work" "$place/work" && mount -o remount,bind,ro "$place" || exit
+            mount --bind "$place" "$place" && mount --bind "$place/state" "$place/state" && mount -o remount,bind,ro "$place" || exit
             mount --rbind /proc "$place/proc" && mount --rbind /dev "$place/dev" || exit
         fi
         mapfile -t variables <<<"$environment"
@@ -165,7 +165,7 @@ carry_out() {
 }
 
 # --- Using the images ---------------------------------------------------------------------------------------------------------------------------------
-# contained IMAGE ARGUMENTS...: the entry point with arguments, its root mounted to be read only, /work writable.
+# contained IMAGE ARGUMENTS...: the entry point with arguments, its root mounted to be read only, /state writable.
 contained() {
     local image=$1 settings
     shift
@@ -183,7 +183,7 @@ check_image() {
     fi
     quietly contained "$image" verify --network inception-tiny --image-size 32 -b 2 || return 1
     quietly contained "$image" train --recipe quick --steps 4 --output run || return 1
-    [[ -n $(find "$folder/$image/work/run" -name '*.safetensors' -user 1654) ]] || { say "$image: no checkpoint of user 1654"; return 1; }
+    [[ -n $(find "$folder/$image/state/run" -name '*.safetensors' -user 1654) ]] || { say "$image: no checkpoint of user 1654"; return 1; }
     # An output outside the volume is refused in a sentence.
     if contained "$image" train --recipe quick --steps 1 --output /elsewhere >"$out" 2>&1 || ! grep -qi 'read-only' "$out" || grep -q '   at ' "$out"; then
         cat "$out" >&2
