@@ -64,7 +64,7 @@ internal sealed class CudaLibraries
 
     public CudaLibrary Cudnn { get; }
 
-    /// <summary>Looked for now, once.</summary>
+    /// <summary>Looks for NCCL when several ranks ask for it, and keeps what was found or why not: one process needs none of it.</summary>
     public CudaLibrary Nccl => _nccl.Value;
 
     /// <summary>Null unless <see cref="Nccl"/> was asked for and is usable.</summary>
