@@ -173,7 +173,14 @@ protected:
         tensors[0] = make_tensor(*engine, whole, "src");
         normalized_offset = reserve(at(0).physical_bytes());
         statistics_offset = reserve(batch_norm_scratch(at(0).extent(), at(0).padded_channels()) * static_cast<int64_t>(sizeof(double)));
-        conversions = "src normalized in scratch";
+    }
+
+    // As finish, for a primitive that reads src; the name says where that is a copy.
+    template <typename Pd> void finish_reading(const Pd& pd) {
+        finish(pd);
+        if (normalizes()) {
+            implementation += " on normalized src";
+        }
     }
 
     // Runs the primitive, on the normalized copy of src where that is wanted.
@@ -275,7 +282,7 @@ struct ConvForward final : ConvKernel {
         bind(DNNL_ARG_WEIGHTS, 1, "weights", Flow::In, weights_md, pd.weights_desc());
         bind_values(DNNL_ARG_BIAS, 2, Flow::In);
         bind(DNNL_ARG_DST, 3, "dst", residual ? Flow::Both : Flow::Out, pd.dst_desc());
-        finish(pd);
+        finish_reading(pd);
     }
 
     void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override {
@@ -399,7 +406,7 @@ struct ConvBackwardWeights final : ConvKernel {
         bind(DNNL_ARG_DIFF_DST, 1, "diffDst", Flow::In, pd.diff_dst_desc());
         bind(DNNL_ARG_DIFF_WEIGHTS, 2, "diffWeights", Flow::Out, weights_md, pd.diff_weights_desc());
         bind_values(DNNL_ARG_DIFF_BIAS, 3, Flow::Out);
-        finish(pd);
+        finish_reading(pd);
     }
 
     void execute(void* const* addresses, char* scratch, int64_t step, float learning_rate) override {

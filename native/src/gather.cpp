@@ -15,14 +15,6 @@ constexpr int64_t kBackwardWeightsTile = 192;
 // With fewer channels on either side, what is gathered and stored is too much beside the products.
 constexpr int64_t kFewestChannels = 128;
 
-int64_t round_up(int64_t n, int64_t unit) {
-    return (n + unit - 1) / unit * unit;
-}
-
-int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-
 // Where it was measured to be the faster (decision 027), on AVX2; nowhere else.
 bool pays(const hbn_conv_desc& d, const memory::dims& taps, ConvDirection direction) {
     if (d.stride_h > 1 || d.stride_w > 1) {
@@ -43,16 +35,9 @@ std::optional<GatherPlan> plan_gather(const Engine& engine, const hbn_conv_desc&
         return std::nullopt;
     }
     const bool back = direction == ConvDirection::BackwardData;
-    const hbn_tensor &from = back ? dst.desc : src.desc, &to = back ? src.desc : dst.desc;
     GatherPlan plan;
     GatherShape& s = plan.shape;
-    s.images = from.n;
-    s.src_channels = from.c;
-    s.src_h = from.h;
-    s.src_w = from.w;
-    s.dst_channels = to.c;
-    s.dst_h = to.h;
-    s.dst_w = to.w;
+    take_sides(s, src, dst, direction);
     s.kernel_h = taps[2];
     s.kernel_w = taps[3];
     s.stride_h = d.stride_h;
@@ -65,7 +50,7 @@ std::optional<GatherPlan> plan_gather(const Engine& engine, const hbn_conv_desc&
     const int64_t terms = taps[2] * taps[3] * channels;
     int64_t gathered = terms;
     if (direction == ConvDirection::BackwardWeights) {
-        const int64_t positions = static_cast<int64_t>(to.n) * to.h * to.w, sums = terms * outputs * 4;
+        const int64_t positions = s.images * s.dst_h * s.dst_w, sums = terms * outputs * 4;
         s.tile = std::min(kBackwardWeightsTile, round_up(positions, step));
         s.parts = std::clamp<int64_t>(std::min(positions / kPositionsPerPart, kSumsBytes / sums), 1, 16);
         // As many groups as the cache asks for, and enough for every thread to have as many as the others.

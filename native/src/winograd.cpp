@@ -21,14 +21,6 @@ constexpr int64_t kForwardBytes = int64_t{384} << 10, kBackwardWeightsBytes = in
 // A sum over more tiles than this is cut into parts, for threads to share and for its rounding.
 constexpr int64_t kTilesPerPart = 512;
 
-int64_t round_up(int64_t n, int64_t unit) {
-    return (n + unit - 1) / unit * unit;
-}
-
-int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-
 int64_t tiles_of(const WinogradShape& s) {
     return s.images * ceil_div(s.dst_h, 4) * ceil_div(s.dst_w, 4);
 }
@@ -105,16 +97,9 @@ std::optional<WinogradPlan> plan_winograd(const Engine& engine, const hbn_conv_d
         return std::nullopt;
     }
     const bool back = direction == ConvDirection::BackwardData;
-    const hbn_tensor &from = back ? dst.desc : src.desc, &to = back ? src.desc : dst.desc;
     WinogradPlan plan;
     WinogradShape& s = plan.shape;
-    s.images = from.n;
-    s.src_channels = from.c;
-    s.src_h = from.h;
-    s.src_w = from.w;
-    s.dst_channels = to.c;
-    s.dst_h = to.h;
-    s.dst_w = to.w;
+    take_sides(s, src, dst, direction);
     s.pad_top = back ? 2 - d.pad_top : d.pad_top;
     s.pad_left = back ? 2 - d.pad_left : d.pad_left;
     s.src_groups = s.dst_groups = s.parts = 1;

@@ -28,6 +28,27 @@ std::optional<Weights> weights_layout(const memory::desc& md, float* data = null
 bool addressable(const Tensor& t, int64_t lanes);
 int64_t lanes_of(const Engine& e);
 
+// What both kinds of our own convolutions have of their shapes: backward-data is seen as a convolution of diffDst that gives diffSrc.
+template <typename Shape> void take_sides(Shape& s, const Tensor& src, const Tensor& dst, ConvDirection direction) {
+    const bool back = direction == ConvDirection::BackwardData;
+    const hbn_tensor &from = back ? dst.desc : src.desc, &to = back ? src.desc : dst.desc;
+    s.images = from.n;
+    s.src_channels = from.c;
+    s.src_h = from.h;
+    s.src_w = from.w;
+    s.dst_channels = to.c;
+    s.dst_h = to.h;
+    s.dst_w = to.w;
+}
+
+inline int64_t round_up(int64_t n, int64_t unit) {
+    return (n + unit - 1) / unit * unit;
+}
+
+inline int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
 // The same memory seen from backward-data, which is a convolution of diffDst with filters turned by 180 degrees, inputs and outputs
 // exchanged.
 Weights turned(Weights w);
