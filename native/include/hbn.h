@@ -36,7 +36,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a signature, a struct or an enum value of this file changes. */
-#define HBN_ABI_VERSION 7
+#define HBN_ABI_VERSION 8
 
 typedef int32_t hbn_status;
 enum {
@@ -91,8 +91,9 @@ HBN_API hbn_status hbn_struct_size(int32_t which, int32_t* bytes) HBN_NOEXCEPT;
 
 enum { HBN_ISA_BASELINE = 0, HBN_ISA_AVX2 = 1, HBN_ISA_AVX512 = 2 };
 
-/* bfloat16 in oneDNN: not at all, by conversions around float32 arithmetic, by the processor's own products. */
-enum { HBN_BF16_NONE = 0, HBN_BF16_EMULATED = 1, HBN_BF16_NATIVE = 2 };
+/* bfloat16: in memory only, where oneDNN has none and its primitives work on copies widened to float32; oneDNN's own conversions around
+   float32 arithmetic; the processor's own products. */
+enum { HBN_BF16_STORAGE = 0, HBN_BF16_EMULATED = 1, HBN_BF16_NATIVE = 2 };
 
 typedef struct hbn_engine_desc {
     int32_t struct_size;

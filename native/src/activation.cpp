@@ -1,5 +1,6 @@
 #include "primitive.hpp"
 
+#include <array>
 #include <optional>
 
 namespace hbn {
@@ -38,7 +39,8 @@ Function function_of(int32_t f) {
 }
 
 // oneDNN's eltwise over physical memory seen as one axis: padded channels are values like any other, so blocked tensors with padding take
-// the fast code too. f(0) != 0 (sigmoid) is put right afterwards. Dense tensors run in one call, slices image by image.
+// the fast code too. f(0) != 0 (sigmoid) is put right afterwards. Dense tensors run in one call, slices image by image, and so does
+// bfloat16 that oneDNN has not: an image is widened in scratch.
 struct ActivationKernel : hbn_kernel {
     ActivationKernel(std::shared_ptr<Engine> e, std::vector<Tensor> t) : hbn_kernel(std::move(e), std::move(t)) {
         for (const Tensor& tensor : tensors) {
@@ -49,7 +51,7 @@ struct ActivationKernel : hbn_kernel {
             if (tensor.desc.layout == HBN_OPAQUE || v.lane != 0 || (v.block > 1 && tensor.desc.c % v.block != 0 && !v.owns_padding)) {
                 unsupported("an activation cannot work on " + tensor.text() + "; add a copy");
             }
-            dense = dense && !tensor.is_slice();
+            dense = dense && !tensor.is_slice() && !tensor.widened;
         }
         const int64_t image = at(0).physical_count() / at(0).desc.n;
         images = dense ? 1 : at(0).desc.n;
@@ -62,27 +64,49 @@ protected:
     memory::desc run;
     dnnl::primitive primitive;
     int64_t scratchpad_offset = 0;
+    std::vector<int64_t> wide_offsets; // of an image of each tensor
     memory scratchpad;
     bool keeps_zero = true;
     std::optional<Selection> own;
 
     template <typename Pd> void finish(const Pd& pd) {
-        implementation = pd.impl_info_str();
+        implementation = pd.impl_info_str() + std::string(at(0).widened ? " on widened bf16" : "");
+        for (size_t i = 0; at(0).widened && i < tensors.size(); i++) {
+            wide_offsets.push_back(reserve(static_cast<int64_t>(run.get_size())));
+            conversions += (i == 0 ? "" : ", ") + std::string("tensor ") + std::to_string(i) + " bf16 -> fp32";
+        }
         const memory::desc md = pd.scratchpad_desc();
         scratchpad_offset = reserve(static_cast<int64_t>(md.get_size()));
         scratchpad = memory(md, engine->dnnl, nullptr);
         primitive = dnnl::primitive(pd.get());
     }
 
-    memory run_of(size_t i, void* const* addresses, int64_t image) {
-        const View v = view(i, addresses);
-        return memory(run, engine->dnnl, static_cast<char*>(v.data) + image * v.image_stride * at(i).element_bytes());
-    }
-
-    void execute_run(std::unordered_map<int, memory> args, char* scratch) {
+    // Runs the primitive on one image, or on all; the argument of each tensor, of which the last is written.
+    template <size_t Count> void execute_run(const std::array<int, Count>& names, void* const* addresses, int64_t image, char* scratch) {
+        std::unordered_map<int, memory> args;
+        std::array<View, Count> outside, inside;
+        for (size_t i = 0; i < Count; i++) {
+            const View v = view(i, addresses);
+            void* at_image = static_cast<char*>(v.data) + image * v.image_stride * at(i).element_bytes();
+            outside[i] = at(i).run_view(at_image);
+            if (at(i).widened) {
+                inside[i] = at(i).dense().run_view(scratch + wide_offsets[i]);
+                at_image = inside[i].data;
+            }
+            args.emplace(names[i], memory(run, engine->dnnl, at_image));
+        }
+        constexpr size_t written = Count - 1;
+        const Extent elements{1, static_cast<int64_t>(run.get_size()) / 4, 1};
+        for (size_t i = 0; at(0).widened && i < written; i++) {
+            engine->arithmetic->copy(elements, outside[i], inside[i]);
+        }
         scratchpad.set_data_handle(scratch + scratchpad_offset);
         args.emplace(DNNL_ARG_SCRATCHPAD, scratchpad);
         primitive.execute(engine->stream, args);
+        if (at(0).widened) {
+            engine->stream.wait();
+            engine->arithmetic->copy(elements, inside[written], outside[written]);
+        }
     }
 
     void close(size_t i, void* const* addresses) {
@@ -110,7 +134,7 @@ struct ActivationForward final : ActivationKernel {
             return;
         }
         for (int64_t n = 0; n < images; n++) {
-            execute_run({{DNNL_ARG_SRC, run_of(0, a, n)}, {DNNL_ARG_DST, run_of(1, a, n)}}, scratch);
+            execute_run<2>({DNNL_ARG_SRC, DNNL_ARG_DST}, a, n, scratch);
         }
         close(1, a);
     }
@@ -135,7 +159,7 @@ struct ActivationBackward final : ActivationKernel {
         }
         // Padding: diff_dst is zero there, so diff_src is.
         for (int64_t n = 0; n < images; n++) {
-            execute_run({{kept, run_of(0, a, n)}, {DNNL_ARG_DIFF_DST, run_of(1, a, n)}, {DNNL_ARG_DIFF_SRC, run_of(2, a, n)}}, scratch);
+            execute_run<3>({kept, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_SRC}, a, n, scratch);
         }
         close(2, a);
     }

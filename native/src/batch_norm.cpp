@@ -60,9 +60,10 @@ protected:
         }
     }
 
+    // As a primitive of oneDNN takes them.
     bool dense() const {
         for (const Tensor& t : tensors) {
-            if (t.present() && t.is_slice()) {
+            if (t.present() && (t.is_slice() || t.widened)) {
                 return false;
             }
         }

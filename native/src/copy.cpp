@@ -31,33 +31,23 @@ struct CopyKernel final : hbn_kernel {
             if (compat::dims_of(from) != compat::dims_of(to) || at(0).is_slice() || at(1).is_slice()) {
                 unsupported("cannot copy " + at(0).text() + " to " + at(1).text());
             }
-            if (from != to) {
-                src = memory(from, engine->dnnl, nullptr);
-                dst = memory(to, engine->dnnl, nullptr);
-                reorder = dnnl::reorder(src, dst);
-                implementation = "reorder";
-            }
+            reorder = Reorder(*engine, at(0), from, at(1), to);
+            scratch_offset = reserve(reorder->scratch_bytes());
+            implementation = reorder->moves() ? "reorder" : implementation;
         }
     }
 
-    void execute(void* const* a, char*, int64_t, float) override {
+    void execute(void* const* a, char* scratch, int64_t, float) override {
         if (reorder) {
-            src.set_data_handle(a[0]);
-            dst.set_data_handle(a[1]);
-            reorder->execute(engine->stream, src, dst);
-            engine->stream.wait();
-        } else if (at(0).format) {
-            const Extent flat{1, at(0).physical_count(), 1};
-            const Element element = view(0, a).element;
-            engine->arithmetic->copy(flat, {a[0], 0, 1, 0, false, element}, {a[1], 0, 1, 0, false, element});
+            reorder->execute(*engine, a[0], a[1], scratch + scratch_offset);
         } else {
             engine->arithmetic->copy(at(0).extent(), view(0, a), view(1, a));
         }
     }
 
 private:
-    memory src, dst;
-    std::optional<dnnl::reorder> reorder;
+    std::optional<Reorder> reorder;
+    int64_t scratch_offset = 0;
 };
 
 struct SumKernel final : hbn_kernel {

@@ -80,9 +80,9 @@ int32_t effective_isa() {
 int32_t bf16_support() {
 #if defined(__x86_64__)
     using dnnl::cpu_isa;
-    return may_use(cpu_isa::avx512_core_bf16) ? HBN_BF16_NATIVE : may_use(cpu_isa::avx512_core) ? HBN_BF16_EMULATED : HBN_BF16_NONE;
+    return may_use(cpu_isa::avx512_core_bf16) ? HBN_BF16_NATIVE : may_use(cpu_isa::avx512_core) ? HBN_BF16_EMULATED : HBN_BF16_STORAGE;
 #else
-    return HBN_BF16_NONE;
+    return HBN_BF16_STORAGE;
 #endif
 }
 
@@ -125,7 +125,7 @@ int32_t preferred_block(const dnnl::engine& engine, int32_t isa) {
 
 Engine::Engine(int32_t requested_threads, int32_t most_threads)
     : dnnl(dnnl::engine::kind::cpu, 0), stream(dnnl), wanted_threads(requested_threads), threads(1), isa(effective_isa()), channel_block(0),
-      arithmetic(arithmetic_for(isa)) {
+      widens_bf16(bf16_support() == HBN_BF16_STORAGE), arithmetic(arithmetic_for(isa)) {
     if (wanted_threads == 0) {
         wanted_threads = physical_cores();
         wanted_threads = most_threads > 0 ? std::min(wanted_threads, most_threads) : wanted_threads;

@@ -17,6 +17,7 @@ struct Engine {
     int32_t threads;        // the team that every parallel region gets
     int32_t isa;
     int32_t channel_block;
+    bool widens_bf16; // oneDNN has no bfloat16 here: its primitives work on copies in float32
     const Arithmetic* arithmetic;
 
     // requested_threads 0: one per physical core, no more than most_threads unless that is 0.

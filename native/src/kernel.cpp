@@ -95,7 +95,7 @@ hbn_status hbn_kernel_format(const hbn_kernel* kernel, int32_t index, hbn_format
         const hbn_kernel& p = checked_handle(kernel, "kernel");
         require(index >= 0 && index < static_cast<int32_t>(p.tensors.size()), "index is not a tensor of the kernel");
         if (p.decided[static_cast<size_t>(index)]) {
-            *format = new hbn_format(*p.decided[static_cast<size_t>(index)]);
+            *format = new hbn_format(*p.decided[static_cast<size_t>(index)], p.tensors[static_cast<size_t>(index)].widened);
         }
     });
 }

@@ -2,6 +2,7 @@
 // everywhere and stays zero.
 #include "kernel.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace hbn {
@@ -202,29 +203,22 @@ struct ConvertKernel final : hbn_kernel {
             }
             decide_plain(i);
             decide_plain(i + 1);
-            Pair pair{memory(as(i, i + 1), engine->dnnl, nullptr), memory(as(i + 1, i), engine->dnnl, nullptr), {}};
-            pair.reorder = dnnl::reorder(pair.parameter, pair.copy);
-            pairs.push_back(std::move(pair));
+            pairs.emplace_back(*engine, at(i), as(i, i + 1), at(i + 1), as(i + 1, i));
+            most_scratch = std::max(most_scratch, pairs.back().scratch_bytes());
         }
+        scratch_offset = reserve(most_scratch);
         implementation = "reorder";
     }
 
-    void execute(void* const* a, char*, int64_t, float) override {
+    void execute(void* const* a, char* scratch, int64_t, float) override {
         for (size_t i = 0; i < pairs.size(); i++) {
-            Pair& p = pairs[i];
-            p.parameter.set_data_handle(a[2 * i]);
-            p.copy.set_data_handle(a[2 * i + 1]);
-            p.reorder.execute(engine->stream, p.parameter, p.copy);
+            pairs[i].execute(*engine, a[2 * i], a[2 * i + 1], scratch + scratch_offset);
         }
-        engine->stream.wait();
     }
 
 private:
-    struct Pair {
-        memory parameter, copy;
-        dnnl::reorder reorder;
-    };
-    std::vector<Pair> pairs;
+    std::vector<Reorder> pairs;
+    int64_t most_scratch = 0, scratch_offset = 0; // one copy at a time
 
     // How tensor i lies, with the axes of the other: plain weights of a grouped convolution have four where oneDNN's own formats have five.
     memory::desc as(size_t i, size_t other) const {

@@ -1,5 +1,6 @@
 #include "primitive.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace hbn {
@@ -16,15 +17,15 @@ void point(memory& m, void* address) {
 
 void PrimitiveKernel::bind(int argument, size_t index, const char* name, Flow flow, const memory::desc& given, const memory::desc& wanted) {
     const Tensor& t = at(index);
-    const bool same = given == wanted, slice = t.is_slice();
-    if (same && !slice) {
+    const bool same = given == wanted, copied = t.is_slice() || t.widened;
+    if (same && !copied) {
         direct.push_back({index, memory(wanted, engine->dnnl, nullptr)});
         arguments.emplace(argument, direct.back().argument);
         return;
     }
-    Staged s{index, flow, slice, 0, 0, std::nullopt, std::nullopt, memory(given, engine->dnnl, nullptr), memory()};
-    if (slice) {
-        s.dense_offset = reserve(t.physical_bytes());
+    Staged s{index, flow, copied, 0, 0, std::nullopt, std::nullopt, memory(given, engine->dnnl, nullptr), memory()};
+    if (copied) {
+        s.dense_offset = reserve(t.dense().physical_bytes());
     }
     if (same) {
         s.wanted = s.dense;
@@ -40,7 +41,8 @@ void PrimitiveKernel::bind(int argument, size_t index, const char* name, Flow fl
         }
     }
     const bool activation = compat::dims_of(given) == t.dims() && t.desc.layout != HBN_OPAQUE;
-    const std::string from = (slice ? "slice " : "") + layout_name(given, activation), to = layout_name(wanted, activation);
+    const std::string type = t.widened ? "bf16 " : "", from = type + (t.is_slice() ? "slice " : "") + layout_name(given, activation);
+    const std::string to = (t.widened ? "fp32 " : "") + layout_name(wanted, activation);
     conversions +=
         (conversions.empty() ? "" : ", ") + std::string(name) + " " + (flow == Flow::In ? from + " -> " + to : to + " -> " + from);
     arguments.emplace(argument, s.wanted);
@@ -78,14 +80,20 @@ void PrimitiveKernel::bind_values(int argument, size_t index, Flow flow) {
     }
 }
 
+bool PrimitiveKernel::widens() const {
+    return std::any_of(staged.begin(), staged.end(), [&](const Staged& s) { return at(s.index).widened; });
+}
+
+void PrimitiveKernel::copy(const Staged& s, void* address, char* scratch, bool in) const {
+    const Tensor &t = at(s.index), dense = t.dense();
+    char* to = scratch + s.dense_offset;
+    const View outside = t.format ? t.run_view(address) : t.view(address), inside = t.format ? dense.run_view(to) : dense.view(to);
+    engine->arithmetic->copy(t.format ? t.run() : t.extent(), in ? outside : inside, in ? inside : outside);
+}
+
 void PrimitiveKernel::stage_in(Staged& s, void* address, char* scratch) {
-    const Tensor& t = at(s.index);
-    if (s.slice) {
-        // The dense twin has the tensor's own layout.
-        hbn_tensor whole = t.desc;
-        whole.root_channels = whole.c;
-        whole.channel_offset = 0;
-        engine->arithmetic->copy(t.extent(), t.view(address), make_tensor(*engine, whole, "staging").view(scratch + s.dense_offset));
+    if (s.copied) {
+        copy(s, address, scratch, true);
         address = scratch + s.dense_offset;
     }
     point(s.dense, address);
@@ -96,15 +104,11 @@ void PrimitiveKernel::stage_in(Staged& s, void* address, char* scratch) {
 }
 
 void PrimitiveKernel::stage_out(Staged& s, void* address, char* scratch) {
-    const Tensor& t = at(s.index);
     if (s.out) {
         s.out->execute(engine->stream, s.wanted, s.dense);
     }
-    if (s.slice) {
-        hbn_tensor whole = t.desc;
-        whole.root_channels = whole.c;
-        whole.channel_offset = 0;
-        engine->arithmetic->copy(t.extent(), make_tensor(*engine, whole, "staging").view(scratch + s.dense_offset), t.view(address));
+    if (s.copied) {
+        copy(s, address, scratch, false);
     }
 }
 
@@ -116,7 +120,7 @@ void PrimitiveKernel::execute(void* const* addresses, char* scratch, int64_t, fl
         if (s.flow != Flow::Out) {
             stage_in(s, addresses[s.index], scratch);
         } else {
-            point(s.dense, s.slice ? scratch + s.dense_offset : addresses[s.index]);
+            point(s.dense, s.copied ? scratch + s.dense_offset : addresses[s.index]);
             if (s.out) {
                 point(s.wanted, scratch + s.wanted_offset);
             }

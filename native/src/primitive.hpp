@@ -9,7 +9,7 @@
 namespace hbn {
 
 // One primitive and the way its arguments get to it: directly, or, where the tensor lies otherwise than the primitive wants (a slice,
-// another blocking), through a staging buffer in scratch. Stagings are reported as conversions.
+// another blocking, bfloat16 that oneDNN has not), through a staging buffer in scratch. Stagings are reported as conversions.
 struct PrimitiveKernel : hbn_kernel {
     using hbn_kernel::hbn_kernel;
 
@@ -36,7 +36,7 @@ protected:
 
     // Names the implementation and takes scratch for its scratchpad; call once, after the binds.
     template <typename Pd> void finish(const Pd& pd) {
-        implementation = pd.impl_info_str();
+        implementation = pd.impl_info_str() + std::string(widens() ? " on widened bf16" : "");
         bind_scratch(DNNL_ARG_SCRATCHPAD, pd.scratchpad_desc());
         primitive = dnnl::primitive(pd.get());
     }
@@ -45,7 +45,7 @@ private:
     struct Staged {
         size_t index;
         Flow flow;
-        bool slice;                           // copied between the tensor and `dense`
+        bool copied;                          // between the tensor and `dense`
         int64_t dense_offset, wanted_offset;  // in scratch
         std::optional<dnnl::reorder> in, out; // between `dense` and `wanted`
         memory dense, wanted;
@@ -71,6 +71,8 @@ private:
     std::unordered_map<int, memory> arguments;
     dnnl::primitive primitive;
 
+    bool widens() const;
+    void copy(const Staged& s, void* address, char* scratch, bool in) const;
     void stage_in(Staged& s, void* address, char* scratch);
     void stage_out(Staged& s, void* address, char* scratch);
 };

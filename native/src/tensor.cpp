@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <vector>
 
 namespace hbn {
 
@@ -13,6 +14,7 @@ Tensor make_tensor(const Engine& engine, const hbn_tensor& desc, const char* nam
     if (desc.layout == HBN_ABSENT) {
         return t;
     }
+    t.widened = desc.data_type == HBN_BFLOAT16 && engine.widens_bf16;
     require(desc.layout >= HBN_PLAIN && desc.layout <= HBN_OPAQUE, "tensor layout is not an HBN_ layout");
     require(desc.data_type >= HBN_FLOAT32 && desc.data_type <= HBN_BFLOAT16, "tensor data_type is not an HBN_ type");
     if (desc.n < 1 || desc.c < 1 || desc.h < 1 || desc.w < 1 || desc.channel_offset < 0 ||
@@ -34,9 +36,22 @@ Tensor make_tensor(const Engine& engine, const hbn_tensor& desc, const char* nam
 
 int64_t Tensor::physical_count() const {
     if (desc.layout == HBN_OPAQUE && format) {
-        return static_cast<int64_t>(format->get_size()) / element_bytes();
+        return static_cast<int64_t>(format->get_size()) / (widened ? static_cast<int64_t>(sizeof(float)) : element_bytes());
     }
     return desc.n * padded_channels() * desc.h * desc.w;
+}
+
+View Tensor::run_view(void* address) const {
+    return {address, 0, 1, 0, false, desc.data_type == HBN_BFLOAT16 ? Element::BFloat16 : Element::Float32};
+}
+
+Tensor Tensor::dense() const {
+    Tensor t = *this;
+    t.desc.root_channels = t.desc.c;
+    t.desc.channel_offset = 0;
+    t.desc.data_type = widened ? HBN_FLOAT32 : desc.data_type;
+    t.widened = false;
+    return t;
 }
 
 std::string Tensor::text() const {
@@ -56,7 +71,7 @@ std::string Tensor::text() const {
 memory::data_type Tensor::type() const {
     switch (desc.data_type) {
     case HBN_BFLOAT16:
-        return memory::data_type::bf16;
+        return widened ? memory::data_type::f32 : memory::data_type::bf16;
     case HBN_INT32:
         return memory::data_type::s32;
     case HBN_UINT8:
@@ -118,32 +133,63 @@ memory::desc row_major(const memory::dims& dims, memory::data_type type) {
     return memory::desc(dims, type, strides);
 }
 
-namespace {
-
-void reorder(const Engine& engine, const memory::desc& from, void* from_address, const memory::desc& to, void* to_address) {
-    memory src(from, engine.dnnl, from_address), dst(to, engine.dnnl, to_address);
-    dnnl::stream stream = engine.stream;
-    dnnl::reorder(src, dst).execute(stream, src, dst);
-    stream.wait();
+Reorder::Reorder(const Engine& engine, const Tensor& from_tensor, const memory::desc& from_md, const Tensor& to_tensor,
+                 const memory::desc& to_md)
+    : from(from_tensor), to(to_tensor) {
+    if (from_md == to_md) {
+        return;
+    }
+    src = memory(from_md, engine.dnnl, nullptr);
+    dst = memory(to_md, engine.dnnl, nullptr);
+    primitive = dnnl::reorder(src, dst);
+    src_bytes = from.widened ? static_cast<int64_t>((from_md.get_size() + 63) / 64 * 64) : 0;
+    dst_bytes = to.widened ? static_cast<int64_t>(to_md.get_size()) : 0;
 }
 
+void Reorder::execute(const Engine& engine, void* from_address, void* to_address, char* scratch) {
+    if (!primitive) {
+        engine.arithmetic->copy(to.run(), from.run_view(from_address), to.run_view(to_address));
+        return;
+    }
+    const Tensor wide_from = from.dense(), wide_to = to.dense();
+    if (from.widened) {
+        engine.arithmetic->copy(from.run(), from.run_view(from_address), wide_from.run_view(scratch));
+    }
+    src.set_data_handle(from.widened ? scratch : from_address);
+    dst.set_data_handle(to.widened ? scratch + src_bytes : to_address);
+    dnnl::stream stream = engine.stream;
+    primitive->execute(stream, src, dst);
+    stream.wait();
+    if (to.widened) {
+        engine.arithmetic->copy(to.run(), wide_to.run_view(scratch + src_bytes), to.run_view(to_address));
+    }
+}
+
+namespace {
+
 // Transfers are between logical order and memory; `plain` describes the values as the tensor describes them, but plain and dense.
-template <typename Dense, typename Sliced> void transfer(const Engine& engine, const hbn_tensor* tensor, Dense dense, Sliced sliced) {
+template <typename Sliced>
+void transfer(const Engine& engine, const hbn_tensor* tensor, void* address, float* values, bool write, Sliced sliced) {
     const Tensor t = make_tensor(engine, checked(tensor, "tensor"), "tensor");
     require(t.present() && (t.desc.data_type == HBN_FLOAT32 || t.desc.data_type == HBN_BFLOAT16),
             "only float32 and bfloat16 tensors are transferred");
     require(!t.undecided(), "the tensor's layout is not decided: no kernel uses it yet");
     engine.use_threads();
-    if (t.desc.layout == HBN_OPAQUE) {
-        dense(row_major(compat::dims_of(*t.format)), *t.format);
-        return;
-    }
     hbn_tensor plain = *tensor;
     plain.data_type = HBN_FLOAT32;
     plain.layout = HBN_PLAIN;
     plain.root_channels = plain.c;
     plain.channel_offset = 0;
-    sliced(t, make_tensor(engine, plain, "values"));
+    plain.format = nullptr;
+    const Tensor ordered = make_tensor(engine, plain, "values");
+    if (t.desc.layout != HBN_OPAQUE) {
+        sliced(t, ordered);
+        return;
+    }
+    const memory::desc md = row_major(compat::dims_of(*t.format));
+    Reorder reorder = write ? Reorder(engine, ordered, md, t, *t.format) : Reorder(engine, t, *t.format, ordered, md);
+    std::vector<char> scratch(static_cast<size_t>(reorder.scratch_bytes()) + 64);
+    write ? reorder.execute(engine, values, address, scratch.data()) : reorder.execute(engine, address, values, scratch.data());
 }
 
 } // namespace
@@ -153,7 +199,10 @@ template <typename Dense, typename Sliced> void transfer(const Engine& engine, c
 using namespace hbn;
 
 hbn_status hbn_format_query(const hbn_format* format, int64_t* bytes) noexcept {
-    return guard([&] { checked_handle(bytes, "bytes") = static_cast<int64_t>(checked_handle(format, "format").md.get_size()); });
+    return guard([&] {
+        const hbn_format& f = checked_handle(format, "format");
+        checked_handle(bytes, "bytes") = static_cast<int64_t>(f.md.get_size()) / (f.widened ? 2 : 1);
+    });
 }
 
 void hbn_format_destroy(hbn_format* format) noexcept {
@@ -164,10 +213,9 @@ hbn_status hbn_tensor_write(hbn_engine* engine, const hbn_tensor* tensor, void* 
     return guard([&] {
         const Engine& e = *checked_handle(engine, "engine").shared;
         require(memory != nullptr && values != nullptr, "memory and values must not be null");
-        void* from = const_cast<float*>(values);
-        transfer(
-            e, tensor, [&](const memory::desc& plain, const memory::desc& format) { reorder(e, plain, from, format, memory); },
-            [&](const Tensor& t, const Tensor& plain) { e.arithmetic->copy(t.extent(), plain.view(from), t.view(memory)); });
+        float* from = const_cast<float*>(values);
+        transfer(e, tensor, memory, from, true,
+                 [&](const Tensor& t, const Tensor& plain) { e.arithmetic->copy(t.extent(), plain.view(from), t.view(memory)); });
     });
 }
 
@@ -176,8 +224,7 @@ hbn_status hbn_tensor_read(hbn_engine* engine, const hbn_tensor* tensor, const v
         const Engine& e = *checked_handle(engine, "engine").shared;
         require(memory != nullptr && values != nullptr, "memory and values must not be null");
         void* from = const_cast<void*>(memory);
-        transfer(
-            e, tensor, [&](const memory::desc& plain, const memory::desc& format) { reorder(e, format, from, plain, values); },
-            [&](const Tensor& t, const Tensor& plain) { e.arithmetic->copy(t.extent(), t.view(from), plain.view(values)); });
+        transfer(e, tensor, from, values, false,
+                 [&](const Tensor& t, const Tensor& plain) { e.arithmetic->copy(t.extent(), t.view(from), plain.view(values)); });
     });
 }

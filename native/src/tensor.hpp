@@ -14,6 +14,7 @@ struct Tensor {
     hbn_tensor desc{};
     std::optional<memory::desc> format; // of an opaque tensor, once decided
     int32_t block = 1;                  // channels per block; 1 when plain
+    bool widened = false;               // bfloat16 that oneDNN sees as float32, format included: what it reads and writes are copies
 
     bool present() const { return desc.layout != HBN_ABSENT; }
     bool is_slice() const { return desc.channel_offset != 0 || desc.root_channels != desc.c; }
@@ -30,6 +31,12 @@ struct Tensor {
     memory::data_type type() const;
     std::string text() const;
 
+    // All elements of a whole tensor in their order in memory, whatever that is.
+    Extent run() const { return {1, physical_count(), 1}; }
+    View run_view(void* address) const;
+    // A whole tensor that lies alike, in the type that oneDNN sees.
+    Tensor dense() const;
+
     // The dense memory desc: of the layout for activations, of the format for opaque tensors that have one.
     memory::desc md() const;
     View view(void* address) const;
@@ -45,11 +52,29 @@ std::string layout_name(const memory::desc& md, bool activation = false);
 // Dense row-major desc of the same dims.
 memory::desc row_major(const memory::dims& dims, memory::data_type type = memory::data_type::f32);
 
+// A whole tensor copied to one of another layout, element type or both. Layouts are oneDNN's to change, in the types it sees.
+class Reorder {
+public:
+    Reorder() = default;
+    Reorder(const Engine& engine, const Tensor& from, const memory::desc& from_md, const Tensor& to, const memory::desc& to_md);
+    int64_t scratch_bytes() const { return src_bytes + dst_bytes; }
+    // False: the elements keep their order.
+    bool moves() const { return primitive.has_value(); }
+    void execute(const Engine& engine, void* from_address, void* to_address, char* scratch);
+
+private:
+    Tensor from, to;
+    memory src, dst;
+    std::optional<dnnl::reorder> primitive;
+    int64_t src_bytes = 0, dst_bytes = 0; // of copies in scratch, in this order
+};
+
 } // namespace hbn
 
 struct hbn_format : hbn::Counted {
     dnnl::memory::desc md;
-    explicit hbn_format(const dnnl::memory::desc& md) : md(md) {}
+    bool widened; // the tensors that lie so are bfloat16, and md says float32
+    hbn_format(const dnnl::memory::desc& md, bool widened) : md(md), widened(widened) {}
 };
 
 #endif

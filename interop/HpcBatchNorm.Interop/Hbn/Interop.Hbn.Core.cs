@@ -12,7 +12,7 @@ internal static unsafe partial class Hbn
     public const string Library = "hbn";
 
     /// <summary>HBN_ABI_VERSION this assembly was written for.</summary>
-    public const int AbiVersion = 7;
+    public const int AbiVersion = 8;
 
     public const int Ok = 0;
     public const int InvalidArgument = 1;
@@ -31,7 +31,7 @@ internal static unsafe partial class Hbn
     public const int UInt8 = 2;
     public const int BFloat16 = 3;
 
-    public const int Bf16None = 0;
+    public const int Bf16Storage = 0;
     public const int Bf16Emulated = 1;
     public const int Bf16Native = 2;
 

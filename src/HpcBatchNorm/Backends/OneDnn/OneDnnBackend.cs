@@ -75,11 +75,11 @@ internal sealed partial class OneDnnBackend : Backend
         {
             (Precision.Fp32, _) or (Precision.Bf16, Hbn.Bf16Native) => "",
             (Precision.Bf16, Hbn.Bf16Emulated) => "this CPU has no AVX-512 BF16 products, so oneDNN converts around fp32 ones: half the memory, but slower than fp32.",
-            (Precision.Bf16, _) => $"oneDNN multiplies bf16 on CPUs with AVX-512 only, and this one has (or HBN_MAX_CPU_ISA allows) {Isa}. {Instead}.",
-            (Precision.Fp16, _) => $"oneDNN trains in bf16 or fp32 on CPUs. {Instead}, or bf16 where the CPU has AVX-512 BF16.",
+            (Precision.Bf16, _) => $"this CPU (or HBN_MAX_CPU_ISA) has {Isa}, without bf16 products: bf16 is stored and computed with in fp32: half the memory, but no faster than fp32.",
+            (Precision.Fp16, _) => $"oneDNN trains in bf16 or fp32 on CPUs. {Instead}, or bf16 to save memory.",
             _ => $"tf32 is a format of NVIDIA GPUs. {Instead}.",
         };
-        return precision == Precision.Fp32 || (precision == Precision.Bf16 && _info.Bf16 != Hbn.Bf16None);
+        return precision is Precision.Fp32 or Precision.Bf16;
     }
 
     /// <inheritdoc/>
