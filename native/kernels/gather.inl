@@ -63,9 +63,9 @@ template <typename Run> HBN_INLINE void for_rows(const Phase& f, int64_t start, 
 }
 
 // Gathers what positions see of blocks [first, last), counted through the taps: block b, position p at (b - first) * row + p lanes.
-template <Reading K>
-static void gather(const GatherShape& s, const View& src, const Normalization& normalization, const Phase& f, int64_t start, int64_t count,
-                   int64_t first, int64_t last, float* v) {
+template <Reading K, typename T>
+static void gather_reading(const GatherShape& s, const View& src, const Normalization& normalization, const Phase& f, int64_t start,
+                           int64_t count, int64_t first, int64_t last, float* v) {
     const int64_t blocks = ceil_div(s.src_channels, (int64_t)kLanes), plane = s.src_h * s.src_w * kLanes;
     for (int64_t b = first; b < last; b++, v += s.row) {
         const int64_t t = b / blocks, c = b % blocks;
@@ -83,7 +83,7 @@ static void gather(const GatherShape& s, const View& src, const Normalization& n
                 }
                 return;
             }
-            const float* from = image<const float>(src, n) + c * plane + y * s.src_w * kLanes;
+            const T* from = image<const T>(src, n) + c * plane + y * s.src_w * kLanes;
             int64_t x = j * f.stride_x + f.x[t];
             for (int64_t p = 0; p < length; p++, x += f.stride_x) {
                 store<kLanes>(to + p * kLanes, x >= 0 && x < s.src_w ? read_src<K>(from + x * kLanes, k) : Vector{});
@@ -92,12 +92,19 @@ static void gather(const GatherShape& s, const View& src, const Normalization& n
     }
 }
 
+template <typename T>
+static void gather_of(const GatherShape& s, const View& src, const Normalization& normalization, const Phase& f, int64_t start,
+                      int64_t count, int64_t first, int64_t last, float* v) {
+    const auto how = normalization.mean == nullptr ? gather_reading<Reading::Raw, T>
+                     : normalization.relu          ? gather_reading<Reading::AffineRelu, T>
+                                                   : gather_reading<Reading::Affine, T>;
+    how(s, src, normalization, f, start, count, first, last, v);
+}
+
 static void gather(const GatherShape& s, const View& src, const Normalization& normalization, const Phase& f, int64_t start, int64_t count,
                    int64_t first, int64_t last, float* v) {
-    const auto how = normalization.mean == nullptr ? gather<Reading::Raw>
-                     : normalization.relu          ? gather<Reading::AffineRelu>
-                                                   : gather<Reading::Affine>;
-    how(s, src, normalization, f, start, count, first, last, v);
+    src.element == Element::BFloat16 ? gather_of<Bf16>(s, src, normalization, f, start, count, first, last, v)
+                                     : gather_of<float>(s, src, normalization, f, start, count, first, last, v);
 }
 
 // From one output channel to the next, where a block of ours lies in one block of theirs or they are in no blocks; else 0.
@@ -145,6 +152,7 @@ static void multiply_gathered(int64_t row, int64_t count, int64_t blocks, const 
     }
 }
 
+template <typename T>
 static void store_gathered(const GatherForward& g, const Phase& f, int64_t start, int64_t count, int64_t b, const float* m) {
     const GatherShape& s = g.shape;
     const int64_t real = s.dst_channels - b * kLanes, plane = s.dst_h * s.dst_w * kLanes;
@@ -152,8 +160,8 @@ static void store_gathered(const GatherForward& g, const Phase& f, int64_t start
     const bool partial = real < kLanes, relu = g.relu;
     for_rows(f, start, count, [&](int64_t n, int64_t i, int64_t j, int64_t done, int64_t length) {
         const int64_t at = ((f.first_y + i * f.step_y) * s.dst_w + f.first_x + j * f.step_x) * kLanes;
-        float* to = image<float>(g.dst, n) + b * plane + at;
-        const float* residual = g.residual.data == nullptr ? nullptr : image<const float>(g.residual, n) + b * plane + at;
+        T* to = image<T>(g.dst, n) + b * plane + at;
+        const T* residual = g.residual.data == nullptr ? nullptr : image<const T>(g.residual, n) + b * plane + at;
         for (int64_t p = 0; p < length; p++) {
             Vector o = (f.taps == 0 ? Vector{} : load<kLanes>(m + (done + p) * kLanes)) + bias;
             o = residual != nullptr ? o + load<kLanes>(residual + p * f.step_x * kLanes) : o;
@@ -168,6 +176,7 @@ static void gather_forward(const GatherForward& g) {
     const GatherShape& s = g.shape;
     const Panels panels(s.dst_channels);
     const int64_t channel_blocks = ceil_div(s.src_channels, (int64_t)kLanes);
+    const auto store_block = g.dst.element == Element::BFloat16 ? store_gathered<Bf16> : store_gathered<float>;
     const int64_t phases_y = g.backward_data ? s.stride_h : 1, phases_x = g.backward_data ? s.stride_w : 1;
 #pragma omp parallel num_threads(s.threads)
     {
@@ -193,7 +202,7 @@ static void gather_forward(const GatherForward& g) {
                     : width == 2 ? multiply_gathered<2>(s.row, count, blocks, v, u, m, s.tile * kLanes)
                                  : multiply_gathered<1>(s.row, count, blocks, v, u, m, s.tile * kLanes);
                     for (int64_t j = 0; j < width; j++) {
-                        store_gathered(g, f, start, count, first + j, m + j * s.tile * kLanes);
+                        store_block(g, f, start, count, first + j, m + j * s.tile * kLanes);
                     }
                 }
             }
@@ -240,13 +249,30 @@ static void multiply_gathered_gradients(int64_t row, int64_t count, int64_t firs
     }
 }
 
+// A panel's blocks of diffDst at these positions: z is [position][panel's lanes].
+template <typename T>
+static void gather_diff_dst(const GatherBackwardWeights& g, const Phase& f, int64_t start, int64_t count, int64_t first, int64_t width,
+                            float* z) {
+    const GatherShape& s = g.shape;
+    const int64_t plane = s.dst_h * s.dst_w * kLanes;
+    for_rows(f, start, count, [&](int64_t n, int64_t i, int64_t j, int64_t done, int64_t length) {
+        const T* from = image<const T>(g.diff_dst, n) + first * plane + (i * s.dst_w + j) * kLanes;
+        for (int64_t q = 0; q < length; q++) {
+            for (int64_t l = 0; l < width; l++) {
+                store<kLanes>(z + ((done + q) * width + l) * kLanes, load<kLanes>(from + l * plane + q * kLanes));
+            }
+        }
+    });
+}
+
 // Positions are cut into parts as the shape decides; a thread owns some blocks of channels of one part.
 static void gather_backward_weights(const GatherBackwardWeights& g) {
     const GatherShape& s = g.shape;
     const Panels panels(s.dst_channels);
     const Phase f = phase_of(s, false, 0, 0);
     const int64_t blocks = f.taps * ceil_div(s.src_channels, (int64_t)kLanes), per_block = blocks * kLanes * kLanes;
-    const int64_t part = panels.blocks * per_block, plane = s.dst_h * s.dst_w * kLanes;
+    const int64_t part = panels.blocks * per_block;
+    const auto gather_diff = g.diff_dst.element == Element::BFloat16 ? gather_diff_dst<Bf16> : gather_diff_dst<float>;
 #pragma omp parallel num_threads(s.threads)
     {
         float *v = s.own + omp_get_thread_num() * s.own_floats, *z = v + s.own_floats - s.tile * 3 * kLanes;
@@ -261,14 +287,7 @@ static void gather_backward_weights(const GatherBackwardWeights& g) {
                     for (int64_t p = 0; p < panels.count; p++) {
                         const int64_t block = panels.first(p), width = panels.width(p);
                         float* u = s.shared + k * part + block * per_block;
-                        for_rows(f, start, count, [&](int64_t n, int64_t i, int64_t j, int64_t done, int64_t length) {
-                            const float* from = image<const float>(g.diff_dst, n) + block * plane + (i * s.dst_w + j) * kLanes;
-                            for (int64_t q = 0; q < length; q++) {
-                                for (int64_t l = 0; l < width; l++) {
-                                    store<kLanes>(z + ((done + q) * width + l) * kLanes, load<kLanes>(from + l * plane + q * kLanes));
-                                }
-                            }
-                        });
+                        gather_diff(g, f, start, count, block, width, z);
                         const bool add = start > begin;
                         width == 3   ? multiply_gathered_gradients<3>(s.row, count, first, last, v, z, u, add)
                         : width == 2 ? multiply_gathered_gradients<2>(s.row, count, first, last, v, z, u, add)

@@ -172,7 +172,8 @@ struct Weights {
     int64_t row, column;
 };
 
-// A 3x3 convolution of stride 1 by Winograd's algorithm: the shapes, and how its work is cut (src/winograd.cpp). Blocked float32 views.
+// A 3x3 convolution of stride 1 by Winograd's algorithm: the shapes, and how its work is cut (src/winograd.cpp). Blocked views of
+// one element type.
 struct WinogradShape {
     int64_t images;
     int64_t src_channels, src_h, src_w;
@@ -212,7 +213,7 @@ struct WinogradBackwardWeights {
 };
 
 // A direct convolution as a product of matrices (kernels/gather.inl): the shapes, seen from the product's side (backward-data: src is
-// diffDst and dst diffSrc), and how its work is cut (src/gather.cpp). Blocked float32 views, one group, adjacent taps.
+// diffDst and dst diffSrc), and how its work is cut (src/gather.cpp). Views as in WinogradShape; one group, adjacent taps.
 constexpr int64_t kMostTaps = 49;
 
 struct GatherShape {

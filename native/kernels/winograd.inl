@@ -1,6 +1,6 @@
-// Convolution 3x3 of stride 1 by Winograd's minimal filtering F(4x4, 3x3) in single precision: what its passes share, and the pass that
-// forward and backward-data are. A tile is 4x4 outputs and the 6x6 inputs they depend on. Inputs, filters and outputs go through linear
-// transforms, between which a tile costs 36 multiplications per pair of channels instead of 144:
+// Convolution 3x3 of stride 1 by Winograd's minimal filtering F(4x4, 3x3) in single precision, whatever type (T) activations are stored in:
+// what its passes share, and the pass that forward and backward-data are. A tile is 4x4 outputs and the 6x6 inputs they depend on. Inputs,
+// filters and outputs go through linear transforms, between which a tile costs 36 multiplications per pair of channels instead of 144:
 //
 //     dst = A^T [ sum over channels of (G weights G^T) * (B^T src B) ] A
 //
@@ -105,7 +105,7 @@ struct BlockCoefficients {
     Vector m, a, s;
 };
 
-template <Reading K> HBN_INLINE Vector read_src(const float* p, const BlockCoefficients& k) {
+template <Reading K, typename T> HBN_INLINE Vector read_src(const T* p, const BlockCoefficients& k) {
     const Vector x = load<kLanes>(p);
     if (K == Reading::Raw) {
         return x;
@@ -115,9 +115,8 @@ template <Reading K> HBN_INLINE Vector read_src(const float* p, const BlockCoeff
 }
 
 // Transforms one block of channels of a tile: point p to v + p * row. `plane` is the block's, (y, x) the tile's first input.
-template <Reading K>
-HBN_INLINE void src_tile(const float* plane, int64_t h, int64_t w, int64_t y, int64_t x, const BlockCoefficients& k, float* v,
-                         int64_t row) {
+template <Reading K, typename T>
+HBN_INLINE void src_tile(const T* plane, int64_t h, int64_t w, int64_t y, int64_t x, const BlockCoefficients& k, float* v, int64_t row) {
     Vector d[kPoints], t[kPoints];
     if (y >= 0 && x >= 0 && y + 6 <= h && x + 6 <= w) {
         for (int r = 0; r < 6; r++) {
@@ -147,9 +146,9 @@ HBN_INLINE void src_tile(const float* plane, int64_t h, int64_t w, int64_t y, in
 
 // Transforms blocks [first, last) of src for `count` tiles from number `start` on: channel block b, tile i at ((b - first) * s.tiles + i)
 // lanes. Tiles up to `room` become zeros.
-template <Reading K>
-static void transform_src_block(const WinogradShape& s, const View& src, const Normalization& normalization, const Tiles& tiles,
-                                int64_t start, int64_t count, int64_t room, int64_t first, int64_t last, float* v) {
+template <Reading K, typename T>
+static void transform_src_block_reading(const WinogradShape& s, const View& src, const Normalization& normalization, const Tiles& tiles,
+                                        int64_t start, int64_t count, int64_t room, int64_t first, int64_t last, float* v) {
     const int64_t plane = s.src_h * s.src_w * kLanes;
     for (int64_t b = first; b < last; b++) {
         float* to = v + (b - first) * s.tiles * kLanes;
@@ -160,7 +159,7 @@ static void transform_src_block(const WinogradShape& s, const View& src, const N
         }
         Place at(tiles, start);
         for (int64_t i = 0; i < count; i++, to += kLanes, at.step(tiles)) {
-            src_tile<K>(image<const float>(src, at.n) + b * plane, s.src_h, s.src_w, at.y - s.pad_top, at.x - s.pad_left, k, to, s.src_row);
+            src_tile<K>(image<const T>(src, at.n) + b * plane, s.src_h, s.src_w, at.y - s.pad_top, at.x - s.pad_left, k, to, s.src_row);
         }
         for (int64_t i = count; i < room; i++, to += kLanes) {
             for (int p = 0; p < kPoints; p++) {
@@ -170,12 +169,19 @@ static void transform_src_block(const WinogradShape& s, const View& src, const N
     }
 }
 
+template <typename T>
+static void transform_src_block_of(const WinogradShape& s, const View& src, const Normalization& normalization, const Tiles& tiles,
+                                   int64_t start, int64_t count, int64_t room, int64_t first, int64_t last, float* v) {
+    const auto transform = normalization.mean == nullptr ? transform_src_block_reading<Reading::Raw, T>
+                           : normalization.relu          ? transform_src_block_reading<Reading::AffineRelu, T>
+                                                         : transform_src_block_reading<Reading::Affine, T>;
+    transform(s, src, normalization, tiles, start, count, room, first, last, v);
+}
+
 static void transform_src_block(const WinogradShape& s, const View& src, const Normalization& normalization, const Tiles& tiles,
                                 int64_t start, int64_t count, int64_t room, int64_t first, int64_t last, float* v) {
-    const auto transform = normalization.mean == nullptr ? transform_src_block<Reading::Raw>
-                           : normalization.relu          ? transform_src_block<Reading::AffineRelu>
-                                                         : transform_src_block<Reading::Affine>;
-    transform(s, src, normalization, tiles, start, count, room, first, last, v);
+    src.element == Element::BFloat16 ? transform_src_block_of<Bf16>(s, src, normalization, tiles, start, count, room, first, last, v)
+                                     : transform_src_block_of<float>(s, src, normalization, tiles, start, count, room, first, last, v);
 }
 
 // Where the filters of output channel o, and of src channel c, start.
@@ -280,9 +286,9 @@ static void multiply_panel(const WinogradShape& s, int64_t count, int64_t blocks
 
 // Transforms one block of channels of a tile back and stores what lies inside the image, with bias, residual and ReLU. `keep` has zeros in
 // padded lanes; a NaN in src would else reach them. The comparison lets NaN through: it must reach the loss, where it is noticed.
-template <bool Plain>
-HBN_INLINE void dst_tile(const float* m, int64_t row, float* plane, const float* residual, int64_t h, int64_t w, int64_t y, int64_t x,
-                         Vector bias, bool relu, bool partial, Vector keep) {
+template <bool Plain, typename T>
+HBN_INLINE void dst_tile(const float* m, int64_t row, T* plane, const T* residual, int64_t h, int64_t w, int64_t y, int64_t x, Vector bias,
+                         bool relu, bool partial, Vector keep) {
     Vector t[24];
     for (int c = 0; c < 6; c++) {
         Vector points[6];
@@ -321,6 +327,7 @@ HBN_INLINE Vector first_lanes(const float* values, int64_t count) {
     return v;
 }
 
+template <typename T>
 static void transform_dst_panel(const WinogradForward& f, const Tiles& tiles, int64_t start, int64_t count, int64_t first, int64_t width,
                                 const float* m) {
     const WinogradShape& s = f.shape;
@@ -332,12 +339,12 @@ static void transform_dst_panel(const WinogradForward& f, const Tiles& tiles, in
         Place at(tiles, start);
         for (int64_t i = 0; i < count; i++, at.step(tiles)) {
             const float* from = m + (j * s.tiles + i) * kLanes;
-            float* to = image<float>(f.dst, at.n) + b * plane;
+            T* to = image<T>(f.dst, at.n) + b * plane;
             if (plain) {
-                dst_tile<true>(from, s.dst_row, to, nullptr, s.dst_h, s.dst_w, at.y, at.x, bias, false, false, keep);
+                dst_tile<true, T>(from, s.dst_row, to, nullptr, s.dst_h, s.dst_w, at.y, at.x, bias, false, false, keep);
             } else {
-                const float* residual = f.residual.data == nullptr ? nullptr : image<const float>(f.residual, at.n) + b * plane;
-                dst_tile<false>(from, s.dst_row, to, residual, s.dst_h, s.dst_w, at.y, at.x, bias, f.relu, partial, keep);
+                const T* residual = f.residual.data == nullptr ? nullptr : image<const T>(f.residual, at.n) + b * plane;
+                dst_tile<false, T>(from, s.dst_row, to, residual, s.dst_h, s.dst_w, at.y, at.x, bias, f.relu, partial, keep);
             }
         }
     }
@@ -350,6 +357,7 @@ static void winograd_forward(const WinogradForward& f) {
     const Panels panels(s.dst_channels);
     const int64_t blocks = ceil_div(s.src_channels, (int64_t)kLanes), per_block = kPoints * blocks * kLanes * kLanes;
     const int64_t tile_blocks = ceil_div(tiles.count, s.tiles);
+    const auto store_panel = f.dst.element == Element::BFloat16 ? transform_dst_panel<Bf16> : transform_dst_panel<float>;
 #pragma omp parallel num_threads(s.threads)
     {
         float *v = s.own + omp_get_thread_num() * kPoints * (s.src_row + s.dst_row), *m = v + kPoints * s.src_row;
@@ -371,7 +379,7 @@ static void winograd_forward(const WinogradForward& f) {
                     width == 3   ? multiply_panel<3>(s, count, blocks, v, filters, m)
                     : width == 2 ? multiply_panel<2>(s, count, blocks, v, filters, m)
                                  : multiply_panel<1>(s, count, blocks, v, filters, m);
-                    transform_dst_panel(f, tiles, start, count, first, width, m);
+                    store_panel(f, tiles, start, count, first, width, m);
                 }
             }
         }

@@ -27,6 +27,7 @@ HBN_INLINE void transform_diff_weights(const Vector* u, int from, Vector* g, int
 }
 
 // Transforms the panel's blocks of diffDst for `count` tiles: z is [point][tile][panel's lanes].
+template <typename T>
 static void transform_diff_dst_panel(const WinogradBackwardWeights& f, const Tiles& tiles, int64_t start, int64_t count, int64_t first,
                                      int64_t width, float* z) {
     const WinogradShape& s = f.shape;
@@ -34,7 +35,7 @@ static void transform_diff_dst_panel(const WinogradBackwardWeights& f, const Til
     Place at(tiles, start);
     for (int64_t i = 0; i < count; i++, at.step(tiles)) {
         for (int64_t j = 0; j < width; j++) {
-            const float* from = image<const float>(f.diff_dst, at.n) + (first + j) * plane + (at.y * s.dst_w + at.x) * kLanes;
+            const T* from = image<const T>(f.diff_dst, at.n) + (first + j) * plane + (at.y * s.dst_w + at.x) * kLanes;
             float* to = z + (i * width + j) * kLanes;
             Vector y[16], t[24];
             if (at.y + 4 <= s.dst_h && at.x + 4 <= s.dst_w) {
@@ -158,11 +159,11 @@ static void store_diff_weights(const WinogradBackwardWeights& f, int64_t first, 
 }
 
 // diffBias of one block of channels: a row at a time in single precision, rows in double, in their order.
-static void store_diff_bias(const WinogradBackwardWeights& f, int64_t b) {
+template <typename T> static void store_diff_bias(const WinogradBackwardWeights& f, int64_t b) {
     const WinogradShape& s = f.shape;
     Double<kLanes> total{};
     for (int64_t n = 0; n < s.images; n++) {
-        const float* p = image<const float>(f.diff_dst, n) + b * s.dst_h * s.dst_w * kLanes;
+        const T* p = image<const T>(f.diff_dst, n) + b * s.dst_h * s.dst_w * kLanes;
         for (int64_t y = 0; y < s.dst_h; y++) {
             Vector sum{};
             for (int64_t x = 0; x < s.dst_w; x++) {
@@ -182,6 +183,9 @@ static void winograd_backward_weights(const WinogradBackwardWeights& f) {
     const Panels panels(s.dst_channels);
     const int64_t blocks = ceil_div(s.src_channels, (int64_t)kLanes), per_block = kPoints * blocks * kLanes * kLanes;
     const int64_t part = panels.blocks * per_block;
+    const bool narrow = f.diff_dst.element == Element::BFloat16;
+    const auto transform_panel = narrow ? transform_diff_dst_panel<Bf16> : transform_diff_dst_panel<float>;
+    const auto store_bias = narrow ? store_diff_bias<Bf16> : store_diff_bias<float>;
 #pragma omp parallel num_threads(s.threads)
     {
         float *v = s.own + omp_get_thread_num() * kPoints * (s.src_row + s.dst_row), *z = v + kPoints * s.src_row;
@@ -197,7 +201,7 @@ static void winograd_backward_weights(const WinogradBackwardWeights& f) {
                         for (int64_t p = cut(panels.count, s.dst_groups, gd); p < cut(panels.count, s.dst_groups, gd + 1); p++) {
                             const int64_t block = panels.first(p), width = panels.width(p);
                             float* u = s.shared + k * part + block * per_block;
-                            transform_diff_dst_panel(f, tiles, start, count, block, width, z);
+                            transform_panel(f, tiles, start, count, block, width, z);
                             const bool add = start > begin;
                             width == 3   ? multiply_gradients<3>(s, count, blocks, first, last, v, z, u, add)
                             : width == 2 ? multiply_gradients<2>(s, count, blocks, first, last, v, z, u, add)
@@ -216,7 +220,7 @@ static void winograd_backward_weights(const WinogradBackwardWeights& f) {
         if (f.diff_bias.data != nullptr) {
 #pragma omp for schedule(static)
             for (int64_t b = 0; b < panels.blocks; b++) {
-                store_diff_bias(f, b);
+                store_bias(f, b);
             }
         }
     }

@@ -125,9 +125,11 @@ protected:
     std::optional<WinogradPlan> winograd;
     std::optional<GatherPlan> gathers;
 
-    // Plans one of our own for these tensors, and takes its scratch. False: the library's.
-    bool wants_own(const Tensor& src, const Tensor& dst, const memory::desc& weights, ConvDirection direction,
-                   const Tensor* residual = nullptr) {
+    // Plans one of our own for these tensors, and takes its scratch. False: the library's. Ours multiply with float32: of bfloat16 weights
+    // they have a copy, in their layout where elements can be told apart in it.
+    bool wants_own(const Tensor& src, const Tensor& dst, ConvDirection direction, const Tensor* residual = nullptr) {
+        const bool copied = direction != ConvDirection::BackwardWeights && at(1).desc.data_type == HBN_BFLOAT16;
+        const memory::desc weights = !copied || at(1).widened ? weights_md : row_major(compat::dims_of(weights_md));
         winograd = plan_winograd(*engine, desc, src, dst, weights, direction, residual);
         if (winograd) {
             take_scratch(winograd->implementation, winograd->shared_bytes, winograd->own_bytes);
@@ -135,7 +137,20 @@ protected:
                    (gathers = plan_gather(*engine, desc, src, dst, weights, direction, residual))) {
             take_scratch(gathers->implementation, gathers->shared_bytes, gathers->own_bytes);
         }
-        return winograd || gathers;
+        if (!winograd && !gathers) {
+            return false;
+        }
+        if (copied) {
+            Tensor copy = at(1).dense();
+            copy.desc.data_type = HBN_FLOAT32;
+            copy.desc.layout = HBN_OPAQUE;
+            copy.format = weights;
+            weights_copy = Reorder(*engine, at(1), weights_md, copy, weights);
+            weights_offset = reserve(static_cast<int64_t>(weights.get_size()));
+            conversions = "weights bf16 " + layout_name(weights_md) + " -> fp32 " + layout_name(weights);
+            weights_md = weights;
+        }
+        return true;
     }
 
     // Takes src_scale, src_shift, src_mean and src_variance, tensors number `first` and on, where they are given. To be called before src
@@ -147,9 +162,11 @@ protected:
             return;
         }
         const Tensor& src = at(0);
-        if (src.desc.layout != HBN_BLOCKED || src.desc.data_type != HBN_FLOAT32 || src.view(nullptr).lane != 0 ||
+        if (src.desc.layout != HBN_BLOCKED || (src.desc.data_type != HBN_FLOAT32 && !src.widened) || src.view(nullptr).lane != 0 ||
             (src.desc.c % src.block != 0 && !src.view(nullptr).owns_padding)) {
-            unsupported("src is " + src.text() + ", but only whole blocks of float32 are normalized on their way into a convolution");
+            unsupported(
+                "src is " + src.text() +
+                ", but only whole blocks, of float32 where oneDNN has bfloat16 of its own, are normalized on their way into a convolution");
         }
         require(desc.src_epsilon >= 0, "src_epsilon must not be negative");
         for (size_t i = first; i < first + 4; i++) {
@@ -170,6 +187,7 @@ protected:
         hbn_tensor whole = raw_src.desc;
         whole.root_channels = whole.c;
         whole.channel_offset = 0;
+        whole.data_type = HBN_FLOAT32;
         tensors[0] = make_tensor(*engine, whole, "src");
         normalized_offset = reserve(at(0).physical_bytes());
         statistics_offset = reserve(batch_norm_scratch(at(0).extent(), at(0).padded_channels()) * static_cast<int64_t>(sizeof(double)));
@@ -193,6 +211,10 @@ protected:
         p.extent = at(0).extent();
         p.src = raw_src.view(addresses[0]);
         p.dst = at(0).view(scratch + normalized_offset);
+        if (raw_src.widened) {
+            engine->arithmetic->copy(p.extent, p.src, p.dst);
+            p.src = p.dst;
+        }
         p.scale = values(normalization_at, addresses);
         p.shift = values(normalization_at + 1, addresses);
         p.running_mean = values(normalization_at + 2, addresses);
@@ -229,11 +251,22 @@ protected:
     // The weights' place, in the format they were planned with.
     Weights weights_at(void* address) const { return *weights_layout(weights_md, static_cast<float*>(address)); }
 
+    // The same of the weights that are multiplied, which may be a copy.
+    Weights multiplied(void* address, char* scratch) {
+        if (!weights_copy) {
+            return weights_at(address);
+        }
+        weights_copy->execute(*engine, address, scratch + weights_offset, nullptr);
+        return weights_at(scratch + weights_offset);
+    }
+
     memory::desc weights_md;
 
 private:
     static constexpr size_t kMostTensors = 9;
 
+    std::optional<Reorder> weights_copy;
+    int64_t weights_offset = 0;
     size_t normalization_at = 0; // number of src_scale; 0: src is taken as it is
     Tensor raw_src;
     int64_t shared_offset = 0, own_offset = 0, coefficients_offset = 0, normalized_offset = 0, statistics_offset = 0;
@@ -273,7 +306,7 @@ struct ConvForward final : ConvKernel {
         }
         decide(1, pd.weights_desc());
         weights_md = problem.given_weights(at(1));
-        if (wants_own(at(0), at(3), weights_md, ConvDirection::Forward, residual ? &at(4) : nullptr)) {
+        if (wants_own(at(0), at(3), ConvDirection::Forward, residual ? &at(4) : nullptr)) {
             take_values(2);
             return;
         }
@@ -289,13 +322,14 @@ struct ConvForward final : ConvKernel {
         if (winograd) {
             const float* bias = at(2).present() ? static_cast<const float*>(addresses[2]) : nullptr;
             engine->arithmetic->winograd_forward({shape_in(winograd, scratch), view(0, addresses), view(3, addresses), view(4, addresses),
-                                                  weights_at(addresses[1]), bias, desc.relu != 0, normalization_in(addresses, scratch)});
+                                                  multiplied(addresses[1], scratch), bias, desc.relu != 0,
+                                                  normalization_in(addresses, scratch)});
             return;
         }
         if (gathers) {
             const float* bias = at(2).present() ? static_cast<const float*>(addresses[2]) : nullptr;
             engine->arithmetic->gather_forward({shape_in(gathers, scratch), view(0, addresses), view(3, addresses), view(4, addresses),
-                                                weights_at(addresses[1]), bias, desc.relu != 0, false,
+                                                multiplied(addresses[1], scratch), bias, desc.relu != 0, false,
                                                 normalization_in(addresses, scratch)});
             return;
         }
@@ -320,7 +354,7 @@ struct ConvBackwardData final : ConvKernel {
             decide(1, problem.choose_forward(*engine, problem.any_weights()).weights_desc());
         }
         weights_md = problem.given_weights(at(1));
-        if (wants_own(at(2), at(0), weights_md, ConvDirection::BackwardData)) {
+        if (wants_own(at(2), at(0), ConvDirection::BackwardData)) {
             return;
         }
         const auto pd = problem.choose([&](const memory::desc& s, const memory::desc& o) {
@@ -341,7 +375,7 @@ struct ConvBackwardData final : ConvKernel {
                                                   view(0, addresses),
                                                   view(2, addresses),
                                                   {},
-                                                  turned(weights_at(addresses[1])),
+                                                  turned(multiplied(addresses[1], scratch)),
                                                   nullptr,
                                                   false,
                                                   {}});
@@ -352,7 +386,7 @@ struct ConvBackwardData final : ConvKernel {
                                                 view(0, addresses),
                                                 view(2, addresses),
                                                 {},
-                                                exchanged(weights_at(addresses[1])),
+                                                exchanged(multiplied(addresses[1], scratch)),
                                                 nullptr,
                                                 false,
                                                 true,
@@ -390,7 +424,7 @@ struct ConvBackwardWeights final : ConvKernel {
                                                              : pd.diff_weights_desc());
         }
         weights_md = problem.given_weights(at(2));
-        if (wants_own(at(0), at(1), weights_md, ConvDirection::BackwardWeights)) {
+        if (wants_own(at(0), at(1), ConvDirection::BackwardWeights)) {
             take_values(3);
             return;
         }

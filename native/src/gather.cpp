@@ -29,9 +29,10 @@ std::optional<GatherPlan> plan_gather(const Engine& engine, const hbn_conv_desc&
                                       const memory::desc& weights, ConvDirection direction, const Tensor* residual) {
     const int64_t lanes = lanes_of(engine);
     const memory::dims taps = compat::dims_of(weights);
-    if (lanes != 8 || d.algorithm != HBN_CONV_AUTO || d.groups != 1 || taps[2] * taps[3] > kMostTaps || d.dilation_h != 1 ||
-        d.dilation_w != 1 || std::min(src.desc.c, dst.desc.c) < kFewestChannels || !addressable(src, lanes) || !addressable(dst, lanes) ||
-        (residual != nullptr && !addressable(*residual, lanes)) || !pays(d, taps, direction) || !weights_layout(weights)) {
+    if (lanes != 8 || d.algorithm != HBN_CONV_AUTO || leaves_to_library(engine, src) || d.groups != 1 || taps[2] * taps[3] > kMostTaps ||
+        d.dilation_h != 1 || d.dilation_w != 1 || std::min(src.desc.c, dst.desc.c) < kFewestChannels || !addressable(src, lanes) ||
+        !addressable(dst, lanes) || (residual != nullptr && !addressable(*residual, lanes)) || !pays(d, taps, direction) ||
+        !weights_layout(weights)) {
         return std::nullopt;
     }
     const bool back = direction == ConvDirection::BackwardData;

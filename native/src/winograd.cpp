@@ -79,11 +79,16 @@ int64_t lanes_of(const Engine& e) {
 }
 
 bool addressable(const Tensor& t, int64_t lanes) {
-    if (!t.present() || t.desc.data_type != HBN_FLOAT32 || t.desc.layout != HBN_BLOCKED || t.block != lanes) {
+    if (!t.present() || (t.desc.data_type != HBN_FLOAT32 && t.desc.data_type != HBN_BFLOAT16) || t.desc.layout != HBN_BLOCKED ||
+        t.block != lanes) {
         return false;
     }
     const View v = t.view(nullptr);
     return v.lane == 0 && (t.desc.c % lanes == 0 || v.owns_padding);
+}
+
+bool leaves_to_library(const Engine& engine, const Tensor& src) {
+    return src.desc.data_type == HBN_BFLOAT16 && !engine.widens_bf16;
 }
 
 std::optional<WinogradPlan> plan_winograd(const Engine& engine, const hbn_conv_desc& d, const Tensor& src, const Tensor& dst,
@@ -93,7 +98,7 @@ std::optional<WinogradPlan> plan_winograd(const Engine& engine, const hbn_conv_d
     if (lanes == 0 || d.algorithm == HBN_CONV_DIRECT || d.groups != 1 || taps[2] != 3 || taps[3] != 3 || d.stride_h != 1 ||
         d.stride_w != 1 || d.dilation_h != 1 || d.dilation_w != 1 || std::max({d.pad_top, d.pad_left, d.pad_bottom, d.pad_right}) > 2 ||
         !addressable(src, lanes) || !addressable(dst, lanes) || (residual != nullptr && !addressable(*residual, lanes)) ||
-        !weights_layout(weights)) {
+        (d.algorithm == HBN_CONV_AUTO && leaves_to_library(engine, src)) || !weights_layout(weights)) {
         return std::nullopt;
     }
     const bool back = direction == ConvDirection::BackwardData;

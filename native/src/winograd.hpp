@@ -20,13 +20,16 @@ struct WinogradPlan {
 std::optional<WinogradPlan> plan_winograd(const Engine& engine, const hbn_conv_desc& d, const Tensor& src, const Tensor& dst,
                                           const memory::desc& weights, ConvDirection direction, const Tensor* residual = nullptr);
 
-// Where the elements of weights lie in this format, or nothing when a Winograd kernel cannot address them.
+// Where the elements of weights, float32, lie in this format, or nothing when a Winograd kernel cannot address them.
 std::optional<Weights> weights_layout(const memory::desc& md, float* data = nullptr);
 
-// Whole blocks of float32 that nobody else's channels share, as our own convolutions address them; lanes of this engine's vectors, 0
-// where it has none of them.
+// Whole blocks of float32 or bfloat16 that nobody else's channels share, as our own convolutions address them; lanes of this engine's
+// vectors, 0 where it has none of them.
 bool addressable(const Tensor& t, int64_t lanes);
 int64_t lanes_of(const Engine& e);
+
+// bfloat16 that oneDNN multiplies itself: ours were not measured to be faster.
+bool leaves_to_library(const Engine& engine, const Tensor& src);
 
 // What both kinds of our own convolutions have of their shapes: backward-data is seen as a convolution of diffDst that gives diffSrc.
 template <typename Shape> void take_sides(Shape& s, const Tensor& src, const Tensor& dst, ConvDirection direction) {

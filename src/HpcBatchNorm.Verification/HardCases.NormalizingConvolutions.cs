@@ -13,7 +13,7 @@ internal static partial class HardCases
     /// </summary>
     private static IEnumerable<VerificationCase> NormalizingConvolutions(Precision precision, BackendTraits traits)
     {
-        if (!traits.ConvolutionNormalizes || precision.ActivationType().IsNarrow())
+        if (!traits.Normalizes(precision.ActivationType()))
         {
             yield break;
         }

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
 using HpcBatchNorm.Backends;
+using HpcBatchNorm.Operations;
 using HpcBatchNorm.Training;
 using HpcBatchNorm.Training.Distributed;
 
@@ -26,6 +27,8 @@ internal static class InfoCommand
                     // Not only what is installed, but what oneDNN and our own kernels use of the processor, and the team that a run would get.
                     using Backend backend = Backend.Create(probe.Name);
                     output.WriteLine($"           {backend.Description}: {backend.ThreadsReason}");
+                    backend.Supports(Precision.Bf16, out string note);
+                    output.WriteLine($"           bf16: {(note.Length > 0 ? note : "the processor multiplies it, in half the memory and faster than fp32.")}");
                 }
 
                 foreach (string line in probe.Report.Split('\n', StringSplitOptions.RemoveEmptyEntries))

@@ -12,9 +12,14 @@ namespace HpcBatchNorm.Backends;
 /// <param name="PoolingTakesSlices">Pooling writes its channels of a concatenation, and reads their gradient there, as batch normalization does.</param>
 /// <param name="TrainingVariants">It has LAMB, binary cross-entropy and labels of mixed images.</param>
 /// <param name="ConvolutionNormalizes">Convolutions normalize what they read (<see cref="SourceNormalization"/>), in single precision.</param>
+/// <param name="NarrowConvolutionNormalizes">They do so with bfloat16 too; what they multiply is then not rounded to it.</param>
 internal sealed record BackendTraits(
     int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false, bool CustomOperations = false,
-    bool PoolingTakesSlices = false, bool TrainingVariants = false, bool ConvolutionNormalizes = false);
+    bool PoolingTakesSlices = false, bool TrainingVariants = false, bool ConvolutionNormalizes = false, bool NarrowConvolutionNormalizes = false)
+{
+    /// <summary>Whether convolutions normalize activations of this type while reading them.</summary>
+    public bool Normalizes(DataType type) => ConvolutionNormalizes && (!type.IsNarrow() || (type == DataType.BFloat16 && NarrowConvolutionNormalizes));
+}
 
 /// <summary>
 /// A place where operations run; <see cref="Create"/> makes one. What it does is validated once, for all backends alike, before a <c>...Core</c> method does it.

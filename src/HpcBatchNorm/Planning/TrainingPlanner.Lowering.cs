@@ -37,7 +37,7 @@ internal sealed partial class TrainingPlanner
     /// one position is normalized by other kernels and saves nothing.
     /// </summary>
     private bool NormalizesWhileReading(Node output, in BatchNormSpec spec) =>
-        Uses(Fusion.BatchNormConvolution) && Traits.ConvolutionNormalizes && !ActivationType.IsNarrow()
+        Uses(Fusion.BatchNormConvolution) && Traits.Normalizes(ActivationType)
         && OnlyConsumer(output) is { Layer: ConvolutionLayer } reader && !_parallel.ContainsKey(reader)
         && !spec.PerActivation && !spec.Residual && spec.GhostBatch == 0 && spec.Src.Area > 1
         && _normalization is { Statistics: BatchNormStatistics.Batch, BackwardStatistics: BatchNormStatistics.Batch, Renormalization: null, Synchronized: false };

@@ -26,7 +26,8 @@ internal static class PlanPrinter
         PlanOptions options = plan.Options;
         string[] reorders = [.. prepared.Kernels.Where(k => k.Operation is Copy { Kind: "reorder" }).Select(k => k.Operation.Name)];
         string[] slow = [.. prepared.Kernels.Where(k => k.Implementation.Contains("ref:", StringComparison.Ordinal)).Select(k => $"{k.Operation.Name} ({k.Implementation})")];
-        int converting = prepared.Kernels.Count(k => k.Conversions.Length > 0);
+        int widening = prepared.Kernels.Count(Widens);
+        int converting = prepared.Kernels.Count(k => k.Conversions.Length > 0 && !Widens(k));
         int launches = prepared.Kernels.Sum(k => k.Launches);
         string[] device = launches == 0 ? [] :
         [
@@ -45,9 +46,12 @@ internal static class PlanPrinter
             $"fusions: {(plan.Fusions.Count == 0 ? "none" : string.Join(", ", plan.Fusions.OrderBy(f => f.Key, StringComparer.Ordinal).Select(f => $"{f.Key} x{f.Value}")))}",
             $"reorders between layers: {(reorders.Length == 0 ? "none" : string.Join(", ", reorders))}",
             $"kernels that convert weights internally: {converting}",
+            .. widening == 0 ? Array.Empty<string>() : [$"kernels of the library on copies widened to fp32: {widening}"],
             $"slow implementations: {(slow.Length == 0 ? "none" : string.Join(", ", slow))}",
         ];
     }
+
+    private static bool Widens(Kernel kernel) => kernel.Implementation.Contains("widened", StringComparison.Ordinal);
 
     private static string Megabytes(long bytes) => (bytes / 1e6).ToString("F1", CultureInfo.InvariantCulture);
 

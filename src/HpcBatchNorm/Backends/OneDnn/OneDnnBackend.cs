@@ -65,7 +65,7 @@ internal sealed partial class OneDnnBackend : Backend
     /// <inheritdoc/>
     internal override BackendTraits Traits => new(
         _info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true, PoolingTakesSlices: true, TrainingVariants: true,
-        ConvolutionNormalizes: _options.BatchNormAlgorithm == BatchNormAlgorithm.Native);
+        ConvolutionNormalizes: _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, NarrowConvolutionNormalizes: _info.Bf16 == Hbn.Bf16Storage);
 
     /// <inheritdoc/>
     public override bool Supports(Precision precision, out string reason)
@@ -75,7 +75,7 @@ internal sealed partial class OneDnnBackend : Backend
         {
             (Precision.Fp32, _) or (Precision.Bf16, Hbn.Bf16Native) => "",
             (Precision.Bf16, Hbn.Bf16Emulated) => "this CPU has no AVX-512 BF16 products, so oneDNN converts around fp32 ones: half the memory, but slower than fp32.",
-            (Precision.Bf16, _) => $"this CPU (or HBN_MAX_CPU_ISA) has {Isa}, without bf16 products: bf16 is stored and computed with in fp32: half the memory, but no faster than fp32.",
+            (Precision.Bf16, _) => $"oneDNN has no bf16 products for {Isa}, which is what this CPU has (or HBN_MAX_CPU_ISA allows), so bf16 is stored and computed with in fp32: half the memory, but no faster than fp32.",
             (Precision.Fp16, _) => $"oneDNN trains in bf16 or fp32 on CPUs. {Instead}, or bf16 to save memory.",
             _ => $"tf32 is a format of NVIDIA GPUs. {Instead}.",
         };
