@@ -21,6 +21,10 @@ public sealed class PrecisionContractTests
     {
         { "inception-tiny", 32, new NetworkOptions { Dropout = 0.1f, PerActivationLast = true } },
         { "mnist-mlp", 28, new NetworkOptions() },
+    };
+
+    public static TheoryData<string, int, NetworkOptions> LargeNetworks => new()
+    {
         { "bn-inception", 48, new NetworkOptions() },
         { "inception", 64, new NetworkOptions { AuxiliaryHeads = true } },
         { "resnet-50", 64, new NetworkOptions() },
@@ -29,19 +33,15 @@ public sealed class PrecisionContractTests
     [Theory]
     [MemberData(nameof(Networks))]
     [Trait("Category", "Slow")]
-    public void TrainingStep_InBf16_EveryBuffer_AgreesWithTheReference(string name, int size, NetworkOptions network)
-    {
-        using Backend backend = OneDnn.Create();
-        using var reference = new ReferenceBackend();
-        var training = new TrainingOptions { Batch = 2, Height = size, Width = size, WeightDecay = 1e-4f, AverageDecay = 0.9f, ClipNorm = 1, Precision = Precision.Bf16 };
+    public void TrainingStep_InBf16_EveryBuffer_AgreesWithTheReference(string name, int size, NetworkOptions network) => VerifyStep(name, size, network);
 
-        CaseResult result = NetworkVerifier.Step(backend, reference, NetworkCatalog.Create(name, network with { Classes = 20 }), training, $"--network {name} --image-size {size}");
-
-        Assert.True(result.Passed, result.Describe());
-    }
+    [Theory]
+    [MemberData(nameof(LargeNetworks))]
+    [Trait("Category", "Nightly")]
+    public void TrainingStep_OfALargeNetworkInBf16_EveryBuffer_AgreesWithTheReference(string name, int size, NetworkOptions network) => VerifyStep(name, size, network);
 
     [Fact]
-    [Trait("Category", "Slow")]
+    [Trait("Category", "Nightly")]
     public void Inference_OfResNet50InBf16_EveryBuffer_AgreesWithTheReference()
     {
         using Backend backend = OneDnn.Create();
@@ -218,5 +218,16 @@ public sealed class PrecisionContractTests
         Assert.Equal(0, await process.WaitForExitAsync(TestContext.Current.CancellationToken));
         await Task.Delay(100, TestContext.Current.CancellationToken);
         Assert.Contains("0 failed", process.Output, StringComparison.Ordinal);
+    }
+
+    private static void VerifyStep(string name, int size, NetworkOptions network)
+    {
+        using Backend backend = OneDnn.Create();
+        using var reference = new ReferenceBackend();
+        var training = new TrainingOptions { Batch = 2, Height = size, Width = size, WeightDecay = 1e-4f, AverageDecay = 0.9f, ClipNorm = 1, Precision = Precision.Bf16 };
+
+        CaseResult result = NetworkVerifier.Step(backend, reference, NetworkCatalog.Create(name, network with { Classes = 20 }), training, $"--network {name} --image-size {size}");
+
+        Assert.True(result.Passed, result.Describe());
     }
 }
