@@ -62,7 +62,7 @@ foreach (string name in classes)
 {
     if (Test([name], 0, 3600, out _, out string before) is not Outcome.Survived)
     {
-        Console.Error.WriteLine($"Without a fault, {name}: {before}");
+        Console.Error.WriteLine($"Without a fault, {name} has a test that fails, or none that runs:\n{before}");
         return 2;
     }
 }
