@@ -1,6 +1,5 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Verification;
 
