@@ -22,12 +22,17 @@ chmod 755 "$work"
 export SLURM_CONF=$work/slurm.conf
 daemons=()
 put_away() {
-    scancel --quiet --state=RUNNING --signal=KILL 2>/dev/null || true
-    for daemon in "${daemons[@]}"; do
-        kill "$daemon" 2>/dev/null || true
+    local process
+    [[ -z ${job:-} ]] || scancel --quiet "$job" 2>/dev/null || true
+    for process in "${daemons[@]}"; do
+        kill "$process" 2>/dev/null || true
+        wait "$process" 2>/dev/null || true
     done
-    for daemon in "${daemons[@]}"; do
-        wait "$daemon" 2>/dev/null || true
+    # A job outlives the daemons; all its processes have our configuration, which this shell was not started with.
+    for process in /proc/[0-9]*; do
+        if grep -qsz "^SLURM_CONF=$work/slurm.conf$" "$process/environ"; then
+            kill -9 "${process#/proc/}" 2>/dev/null || true
+        fi
     done
 }
 fail() { # WORDS LOG...: shows the ends of what may say why
