@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Trains on two hosts of our own on this machine: network namespaces with a link between them of limited bandwidth, and of some delay where the kernel can make one,
-# Open MPI over TCP. Needs root, ip and tc (iproute2).
+# Trains on two hosts of our own on this machine: network namespaces with a link between them of limited bandwidth, and with --delay of some length (link.c, since
+# not every kernel has netem), Open MPI over TCP. Needs root, ip and tc (iproute2); with --delay gcc and /dev/net/tun.
 #
-#   tests/two-hosts.sh [RATE] [DELAY]        default: 200mbit 1ms (tc's units); ./hpcbn must have been built, with MPI
+#   tests/two-hosts.sh [--delay MS] [RATE]    default: no delay, 200mbit (tc's units); ./hpcbn must have been built, with MPI
 #   HPCBN=FILE  the command to run instead of the one built here;  STEPS=N  steps of each training (40)
 #   NETWORK=NAME, SIZE=N, BATCH=N  what is trained: inception-tiny, 32 pixels, 8 images a rank
 #
@@ -14,7 +14,13 @@
 # Prints the time of a step and the share of the averaging that was hidden behind the computation, beside those without the link and those that hpcbn bench
 # predicts.
 set -euo pipefail
-rate=${1:-200mbit} delay=${2:-1ms}
+delay=0
+if [[ ${1:-} == --delay ]]; then
+    delay=${2:?milliseconds}
+    shift 2
+fi
+rate=${1:-200mbit}
+mbit=$(sed -E 's/kbit$/ 1e-3/; s/mbit$/ 1/; s/gbit$/ 1e3/' <<<"$rate" | awk '{ print $1 * $2 }')
 root=$(readlink -f "${BASH_SOURCE[0]}")
 root=${root%/tests/*}
 source "$root/tests/runs.sh"
@@ -22,11 +28,11 @@ source "$root/tests/ranks.sh"
 ((EUID == 0)) || { echo "making network namespaces needs root" >&2; exit 2; }
 command -v tc >/dev/null || { echo "ip or tc is missing: apt-get install iproute2" >&2; exit 2; }
 
-a=hpcbn-$$-a b=hpcbn-$$-b limit=60 options=()
+a=hpcbn-$$-a b=hpcbn-$$-b limit=60 options=() link=
 put_away() {
     local namespace process
     for namespace in "$a" "$b"; do
-        for process in $(ip netns pids "$namespace" 2>/dev/null); do
+        for process in $(ip netns pids "$namespace" 2>/dev/null) $link; do
             kill -9 "$process" 2>/dev/null || true
         done
         ip netns del "$namespace" 2>/dev/null || true
@@ -36,19 +42,28 @@ for namespace in "$a" "$b"; do
     ip netns add "$namespace"
     ip -n "$namespace" link set lo up
 done
-ip link add name wire netns "$a" type veth peer name wire netns "$b"
+if [[ $delay == 0 ]]; then
+    ip link add name wire netns "$a" type veth peer name wire netns "$b"
+    for namespace in "$a" "$b"; do
+        ip netns exec "$namespace" tc qdisc add dev wire root tbf rate "$rate" burst 64kb latency 100ms
+    done
+    echo "a link of $rate each way, without a delay"
+else
+    gcc -O2 -o link "$root/tests/link.c"
+    ./link "$a" "$b" wire "$delay" "$mbit" &
+    link=$!
+    until ip -n "$b" link set wire mtu 9000 2>/dev/null; do
+        kill -0 "$link"
+        sleep 0.1
+    done
+    ip -n "$a" link set wire mtu 9000
+    echo "a link of $rate and $delay ms each way"
+fi
 ip -n "$a" address add 10.213.0.1/24 dev wire
 ip -n "$b" address add 10.213.0.2/24 dev wire
-delayed=
 for namespace in "$a" "$b"; do
     ip -n "$namespace" link set wire up
-    if ip netns exec "$namespace" tc qdisc add dev wire root netem delay "$delay" rate "$rate" 2>/dev/null; then
-        delayed=", delayed by $delay"
-    else
-        ip netns exec "$namespace" tc qdisc add dev wire root tbf rate "$rate" burst 64kb latency 100ms
-    fi
 done
-echo "a link of $rate each way${delayed:-; no delay, which takes netem, and this kernel has none}"
 
 # What mpirun starts its daemon on the other host with, instead of ssh: HOST COMMAND...
 cat >agent <<END
@@ -96,7 +111,8 @@ last=$(printf 'checkpoints/step-%08d.safetensors' "$steps")
 cmp "near/$last" "far/$last" && echo "same: $last ($(stat -c %s "far/$last") bytes)"
 
 # What the model of hpcbn bench makes of one rank alone, beside what the two did.
-gbits=$(sed -E 's/kbit$/ 1e-6/; s/mbit$/ 1e-3/; s/gbit$/ 1/' <<<"$rate" | awk '{ print $1 * $2 }')
+gbits=$(awk -v mbit="$mbit" 'BEGIN { print 1e-3 * mbit }')
+[[ $delay == 0 ]] || gbits+=@$delay
 "$command" inspect --model "${NETWORK:-inception-tiny}" --classes 10 --json >network.json
 "$command" bench --network network.json --image-size "${SIZE:-32}" -b "${BATCH:-8}" --threads 1 --steps 20 --no-verify --scaling --link "$gbits" >bench.log || check bench.log
 awk -v link="$gbits" '$1 == link && $2 == 2 { print "predicted for two hosts: " $3 " ms a step, averaging " $4 " ms, " $5 " % of it hidden" }' bench.log

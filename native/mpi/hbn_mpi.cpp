@@ -309,7 +309,12 @@ void initialize(hbn_mpi_info* info) {
     char version[MPI_MAX_LIBRARY_VERSION_STRING] = "";
     int length = 0;
     check(MPI_Get_library_version(version, &length), "MPI_Get_library_version");
-    const std::string line = std::string(version, strcspn(version, "\n,"));
+    std::string line = std::string(version, strcspn(version, "\n,"));
+    // MPICH's line is a table's: "MPICH Version:", a tab, the number.
+    const size_t colon = line.find(":\t");
+    if (colon != std::string::npos) {
+        line.replace(colon, 2, " ");
+    }
     std::memset(info->library, 0, sizeof(info->library));
     std::memcpy(info->library, line.data(), std::min(line.size(), sizeof(info->library) - 1));
 }

@@ -15,23 +15,17 @@ internal sealed record ScalingReport(ScalingModel Model, IReadOnlyList<NodeLink>
 {
     private static readonly int[] Nodes = [1, 2, 4, 8, 16, 32, 64], Predicted = [16, 64, 128];
 
-    /// <summary>The links' rates.</summary>
+    /// <summary>The links' rates and delays.</summary>
     public static Option<string> CreateLinkOption() => new("--link")
     {
-        HelpName = "GBITS[,GBITS...]",
-        Description = "With --scaling: rates of the links between nodes, in 10^9 bits per second",
+        HelpName = "GBITS[@MS][,...]",
+        Description = "With --scaling: rates of the links between nodes, in 10^9 bits per second, and where a link is a long one its delay each way in milliseconds",
         DefaultValueFactory = _ => "10,100,400",
     };
 
     /// <summary>Reads them.</summary>
     /// <exception cref="UserErrorException">One is no positive number.</exception>
-    public static NodeLink[] ParseLinks(string text) =>
-    [
-        .. text.Split(',', StringSplitOptions.TrimEntries).Select(word =>
-            double.TryParse(word, NumberStyles.Float, CultureInfo.InvariantCulture, out double gbits) && double.IsFinite(gbits) && gbits > 0
-                ? new NodeLink(gbits, NodeLink.UsualLatency)
-                : throw new UserErrorException($"--link: expected rates in 10^9 bits per second, separated by commas, such as 10,100; found '{word}'.")),
-    ];
+    public static NodeLink[] ParseLinks(string text) => [.. text.Split(',', StringSplitOptions.TrimEntries).Select(ParseLink)];
 
     /// <summary>Measures what is still missing after a step has been timed.</summary>
     public static ScalingReport Measure(BenchmarkRequest request, Backend backend, BackendOptions options, BenchmarkResult measured, NodeLink[] links)
@@ -63,7 +57,7 @@ internal sealed record ScalingReport(ScalingModel Model, IReadOnlyList<NodeLink>
         foreach ((NodeLink link, ScalingPrediction p) in Predictions())
         {
             nodes.Add(
-                Invariant($"{link.Gbits:0.###}"), Invariant($"{p.Nodes}"), Invariant($"{1e3 * p.StepSeconds:F1}"), Invariant($"{1e3 * p.CommunicationSeconds:F1}"),
+                Name(link), Invariant($"{p.Nodes}"), Invariant($"{1e3 * p.StepSeconds:F1}"), Invariant($"{1e3 * p.CommunicationSeconds:F1}"),
                 Invariant($"{100 * p.HiddenShare:F0}"), Invariant($"{100 * p.Efficiency:F1}"));
         }
 
@@ -100,6 +94,7 @@ internal sealed record ScalingReport(ScalingModel Model, IReadOnlyList<NodeLink>
         {
             json.WriteStartObject();
             json.WriteNumber("link_gbits", link.Gbits);
+            json.WriteNumber("link_latency_ms", 1e3 * link.LatencySeconds);
             json.WriteNumber("nodes", p.Nodes);
             json.WriteNumber("step_ms", 1e3 * p.StepSeconds);
             json.WriteNumber("communication_ms", 1e3 * p.CommunicationSeconds);
@@ -127,6 +122,25 @@ internal sealed record ScalingReport(ScalingModel Model, IReadOnlyList<NodeLink>
         }
 
         json.WriteEndArray();
+    }
+
+    private static NodeLink ParseLink(string word)
+    {
+        string[] parts = word.Split('@');
+        double[] numbers =
+        [
+            .. parts.Select(p => double.TryParse(p, NumberStyles.Float, CultureInfo.InvariantCulture, out double number) && double.IsFinite(number) ? number : -1),
+        ];
+        return parts.Length <= 2 && numbers[0] > 0 && numbers[^1] >= 0
+            ? new NodeLink(numbers[0], NodeLink.UsualLatency + (parts.Length == 2 ? 1e-3 * numbers[1] : 0))
+            : throw new UserErrorException(
+                $"--link: expected rates in 10^9 bits per second, separated by commas, a delay in milliseconds after an @ or none, such as 10,0.2@5; found '{word}'.");
+    }
+
+    private static string Name(NodeLink link)
+    {
+        double delay = Math.Round(1e3 * (link.LatencySeconds - NodeLink.UsualLatency), 3);
+        return delay > 0 ? Invariant($"{link.Gbits:0.###}@{delay:0.###}") : Invariant($"{link.Gbits:0.###}");
     }
 
     private IEnumerable<(NodeLink Link, ScalingPrediction Prediction)> Predictions() => Links.SelectMany(l => Nodes.Select(n => (l, Model.Predict(n, l))));

@@ -33,8 +33,8 @@ internal sealed record ScalingPrediction(int Nodes, double StepSeconds, double C
 
 /// <summary>
 /// What a step takes on several nodes, from what one node was measured to take. The plan for ranks says which gradients are sent off together and after which
-/// operation; buckets go over the link one after the other. A bucket of b bytes is a reduce-scatter and an all-gather: 2(n-1)/n b bytes each way, two messages in a row,
-/// and three passes of the processor over the bytes. Left out: nodes that differ in speed, which all wait for, switches that are shared, and processor time
+/// operation. A bucket of b bytes is a reduce-scatter and an all-gather: 2(n-1)/n b bytes each way, two messages in a row, and three passes of the processor over the
+/// bytes; buckets share the link and the processor, and their messages travel at the same time. Left out: nodes that differ in speed, which all wait for, switches that are shared, and processor time
 /// that sending takes from computing.
 /// </summary>
 /// <param name="StepSeconds">A step on one node, which averages nothing.</param>
@@ -90,15 +90,27 @@ internal sealed record ScalingModel(double StepSeconds, double BackwardSeconds, 
             return new ScalingPrediction(1, StepSeconds, 0, 1, 1);
         }
 
-        double free = 0, busy = 0;
-        foreach ((double ready, long bytes) in Buckets)
+        // Stages of a bucket: copied together, sent in parts, added, sent to all, copied back. Odd ones take the link, even ones the processor, each one at a time
+        // and in the order in which they come; a message that is on its way keeps the link from nobody.
+        var next = new PriorityQueue<(int Bucket, int Stage), (double Time, int Bucket)>(Buckets.Select((b, k) => ((k, 0), (b.Ready, k))));
+        double[] free = new double[2];
+        double last = 0, busy = 0;
+        while (next.TryDequeue(out (int Bucket, int Stage) at, out (double Time, int Bucket) since))
         {
-            double takes = (2.0 * (nodes - 1) / nodes * bytes / link.BytesPerSecond) + (2 * link.LatencySeconds) + (bytes * HandlingSecondsPerByte);
-            free = Math.Max(free, ready) + takes;
-            busy += takes;
+            long bytes = Buckets[at.Bucket].Bytes;
+            int what = at.Stage % 2;
+            double takes = what == 1 ? (nodes - 1.0) / nodes * bytes / link.BytesPerSecond : bytes * HandlingSecondsPerByte / 3;
+            free[what] = Math.Max(free[what], since.Time) + takes;
+            double end = free[what] + (what == 1 ? link.LatencySeconds : 0);
+            busy += Math.Max(0, end - Math.Max(last, since.Time));
+            last = Math.Max(last, end);
+            if (at.Stage < 4)
+            {
+                next.Enqueue((at.Bucket, at.Stage + 1), (end, at.Bucket));
+            }
         }
 
-        double waited = Math.Max(0, free - BackwardSeconds), step = StepSeconds + waited;
+        double waited = Math.Max(0, last - BackwardSeconds), step = StepSeconds + waited;
         return new ScalingPrediction(nodes, step, busy, busy > 0 ? Math.Clamp(1 - (waited / busy), 0, 1) : 1, StepSeconds / step);
     }
 

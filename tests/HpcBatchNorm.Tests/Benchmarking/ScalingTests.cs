@@ -21,7 +21,7 @@ public sealed class ScalingTests
     [InlineData(1, 1, 0, 1)]
     [InlineData(2, 1.2, 0.5, 0.6)] // 2 * 1/2 of the bytes: 0.1 s from 0.2 on, 0.4 s from 0.7 to 1.1, of which the last 0.2 are waited for
     [InlineData(4, 1.4, 0.75, 0.35 / 0.75)] // 2 * 3/4: 0.15 s from 0.2 on, 0.6 s from 0.7 to 1.3
-    public void Predict_IsBucketsOneAfterTheOther(int nodes, double step, double communication, double hidden)
+    public void Predict_BucketsTakeTheLinkInTurn(int nodes, double step, double communication, double hidden)
     {
         ScalingPrediction p = Model.Predict(nodes, Gigabyte);
         Assert.Equal((step, communication), (p.StepSeconds, p.CommunicationSeconds), Close);
@@ -42,6 +42,15 @@ public sealed class ScalingTests
     {
         // Ten times as slow: 1 s from 0.2 on, 4 s from 1.2 on.
         Assert.Equal(1 + 5.2 - 0.9, Model.Predict(2, new NodeLink(Gigabyte.Gbits / 10, 0)).StepSeconds, 1e-9);
+    }
+
+    /// <summary>A long link is waited for twice, not twice for every bucket: the second one's messages travel while the first one's do.</summary>
+    [Fact]
+    public void Predict_LongLink_IsSharedByMessagesOnTheirWay()
+    {
+        // Both ready after 0.2 s. Sent from 0.2 and 0.25 on, there at 1.25 and 1.3; answered from then on, there at 2.3 and 2.35.
+        ScalingPrediction p = (Model with { Buckets = [(0.2, 100_000_000), (0.2, 100_000_000)] }).Predict(2, Gigabyte with { LatencySeconds = 1 });
+        Assert.Equal((1 + 2.35 - 0.9, 2.15), (p.StepSeconds, p.CommunicationSeconds), Close);
     }
 
     /// <summary>The plan of a real network: bytes are those of its parameters, the first bucket leaves in the backward pass, all must be there before the update.</summary>
