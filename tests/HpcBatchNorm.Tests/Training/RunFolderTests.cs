@@ -97,7 +97,7 @@ public sealed class RunFolderTests(TrainingFixture fixture) : IClassFixture<Trai
     public void DataSetWithOtherImages_IsSaid()
     {
         string output = fixture.NewFolder(), larger = fixture.NewFolder();
-        SampleGenerator.Write(larger, new SampleOptions { Classes = 3, TrainPerClass = 9, ValidationPerClass = 3, ImageSize = 16 });
+        SampleGenerator.Write(larger, new SampleOptions { Classes = 3, TrainPerClass = 9, ValidationPerClass = 3, ImageSize = 16 }, TestContext.Current.CancellationToken);
         using var first = new RecordingObserver { StopAfter = 2 };
         Train(output, first, Settings);
 
