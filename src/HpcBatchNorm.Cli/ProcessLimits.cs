@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.InteropServices;
 using System.Text;
 using Microsoft.Win32.SafeHandles;
 
@@ -15,6 +16,12 @@ internal static class ProcessLimits
 
     private const string Name = "Max open files";
 
+    // The runtime has no name for it.
+    private const PosixSignal FileSizeExceeded = (PosixSignal)25;
+
+    // Kept for as long as the process lives: one that is collected listens no more.
+    private static PosixSignalRegistration? _fileSize;
+
     /// <summary>A sentence when a limit is too low, written to standard error; false then.</summary>
     public static bool Suffice()
     {
@@ -27,6 +34,18 @@ internal static class ProcessLimits
         }
 
         return problem is null;
+    }
+
+    /// <summary>
+    /// A file that reaches the limit of sizes (<c>ulimit -f</c>) becomes an error of the write, as on a full disk, which is told and leaves the last good
+    /// checkpoint. Unless it is caught, the signal that comes first ends the process without a word.
+    /// </summary>
+    public static void TakeFileSizeForAnError()
+    {
+        if (OperatingSystem.IsLinux())
+        {
+            _fileSize ??= PosixSignalRegistration.Create(FileSizeExceeded, context => context.Cancel = true);
+        }
     }
 
     /// <summary>What is wrong with the limits in the text of <c>/proc/self/limits</c>; null when nothing is.</summary>

@@ -18,7 +18,7 @@ internal sealed class StopSignals : IDisposable
         (PosixSignal.SIGINT, 2, "Ctrl-C"),
         (PosixSignal.SIGTERM, 15, "SIGTERM"),
         (PosixSignal.SIGHUP, 1, "SIGHUP (the terminal has gone)"),
-        .. OperatingSystem.IsLinux() ? [((PosixSignal)10, 10, "SIGUSR1"), ((PosixSignal)12, 12, "SIGUSR2")] : Array.Empty<(PosixSignal, int, string)>(),
+        .. OperatingSystem.IsLinux() ? [((PosixSignal)10, 10, "SIGUSR1"), ((PosixSignal)12, 12, "SIGUSR2"), ((PosixSignal)24, 24, "SIGXCPU (the limit of processor time)")] : Array.Empty<(PosixSignal, int, string)>(),
     ];
 
     private readonly CancellationTokenSource _stop = new();

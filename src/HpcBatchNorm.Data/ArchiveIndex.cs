@@ -11,7 +11,7 @@ namespace HpcBatchNorm.Data;
 /// </summary>
 internal static class ArchiveIndex
 {
-    private const string Magic = "hpcbn image index 2";
+    private const string Magic = "hpcbn image index 3";
 
     /// <summary>Samples of an archive that are hashed as evidence, and the bytes of each: a millisecond even for ImageNet's.</summary>
     private const int Samples = 64, SampleBytes = 4096;
@@ -37,6 +37,8 @@ internal static class ArchiveIndex
         var passedOver = new PassedOver();
         var walk = new ArchiveWalk(file, archive, passedOver);
         walk.Add(images);
+        // As extracting does: what is appended to an archive takes the place of what it had.
+        images.KeepLast(name => passedOver.Add("members that a later one of the same name replaces", name));
         ImageTable table = images.Build(passedOver.Lines, walk.Labels);
         if (cacheFile is not null)
         {

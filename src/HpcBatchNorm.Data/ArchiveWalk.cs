@@ -37,8 +37,19 @@ internal sealed class ArchiveWalk(SafeFileHandle file, string path, PassedOver p
             {
                 _links.Add(member);
             }
+            else if (ImageNames.WhyNotIn(member.Name) is { } folder)
+            {
+                passedOver.Add(folder, name);
+            }
             else if (name.EndsWith(".tar"u8) || name.EndsWith(".TAR"u8))
             {
+                if (name[(name.LastIndexOf((byte)'/') + 1)] == (byte)'.')
+                {
+                    // A Mac puts a file of its own beside each, which is no archive.
+                    passedOver.Add(ImageNames.Hidden, name);
+                    continue;
+                }
+
                 AddInner(images, [.. name[..^4], (byte)'/'], member);
             }
             else if (!AddLabel(outer, member, ImageTable.Text(name)) && IsImage(outer, member))
@@ -56,7 +67,11 @@ internal sealed class ArchiveWalk(SafeFileHandle file, string path, PassedOver p
         var inner = new TarWalker(_source, $"'{archive.Name}' in '{path}'", archive.Offset, archive.Size, passedOver);
         while (inner.TryNext(out TarMember image))
         {
-            if (image.Target is not null)
+            if (ImageNames.WhyNotIn(image.Name) is { } folder)
+            {
+                passedOver.Add(folder, image.NameBytes);
+            }
+            else if (image.Target is not null)
             {
                 passedOver.Add("links in archives inside the archive, which are not followed", image.NameBytes);
             }
@@ -124,7 +139,7 @@ internal sealed class ArchiveWalk(SafeFileHandle file, string path, PassedOver p
 
         if (image == false)
         {
-            passedOver.Add(reason, member.NameBytes);
+            passedOver.Add(reason, Plain(member.NameBytes));
         }
 
         return image == true;
@@ -150,7 +165,11 @@ internal sealed class ArchiveWalk(SafeFileHandle file, string path, PassedOver p
         foreach (TarMember link in _links)
         {
             ReadOnlySpan<byte> name = Plain(link.NameBytes);
-            if (ImageNames.IsImage(link.Name, out string reason) == false)
+            if (ImageNames.WhyNotIn(link.Name) is { } folder)
+            {
+                passedOver.Add(folder, name);
+            }
+            else if (ImageNames.IsImage(link.Name, out string reason) == false)
             {
                 passedOver.Add(reason, name);
             }

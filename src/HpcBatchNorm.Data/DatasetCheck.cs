@@ -158,16 +158,7 @@ internal static class DatasetCheck
         {
             yield return $"classes '{string.Join("' and '", alike)}' differ only by case, spaces or the way accents are written; if they are one class, put their images into one folder.";
         }
-
-        foreach (int index in RepeatedNames(dataset).Take(MostNamed))
-        {
-            yield return $"'{dataset.Source}' holds '{dataset.Name(index)}' more than once, which counts more than once in training and accuracy; make it anew without.";
-        }
     }
-
-    /// <summary>Images come sorted by name, so equal names are neighbours; in a packed set, whose order is its own, they cannot be equal within a class.</summary>
-    private static IEnumerable<int> RepeatedNames(ImageDataset dataset) =>
-        Enumerable.Range(1, Math.Max(0, dataset.Count - 1)).Where(i => dataset.NameBytes(i).SequenceEqual(dataset.NameBytes(i - 1)));
 
     private static bool IsWnid(string name) => name.Length == 9 && name[0] == 'n' && !name.AsSpan(1).ContainsAnyExceptInRange('0', '9');
 }

@@ -44,7 +44,7 @@ internal static class DatasetLayouts
             else
             {
                 return IsTar(path) ? TarLayouts.Read([path], split, cacheDirectory, progress)
-                    : throw new UserErrorException($"'{path}' is a file but no .tar archive; {Recognised}.");
+                    : throw new UserErrorException($"'{path}' is a file but no .tar archive{Remedy(path)}; {Recognised}.");
             }
         }
 
@@ -195,7 +195,7 @@ internal static class DatasetLayouts
             int loose = scan.AddLooseImages(new ImageTable.Builder());
             throw new UserErrorException(loose > 0
                 ? $"'{root}' holds {loose} images but no class folders, so their labels are unknown; move each image into a folder named after its class."
-                : $"'{root}' holds no data set; {Recognised}.");
+                : $"'{root}' holds no data set{scan.Entries.Select(entry => Remedy(ImageTable.Text(entry.Name))).FirstOrDefault(remedy => remedy.Length > 0)}; {Recognised}.");
         }
 
         var images = new ImageTable.Builder();
@@ -209,9 +209,10 @@ internal static class DatasetLayouts
             }
         }
 
-        foreach (FolderEntry entry in scan.Entries.Where(e => e.Kind != FileKind.Folder && ImageNames.IsImage(ImageTable.Text(e.Name), out _) == true))
+        foreach (FolderEntry entry in scan.Entries.Where(e => e.Kind != FileKind.Folder))
         {
-            passedOver.Add("images outside of the class folders", entry.Name);
+            bool? image = ImageNames.IsImage(ImageTable.Text(entry.Name), out string reason);
+            passedOver.Add(image == true ? "images outside of the class folders" : reason == ImageNames.Hidden ? reason : "files outside of the class folders", entry.Name);
         }
 
         ImageTable table = images.Build(passedOver.Lines);
@@ -247,6 +248,15 @@ internal static class DatasetLayouts
     /// <summary>The tar archives of a folder, sorted.</summary>
     private static string[] Archives(string folder) =>
         [.. Directory.GetFiles(folder).Where(file => IsTar(file) && !Path.GetFileName(file).StartsWith('.')).Order(StringComparer.Ordinal)];
+
+    /// <summary>What makes a file that cannot be read one that can; empty where that is not known.</summary>
+    private static string Remedy(string file) => Path.GetExtension(file).ToLowerInvariant() switch
+    {
+        ".zip" or ".7z" or ".rar" => $"; unpack '{file}' first",
+        ".xz" or ".bz2" or ".zst" or ".lz4" => $"; decompress '{file}' first",
+        ".parquet" or ".arrow" or ".tfrecord" or ".mdb" or ".hdf5" or ".h5" or ".rec" => $"; write the images of '{file}' as files into class folders first, or as webdataset shards",
+        _ => "",
+    };
 
     private static bool IsTar(string path) => path.EndsWith(".tar", StringComparison.OrdinalIgnoreCase) || UnpackedArchive.IsPacked(path);
 

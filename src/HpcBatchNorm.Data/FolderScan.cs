@@ -17,8 +17,10 @@ internal sealed class FolderScan
 
     /// <param name="root">The folder with the class folders.</param>
     /// <param name="passedOver">Told what is no image.</param>
+    /// <param name="refuseSame">Whether two class folders that are one and the same, or whose names read the same, are refused.</param>
     /// <exception cref="IOException">The folder cannot be listed.</exception>
-    public FolderScan(string root, PassedOver passedOver)
+    /// <exception cref="UserErrorException">Two class folders are one.</exception>
+    public FolderScan(string root, PassedOver passedOver, bool refuseSame = true)
     {
         Root = root;
         _root = Encoding.UTF8.GetBytes(Path.TrimEndingDirectorySeparator(root));
@@ -31,7 +33,7 @@ internal sealed class FolderScan
         }
 
         Entries = Sorted(FolderListing.Read(_root));
-        Classes = FindClasses();
+        Classes = FindClasses(refuseSame);
     }
 
     /// <summary>The folder.</summary>
@@ -72,9 +74,9 @@ internal sealed class FolderScan
             {
                 AddFile(name, entry, images);
             }
-            else if (entry.Name[0] == (byte)'.')
+            else if (ImageNames.WhyNoFolder(ImageTable.Text(entry.Name)) is { } reason)
             {
-                _passedOver.Add("hidden folders", name);
+                _passedOver.Add(reason, name);
             }
             else if (LeadsUp(name, entry, path))
             {
@@ -140,18 +142,22 @@ internal sealed class FolderScan
         return identity.Length > 0 && (_above.Contains(identity) || path.Contains(identity));
     }
 
-    private List<(byte[] Bytes, string Name)> FindClasses()
+    private List<(byte[] Bytes, string Name)> FindClasses(bool refuseSame)
     {
         var classes = new List<(byte[] Bytes, string Name)>();
         var seen = new Dictionary<string, string>(StringComparer.Ordinal);
-        foreach (FolderEntry entry in Entries.Where(e => e.Kind == FileKind.Folder && e.Name[0] != (byte)'.'))
+        foreach (FolderEntry entry in Entries.Where(e => e.Kind == FileKind.Folder))
         {
             string name = ImageTable.Text(entry.Name), identity = FileStatus.Of((byte[])[.. _root, (byte)'/', .. entry.Name, 0]).Identity;
-            if (LeadsUp(entry.Name, entry, []))
+            if (ImageNames.WhyNoFolder(name) is { } reason)
+            {
+                _passedOver.Add(reason, entry.Name);
+            }
+            else if (LeadsUp(entry.Name, entry, []))
             {
                 _passedOver.Add(Loops, entry.Name);
             }
-            else if (identity.Length > 0 && !seen.TryAdd(identity, name))
+            else if (identity.Length > 0 && !seen.TryAdd(identity, name) && refuseSame)
             {
                 throw new UserErrorException(
                     $"class folders '{seen[identity]}' and '{name}' of '{Root}' are one and the same folder, one being a link to it, so its images would be of two classes; remove the link.");
@@ -163,7 +169,7 @@ internal sealed class FolderScan
         }
 
         classes.Sort((a, b) => string.CompareOrdinal(a.Name, b.Name));
-        int same = Enumerable.Range(1, Math.Max(0, classes.Count - 1)).FirstOrDefault(i => classes[i].Name == classes[i - 1].Name);
+        int same = !refuseSame ? 0 : Enumerable.Range(1, Math.Max(0, classes.Count - 1)).FirstOrDefault(i => classes[i].Name == classes[i - 1].Name);
         return same == 0 ? classes : throw new UserErrorException($"'{Root}' has two class folders whose names read '{classes[same].Name}'; rename one.");
     }
 

@@ -13,10 +13,32 @@ internal static class ImageNames
     public const string NotImages = "files that are no images by name";
     public const string NotImagesByContent = "files without an extension whose content is no image";
 
+    private const string HiddenFolders = "hidden folders", SystemFolders = "folders that a system keeps for itself";
+
+    // Synology's thumbnails, what a Mac adds to archives, what file systems and Windows make.
+    private static readonly HashSet<string> KeptBySystems = new(StringComparer.Ordinal) { "@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information" };
+
     private static readonly HashSet<string> Extensions = new(StringComparer.OrdinalIgnoreCase)
     {
         ".jpeg", ".jpg", ".jpe", ".jfif", ".jfi", ".jif", ".png", ".webp", ".bmp", ".dib", ".gif",
     };
+
+    /// <summary>Why a folder is none that somebody put images into; null for any other.</summary>
+    public static string? WhyNoFolder(string name) => name.StartsWith('.') && name is not ("." or "..") ? HiddenFolders : KeptBySystems.Contains(name) ? SystemFolders : null;
+
+    /// <summary>The same for the folders of a path, its last part being a file.</summary>
+    public static string? WhyNotIn(string path)
+    {
+        for (int start = 0, end; (end = path.IndexOf('/', start)) >= 0; start = end + 1)
+        {
+            if (WhyNoFolder(path[start..end]) is { } reason)
+            {
+                return reason;
+            }
+        }
+
+        return null;
+    }
 
     /// <summary>
     /// Whether a file is an image by its name: true; null where the name does not say, because it has no extension or only a number for one; false with

@@ -48,20 +48,20 @@ internal sealed class ImageTable
     public string Name(int index) => Text(NameBytes(index));
 
     /// <summary>
-    /// A name of bytes as text: UTF-8, and bytes that are none as <c>\xE9</c>, so that two names are the same text only where they are the same bytes
-    /// (or somebody names files like that).
+    /// A name of bytes as text: UTF-8, and bytes that are none, or that a terminal would obey, as <c>\xE9</c>, so that two names are the same text only
+    /// where they are the same bytes (or somebody names files like that), and every line that holds a name is one.
     /// </summary>
     public static string Text(ReadOnlySpan<byte> name)
     {
-        if (System.Text.Unicode.Utf8.IsValid(name))
+        if (System.Text.Unicode.Utf8.IsValid(name) && Encoding.UTF8.GetString(name) is var whole && !whole.Any(char.IsControl))
         {
-            return Encoding.UTF8.GetString(name);
+            return whole;
         }
 
         var text = new StringBuilder(name.Length);
         while (!name.IsEmpty)
         {
-            if (Rune.DecodeFromUtf8(name, out Rune rune, out int bytes) == OperationStatus.Done)
+            if (Rune.DecodeFromUtf8(name, out Rune rune, out int bytes) == OperationStatus.Done && !Rune.IsControl(rune))
             {
                 text.Append(rune.ToString());
             }
@@ -214,6 +214,25 @@ internal sealed class ImageTable
             }
 
             _images.Add((name.ToArray(), offset, (int)size));
+        }
+
+        /// <summary>Sorts the images by name and drops, of those of one name, all but the one added last.</summary>
+        /// <param name="replaced">Told the name of each that is dropped.</param>
+        public void KeepLast(Action<byte[]> replaced)
+        {
+            (byte[] Name, long Offset, int Size)[] sorted = [.. _images.OrderBy(image => image.Name, Comparer<byte[]>.Create((a, b) => a.AsSpan().SequenceCompareTo(b)))];
+            _images.Clear();
+            for (int i = 0; i < sorted.Length; i++)
+            {
+                if (i + 1 < sorted.Length && sorted[i].Name.AsSpan().SequenceEqual(sorted[i + 1].Name))
+                {
+                    replaced(sorted[i].Name);
+                }
+                else
+                {
+                    _images.Add(sorted[i]);
+                }
+            }
         }
 
         /// <summary>The table of images sorted by name.</summary>

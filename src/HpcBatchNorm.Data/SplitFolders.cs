@@ -39,12 +39,7 @@ internal readonly record struct SplitFolders(string? Train, string? Validation, 
     }
 
     /// <summary>The folders in a folder that may be classes, sorted.</summary>
-    public static string[] ClassFolders(string root)
-    {
-        string[] names = [.. Directory.EnumerateDirectories(root).Select(path => Path.GetFileName(path)).Where(name => !name.StartsWith('.'))];
-        Array.Sort(names, StringComparer.Ordinal);
-        return names;
-    }
+    public static string[] ClassFolders(string root) => [.. new FolderScan(root, new PassedOver(), refuseSame: false).Classes.Select(c => c.Name)];
 
     /// <summary>
     /// Throws when what would be classes are splits by names that are not known here: a few folders that hold no images but all the same folders.

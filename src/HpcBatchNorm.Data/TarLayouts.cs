@@ -52,7 +52,7 @@ internal static partial class TarLayouts
             return Labelled(source, unpacked, tables, wanted, (table, _) => classes[table], "an archive for each class");
         }
 
-        if (all.Length == 1 && split is { } one && Splits(tables[0]) is { } splits)
+        if (all.Length == 1 && split is { } one && Splits(tables[0], source) is { } splits)
         {
             return ReadSplit(source, unpacked[0], tables[0], one, splits);
         }
@@ -83,12 +83,27 @@ internal static partial class TarLayouts
                 }
             }
         }
+
+        HashSet<string> folders = [.. parents.Values];
+        foreach (string folder in parents.Values)
+        {
+            for (string? above = Path.GetDirectoryName(folder); above is { Length: > 0 }; above = Path.GetDirectoryName(above))
+            {
+                if (folders.Contains(above))
+                {
+                    throw new UserErrorException(
+                        $"'{source}' holds images in the folder '{above}' and in '{folder}' below it, so that it is not clear which of them is a class; put the images of each class into one folder.");
+                }
+            }
+        }
     }
 
     /// <summary>Which component of the images' paths names their split, and which images are of which; null where there are not two splits.</summary>
-    private static (List<int> Train, List<int> Validation, int Depth, List<int> Others)? Splits(ImageTable table)
+    private static (List<int> Train, List<int> Validation, int Depth, List<int> Others)? Splits(ImageTable table, string source)
     {
         List<int> train = [], validation = [], test = [], others = [];
+        Dictionary<List<int>, string> folderOf = [];
+        (string, string)? same = null;
         int depth = -1;
         for (int i = 0; i < table.Count; i++)
         {
@@ -103,10 +118,21 @@ internal static partial class TarLayouts
 
             depth = at;
             DatasetSplit? split = SplitNames.Of(folders[at], out bool isTest);
-            (split == DatasetSplit.Train ? train : isTest ? test : validation).Add(i);
+            List<int> images = split == DatasetSplit.Train ? train : isTest ? test : validation;
+            images.Add(i);
+            string folder = string.Join('/', folders[..(at + 1)]);
+            if (!folderOf.TryAdd(images, folder) && folderOf[images] != folder && images != test)
+            {
+                same ??= (folderOf[images], folder);
+            }
         }
 
         (List<int> evaluated, List<int> unused) = validation.Count > 0 ? (validation, test) : (test, validation);
+        if (same is ({ } first, { } second) && train.Count > 0 && evaluated.Count > 0)
+        {
+            throw new UserErrorException($"'{source}' has the folders '{first}' and '{second}', which are named for the same images; make it anew without the one that is not to be used.");
+        }
+
         return train.Count > 0 && evaluated.Count > 0 ? (train, evaluated, depth, [.. others, .. unused]) : null;
     }
 

@@ -128,6 +128,12 @@ public sealed class Trainer(
                 $"'{training.Source}' has {training.Count} training images, fewer than the {_config.ImagesPerStep} of a step; choose a smaller batch-size{(_config.Optimizer.Accumulate > 1 ? " or accumulate" : "")}{(Ranks.Size > 1 ? ", or fewer ranks" : "")}."));
         }
 
+        if (Resume is { Info.Images: > 0 and int before } && before != training.Count)
+        {
+            _observer.Note(FormattableString.Invariant(
+                $"warning: '{training.Source}' has {training.Count} training images, it had {before}: they are in another order from here on, so that of this epoch some are seen twice and others not."));
+        }
+
         return Resume is null ? new DataPosition(stepsPerEpoch, 0) : DataPosition.Continue(Resume, _config, training.Count, _observer.Note);
     }
 

@@ -40,7 +40,11 @@ internal sealed partial class TrainingLoop
 
         using Activity? activity = Instruments.Source.StartActivity("hpcbn.save");
         string path = _store.PathOf(_step);
-        _run!.FlushToDisk();
+        if (!_run!.IsLost)
+        {
+            _run.FlushToDisk();
+        }
+
         Checkpoint.Save(path, [.. _session.State.Select(s => s.Tensor)], ReadFinite, new CheckpointInfo
         {
             Step = _step,
@@ -48,6 +52,7 @@ internal sealed partial class TrainingLoop
             Offset = _position.Offset,
             Shift = _position.Shift,
             ImagesPerStep = _config.ImagesPerStep,
+            Images = _images,
             EvaluatedStep = _evaluatedStep,
             Model = _network.Name,
             Network = _networkJson,
@@ -70,7 +75,14 @@ internal sealed partial class TrainingLoop
     {
         try
         {
-            if (_step > _firstStep && !IsSaved)
+            bool lost = _run is { IsLost: true };
+            if (lost)
+            {
+                // What it held may be gone; where another run began, nothing of this one belongs.
+                _store = new CheckpointStore(RunDirectory.CheckpointFolder(RunDirectory.FreePath(_config.Output)), _config.Keep);
+            }
+
+            if ((lost || _step > _firstStep) && !IsSaved)
             {
                 Save();
             }
@@ -99,9 +111,11 @@ internal sealed partial class TrainingLoop
 
     private UserErrorException Failed(Exception error)
     {
-        string next = _lastCheckpoint.Length == 0
-            ? "No checkpoint had been written."
-            : $"The last good checkpoint is '{_lastCheckpoint}'; put that right, then resume '{_config.Output}'.";
+        bool lost = _run is { IsLost: true };
+        string next = _lastCheckpoint.Length == 0 ? "No checkpoint had been written."
+            : !lost ? $"The last good checkpoint is '{_lastCheckpoint}'; put that right, then resume '{_config.Output}'."
+            : IsSaved ? $"What was trained is in '{_lastCheckpoint}'; resume '{Path.GetDirectoryName(Path.GetDirectoryName(_lastCheckpoint))}' to go on."
+            : "Its checkpoints are where the folder went.";
         string message = $"{(error is UserErrorException ? "" : $"The run's folder '{_config.Output}' cannot be written: ")}{error.Message} {next}";
         return _said ? new AgreedException(message, error) : new UserErrorException(message, error);
     }

@@ -30,7 +30,7 @@ internal sealed partial class TrainingLoop : IDisposable
     private readonly LearningRateSchedule _schedule;
     private readonly RunDirectory? _run; // these three on the rank that writes
     private readonly RunRecorder? _recorder;
-    private readonly CheckpointStore? _store;
+    private CheckpointStore? _store;
     private readonly Placement? _placement;
     private readonly IReadOnlyList<(string Name, string Value)> _facts;
     private readonly string _yaml, _networkJson;
@@ -38,6 +38,7 @@ internal sealed partial class TrainingLoop : IDisposable
     private readonly DataPosition _position;
     private readonly long _firstStep, _totalSteps, _alreadyEvaluated;
     private readonly long _start;
+    private readonly int _images;
 
     private readonly StepFeeder _feeder;
     private TrainingSession _session;
@@ -74,7 +75,7 @@ internal sealed partial class TrainingLoop : IDisposable
         (_ranks, _placement, _everybody) = (ranks, placement, new double[ranks.Size]);
         _held = Writes ? null : new HeldNotes();
         (_config, _observer, _network, _session, _validation) = (config, new GuardedObserver(Writes ? observer : _held!), network, session, validation);
-        (_position, _totalSteps, _start) = (position, totalSteps, start);
+        (_position, _totalSteps, _start, _images) = (position, totalSteps, start, train.Count);
         _firstStep = _step = resumed?.Info.Step ?? 0;
         _evaluatedStep = resumed?.Info.EvaluatedStep ?? 0;
         (_bestTop1, _bestStep) = resumed is null ? (double.NaN, -1) : (resumed.Info.BestTop1, resumed.Info.BestStep);

@@ -195,8 +195,7 @@ internal sealed record TrainingRequest
         }
 
         string hash = TrainingSettings.Hash(config);
-        string[] runs = Directory.Exists(RunDirectory.Root) ? Directory.GetDirectories(RunDirectory.Root) : [];
-        foreach (string run in runs.OrderDescending(StringComparer.Ordinal))
+        foreach (string run in CheckpointStore.RunsNewestFirst(RunDirectory.Root))
         {
             Checkpoint? newest = CheckpointStore.OpenNewest(RunDirectory.CheckpointFolder(run), note);
             if (newest is not null && newest.Info.ConfigHash == hash)

@@ -19,12 +19,25 @@ internal static class AtomicFile
             FileRename.Move(temporary, path, overwrite: true);
             DirectorySync.Flush(Path.GetDirectoryName(Path.GetFullPath(path))!);
         }
+        catch (ArgumentOutOfRangeException error) when (IsTooLarge(error))
+        {
+            long most = File.Exists(temporary) ? new FileInfo(temporary).Length : 0;
+            DeleteIfPossible(temporary);
+            throw TooLarge(path, most, error);
+        }
         catch
         {
             DeleteIfPossible(temporary);
             throw;
         }
     }
+
+    /// <summary>True for what .NET throws where a write goes beyond what the file system or the process's limit allows, in words about an argument.</summary>
+    internal static bool IsTooLarge(ArgumentOutOfRangeException error) => error is { ParamName: "value", Source: "System.Private.CoreLib" };
+
+    /// <summary>The same in words of files.</summary>
+    internal static IOException TooLarge(string path, long most, ArgumentOutOfRangeException error) => new(FormattableString.Invariant(
+        $"File too large : '{path}' takes more than {most} bytes, the most that its file system or the process's limit (ulimit -f) allows."), error);
 
     /// <summary>Replaces a text file (UTF-8).</summary>
     public static void ReplaceText(string path, string text) => Replace(path, temporary =>

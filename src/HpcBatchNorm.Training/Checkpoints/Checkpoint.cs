@@ -347,6 +347,7 @@ public sealed class Checkpoint : IDisposable
             ? [new KeyValuePair<string, string>("epoch_shift", string.Create(CultureInfo.InvariantCulture, $"{shift.Images} images in epoch {shift.Epoch}"))]
             : Array.Empty<KeyValuePair<string, string>>(),
         new("images_per_step", Invariant(info.ImagesPerStep)),
+        .. info.Images > 0 ? [new KeyValuePair<string, string>("images", Invariant(info.Images))] : Array.Empty<KeyValuePair<string, string>>(),
         new("epoch", Invariant(info.Epoch)),
         new("best_top1", Invariant(info.BestTop1)),
         new("best_step", Invariant(info.BestStep)),
@@ -386,6 +387,7 @@ public sealed class Checkpoint : IDisposable
             Offset = file.Metadata.ContainsKey("step_offset") ? Whole("step_offset", long.MinValue) : 0,
             Shift = ReadShift(file),
             ImagesPerStep = file.Metadata.ContainsKey("images_per_step") ? (int)Math.Min(Whole("images_per_step", least: 0), int.MaxValue) : 0,
+            Images = file.Metadata.ContainsKey("images") ? (int)Math.Min(Whole("images", least: 0), int.MaxValue) : 0,
             Model = Text("model"),
             Network = file.Metadata.GetValueOrDefault("network", ""),
             Config = Text("config"),

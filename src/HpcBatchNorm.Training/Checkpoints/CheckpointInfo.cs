@@ -28,6 +28,9 @@ public sealed record CheckpointInfo
     /// <summary>Images of one step; 0 in files written before they said so, where <see cref="Config"/> tells it.</summary>
     public int ImagesPerStep { get; init; }
 
+    /// <summary>Images of the data set that was trained on; 0 in files written before they said so.</summary>
+    internal int Images { get; init; }
+
     /// <summary>Name of the network.</summary>
     public required string Model { get; init; }
 

@@ -80,6 +80,14 @@ internal sealed class CheckpointStore
         return good is not null || unusable.Any(e => e is not DamagedFileException);
     }
 
+    /// <summary>
+    /// The runs of a folder by when their last checkpoint was written. Their names tell the local time of the beginning, which goes back once a year and
+    /// whenever somebody sets the clock.
+    /// </summary>
+    public static IEnumerable<string> RunsNewestFirst(string root) => (Directory.Exists(root) ? Directory.GetDirectories(root) : [])
+        .OrderByDescending(run => List(FolderOf(run)) is [var newest, ..] ? File.GetLastWriteTimeUtc(newest.Path) : DateTime.MinValue)
+        .ThenByDescending(run => run, StringComparer.Ordinal);
+
     /// <summary>True when the folder holds a checkpoint, good or not.</summary>
     public static bool Any(string folder) => List(folder).Count > 0;
 

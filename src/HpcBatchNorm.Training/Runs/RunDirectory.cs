@@ -20,12 +20,11 @@ internal sealed class RunDirectory : IDisposable
 
     public const string CheckpointFolderName = CheckpointStore.FolderName;
 
-    private const string LockName = "lock";
-
     private const string SummaryHead =
         "epoch,step,train_loss,val_loss,val_top1,val_top5,learning_rate,images_per_second,data_wait_share,seconds";
 
-    private readonly FileStream _lock, _metrics, _summary;
+    private readonly FileStream _metrics, _summary;
+    private readonly RunLock _lock;
     private readonly ArrayBufferWriter<byte> _buffer = new(512);
     private readonly Utf8JsonWriter _json;
 
@@ -35,7 +34,7 @@ internal sealed class RunDirectory : IDisposable
         try
         {
             Directory.CreateDirectory(path);
-            _lock = Lock(path);
+            _lock = RunLock.Take(path);
             AtomicFile.Sweep(path);
             KeepLines(MetricsPath, line => StepOfMetric(line, out bool evaluation) <= (evaluation ? evaluatedStep : firstStep));
             KeepLines(SummaryPath, line => StepOfSummary(line) <= evaluatedStep);
@@ -66,6 +65,9 @@ internal sealed class RunDirectory : IDisposable
 
     public string Path { get; }
 
+    /// <summary>True once the folder was found to be another's, or gone.</summary>
+    public bool IsLost { get; private set; }
+
     public string ConfigPath => System.IO.Path.Combine(Path, "config.yaml");
 
     public string MetricsPath => MetricsOf(Path);
@@ -87,13 +89,36 @@ internal sealed class RunDirectory : IDisposable
     {
         string name = string.Create(CultureInfo.InvariantCulture, $"{now:yyyyMMdd-HHmmss}-{network}-{run}");
         name = string.Join('-', name.Split(System.IO.Path.GetInvalidFileNameChars(), StringSplitOptions.RemoveEmptyEntries));
-        string path = System.IO.Path.Combine(Root, name);
-        for (int i = 2; Directory.Exists(path); i++)
+        return FreePath(System.IO.Path.Combine(Root, name));
+    }
+
+    /// <summary>The folder, or with <c>-2</c> and so on behind its name the first that does not exist yet.</summary>
+    public static string FreePath(string folder)
+    {
+        folder = System.IO.Path.TrimEndingDirectorySeparator(folder);
+        string path = folder;
+        for (int i = 2; System.IO.Path.Exists(path); i++)
         {
-            path = System.IO.Path.Combine(Root, string.Create(CultureInfo.InvariantCulture, $"{name}-{i}"));
+            path = string.Create(CultureInfo.InvariantCulture, $"{folder}-{i}");
         }
 
         return path;
+    }
+
+    /// <summary>
+    /// Throws where the folder is not the one any more that this run began to write to: what is written to files that somebody has deleted is lost, and a run
+    /// that began anew under the same name must not get this one's checkpoints.
+    /// </summary>
+    /// <exception cref="IOException">It was deleted, moved, or begun anew by another process.</exception>
+    public void CheckIsOurs()
+    {
+        // Not by the file's number, which some file systems invent anew each time.
+        var found = new FileInfo(MetricsPath);
+        IsLost = IsLost || !found.Exists || (found.LinkTarget is null && found.Length != _metrics.Length);
+        if (IsLost)
+        {
+            throw new IOException($"'{MetricsPath}' is not what this run wrote any more: the folder was deleted, moved, or begun anew by another process while it trained.");
+        }
     }
 
     public void WriteConfig(string yaml) => AtomicFile.ReplaceText(ConfigPath, yaml);
@@ -167,8 +192,10 @@ internal sealed class RunDirectory : IDisposable
     }
 
     /// <summary>Makes everything written so far survive a power cut; for a checkpoint that says these lines exist.</summary>
+    /// <exception cref="IOException">The folder is not this run's any more, or the disk fails.</exception>
     public void FlushToDisk()
     {
+        CheckIsOurs();
         _metrics.Flush(flushToDisk: true);
         _summary.Flush(flushToDisk: true);
     }
@@ -203,22 +230,6 @@ internal sealed class RunDirectory : IDisposable
         _lock?.Dispose();
     }
 
-    /// <summary>
-    /// Held while a process writes to the run. The system releases it when the process ends, however it ends; what a killed one leaves is an empty file.
-    /// </summary>
-    private static FileStream Lock(string path)
-    {
-        string file = System.IO.Path.Combine(path, LockName);
-        try
-        {
-            return new FileStream(file, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None, bufferSize: 0, FileOptions.DeleteOnClose);
-        }
-        catch (IOException error) when (File.Exists(file) && error is not FileNotFoundException)
-        {
-            throw new UserErrorException($"'{path}' is in use by another hpcbn. Wait until it has ended, or set output to another folder.", error);
-        }
-    }
-
     /// <summary>Unbuffered: what could not be written must not be tried again when the file is closed.</summary>
     private static FileStream OpenForLines(string path) => new(path, FileMode.Append, FileAccess.Write, FileShare.Read, bufferSize: 0);
 
@@ -236,6 +247,11 @@ internal sealed class RunDirectory : IDisposable
         {
             file.SetLength(length);
             throw;
+        }
+        catch (ArgumentOutOfRangeException error) when (AtomicFile.IsTooLarge(error))
+        {
+            file.SetLength(length);
+            throw AtomicFile.TooLarge(file.Name, length, error);
         }
     }
 
@@ -267,6 +283,7 @@ internal sealed class RunDirectory : IDisposable
 
     private void Begin(string type, long step, double epoch)
     {
+        CheckIsOurs();
         _json.WriteStartObject();
         _json.WriteString("type", type);
         _json.WriteNumber("step", step);

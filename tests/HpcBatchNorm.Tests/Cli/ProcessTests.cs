@@ -15,6 +15,7 @@ public sealed class ProcessTests(TrainingFixture fixture) : IClassFixture<Traini
     [InlineData("HUP", 129)]
     [InlineData("USR1", 138)]
     [InlineData("USR2", 140)]
+    [InlineData("XCPU", 152)]
     public async Task Signal_SavesACheckpointAndPrintsHowToGoOn(string signal, int expectedCode)
     {
         CancellationToken token = TestContext.Current.CancellationToken;
@@ -158,6 +159,21 @@ public sealed class ProcessTests(TrainingFixture fixture) : IClassFixture<Traini
 
         // And the whole file, metadata included.
         Assert.True(File.ReadAllBytes(Path.Combine(whole, last)).AsSpan().SequenceEqual(File.ReadAllBytes(Path.Combine(killed, last))), "the files differ outside their tensors");
+    }
+
+    /// <summary>The kernel sends a signal first, which ends a process that does not expect it without a word.</summary>
+    [Fact]
+    [Trait("Category", "Slow")]
+    public async Task FileSizeLimit_IsAnErrorLikeAFullDisk()
+    {
+        CancellationToken token = TestContext.Current.CancellationToken;
+        string output = fixture.NewFolder();
+        using HpcbnProcess process = HpcbnProcess.Start(fixture.Folder, "ulimit -f 4000; exec \"$@\"", Train(output, steps: 4), ("DOTNET_EnableWriteXorExecute", "0"));
+
+        Assert.Equal(ExitCode.Failed, await process.WaitForExitAsync(token));
+        await Task.Delay(100, token);
+        Assert.Contains("cannot be written: File too large", process.Output, StringComparison.OrdinalIgnoreCase);
+        Assert.Empty(Directory.GetFiles(Path.Combine(output, "checkpoints")));
     }
 
     [Fact]

@@ -75,6 +75,36 @@ public sealed class LayoutTests : IDisposable
     }
 
     [Fact]
+    public void Tar_TwoFoldersForOneSplit_AreRefused()
+    {
+        WriteTar("a.tar", "train/cat/1.jpg", "Train/dog/2.jpg", "val/cat/3.jpg", "val/dog/4.jpg");
+        Assert.Contains("'Train' and 'train'", Assert.Throws<UserErrorException>(() => Open(_folder["a.tar"], DatasetSplit.Train)).Message, StringComparison.Ordinal);
+    }
+
+    /// <summary>Extracted, its classes would be cat and dog.</summary>
+    [Fact]
+    public void Tar_ImagesInAClassAndInAFolderBelowIt_AreRefused()
+    {
+        WriteTar("a.tar", "cat/1.jpg", "cat/kittens/2.jpg", "dog/3.jpg");
+        Assert.Contains("'cat' and in 'cat/kittens' below it", Assert.Throws<UserErrorException>(() => Open(_folder["a.tar"], DatasetSplit.Train)).Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("a.zip", "unpack")]
+    [InlineData("train.tar.xz", "decompress")]
+    [InlineData("train-00000-of-00294.parquet", "webdataset shards")]
+    public void FilesThatCannotBeRead_SayWhatToDoWithThem(string file, string message)
+    {
+        Write($"set/{file}");
+        foreach (string path in new[] { "set", $"set/{file}" })
+        {
+            string error = Assert.Throws<UserErrorException>(() => Open(_folder[path], DatasetSplit.Train)).Message;
+            Assert.Contains(message, error, StringComparison.Ordinal);
+            Assert.Contains(file, error, StringComparison.Ordinal);
+        }
+    }
+
+    [Fact]
     public void Tar_InnerArchivesOfTwoSplits_AreNotMerged()
     {
         byte[] Inner(string name) => ArchiveTests.Tar(TarEntryFormat.Ustar, new() { [name] = AnImage });

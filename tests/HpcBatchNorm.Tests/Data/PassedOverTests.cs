@@ -95,6 +95,8 @@ public sealed class PassedOverTests : IDisposable
         using ImageDataset data = ImageDataset.Open(_folder["set"], DatasetSplit.Train, cacheDirectory: null);
         Assert.Equal(["a/1.jpg", "b/2.jpg", "c/5.jpg"], Names(data));
         Assert.Equal(["passed over links to a folder that they lie in (3): 'everything', 'root', 'a/again'"], data.Notes);
+        using ImageDataset validation = ImageDataset.Open(_folder["set"], DatasetSplit.Validation, cacheDirectory: null);
+        Assert.Equal(["a/3.jpg", "b/4.jpg", "c/5.jpg"], Names(validation));
     }
 
     [Fact]
@@ -127,6 +129,65 @@ public sealed class PassedOverTests : IDisposable
         Assert.Equal([0, 1, 2], Enumerable.Range(0, 3).Select(archive.Label));
         // .NET cannot name these files to delete them.
         Run("sh", "-c", $"rm -r '{_folder.Path}'/caf*");
+    }
+
+    /// <summary>Thumbnails of Synology's and of notebooks, what a Mac adds: images that nobody put there, the same ones whether extracted or not.</summary>
+    [Fact]
+    public void FolderAndTar_FoldersThatSystemsMake_HoldNoClassAndNoImage()
+    {
+        string[] made = ["@eaDir/1.jpg", "cat/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", ".ipynb_checkpoints/1.jpg", "cat/.thumbnails/1.jpg", "__MACOSX/cat/1.jpg", "lost+found/1.jpg"];
+        Write(["set/cat/1.jpg", "set/dog/2.jpg", .. made.Select(file => "set/" + file)]);
+        _folder.Write("set/dog/._2.jpg", AnImage);
+        _folder.Write("set/README.txt", AnImage);
+        _folder.Write("set/loose.jpg", AnImage);
+        _folder.Write("a.tar", Tar(TarEntryFormat.Ustar, writer =>
+        {
+            foreach (string file in (string[])["./cat/1.jpg", "./dog/2.jpg", "./dog/._2.jpg", .. made.Select(file => "./" + file)])
+            {
+                Member(writer, file, AnImage);
+            }
+        }));
+        using ImageDataset folder = ImageDataset.Open(_folder["set"], DatasetSplit.Train, cacheDirectory: null), archive = ImageDataset.Open(_folder["a.tar"], DatasetSplit.Train, cacheDirectory: null);
+        foreach (ImageDataset data in new[] { folder, archive })
+        {
+            Assert.Equal(["cat/1.jpg", "dog/2.jpg"], Names(data));
+            Assert.Equal(["cat", "dog"], data.ClassNames);
+            string notes = string.Join('\n', data.Notes);
+            Assert.Contains("passed over folders that a system keeps for itself (4)", notes, StringComparison.Ordinal);
+            Assert.Contains("passed over hidden folders (2)", notes, StringComparison.Ordinal);
+            Assert.Contains("passed over hidden files (1): 'dog/._2.jpg'", notes, StringComparison.Ordinal);
+        }
+
+        Assert.Contains("passed over files outside of the class folders (1): 'README.txt'", folder.Notes);
+        Assert.Contains("passed over images outside of the class folders (1): 'loose.jpg'", folder.Notes);
+    }
+
+    [Fact]
+    public void Tar_OfClassArchivesMadeOnAMac_PassesOverWhatLiesBesideThem()
+    {
+        _folder.Write("a.tar", Tar(TarEntryFormat.Ustar, writer =>
+        {
+            Member(writer, "n1.tar", Tar(TarEntryFormat.Ustar, inner => Member(inner, "1.JPEG", AnImage)));
+            Member(writer, "._n1.tar", new byte[700]);
+            Member(writer, "n2.tar", Tar(TarEntryFormat.Ustar, inner => Member(inner, "2.JPEG", AnImage)));
+        }));
+        using ImageDataset data = ImageDataset.Open(_folder["a.tar"], DatasetSplit.Train, cacheDirectory: null);
+        Assert.Equal(["n1/1.JPEG", "n2/2.JPEG"], Names(data));
+        Assert.Equal(["passed over hidden files (1): '._n1.tar'"], data.Notes);
+    }
+
+    [Fact]
+    public void Names_WithControlCharacters_AreOneLineThatNoTerminalObeys()
+    {
+        SkipWithoutUnix();
+        Write("train/a\nb\u001b[31m/x\ty.jpg", "train/c/\u009b1.jpg", "val/a\nb\u001b[31m/1.jpg", "val/c/2.jpg");
+        foreach (DatasetSplit split in new[] { DatasetSplit.Train, DatasetSplit.Validation })
+        {
+            using ImageDataset data = ImageDataset.Open(_folder.Path, split, cacheDirectory: null);
+            Assert.Equal(["a\\x0Ab\\x1B[31m", "c"], data.ClassNames);
+            Assert.Equal(split == DatasetSplit.Train ? ["a\\x0Ab\\x1B[31m/x\\x09y.jpg", "c/\\xC2\\x9B1.jpg"] : ["a\\x0Ab\\x1B[31m/1.jpg", "c/2.jpg"], Names(data));
+            AssertReads(data);
+        }
     }
 
     [Fact]

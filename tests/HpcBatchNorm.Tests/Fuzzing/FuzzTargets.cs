@@ -3,6 +3,7 @@ using System.Formats.Tar;
 using System.IO.Compression;
 using System.IO.Hashing;
 using System.Text;
+using Google.Protobuf;
 using HpcBatchNorm.Backends.Cudnn;
 using HpcBatchNorm.Data;
 using HpcBatchNorm.Experiments;
@@ -45,6 +46,7 @@ internal static class FuzzTargets
         new("class-names", () => [Text(ClassNameList.Write(["tench, Tinca tinca", "[odd", "ä"])), Text("a,b,c")], (_, bytes) => ClassNameList.Read(Encoding.UTF8.GetString(bytes))) { Tolerant = true },
         new("safetensors", () => [SavedCheckpoint()], (path, _) => ReadSafetensors(path)),
         new("checkpoint", () => [SavedCheckpoint()], (path, _) => ReadCheckpoint(path)) { Repair = RepairCheckpoint },
+        new("onnx", () => [Onnx()], (path, _) => ReadOnnx(path)) { FileName = "a.onnx" },
         new("metrics", () => [Metrics()], (path, _) => ShowRun(Path.GetDirectoryName(path)!)) { FileName = "metrics.jsonl", Tolerant = true },
         new("resume", () => [Metrics()], (path, _) => new RunDirectory(Path.GetDirectoryName(path)!, 60, 60).Dispose()) { FileName = "metrics.jsonl", Tolerant = true },
         new("summary", () => [Text("epoch,step,train_loss,val_loss,val_top1,val_top5,learning_rate,images_per_second,data_wait_share,seconds\n1,40,1,1,0.5,0.9,0.1,30,0,10\n")],
@@ -116,6 +118,31 @@ internal static class FuzzTargets
         using var folder = new TemporaryFolder();
         SampleGenerator.Write(folder["sample"], new SampleOptions { Classes = 3, TrainPerClass = 2, ValidationPerClass = 2, ImageSize = 16, Seed = 1 });
         return File.ReadAllBytes(folder[$"sample/{(what == "kit" ? DevelopmentKit.FileName : what)}"]);
+    }
+
+    /// <summary>A convolution with all that exporters write beside it, a pooling and a classifier; small, so that changes hit what says something.</summary>
+    private static byte[] Onnx()
+    {
+        var graph = new Interchange.OnnxGraphs(height: 6, width: 6);
+        string x = graph.Node("Conv", ["images", graph.Floats([4, 3, 3, 3], new float[108])], ("kernel_shape", (int[])[3, 3]), ("pads", (int[])[1, 1, 1, 1]), ("strides", (int[])[1, 1]));
+        x = graph.Node("BatchNormalization", [x, .. Enumerable.Range(0, 4).Select(_ => graph.Floats([4], 1, 1, 1, 1))], ("epsilon", 0.001f));
+        x = graph.Node("MaxPool", [graph.Node("Relu", [x])], ("kernel_shape", (int[])[2, 2]), ("strides", (int[])[2, 2]));
+        x = graph.Node("Reshape", [graph.Node("GlobalAveragePool", [x]), graph.Wholes(0, -1)]);
+        graph.Named("Gemm", "out", [x, graph.Floats([5, 4], new float[20]), graph.Floats([5], new float[5])], ("transB", 1));
+        return graph.Model.ToByteArray();
+    }
+
+    private static void ReadOnnx(string path)
+    {
+        try
+        {
+            OnnxImport.Read(path);
+        }
+        catch (OnnxImportException error)
+        {
+            // Its message is a list on purpose: a line for each node that stands in the way.
+            throw new InvalidDataException("refused", error);
+        }
     }
 
     private static byte[][] TarSeeds() =>

@@ -97,7 +97,7 @@ internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler, str
     }
 
     /// <summary>The machine code of a cache file, which begins with the code's hash; null when that does not fit: the file was cut short or damaged.</summary>
-    private static byte[]? Content(byte[] file) =>
+    internal static byte[]? Content(byte[] file) =>
         file.Length > HashBytes && XxHash128.Hash(file.AsSpan(HashBytes)).AsSpan().SequenceEqual(file.AsSpan(0, HashBytes)) ? file[HashBytes..] : null;
 
     private static void Keep(string file, byte[] image)
