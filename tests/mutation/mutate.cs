@@ -62,7 +62,7 @@ foreach (string name in classes)
 {
     if (Test([name], 0, 3600, out _, out string before) is not Outcome.Survived)
     {
-        Console.Error.WriteLine($"Without a fault, {name}: {before}");
+        Console.Error.WriteLine($"Without a fault, {name} has a test that fails, or none that runs:\n{before}");
         return 2;
     }
 }
@@ -122,8 +122,14 @@ static List<Fault> Read(string path)
 // A fault whose text is not there once has lost its place: the code has changed, and the list must follow.
 string? Misplaced(Fault fault)
 {
-    string path = Path.Combine(root, fault.File);
-    int times = File.Exists(path) ? File.ReadAllText(path).Split(fault.Without).Length - 1 : -1;
+    string path = Path.Combine(root, fault.File), text = File.Exists(path) ? File.ReadAllText(path) : "";
+    int times = text.Length > 0 ? text.Split(fault.Without).Length - 1 : -1;
+    // What ends with a semicolon is planted as a statement, so a statement must begin there.
+    if (times == 1 && fault.Without.EndsWith(';') && text[..text.IndexOf(fault.Without, StringComparison.Ordinal)].TrimEnd() is var before && !";{})".Contains(before[^1]))
+    {
+        return $"'{fault.Name}': '{fault.Without}' is the end of a statement of {fault.File}; give all of it, or an expression.";
+    }
+
     return times == 1 ? null : $"'{fault.Name}': {(times < 0 ? $"there is no file {fault.File}" : $"{fault.File} has the text '{fault.Without}' {times} times, expected once")}.";
 }
 

@@ -29,6 +29,9 @@ internal static class StubDevice
 
     private delegate long GetNamed(byte[] name);
 
+    // Asked before the stub is loaded, which has the driver's name and would be taken for it.
+    private static readonly bool DriverIsHere = CudaLibraries.Shared.Driver.Usable;
+
     private static readonly Lazy<nint> Library = new(() => NativeLibrary.Load(Path.Combine(Folder, "libcuda.so.1")));
 
     /// <summary>Where CMake puts the stub's libraries.</summary>
@@ -41,7 +44,7 @@ internal static class StubDevice
         {
             Assert.SkipUnless(File.Exists(Path.Combine(Folder, "libcudnn.so.9")),
                 "the CUDA stub is not built: cmake --build artifacts/native-build (test.sh does)");
-            Assert.SkipWhen(CudaLibraries.Shared.Driver.Usable, "NVIDIA's driver is here; a process cannot hold the stub beside it");
+            Assert.SkipWhen(DriverIsHere, "NVIDIA's driver is here; a process cannot hold the stub beside it");
             return LazyLibraries.Value;
         }
     }
