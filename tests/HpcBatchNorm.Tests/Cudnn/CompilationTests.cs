@@ -4,7 +4,6 @@ using System.Text.RegularExpressions;
 using HpcBatchNorm.Backends.Cudnn;
 using HpcBatchNorm.Interop.Cuda;
 using HpcBatchNorm.Tensors;
-using HpcBatchNorm.Tests.Support;
 
 namespace HpcBatchNorm.Tests.Cudnn;
 

@@ -1,6 +1,5 @@
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Operations;
-using HpcBatchNorm.Sessions;
 using HpcBatchNorm.Tensors;
 using HpcBatchNorm.Verification;
 

@@ -9,11 +9,11 @@ internal static class KernelTable
 {
     private const int FirstRegisters = 3;
 
-    private static readonly Lazy<Dictionary<string, string[]>> Rows = new(() => Text.Split('\n', StringSplitOptions.RemoveEmptyEntries)
-        .Where(l => !l.StartsWith('#')).Select(l => l.Split(',')).ToDictionary(r => r[0]));
-
     /// <summary>The table, line by line: a comment, names of columns, kernels.</summary>
     public static string Text { get; } = ReadText();
+
+    private static readonly Lazy<Dictionary<string, string[]>> Rows = new(() => Text.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+        .Where(l => !l.StartsWith('#')).Select(l => l.Split(',')).ToDictionary(r => r[0]));
 
     /// <summary>The row of a kernel; null for one that is not ours, or was not compiled for the type.</summary>
     /// <param name="kernel">Name of the kernel.</param>
