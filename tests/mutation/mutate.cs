@@ -162,15 +162,8 @@ void Plant()
     foreach (IGrouping<string, Fault> file in all.GroupBy(f => f.File))
     {
         string text = File.ReadAllText(Path.Combine(root, file.Key));
-        bool managed = file.Key.EndsWith(".cs", StringComparison.Ordinal);
-        string on = managed ? "global::PlantedFault.Is" : "planted_fault";
-        // Texts of several faults that lie within one another are planted from the outside in: the inner ones stay in the branch without the outer fault.
-        foreach (IGrouping<string, Fault> place in file.GroupBy(f => f.Without).OrderByDescending(p => p.Key.Length))
-        {
-            text = ReplaceLast(text, place.Key, Alternative(place, on));
-        }
-
-        Write(file.Key, text);
+        Place[] places = [.. file.GroupBy(f => f.Without).Select(p => new Place(text.IndexOf(p.Key, StringComparison.Ordinal), p.Key.Length, [.. p])).OrderBy(p => p.At).ThenByDescending(p => p.Length)];
+        Write(file.Key, Planted(text, 0, text.Length, places, file.Key.EndsWith(".cs", StringComparison.Ordinal) ? "global::PlantedFault.Is" : "planted_fault"));
     }
 
     Write("PlantedFault.cs", $$"""
@@ -207,21 +200,30 @@ void Write(string file, string text)
     }
 }
 
-// The one place that is left of a text: after an outer fault was planted around it, the last copy is that of the branch without it.
-static string ReplaceLast(string text, string what, string by) => text.LastIndexOf(what, StringComparison.Ordinal) is var at and >= 0
-    ? text[..at] + by + text[(at + what.Length)..]
-    : throw new InvalidOperationException($"'{what}' was overwritten by another fault.");
-
-static string Alternative(IEnumerable<Fault> faults, string on)
+// The text from one place to another with the faults of these places in it. Of places that lie within one another, the inner ones stay in the branch without the outer's faults.
+static string Planted(string text, int from, int to, ReadOnlySpan<Place> places, string on)
 {
-    string without = faults.First().Without;
-    if (!without.EndsWith(';'))
+    var planted = new StringBuilder();
+    for (int i = 0; i < places.Length;)
     {
-        return "(" + string.Concat(faults.Select(f => $"{on}({f.Number}) ? ({f.With}) : ")) + $"({without}))";
+        Place place = places[i];
+        int inner = i + 1;
+        while (inner < places.Length && places[inner].At < place.At + place.Length)
+        {
+            inner++;
+        }
+
+        string without = Planted(text, place.At, place.At + place.Length, places[(i + 1)..inner], on);
+        planted.Append(text, from, place.At - from).Append(Alternative(place.Faults, without, on));
+        (i, from) = (inner, place.At + place.Length);
     }
 
-    return string.Concat(faults.Select(f => $"if ({on}({f.Number})) {{ {f.With} }} else ")) + $"{{ {without} }}";
+    return planted.Append(text, from, to - from).ToString();
 }
+
+static string Alternative(Fault[] faults, string without, string on) => faults[0].Without.EndsWith(';')
+    ? string.Concat(faults.Select(f => $"if ({on}({f.Number})) {{ {f.With} }} else ")) + $"{{ {without} }}"
+    : "(" + string.Concat(faults.Select(f => $"{on}({f.Number}) ? ({f.With}) : ")) + $"({without}))";
 
 Outcome Test(IEnumerable<string> names, int fault, int seconds, out string by, out string failing)
 {
@@ -281,6 +283,9 @@ static int Run(string program, IEnumerable<string> arguments, Dictionary<string,
 
 /// <summary>A fault of the list.</summary>
 internal sealed record Fault(int Number, string Name, string File, string[] Classes, string Without, string With);
+
+/// <summary>A text of a file, and the faults that take its place.</summary>
+internal sealed record Place(int At, int Length, Fault[] Faults);
 
 /// <summary>What became of a fault.</summary>
 internal enum Outcome

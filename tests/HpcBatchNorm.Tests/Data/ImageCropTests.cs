@@ -64,6 +64,24 @@ public sealed class ImageCropTests
         Assert.InRange(left / Draws, 0.48, 0.52);
     }
 
+    /// <summary>Of a square of 8 pixels with a quarter of its area or more, sides are 4 to 8 pixels: each of the places left, the last included, is drawn.</summary>
+    [Fact]
+    public void Random_SmallImage_BeginsAtEveryPlaceThatIsLeft()
+    {
+        HashSet<(double Side, double At)> across = [], down = [];
+        for (uint i = 0; i < 5000; i++)
+        {
+            var random = new RandomSequence(1, RandomStreams.Crop, 0, i);
+            ImageCrop crop = ImageCrop.Random(8, 8, new AugmentationOptions { MinArea = 0.25 }, ref random);
+            across.Add((crop.Width, crop.X));
+            down.Add((crop.Height, crop.Y));
+        }
+
+        (double, double)[] all = [.. from side in Enumerable.Range(4, 4) from at in Enumerable.Range(0, 8 - side + 1) select ((double)side, (double)at)];
+        Assert.Empty(all.Except(across));
+        Assert.Empty(all.Except(down));
+    }
+
     [Theory]
     [InlineData(500, 375, 224, 0.875, 341, 256)]
     [InlineData(375, 500, 224, 0.875, 256, 341)]

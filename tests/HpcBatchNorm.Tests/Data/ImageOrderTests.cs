@@ -45,6 +45,20 @@ public sealed class ImageOrderTests
     }
 
     [Theory]
+    [InlineData(ShuffleMode.None, true)]
+    [InlineData(ShuffleMode.Fixed, true)]
+    [InlineData(ShuffleMode.Global, false)]
+    [InlineData(ShuffleMode.Shard, false)]
+    public void At_TheNextEpoch_IsAnotherOrderWhereTheModeSaysSo(ShuffleMode mode, bool same)
+    {
+        var order = new ImageOrder(mode, 7, 1000, new ShardTable(7, 1000, 100));
+        int[] first = Epoch(order, 0, 1000), second = Epoch(order, 1, 1000);
+        Assert.Equal(Enumerable.Range(0, 1000), second.Order());
+        // At random, one image is where it was; of shards, one of ten is too, and one of its images.
+        Assert.InRange(first.Zip(second).Count(pair => pair.First == pair.Second), same ? 1000 : 0, same ? 1000 : 20);
+    }
+
+    [Theory]
     [InlineData(1, 1)]
     [InlineData(10, 3)]
     [InlineData(1000, 1)]

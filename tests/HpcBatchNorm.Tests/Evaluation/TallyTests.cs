@@ -48,6 +48,19 @@ public sealed class TallyTests : IDisposable
     }
 
     [Fact]
+    public void Add_EquallyProbableClasses_AreRankedInTheirOrder()
+    {
+        var tally = new Tally(6);
+        double[] alike = [0.2, 0.2, 0.2, 0.2, 0.2, 0.2];
+        for (int label = 0; label < 6; label++)
+        {
+            tally.Add(label, alike);
+        }
+
+        Assert.Equal((1, 5), (tally.Top1Images, tally.Top5Images));
+    }
+
+    [Fact]
     public void Add_WhatIsNotANumber_IsNeverRight()
     {
         var tally = new Tally(6);

@@ -97,6 +97,14 @@ public sealed class VerdictTests
     }
 
     [Fact]
+    public void MlpRun_Diverged_HasNoAccuracyButTheOneBefore()
+    {
+        MlpRun run = Run([1, 2, 3], [40, 60, 10], diverged: 3);
+        Assert.Equal((double.NaN, double.NaN, 60.0), (run.FinalAccuracy, run.BestAccuracy, run.BestBefore));
+        Assert.Equal((10.0, 60.0), (Run([1, 2, 3], [40, 60, 10]).FinalAccuracy, Run([1, 2, 3], [40, 60, 10]).BestAccuracy));
+    }
+
+    [Fact]
     public void LearningRate_DivergedRuns_AreSaidAndLeftOutOfMeans()
     {
         ExperimentResult result = LearningRateExperiment.Judge((batchNorm, factor) => (batchNorm, factor) switch

@@ -56,6 +56,25 @@ public sealed class ReferenceBatchNormTests
     }
 
     [Fact]
+    public void Backward_TwoContributions_IsThatOfTheirSum()
+    {
+        // As above, g = 1, 0, 0, 0 in two parts.
+        BatchNormCase c = new(Small with { Residual = true });
+        Tensor second = Float64("second", c.DiffDst.Shape);
+        using ReferenceRun run = new(c.Forward, c.Backward with { SecondDiffDst = second });
+        run[c.Src] = [1, 3, 5, 7];
+        run[c.Scale] = [3];
+        run[c.Shift] = [10];
+        run[c.DiffDst] = [3, 1, -2, 0];
+        run[second] = [-2, -1, 2, 0];
+        run.Execute();
+        AssertEqual([1.0 / 2, -1.0 / 3, -1.0 / 6, 0], run[c.DiffSrc]);
+        AssertEqual([-1], run[c.DiffScale]);
+        AssertEqual([1], run[c.DiffShift]);
+        Assert.Equal([1, 0, 0, 0], run[c.DiffResidual!]);
+    }
+
+    [Fact]
     public void Forward_RunningStatistics_AreConstantsAndStay()
     {
         // mean 1, variance 12, sqrt(12 + 4) = 4: y = 2*(x - 1)/4 - 1 = 0.5*x - 1.5, then ReLU.

@@ -16,6 +16,11 @@ public sealed class ReferenceDataTests
         uint c0, uint c1, uint c2, uint c3, uint keyLow, uint keyHigh, uint x, uint y, uint z, uint w) =>
         Assert.Equal((x, y, z, w), CounterRandom.Words(keyLow | ((ulong)keyHigh << 32), c0, c1, c2, c3));
 
+    /// <summary>The first two words at the origin are 6627e8d5 and e169c58d: their upper 27 and 26 bits, one after the other, are the 53 of the double.</summary>
+    [Fact]
+    public void NextDouble_AtTheOrigin_HasTheBitsOfThePublishedWords() =>
+        Assert.Equal((53559110 * (double)(1 << 26) + 59090710) / (1L << 53), new RandomSequence(0, 0).NextDouble());
+
     [Theory]
     [InlineData(0.5f, new double[] { 0, 4, 6, 8 })]
     [InlineData(0.75f, new double[] { 0, 8, 0, 0 })]

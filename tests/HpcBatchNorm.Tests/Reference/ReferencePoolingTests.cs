@@ -39,6 +39,19 @@ public sealed class ReferencePoolingTests
         Assert.Equal(expected, run[c.Dst]);
     }
 
+    /// <summary>
+    /// Rows 0 to 2 with a row of padding on each side, windows of 2 with stride 2: they begin at rows -1, 1 and 3, and the third would hold padding alone.
+    /// </summary>
+    [Fact]
+    public void CeilMode_WindowThatWouldBeginBelowTheImage_IsLeftOut()
+    {
+        PoolingCase c = new(PoolingSpec.Square(new Shape(1, 1, 3, 3), PoolingKind.Max, kernel: 2, stride: 2, pad: 1, ceil: true));
+        using ReferenceRun run = new(c.Forward);
+        run[c.Src] = OneToNine;
+        run.Execute();
+        Assert.Equal([1, 3, 7, 9], run[c.Dst]);
+    }
+
     [Fact]
     public void Forward_MaxOfNegativeValues_IsNotWonByPadding()
     {

@@ -210,6 +210,42 @@ public sealed class ReferenceTrainingTests
     }
 
     [Fact]
+    public void AccumulateGradients_OverThreeMicroBatches_IsTheirMean()
+    {
+        // (3 + 9 - 6) / 3 = 2; the first of the next three forgets it: 12 / 3 = 4.
+        Tensor gradient = Float64("gradient", Shape.Vector(1)), sum = Float64("sum", Shape.Vector(1));
+        using ReferenceRun run = new(new AccumulateGradients("sum", [gradient], [sum], Count: 3));
+        double[] gradients = [3, 9, -6, 12], expected = [1, 4, 2, 4];
+        for (int step = 0; step < gradients.Length; step++)
+        {
+            run[gradient] = [gradients[step]];
+            run.Execute(step);
+            AssertEqual([expected[step]], run[sum]);
+        }
+    }
+
+    [Fact]
+    public void UpdateLossScale_HalvesAtAnOverflow_AndDoublesAfterEnoughSteps()
+    {
+        Tensor gradient = Float64("gradient", Shape.Vector(2)), state = Float64("state", UpdateLossScale.State), unscale = Float64("unscale", Shape.Vector(1));
+        using ReferenceRun run = new(new UpdateLossScale("scale", [gradient], state, unscale, GrowthSteps: 2));
+        run[state] = [8, 0, 0, 0];
+        // The gradient's second value, and then: what gradients are multiplied by, and scale, steps without an overflow, whether this one has one, all that have.
+        (double Value, double Unscale, double[] State)[] steps =
+        [
+            (1, 1 / 8.0, [8, 1, 0, 0]), (double.NaN, 1 / 8.0, [4, 0, 1, 1]), (double.PositiveInfinity, 1 / 4.0, [2, 0, 1, 2]),
+            (1, 1 / 2.0, [2, 1, 0, 2]), (1, 1 / 2.0, [4, 0, 0, 2]), (1, 1 / 4.0, [4, 1, 0, 2]),
+        ];
+        foreach ((double value, double factor, double[] expected) in steps)
+        {
+            run[gradient] = [1, value];
+            run.Execute();
+            Assert.Equal([factor], run[unscale]);
+            Assert.Equal(expected, run[state]);
+        }
+    }
+
+    [Fact]
     public void UpdateAverage_MovesByOneMinusDecay()
     {
         // 0.75*4 + 0.25*8 = 5; 0.75*0 + 0.25*-4 = -1
