@@ -4,8 +4,9 @@
 // for each position of an image by itself (blockIdx.z), with the images as rows; `positions` is 1 and the number of positions,
 // respectively.
 //
-// Each direction takes two launches. The first reduces: a block owns blockDim.x * V columns and every gridDim.y-th group of blockDim.y
-// rows; the last block of its columns to finish merges the blocks' partial sums in a fixed order. The second applies.
+// Each direction reduces, then applies. A block owns blockDim.x * V columns and every gridDim.y-th group of blockDim.y rows; the last block
+// of its columns to finish merges the blocks' partial sums in a fixed order. In two launches the second applies; in one the other blocks
+// wait for the last and then apply: the same sums, so the same bits.
 
 // Where a thread's columns of row `row` begin.
 HBN_DEVICE u32 at(int row, int positions, u32 stride, int column) {
@@ -103,8 +104,9 @@ template <int V, int S> HBN_DEVICE bool next_total(Total<S>& total, int& next, i
 }
 
 // Sums of x - x0 and (x - x0)^2, x0 the column's first value: without it E[x^2] - E[x]^2 would lose all digits where the mean is large.
+// True in the block that has merged the sums of its columns.
 template <int V>
-HBN_DEVICE void batch_norm_statistics(const elem* src, u32 stride, int columns, int positions, int rows, float* partials, u32* counters,
+HBN_DEVICE bool batch_norm_statistics(const elem* src, u32 stride, int columns, int positions, int rows, float* partials, u32* counters,
                                       float* mean, float* variance, float* running_mean, float* running_variance, float factor,
                                       float unbiased) {
     int column = (blockIdx.x * blockDim.x + threadIdx.x) * V;
@@ -125,7 +127,7 @@ HBN_DEVICE void batch_norm_statistics(const elem* src, u32 stride, int columns, 
     }
     write_partials(sums, columns, column, partials);
     if (!is_last_block(counters + blockIdx.x, gridDim.y))
-        return;
+        return false;
 
     merge_partials<V, 2>(partials, columns, column);
     Total<2> total;
@@ -142,6 +144,7 @@ HBN_DEVICE void batch_norm_statistics(const elem* src, u32 stride, int columns, 
             running_variance[k] = (1 - factor) * running_variance[k] + factor * (var * unbiased);
         }
     }
+    return true;
 }
 
 // What normalization needs of a thread's columns. The gain scale / sqrt(variance + epsilon) is applied to x - mean: folding the mean into
@@ -199,6 +202,23 @@ HBN_DEVICE void batch_norm_apply(const elem* src, u32 src_stride, const elem* re
     }
 }
 
+// Statistics and what they are for in one launch. dst may be src: what a block writes only its own threads read after the barrier.
+template <int V>
+HBN_DEVICE void batch_norm_forward(const elem* src, u32 src_stride, const elem* residual, u32 residual_stride, elem* dst, u32 dst_stride,
+                                   int columns, int positions, int rows, float* partials, u32* counters, u32* generations, float* mean,
+                                   float* variance, float* running_mean, float* running_variance, float factor, float unbiased,
+                                   const float* scale, const float* shift, float epsilon, int relu) {
+    u32* generation = generations + blockIdx.x;
+    u32 before = generation_of(generation);
+    if (batch_norm_statistics<V>(src, src_stride, columns, positions, rows, partials, counters, mean, variance, running_mean,
+                                 running_variance, factor, unbiased))
+        release_blocks(generation);
+    else
+        wait_for_release(generation, before);
+    batch_norm_apply<V>(src, src_stride, residual, residual_stride, dst, dst_stride, columns, positions, rows, mean, variance, scale, shift,
+                        epsilon, relu);
+}
+
 // The gradient that passes ReLU: where dst is positive (or NaN), as it was kept or as it follows from src.
 template <int V>
 HBN_DEVICE void masked_gradient(float (&g)[V], const float (&x)[V], const Normalizer<V>& n, const elem* diff_dst, const elem* second,
@@ -226,11 +246,26 @@ HBN_DEVICE void masked_gradient(float (&g)[V], const float (&x)[V], const Normal
         g[i] = y[i] <= 0 ? 0.0f : g[i];
 }
 
+// A gradient's operands: what masked_gradient reads, and where each tensor's rows begin.
+struct GradientSources {
+    const elem *src, *dst, *diff_dst, *second;
+    u32 src_stride, dst_stride, diff_dst_stride, second_stride;
+};
+
 template <int V>
-HBN_DEVICE void batch_norm_gradient_sums(const elem* src, u32 src_stride, const elem* dst, u32 dst_stride, const elem* diff_dst,
-                                         u32 diff_dst_stride, const elem* second, u32 second_stride, int columns, int positions, int rows,
-                                         const float* mean, const float* variance, const float* scale, const float* shift, float epsilon,
-                                         int relu, float* partials, u32* counters, float* diff_scale, float* diff_shift) {
+HBN_DEVICE void load_gradient(float (&x)[V], float (&g)[V], const GradientSources& from, const Normalizer<V>& n, int row, int positions,
+                              int column, int relu) {
+    load(x, from.src + at(row, positions, from.src_stride, column));
+    masked_gradient(g, x, n, from.diff_dst + at(row, positions, from.diff_dst_stride, column),
+                    from.second ? from.second + at(row, positions, from.second_stride, column) : from.second,
+                    from.dst ? from.dst + at(row, positions, from.dst_stride, column) : from.dst, relu);
+}
+
+// True in the block that has merged the sums of its columns.
+template <int V>
+HBN_DEVICE bool batch_norm_gradient_sums(const GradientSources& from, int columns, int positions, int rows, const float* mean,
+                                         const float* variance, const float* scale, const float* shift, float epsilon, int relu,
+                                         float* partials, u32* counters, float* diff_scale, float* diff_shift) {
     int column = (blockIdx.x * blockDim.x + threadIdx.x) * V;
     float sums[2][V] = {};
     if (column < columns) {
@@ -239,10 +274,7 @@ HBN_DEVICE void batch_norm_gradient_sums(const elem* src, u32 src_stride, const 
 #pragma unroll 2
         for (int row = first_row(); row < rows; row += row_step()) {
             float x[V], g[V];
-            load(x, src + at(row, positions, src_stride, column));
-            masked_gradient(g, x, n, diff_dst + at(row, positions, diff_dst_stride, column),
-                            second ? second + at(row, positions, second_stride, column) : second,
-                            dst ? dst + at(row, positions, dst_stride, column) : dst, relu);
+            load_gradient(x, g, from, n, row, positions, column, relu);
 #pragma unroll
             for (int i = 0; i < V; ++i) {
                 sums[0][i] += g[i];
@@ -252,7 +284,7 @@ HBN_DEVICE void batch_norm_gradient_sums(const elem* src, u32 src_stride, const 
     }
     write_partials(sums, columns, column, partials);
     if (!is_last_block(counters + blockIdx.x, gridDim.y))
-        return;
+        return false;
 
     merge_partials<V, 2>(partials, columns, column);
     Total<2> total;
@@ -260,14 +292,14 @@ HBN_DEVICE void batch_norm_gradient_sums(const elem* src, u32 src_stride, const 
         diff_shift[blockIdx.z * columns + total.column] = static_cast<float>(total.sums[0]);
         diff_scale[blockIdx.z * columns + total.column] = static_cast<float>(total.sums[1]);
     }
+    return true;
 }
 
 // diffSrc = gain * (g - sum(g)/m - xhat * sum(g * xhat)/m), and gain * g where the statistics are constants (batch == 0). diffSrc may be
 // src or diffDst: a thread reads an element before it writes it, and no other thread touches it.
 template <int V>
-HBN_DEVICE void batch_norm_gradient(const elem* src, u32 src_stride, const elem* dst, u32 dst_stride, const elem* diff_dst,
-                                    u32 diff_dst_stride, const elem* second, u32 second_stride, elem* diff_src, u32 diff_src_stride,
-                                    elem* diff_residual, u32 diff_residual_stride, int columns, int positions, int rows, const float* mean,
+HBN_DEVICE void batch_norm_gradient(const GradientSources& from, elem* diff_src, u32 diff_src_stride, elem* diff_residual,
+                                    u32 diff_residual_stride, int columns, int positions, int rows, const float* mean,
                                     const float* variance, const float* scale, const float* shift, float epsilon, int relu, int batch,
                                     const float* diff_scale, const float* diff_shift) {
     int column = (blockIdx.x * blockDim.x + threadIdx.x) * V;
@@ -287,10 +319,7 @@ HBN_DEVICE void batch_norm_gradient(const elem* src, u32 src_stride, const elem*
     }
     for (int row = first_row(); row < rows; row += row_step()) {
         float x[V], g[V], dx[V];
-        load(x, src + at(row, positions, src_stride, column));
-        masked_gradient(g, x, n, diff_dst + at(row, positions, diff_dst_stride, column),
-                        second ? second + at(row, positions, second_stride, column) : second,
-                        dst ? dst + at(row, positions, dst_stride, column) : dst, relu);
+        load_gradient(x, g, from, n, row, positions, column, relu);
 #pragma unroll
         for (int i = 0; i < V; ++i) {
             float xhat = (x[i] - n.mean[i]) * n.inverse[i];
@@ -300,6 +329,23 @@ HBN_DEVICE void batch_norm_gradient(const elem* src, u32 src_stride, const elem*
         if (diff_residual)
             store(diff_residual + at(row, positions, diff_residual_stride, column), g);
     }
+}
+
+// Both in one launch. The normalizers are read again after the barrier: kept across it, they would take the registers of both halves.
+template <int V>
+HBN_DEVICE void batch_norm_backward(const GradientSources& from, elem* diff_src, u32 diff_src_stride, elem* diff_residual,
+                                    u32 diff_residual_stride, int columns, int positions, int rows, const float* mean,
+                                    const float* variance, const float* scale, const float* shift, float epsilon, int relu, int batch,
+                                    float* partials, u32* counters, u32* generations, float* diff_scale, float* diff_shift) {
+    u32* generation = generations + blockIdx.x;
+    u32 before = generation_of(generation);
+    if (batch_norm_gradient_sums<V>(from, columns, positions, rows, mean, variance, scale, shift, epsilon, relu, partials, counters,
+                                    diff_scale, diff_shift))
+        release_blocks(generation);
+    else
+        wait_for_release(generation, before);
+    batch_norm_gradient<V>(from, diff_src, diff_src_stride, diff_residual, diff_residual_stride, columns, positions, rows, mean, variance,
+                           scale, shift, epsilon, relu, batch, diff_scale, diff_shift);
 }
 
 // sums[j] = sum of column j over all rows: the gradient of a bias.
@@ -341,22 +387,38 @@ HBN_DEVICE void column_sums(const elem* src, u32 stride, int columns, int rows, 
         batch_norm_apply<V>(src, src_stride, residual, residual_stride, dst, dst_stride, columns, positions, rows, mean, variance, scale,  \
                             shift, epsilon, relu);                                                                                         \
     }                                                                                                                                      \
+    HBN_KERNEL(batch_norm_forward_##suffix)                                                                                                \
+    (const elem* src, u32 src_stride, const elem* residual, u32 residual_stride, elem* dst, u32 dst_stride, int columns, int positions,    \
+     int rows, float* partials, u32* counters, u32* generations, float* mean, float* variance, float* running_mean,                        \
+     float* running_variance, float factor, float unbiased, const float* scale, const float* shift, float epsilon, int relu) {             \
+        batch_norm_forward<V>(src, src_stride, residual, residual_stride, dst, dst_stride, columns, positions, rows, partials, counters,   \
+                              generations, mean, variance, running_mean, running_variance, factor, unbiased, scale, shift, epsilon, relu); \
+    }                                                                                                                                      \
     HBN_KERNEL(batch_norm_gradient_sums_##suffix)                                                                                          \
     (const elem* src, u32 src_stride, const elem* dst, u32 dst_stride, const elem* diff_dst, u32 diff_dst_stride, const elem* second,      \
      u32 second_stride, int columns, int positions, int rows, const float* mean, const float* variance, const float* scale,                \
      const float* shift, float epsilon, int relu, float* partials, u32* counters, float* diff_scale, float* diff_shift) {                  \
-        batch_norm_gradient_sums<V>(src, src_stride, dst, dst_stride, diff_dst, diff_dst_stride, second, second_stride, columns,           \
-                                    positions, rows, mean, variance, scale, shift, epsilon, relu, partials, counters, diff_scale,          \
-                                    diff_shift);                                                                                           \
+        GradientSources from{src, dst, diff_dst, second, src_stride, dst_stride, diff_dst_stride, second_stride};                          \
+        batch_norm_gradient_sums<V>(from, columns, positions, rows, mean, variance, scale, shift, epsilon, relu, partials, counters,       \
+                                    diff_scale, diff_shift);                                                                               \
     }                                                                                                                                      \
     HBN_KERNEL(batch_norm_gradient_##suffix)                                                                                               \
     (const elem* src, u32 src_stride, const elem* dst, u32 dst_stride, const elem* diff_dst, u32 diff_dst_stride, const elem* second,      \
      u32 second_stride, elem* diff_src, u32 diff_src_stride, elem* diff_residual, u32 diff_residual_stride, int columns, int positions,    \
      int rows, const float* mean, const float* variance, const float* scale, const float* shift, float epsilon, int relu, int batch,       \
      const float* diff_scale, const float* diff_shift) {                                                                                   \
-        batch_norm_gradient<V>(src, src_stride, dst, dst_stride, diff_dst, diff_dst_stride, second, second_stride, diff_src,               \
-                               diff_src_stride, diff_residual, diff_residual_stride, columns, positions, rows, mean, variance, scale,      \
-                               shift, epsilon, relu, batch, diff_scale, diff_shift);                                                       \
+        GradientSources from{src, dst, diff_dst, second, src_stride, dst_stride, diff_dst_stride, second_stride};                          \
+        batch_norm_gradient<V>(from, diff_src, diff_src_stride, diff_residual, diff_residual_stride, columns, positions, rows, mean,       \
+                               variance, scale, shift, epsilon, relu, batch, diff_scale, diff_shift);                                      \
+    }                                                                                                                                      \
+    HBN_KERNEL(batch_norm_backward_##suffix)                                                                                               \
+    (const elem* src, u32 src_stride, const elem* dst, u32 dst_stride, const elem* diff_dst, u32 diff_dst_stride, const elem* second,      \
+     u32 second_stride, elem* diff_src, u32 diff_src_stride, elem* diff_residual, u32 diff_residual_stride, int columns, int positions,    \
+     int rows, const float* mean, const float* variance, const float* scale, const float* shift, float epsilon, int relu, int batch,       \
+     float* partials, u32* counters, u32* generations, float* diff_scale, float* diff_shift) {                                             \
+        GradientSources from{src, dst, diff_dst, second, src_stride, dst_stride, diff_dst_stride, second_stride};                          \
+        batch_norm_backward<V>(from, diff_src, diff_src_stride, diff_residual, diff_residual_stride, columns, positions, rows, mean,       \
+                               variance, scale, shift, epsilon, relu, batch, partials, counters, generations, diff_scale, diff_shift);     \
     }                                                                                                                                      \
     HBN_KERNEL(column_sums_##suffix)                                                                                                       \
     (const elem* src, u32 stride, int columns, int rows, float* partials, u32* counters, float* sums) {                                    \
@@ -365,76 +427,3 @@ HBN_DEVICE void column_sums(const elem* src, u32 stride, int columns, int rows, 
 
 HBN_BATCH_NORM(wide, HBN_WIDTH)
 HBN_BATCH_NORM(single, 1)
-
-// cuDNN's own batch normalization keeps 1/sqrt(variance + epsilon) for its backward pass; the rest of the program speaks of variances.
-HBN_KERNEL(variance_from_inverse)(const float* inverse, float* variance, int count, float epsilon) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count)
-        return;
-    double deviation = 1.0 / static_cast<double>(inverse[i]), v = deviation * deviation - static_cast<double>(epsilon);
-    variance[i] = v < 0 ? 0.0f : static_cast<float>(v); // below 0 by rounding; a NaN stays one
-}
-
-HBN_KERNEL(inverse_from_variance)(const float* variance, float* inverse, int count, float epsilon) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count)
-        inverse[i] = static_cast<float>(1.0 / sqrt(static_cast<double>(variance[i]) + static_cast<double>(epsilon)));
-}
-
-// Variants (ghost batches, batch renormalization) are the kernels above on groups of images, with corrected parameters; what follows works
-// on one number per statistic.
-
-// Where between 0 and 1 a limit is: 0 until `start`, then in a straight line to 1 at `end`.
-HBN_DEVICE double ramp(i64 step, i64 start, i64 end) {
-    return step < start ? 0.0 : step >= end ? 1.0 : static_cast<double>(step - start) / static_cast<double>(end - start);
-}
-
-HBN_DEVICE double clamp(double x, double low, double high) {
-    return x < low ? low : x > high ? high : x; // a NaN stays one
-}
-
-// r and d of the statistics of this batch, from the running ones, which are updated afterwards.
-HBN_KERNEL(batch_renormalize)
-(const float* mean, const float* variance, float* running_mean, float* running_variance, float* r, float* d, int count, float epsilon,
- float factor, float unbiased, const StepState* state, float maximum_r, float maximum_d, i64 start, i64 end_r, i64 end_d) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count)
-        return;
-    i64 step = static_cast<i64>(static_cast<u64>(state->step_high) << 32 | state->step_low);
-    double most_r = 1 + (static_cast<double>(maximum_r) - 1) * ramp(step, start, end_r), most_d = maximum_d * ramp(step, start, end_d);
-    double sigma = sqrt(static_cast<double>(running_variance[i]) + epsilon), of_deviation = 1, of_mean = 0;
-    if (sigma != 0) {
-        of_deviation = clamp(sqrt(static_cast<double>(variance[i]) + epsilon) / sigma, 1 / most_r, most_r);
-        of_mean = clamp((static_cast<double>(mean[i]) - running_mean[i]) / sigma, -most_d, most_d);
-    }
-    r[i] = static_cast<float>(of_deviation);
-    d[i] = static_cast<float>(of_mean);
-    running_mean[i] = (1 - factor) * running_mean[i] + factor * mean[i];
-    running_variance[i] = (1 - factor) * running_variance[i] + factor * (variance[i] * unbiased);
-}
-
-// What scale and shift become for the kernels above.
-HBN_KERNEL(batch_norm_correct)
-(const float* scale, const float* shift, const float* r, const float* d, float* corrected_scale, float* corrected_shift, int count) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count)
-        return;
-    corrected_scale[i] = scale[i] * r[i];
-    corrected_shift[i] = shift[i] + scale[i] * d[i];
-}
-
-// The gradients of scale and shift from those that the kernels above gave for each group's corrected ones: in `groups` pairs of vectors.
-HBN_KERNEL(batch_norm_combine)
-(const float* parts, const float* r, const float* d, int groups, int count, float* diff_scale, float* diff_shift) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count)
-        return;
-    double of_scale = 0, of_shift = 0;
-    for (int g = 0; g < groups; ++g) {
-        double part_scale = parts[(2 * g) * count + i], part_shift = parts[(2 * g + 1) * count + i];
-        of_scale += r ? r[g * count + i] * part_scale + d[g * count + i] * part_shift : part_scale;
-        of_shift += part_shift;
-    }
-    diff_scale[i] = static_cast<float>(of_scale);
-    diff_shift[i] = static_cast<float>(of_shift);
-}

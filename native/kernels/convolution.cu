@@ -72,9 +72,9 @@ HBN_KERNEL(convolution_backward_data)
     }
 }
 
-// A block per element of the weights; its threads share the positions.
+// A block per element of the weights, in fp32 or with `rounded` in the element type; its threads share the positions.
 HBN_KERNEL(convolution_backward_weights)
-(const elem* src, u32 src_stride, const elem* diff_dst, u32 diff_dst_stride, float* diff_weights, HBN_CONVOLUTION_PARAMETERS) {
+(const elem* src, u32 src_stride, const elem* diff_dst, u32 diff_dst_stride, float* diff_weights, HBN_CONVOLUTION_PARAMETERS, int rounded) {
     Convolution v = HBN_CONVOLUTION_VALUE;
     int c_per_group = v.src_c / v.groups, k_per_group = v.dst_c / v.groups;
     u32 index = blockIdx.x;
@@ -91,8 +91,12 @@ HBN_KERNEL(convolution_backward_weights)
                widen(src[((static_cast<u32>(from.image) * v.src_h + sy) * v.src_w + sx) * src_stride + channel]);
     }
     sum = block_sum(sum);
-    if (threadIdx.x == 0)
-        diff_weights[index] = sum;
+    if (threadIdx.x == 0) {
+        if (rounded)
+            reinterpret_cast<elem*>(diff_weights)[index] = narrow(sum);
+        else
+            diff_weights[index] = sum;
+    }
 }
 
 // dst[n][o] = weights[o] . src[n] in fp32, from 16-bit factors: logits, which cuDNN would round to 16 bits. A row of a block's threads per

@@ -19,7 +19,12 @@ typedef long long i64;
 #ifndef HBN_HOST
 #define HBN_KERNEL(name) extern "C" __global__ void __launch_bounds__(HBN_BLOCK, HBN_RESIDENT) name
 #define HBN_DEVICE static __device__ __forceinline__
-#define HBN_SHARED __shared__
+// While a thread waits for another block.
+static __device__ __forceinline__ void hbn_pause() {
+#if __CUDA_ARCH__ >= 700
+    __nanosleep(32);
+#endif
+}
 // As many floats as the launch asks for.
 extern __shared__ float hbn_shared[];
 #endif
@@ -161,9 +166,8 @@ HBN_DEVICE float block_max(float value) {
 }
 
 // True in every thread of the block that is the last of `blocks` to come here; what the others wrote before is then visible to it. The
-// counter is zero before the kernel and zero again after it.
+// counter is zero before the kernel and zero again after it. Overwrites shared memory, of which there is at least a float.
 HBN_DEVICE bool is_last_block(u32* counter, u32 blocks) {
-    HBN_SHARED bool last;
     if (blocks == 1) {
         __syncthreads();
         return true;
@@ -171,12 +175,38 @@ HBN_DEVICE bool is_last_block(u32* counter, u32 blocks) {
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0 && threadIdx.y == 0) {
-        last = atomicAdd(counter, 1u) == blocks - 1;
+        bool last = atomicAdd(counter, 1u) == blocks - 1;
         if (last)
             *counter = 0;
+        hbn_shared[0] = last ? 1.0f : 0.0f;
     }
+    __syncthreads();
+    bool last = hbn_shared[0] != 0;
     __syncthreads();
     if (last)
         __threadfence();
     return last;
+}
+
+// A barrier across blocks, in three parts: every block asks for the generation before it comes to is_last_block(); the last block, when it
+// has done what the others wait for, releases them; they wait. The generation is any number, and another one afterwards. A block that has
+// not begun would be waited for in vain: the launch must be a cooperative one, which begins with all of its blocks or not at all.
+HBN_DEVICE u32 generation_of(const u32* generation) {
+    return *const_cast<const volatile u32*>(generation);
+}
+
+HBN_DEVICE void release_blocks(u32* generation) {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0 && threadIdx.y == 0)
+        atomicAdd(generation, 1u);
+}
+
+HBN_DEVICE void wait_for_release(const u32* generation, u32 before) {
+    if (threadIdx.x == 0 && threadIdx.y == 0) {
+        while (generation_of(generation) == before)
+            hbn_pause();
+        __threadfence();
+    }
+    __syncthreads();
 }

@@ -65,11 +65,16 @@ HBN_KERNEL(softmax)(const float* src, float* dst, int classes) {
         p[k] = expf(z[k] - largest) / exponentials;
 }
 
-// A piece of one tensor of a group: a block's work. Which of the addresses are used is the kernel's affair.
+// A piece of one tensor of a group: a block's work. Which of the addresses are used is the kernel's affair. A gradient may lie in the
+// element type, as a library has left it.
 struct Piece {
     float *a, *b, *c, *d;
-    u64 count;
+    u32 count, narrow_gradient;
 };
+
+HBN_DEVICE float read_gradient(const Piece& piece, const float* gradient, u32 i) {
+    return piece.narrow_gradient ? widen(reinterpret_cast<const elem*>(gradient)[i]) : gradient[i];
+}
 
 // v = mu * v - e * g, with g = scale * gradient + decay * parameter; parameter += v, or with Nesterov mu * v - e * g. With rate_outside
 // PyTorch's form: v = mu * v + g; parameter -= e * v, or with Nesterov e * (g + mu * v). Nothing where the loss scale says that the
@@ -82,7 +87,7 @@ HBN_KERNEL(sgd)
     Piece piece = pieces[blockIdx.x];
     float rate = rate_factor * state->learning_rate, scale = gradient_scale ? gradient_scale[0] : 1.0f;
     for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x) {
-        float w = piece.a[i], g = scale * piece.b[i] + decay * w;
+        float w = piece.a[i], g = scale * read_gradient(piece, piece.b, i) + decay * w;
         if (rate_outside) {
             float v = mu * piece.c[i] + g;
             piece.c[i] = v;
@@ -116,7 +121,7 @@ HBN_KERNEL(adam)
     float correction1 = static_cast<float>(1 / adam_correction(log1_high, log1_low, t));
     float correction2 = static_cast<float>(1 / sqrt(adam_correction(log2_high, log2_low, t)));
     for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x) {
-        float g = scale * piece.b[i], m = beta1 * piece.c[i] + rest1 * g, v = beta2 * piece.d[i] + rest2 * (g * g);
+        float g = scale * read_gradient(piece, piece.b, i), m = beta1 * piece.c[i] + rest1 * g, v = beta2 * piece.d[i] + rest2 * (g * g);
         piece.c[i] = m;
         piece.d[i] = v;
         piece.a[i] -= rate * (correction1 * m / (correction2 * sqrtf(v) + epsilon) + decay * piece.a[i]);
@@ -129,8 +134,10 @@ HBN_KERNEL(accumulate)(const Piece* pieces, const StepState* state, u32 count) {
     u64 step = static_cast<u64>(state->step_high) << 32 | state->step_low;
     bool first = step % count == 0;
     float by = static_cast<float>(count);
-    for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x)
-        piece.b[i] = first ? piece.a[i] / by : piece.b[i] + piece.a[i] / by;
+    for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x) {
+        float part = read_gradient(piece, piece.a, i) / by;
+        piece.b[i] = first ? part : piece.b[i] + part;
+    }
 }
 
 // b = decay * b + (1 - decay) * a.
@@ -154,7 +161,7 @@ HBN_KERNEL(clip)(const Piece* pieces, float* partials, u32* counter, float* scal
     Piece piece = pieces[blockIdx.x];
     float factor = unscale ? unscale[0] : 1.0f, squares = 0;
     for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x) {
-        float g = factor * piece.a[i];
+        float g = factor * read_gradient(piece, piece.a, i);
         squares += g * g;
     }
     squares = block_sum(squares);
@@ -180,7 +187,7 @@ HBN_KERNEL(update_loss_scale)
     Piece piece = pieces[blockIdx.x];
     float overflow = 0;
     for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x)
-        overflow = fabsf(piece.a[i]) <= 3.402823466e38f ? overflow : 1.0f;
+        overflow = fabsf(read_gradient(piece, piece.a, i)) <= 3.402823466e38f ? overflow : 1.0f;
     overflow = block_max(overflow);
     if (threadIdx.x == 0)
         partials[blockIdx.x] = overflow;

@@ -30,6 +30,7 @@ internal sealed unsafe partial class CudaDevice : IDisposable
         Minor = Attribute(api, ordinal, CudaDriverApi.AttributeMinor);
         Multiprocessors = Attribute(api, ordinal, CudaDriverApi.AttributeMultiprocessors);
         L2Bytes = Attribute(api, ordinal, CudaDriverApi.AttributeL2Bytes);
+        LaunchesCooperatively = Attribute(api, ordinal, CudaDriverApi.AttributeCooperativeLaunch) != 0;
         int version = 0;
         Check(_api.cuDriverGetVersion(&version), "asking the driver's version");
         DriverVersion = version;
@@ -47,6 +48,9 @@ internal sealed unsafe partial class CudaDevice : IDisposable
     public int Multiprocessors { get; }
 
     public int L2Bytes { get; }
+
+    /// <summary>True where a launch can promise that all of its blocks run at a time.</summary>
+    public bool LaunchesCooperatively { get; }
 
     /// <summary>The CUDA version the driver is for: 13000 is 13.0.</summary>
     public int DriverVersion { get; }
@@ -191,12 +195,25 @@ internal sealed unsafe partial class CudaDevice : IDisposable
         return function;
     }
 
+    /// <summary>Blocks of a kernel that the whole device holds at a time.</summary>
+    public int ResidentBlocks(nint function, int threads, int sharedBytes)
+    {
+        Enter();
+        int blocks = 0;
+        Check(_api.cuOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, function, threads, (nuint)sharedBytes), "asking how many blocks the device holds");
+        return blocks * Multiprocessors;
+    }
+
     /// <summary>Enqueues a kernel. <paramref name="operation"/> is for the message of a failure.</summary>
     internal void Launch(nint function, in LaunchShape shape, nint* parameters, Func<string> operation)
     {
-        int status = _api.cuLaunchKernel(
-            function, (uint)shape.GridX, (uint)shape.GridY, (uint)shape.GridZ, (uint)shape.BlockX, (uint)shape.BlockY, 1, (uint)shape.SharedBytes, Stream,
-            (void**)parameters, null);
+        int status = shape.Cooperative
+            ? _api.cuLaunchCooperativeKernel(
+                function, (uint)shape.GridX, (uint)shape.GridY, (uint)shape.GridZ, (uint)shape.BlockX, (uint)shape.BlockY, 1, (uint)shape.SharedBytes, Stream,
+                (void**)parameters)
+            : _api.cuLaunchKernel(
+                function, (uint)shape.GridX, (uint)shape.GridY, (uint)shape.GridZ, (uint)shape.BlockX, (uint)shape.BlockY, 1, (uint)shape.SharedBytes, Stream,
+                (void**)parameters, null);
         if (status != CudaDriverApi.Success)
         {
             Check(status, operation());

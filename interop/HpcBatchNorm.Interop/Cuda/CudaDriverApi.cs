@@ -9,7 +9,7 @@ internal sealed unsafe class CudaDriverApi
     public const int Success = 0, OutOfMemory = 2, NoDevice = 100, NotReady = 600;
 
     /// <summary>CUdevice_attribute values.</summary>
-    public const int AttributeMultiprocessors = 16, AttributeL2Bytes = 38, AttributeMajor = 75, AttributeMinor = 76;
+    public const int AttributeMultiprocessors = 16, AttributeL2Bytes = 38, AttributeMajor = 75, AttributeMinor = 76, AttributeCooperativeLaunch = 95;
 
     /// <summary>CU_STREAM_NON_BLOCKING, CU_EVENT_DISABLE_TIMING, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL, CU_MEMHOSTALLOC_PORTABLE.</summary>
     public const int StreamNonBlocking = 1, EventDisableTiming = 2, CaptureThreadLocal = 1, HostPortable = 1;
@@ -50,6 +50,8 @@ internal sealed unsafe class CudaDriverApi
     public readonly delegate* unmanaged<nint, int> cuModuleUnload;
     public readonly delegate* unmanaged<nint*, nint, byte*, int> cuModuleGetFunction;
     public readonly delegate* unmanaged<nint, uint, uint, uint, uint, uint, uint, uint, nint, void**, void**, int> cuLaunchKernel;
+    public readonly delegate* unmanaged<nint, uint, uint, uint, uint, uint, uint, uint, nint, void**, int> cuLaunchCooperativeKernel;
+    public readonly delegate* unmanaged<int*, nint, int, nuint, int> cuOccupancyMaxActiveBlocksPerMultiprocessor;
     public readonly delegate* unmanaged<nint*, nint, ulong, int> cuGraphInstantiateWithFlags;
     public readonly delegate* unmanaged<nint, nint*, nuint*, int> cuGraphGetNodes;
     public readonly delegate* unmanaged<nint, nint, int> cuGraphUpload;
@@ -96,6 +98,8 @@ internal sealed unsafe class CudaDriverApi
         cuModuleUnload = (delegate* unmanaged<nint, int>)exports.Get(nameof(cuModuleUnload));
         cuModuleGetFunction = (delegate* unmanaged<nint*, nint, byte*, int>)exports.Get(nameof(cuModuleGetFunction));
         cuLaunchKernel = (delegate* unmanaged<nint, uint, uint, uint, uint, uint, uint, uint, nint, void**, void**, int>)exports.Get(nameof(cuLaunchKernel));
+        cuLaunchCooperativeKernel = (delegate* unmanaged<nint, uint, uint, uint, uint, uint, uint, uint, nint, void**, int>)exports.Get(nameof(cuLaunchCooperativeKernel));
+        cuOccupancyMaxActiveBlocksPerMultiprocessor = (delegate* unmanaged<int*, nint, int, nuint, int>)exports.Get(nameof(cuOccupancyMaxActiveBlocksPerMultiprocessor));
         cuGraphInstantiateWithFlags = (delegate* unmanaged<nint*, nint, ulong, int>)exports.Get(nameof(cuGraphInstantiateWithFlags));
         cuGraphGetNodes = (delegate* unmanaged<nint, nint*, nuint*, int>)exports.Get(nameof(cuGraphGetNodes));
         cuGraphUpload = (delegate* unmanaged<nint, nint, int>)exports.Get(nameof(cuGraphUpload));

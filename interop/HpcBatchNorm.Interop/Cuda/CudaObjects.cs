@@ -98,8 +98,11 @@ internal sealed class CudaGraph(CudaDevice device, nint executable, long nodes) 
     }
 }
 
-/// <summary>Blocks of a grid, threads of a block, and shared memory of a block in bytes.</summary>
-internal readonly record struct LaunchShape(int GridX, int GridY, int GridZ, int BlockX, int BlockY, int SharedBytes);
+/// <summary>
+/// Blocks of a grid, threads of a block, and shared memory of a block in bytes. Where blocks wait for one another the launch is a cooperative one: all of
+/// them begin, or the driver refuses it.
+/// </summary>
+internal readonly record struct LaunchShape(int GridX, int GridY, int GridZ, int BlockX, int BlockY, int SharedBytes, bool Cooperative = false);
 
 /// <summary>
 /// A kernel with its grid and parameters, launched many times without allocating. Each parameter has eight bytes of its own; the driver reads as many of

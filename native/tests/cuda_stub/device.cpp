@@ -201,6 +201,9 @@ STUB_EXPORT int cuDeviceGetAttribute(int* value, int attribute, int device) {
     case 76:
         *value = 0;
         return kSuccess;
+    case 95: // cooperative launches
+        *value = static_cast<int>(stub::setting("cooperative", 1));
+        return kSuccess;
     default:
         stub::problem(__func__, "unknown attribute");
         return kInvalidValue;

@@ -22,9 +22,12 @@ enum {
     kNotFound = 500,
     kNotReady = 600,
     kContextIsDestroyed = 709,
+    kCooperativeTooLarge = 720,
     kCaptureUnsupported = 900,
+    kCaptureInvalidated = 901,
     kCaptureUnjoined = 904,
-    kCaptureIsolation = 905
+    kCaptureIsolation = 905,
+    kCapturedEvent = 907
 };
 
 constexpr uint32_t kContext = 0xC0DE0001, kStream = 0xC0DE0002, kEvent = 0xC0DE0003, kModule = 0xC0DE0004, kFunction = 0xC0DE0005,
@@ -47,6 +50,7 @@ struct Stream : Object {
     std::deque<Item> queue;
     std::vector<Work>* capture = nullptr; // what is recorded, here or on the stream where the recording began
     Stream* origin = nullptr;             // where it began
+    bool spoilt = false;                  // something that a recording does not allow was called; its end says so
     bool ahead = false;                   // it has recorded work that the origin does not wait for yet
 };
 

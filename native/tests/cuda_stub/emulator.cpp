@@ -32,9 +32,14 @@ constexpr size_t kStackBytes = 128 << 10;
 struct Fiber {
     void* stack = nullptr;
     bool done = false;
+    bool pausing = false; // it waits for another block, not at a barrier
 };
 
+// Rounds in which every thread that can go on only waits, until nobody is believed to come.
+constexpr int kPatience = 1000;
+
 std::vector<Fiber*> fibers;
+bool together, hangs;
 Fiber* current;
 void* scheduler;
 const std::function<void()>* task;
@@ -65,33 +70,104 @@ void resume(Fiber* fiber) {
     hbn_stub_switch(&scheduler, fiber->stack);
 }
 
+Dim block_of(size_t b, Dim grid) {
+    return {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y), static_cast<unsigned>(b / grid.x / grid.y)};
+}
+
+Dim thread_of(unsigned t, Dim block) {
+    return {t % block.x, t / block.x % block.y, t / block.x / block.y};
+}
+
+// A correct kernel does not notice the order; "thread_order" 1 turns it round.
+template <class T> std::vector<T> in_order(T count) {
+    std::vector<T> order(count);
+    std::iota(order.begin(), order.end(), T{0});
+    if (stub::setting("thread_order", 0) != 0)
+        std::reverse(order.begin(), order.end());
+    return order;
+}
+
+void begin(const std::function<void()>& body, Dim grid, Dim block, size_t threads) {
+    while (fibers.size() < threads)
+        fibers.push_back(make_fiber());
+    block_dim = block;
+    grid_dim = grid;
+    task = &body;
+}
+
 } // namespace
 
 void barrier() {
     hbn_stub_switch(&current->stack, scheduler);
 }
 
+void pause() {
+    // Where blocks run one after the other, the one that is waited for has ended already or does not begin: the device would hang.
+    if (!together) {
+        stub::problem("a kernel", "waits for another block, which only a cooperative launch promises to run");
+        hangs = true;
+        barrier();
+    }
+    current->pausing = true;
+    barrier();
+    current->pausing = false;
+}
+
+void run_together(const std::function<void()>& body, Dim grid, Dim block, unsigned shared_bytes) {
+    size_t threads = static_cast<size_t>(block.x) * block.y * block.z, blocks = static_cast<size_t>(grid.x) * grid.y * grid.z;
+    begin(body, grid, block, blocks * threads);
+    size_t floats = shared_bytes / sizeof(float) + 1;
+    std::vector<float> shared(blocks * floats, NAN);
+    std::vector<size_t> alive(blocks, threads);
+    std::vector<char> waiting(blocks * threads, 0);
+    std::vector<size_t> block_order = in_order(blocks), order = in_order(threads);
+    for (size_t f = 0; f < blocks * threads; ++f)
+        fibers[f]->done = false;
+    together = true;
+    size_t left = blocks;
+    for (int idle = 0; left > 0 && idle < kPatience;) {
+        bool progress = false;
+        for (size_t b : block_order) {
+            if (alive[b] == 0)
+                continue;
+            block_index = block_of(b, grid);
+            dynamic_shared = shared.data() + b * floats;
+            size_t at_barrier = 0, before = alive[b];
+            for (size_t t : order) {
+                size_t f = b * threads + t;
+                if (!fibers[f]->done && !waiting[f]) {
+                    thread_index = thread_of(static_cast<unsigned>(t), block);
+                    resume(fibers[f]);
+                    waiting[f] = !fibers[f]->done && !fibers[f]->pausing;
+                    alive[b] -= fibers[f]->done;
+                    progress |= !fibers[f]->pausing;
+                }
+                at_barrier += waiting[f];
+            }
+            if (at_barrier != 0 && alive[b] != before)
+                stub::problem("a kernel", "some threads of a block ended while others waited at a barrier");
+            if (at_barrier == alive[b])
+                std::fill_n(waiting.begin() + static_cast<std::ptrdiff_t>(b * threads), threads, 0);
+            left -= alive[b] == 0;
+        }
+        idle = progress ? 0 : idle + 1;
+    }
+    if (left > 0) {
+        stub::problem("a kernel", "waits for another block that never comes");
+        fibers.clear();
+    }
+    together = false;
+    dynamic_shared = nullptr;
+}
+
 void run(const std::function<void()>& body, Dim grid, Dim block, unsigned shared_bytes) {
     unsigned threads = block.x * block.y * block.z;
-    while (fibers.size() < threads)
-        fibers.push_back(make_fiber());
+    begin(body, grid, block, threads);
     std::vector<float> shared(shared_bytes / sizeof(float) + 1);
     dynamic_shared = shared.data();
-    block_dim = block;
-    grid_dim = grid;
-    task = &body;
-
-    // A correct kernel does not notice the order; "thread_order" 1 turns it round.
-    std::vector<unsigned> order(threads);
-    std::iota(order.begin(), order.end(), 0u);
-    bool reverse = stub::setting("thread_order", 0) != 0;
-    if (reverse)
-        std::reverse(order.begin(), order.end());
-    size_t blocks = static_cast<size_t>(grid.x) * grid.y * grid.z;
-    for (size_t n = 0; n < blocks; ++n) {
-        size_t b = reverse ? blocks - 1 - n : n;
-        block_index = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
-                       static_cast<unsigned>(b / grid.x / grid.y)};
+    std::vector<unsigned> order = in_order(threads);
+    for (size_t b : in_order(static_cast<size_t>(grid.x) * grid.y * grid.z)) {
+        block_index = block_of(b, grid);
         std::fill(shared.begin(), shared.end(), NAN);
         for (unsigned t = 0; t < threads; ++t)
             fibers[t]->done = false;
@@ -100,9 +176,15 @@ void run(const std::function<void()>& body, Dim grid, Dim block, unsigned shared
             for (unsigned t : order) {
                 if (fibers[t]->done)
                     continue;
-                thread_index = {t % block.x, t / block.x % block.y, t / block.x / block.y};
+                thread_index = thread_of(t, block);
                 resume(fibers[t]);
                 ended += fibers[t]->done;
+                if (hangs) {
+                    hangs = false;
+                    fibers.clear(); // they stand in the middle of it
+                    dynamic_shared = nullptr;
+                    return;
+                }
             }
             if (ended != 0 && ended != alive)
                 stub::problem("a kernel", "some threads of a block ended while others waited at a barrier");

@@ -1,5 +1,5 @@
-// The language of the device for the host's compiler: what the .cu files use of CUDA C++. One block runs at a time; its threads are fibers
-// that change at barriers. hbn_kernel() finds a kernel by name.
+// The language of the device for the host's compiler: what the .cu files use of CUDA C++. Threads are fibers that change at barriers. One
+// block runs at a time, except in a cooperative launch, where a thread that waits for another block lets the others run.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,6 @@
 #define HBN_HOST
 #define HBN_KERNEL(name) static void name
 #define HBN_DEVICE static inline
-#define HBN_SHARED static
 
 namespace emulator {
 
@@ -24,8 +23,14 @@ extern float* dynamic_shared;
 
 void barrier();
 
+// The calling thread waits for something that another block does.
+void pause();
+
 // Runs body for every thread of every block.
 void run(const std::function<void()>& body, Dim grid, Dim block, unsigned shared_bytes);
+
+// The same, all blocks at a time: what a cooperative launch promises.
+void run_together(const std::function<void()>& body, Dim grid, Dim block, unsigned shared_bytes);
 
 using Prepare = std::function<void()> (*)(void** parameters);
 
@@ -54,6 +59,9 @@ static inline void __syncthreads() {
     emulator::barrier();
 }
 static inline void __threadfence() {}
+static inline void hbn_pause() {
+    emulator::pause();
+}
 
 static inline unsigned atomicAdd(unsigned* address, unsigned value) {
     unsigned old = *address;

@@ -9,6 +9,7 @@ namespace {
 #include "../../kernels/prelude.cuh"
 
 #include "../../kernels/batch_norm.cu"
+#include "../../kernels/batch_norm_variants.cu"
 #include "../../kernels/convolution.cu"
 #include "../../kernels/elementwise.cu"
 #include "../../kernels/pooling.cu"
@@ -30,8 +31,10 @@ const Entry entries[] = {
     ENTRY(set_step),
     ENTRIES(batch_norm_statistics),
     ENTRIES(batch_norm_apply),
+    ENTRIES(batch_norm_forward),
     ENTRIES(batch_norm_gradient_sums),
     ENTRIES(batch_norm_gradient),
+    ENTRIES(batch_norm_backward),
     ENTRIES(column_sums),
     ENTRY(variance_from_inverse),
     ENTRY(inverse_from_variance),

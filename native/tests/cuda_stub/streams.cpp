@@ -14,6 +14,15 @@ struct Graph : Object {
     std::vector<Work> work;
 };
 
+// What a recording does not allow makes it worthless.
+int spoil(int status) {
+    for (Stream* stream : streams) {
+        if (stream->capture && stream->origin)
+            stream->origin->spoilt = true;
+    }
+    return status;
+}
+
 double now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -96,7 +105,7 @@ STUB_EXPORT int cuStreamSynchronize(void* handle) {
     STUB_CONTEXT();
     Stream* stream = as<Stream>(handle, kStream);
     STUB_CHECK(stream, kInvalidHandle);
-    STUB_CHECK(!stub::capturing(), kCaptureUnsupported);
+    STUB_CHECK(!stub::capturing(), spoil(kCaptureUnsupported));
     stub::Access access;
     advance(stream, [] { return false; });
     return sticky;
@@ -119,7 +128,7 @@ STUB_EXPORT int cuStreamWaitEvent(void* handle, void* event_handle, unsigned fla
         stream->origin = event->origin;
         return kSuccess;
     }
-    STUB_CHECK(!stream->capture, kCaptureIsolation);
+    STUB_CHECK(!stream->capture, spoil(kCaptureIsolation));
     stream->queue.push_back(Item{nullptr, event, event->recorded});
     return kSuccess;
 }
@@ -149,6 +158,12 @@ STUB_EXPORT int cuStreamEndCapture(void* handle, void** out) {
         }
     }
     stream->origin = nullptr;
+    if (stream->spoilt) {
+        stream->spoilt = false;
+        delete stream->capture;
+        stream->capture = nullptr;
+        return kCaptureInvalidated;
+    }
     if (ahead) {
         stub::problem(__func__, "a stream that the recording has forked to was not waited for");
         delete stream->capture;
@@ -197,7 +212,9 @@ STUB_EXPORT int cuEventSynchronize(void* handle) {
     STUB_ENTER();
     STUB_CONTEXT();
     Event* event = as<Event>(handle, kEvent);
-    STUB_CHECK(event && !stub::capturing(), kInvalidHandle);
+    STUB_CHECK(event, kInvalidHandle);
+    STUB_CHECK(!event->origin, spoil(kCapturedEvent));
+    STUB_CHECK(!stub::capturing(), spoil(kCaptureUnsupported));
     stub::Access access;
     if (event->stream)
         advance(event->stream, [event] { return event->reached == event->recorded; });
@@ -208,6 +225,7 @@ STUB_EXPORT int cuEventElapsedTime(float* milliseconds, void* start, void* end) 
     STUB_ENTER();
     Event *from = as<Event>(start, kEvent), *to = as<Event>(end, kEvent);
     STUB_CHECK(milliseconds && from && to && from->timing && to->timing && from->recorded && to->recorded, kInvalidHandle);
+    STUB_CHECK(!from->origin && !to->origin, spoil(kCapturedEvent));
     if (from->reached < from->recorded || to->reached < to->recorded)
         return kNotReady;
     *milliseconds = std::max(1e-3f, static_cast<float>((to->seconds - from->seconds) * 1e3));

@@ -26,10 +26,16 @@ internal static class InspectCommand
         var classes = new Option<int>("--classes") { Description = "Classes", DefaultValueFactory = _ => 1000 };
         var plan = new Option<bool>("--plan") { Description = "Print the plan: every operation, its implementation, reorders and memory" };
         var infer = new Option<bool>("--infer") { Description = "With --plan: the inference plan" };
+        var gpu = new Option<string>("--gpu")
+        {
+            HelpName = "NAME",
+            Description = $"With --plan of backend cudnn: the GPU whose limits the estimates take: {string.Join(", ", GpuModel.All.Select(m => m.Key))}",
+            DefaultValueFactory = _ => GpuModel.All[0].Key,
+        };
         var checkpoint = new Option<string>("--checkpoint") { HelpName = "FILE", Description = "Print a checkpoint's (or any safetensors file's) metadata and tensors" };
         var recipe = new Option<string>("--recipe") { HelpName = "NAME", Description = "Print a recipe with the reasons for its values" };
         var asJson = new Option<bool>("--json") { Description = "Print the network, or that of --checkpoint, as the JSON that --model FILE.json takes" };
-        var command = new Command("inspect", "Show a network, its plan, a checkpoint or a recipe") { classes, plan, infer, checkpoint, recipe, asJson };
+        var command = new Command("inspect", "Show a network, its plan, a checkpoint or a recipe") { classes, plan, infer, gpu, checkpoint, recipe, asJson };
         (Setting Setting, Option<string[]> Option)[] settings = [.. SettingNames.Select(TrainingSettings.Find).Select(s => (s, SettingOption.Create(s)))];
         foreach ((_, Option<string[]> option) in settings)
         {
@@ -39,6 +45,7 @@ internal static class InspectCommand
         CommandLine.AddExamples(command,
             "hpcbn inspect --model bn-inception --width 576       layers, shapes, parameters, multiply-adds",
             "hpcbn inspect --model bn-inception --plan -b 32      what runs, in order, and the memory it takes",
+            "hpcbn inspect --plan --backend cudnn --precision bf16 -b 32     and every kernel with its registers, bytes and least time on an H100; needs no GPU",
             "hpcbn inspect --model inception-tiny --classes 10 --json > my.json     to change it; train --model my.json trains it",
             "hpcbn inspect --checkpoint run/checkpoints/step-00000640.safetensors",
             "hpcbn inspect --recipe bn-x5");
@@ -78,7 +85,7 @@ internal static class InspectCommand
                 }
                 else if (parsed.GetValue(plan) || parsed.GetValue(infer))
                 {
-                    PrintPlan(output, config, network, parsed.GetValue(infer));
+                    PrintPlan(output, config, network, parsed.GetValue(infer), parsed.GetValue(gpu)!);
                 }
                 else
                 {
@@ -109,24 +116,52 @@ internal static class InspectCommand
         output.WriteLine($"Other networks: {string.Join(", ", NetworkCatalog.All.Select(n => n.Name).Where(n => n != network.Name))}");
     }
 
-    private static void PrintPlan(TextWriter output, RunConfig config, Network network, bool inference)
+    private static void PrintPlan(TextWriter output, RunConfig config, Network network, bool inference, string gpu)
     {
+        GpuModel model = GpuModel.Find(gpu);
         using Backend backend = Backend.CreateForPlanning(config.Backend, config.BackendOptions);
         Plan plan = inference
             ? ForwardSession.PlanFor(backend.Traits, network, EvaluationSetup.Session(config))
             : TrainingSession.PlanFor(backend.Traits, network, config.Optimizer);
         using var prepared = new PreparedPlan(backend, plan);
-        var table = new TextTable("#", "operation", "layer", "dst", "implementation", "MFLOP", "notes");
+        DeviceRoofline? roofline = prepared.Kernels.Sum(k => k.Launches) > 0 ? new DeviceRoofline(prepared, model) : null;
+        string[] columns = ["#", "operation", "layer", "dst", "implementation", "MFLOP"], onDevice = roofline is null ? [] : ["launches", "MB", "us at least"];
+        var table = new TextTable([.. columns, .. onDevice, "notes"]);
         foreach (PlanRow row in PlanPrinter.Rows(prepared))
         {
-            table.Add(Invariant($"{row.Index}"), row.Operation, row.Layer, row.Dst, row.Implementation, row.MegaFlops == 0 ? "" : Invariant($"{row.MegaFlops:0.0}"), row.Notes);
+            Kernel kernel = prepared.Kernels[row.Index];
+            string[] device = roofline is null
+                ? []
+                : [Invariant($"{kernel.Launches}"), Invariant($"{kernel.MemoryBytes / 1e6:0.00}"), Invariant($"{roofline.OperationSeconds[row.Index] * 1e6:0.00}")];
+            table.Add([Invariant($"{row.Index}"), row.Operation, row.Layer, row.Dst, row.Implementation, row.MegaFlops == 0 ? "" : Invariant($"{row.MegaFlops:0.0}"), .. device, row.Notes]);
         }
 
         table.Write(output);
-        foreach (string line in PlanPrinter.Summary(prepared))
+        if (roofline is not null)
+        {
+            output.WriteLine();
+            PrintKernels(output, roofline);
+            output.WriteLine();
+        }
+
+        foreach (string line in PlanPrinter.Summary(prepared).Concat(roofline?.Summary ?? []))
         {
             output.WriteLine(line);
         }
+    }
+
+    private static void PrintKernels(TextWriter output, DeviceRoofline roofline)
+    {
+        var table = new TextTable("kernel", "launches", "blocks", "registers", "spilled", "shared", "MB", "GFLOP", "us at least", "bound by");
+        foreach (KernelRow row in roofline.Rows)
+        {
+            table.Add(
+                row.Kernel, Invariant($"{row.Launches}"), row.Blocks, row.Resources is { } r ? Invariant($"{r.Registers}") : "", row.Resources is { } s ? Invariant($"{s.SpilledBytes}") : "",
+                row.Resources is null ? "" : Invariant($"{row.SharedBytes}"), Invariant($"{row.Bytes / 1e6:0.00}"), Invariant($"{row.Flops / 1e9:0.00}"), Invariant($"{row.Seconds * 1e6:0.00}"),
+                row.Seconds <= row.MemorySeconds ? "memory" : row.MemorySeconds * 2 < row.Seconds ? "arithmetic" : "both");
+        }
+
+        table.Write(output);
     }
 
     private static void PrintCheckpoint(TextWriter output, string path)

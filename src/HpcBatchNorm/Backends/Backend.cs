@@ -13,9 +13,11 @@ namespace HpcBatchNorm.Backends;
 /// <param name="TrainingVariants">It has LAMB, binary cross-entropy and labels of mixed images.</param>
 /// <param name="ConvolutionNormalizes">Convolutions normalize what they read (<see cref="SourceNormalization"/>), in single precision.</param>
 /// <param name="NarrowConvolutionNormalizes">They do so with bfloat16 too; what they multiply is then not rounded to it.</param>
+/// <param name="NarrowWeightGradients">Its library rounds the gradients of weights to the activations' 16-bit type, and the optimizer reads them so.</param>
 internal sealed record BackendTraits(
     int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false, bool CustomOperations = false,
-    bool PoolingTakesSlices = false, bool TrainingVariants = false, bool ConvolutionNormalizes = false, bool NarrowConvolutionNormalizes = false)
+    bool PoolingTakesSlices = false, bool TrainingVariants = false, bool ConvolutionNormalizes = false, bool NarrowConvolutionNormalizes = false,
+    bool NarrowWeightGradients = false)
 {
     /// <summary>Whether convolutions normalize activations of this type while reading them.</summary>
     public bool Normalizes(DataType type) => ConvolutionNormalizes && (!type.IsNarrow() || (type == DataType.BFloat16 && NarrowConvolutionNormalizes));
@@ -206,6 +208,9 @@ public abstract partial class Backend : IDisposable
         ThrowIfDisposed();
         return null;
     }
+
+    /// <summary>What a compiler made of one of our kernels for a device, as far as it was written down; null for what is not known, and on the host.</summary>
+    internal virtual KernelResources? ResourcesOf(string kernel, DataType type, int architecture) => null;
 
     /// <summary>Most bytes of a device's own memory that this backend has held at a time; null where tensors lie in the process's memory.</summary>
     internal virtual long? PeakDeviceBytes => null;

@@ -1,4 +1,5 @@
 using HpcBatchNorm.Operations;
+using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends;
 
@@ -6,6 +7,23 @@ namespace HpcBatchNorm.Backends;
 /// <param name="Step">Number of the step, from 0; the counter of dropout's random numbers.</param>
 /// <param name="LearningRate">The learning rate of this step.</param>
 public readonly record struct StepContext(long Step, float LearningRate);
+
+/// <summary>A kernel that is given to a device, or a call of a library that gives it one.</summary>
+/// <param name="Kernel">The kernel's name, or the library's with what it computes.</param>
+/// <param name="Type">Type of the activations that the kernel was compiled for.</param>
+/// <param name="IsLibrary">True for a library's, of which grid and registers are not known.</param>
+/// <param name="Blocks">Blocks of the grid; 0 for a library's.</param>
+/// <param name="Threads">Threads of a block; 0 for a library's.</param>
+/// <param name="SharedBytes">Dynamic shared memory of a block.</param>
+/// <param name="Bytes">Device memory it reads and writes, caches left out of account.</param>
+internal readonly record struct DeviceLaunch(string Kernel, DataType Type, bool IsLibrary, int Blocks, int Threads, int SharedBytes, long Bytes);
+
+/// <summary>What a compiler made of a kernel.</summary>
+/// <param name="Registers">Registers of a thread.</param>
+/// <param name="SpilledBytes">Bytes that a thread keeps in memory for want of registers.</param>
+/// <param name="StaticSharedBytes">Shared memory of a block beside what the launch asks for.</param>
+/// <param name="Compiler">Which compiler, for which compute capability.</param>
+internal readonly record struct KernelResources(int Registers, int SpilledBytes, int StaticSharedBytes, string Compiler);
 
 /// <summary>
 /// An operation made executable by a backend for given buffers. Created once, before the buffers have addresses; executed once per step,
@@ -25,11 +43,14 @@ internal abstract class Kernel : IDisposable
     /// <summary>Layout conversions the kernel does internally on each execution, in words; empty when there are none.</summary>
     public virtual string Conversions => "";
 
-    /// <summary>Kernels it gives to a device at each execution, library calls counted as one; 0 on the host.</summary>
-    public virtual int Launches => 0;
+    /// <summary>What it gives to a device at each execution, in order; empty on the host.</summary>
+    public virtual IReadOnlyList<DeviceLaunch> DeviceLaunches => [];
 
-    /// <summary>Bytes of device memory it reads and writes at each execution, caches left out of account; 0 where it was not counted.</summary>
-    public virtual long MemoryBytes => 0;
+    /// <summary>Kernels it gives to a device at each execution, library calls counted as one; 0 on the host.</summary>
+    public int Launches => DeviceLaunches.Count;
+
+    /// <summary>Bytes of device memory it reads and writes at each execution, caches left out of account; 0 on the host.</summary>
+    public long MemoryBytes => DeviceLaunches.Sum(l => l.Bytes);
 
     /// <summary>Scratch bytes it needs while it executes.</summary>
     public virtual long ScratchBytes => 0;

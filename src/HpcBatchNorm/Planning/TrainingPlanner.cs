@@ -126,7 +126,9 @@ internal sealed partial class TrainingPlanner : PlanBuilder
     {
         ParameterRule rule = _rules.Of(source);
         frozen |= rule.Frozen;
-        var gradient = new Tensor($"{parameter.Name}.diff", parameter.Shape, TensorRole.ParameterGradient, parameter.Layout) { LayoutLike = Like(parameter) };
+        Tensor gradient = RoundsGradients && source.Spec.Kind == ParameterKind.Weights
+            ? new Tensor($"{parameter.Name}.diff", parameter.Shape, TensorRole.ParameterGradient, parameter.Layout, ActivationType)
+            : new Tensor($"{parameter.Name}.diff", parameter.Shape, TensorRole.ParameterGradient, parameter.Layout) { LayoutLike = Like(parameter) };
         Tensor learnedFrom = gradient;
         if (_options.Accumulate > 1 && !frozen)
         {
@@ -137,6 +139,12 @@ internal sealed partial class TrainingPlanner : PlanBuilder
         _learned.Add(new LearnedParameter(parameter, learnedFrom, source.Spec.Kind, rule with { Frozen = frozen }));
         return gradient;
     }
+
+    /// <summary>
+    /// True where gradients of weights stay as the library rounds them until the optimizer reads them. Between ranks they travel in single precision, to be
+    /// added there.
+    /// </summary>
+    private bool RoundsGradients => Traits.NarrowWeightGradients && ActivationType.IsNarrow() && !Overlaps;
 
     private static Tensor? Like(Tensor parameter) => parameter.Layout == TensorLayout.Opaque ? parameter : null;
 

@@ -52,12 +52,17 @@ internal static class StubDevice
     /// <summary>Compiled kernels of the stub, apart from those of real devices.</summary>
     public static string CacheFolder { get; } = Directory.CreateTempSubdirectory("hbn-stub-cubin").FullName;
 
-    /// <summary>A backend on the stub, its settings as at the start.</summary>
-    public static Backend Create(BackendOptions? options = null)
+    /// <summary>A backend on the stub, its settings as at the start but for one.</summary>
+    public static Backend Create(BackendOptions? options = null, (string Name, long Value)? setting = null)
     {
         CudaLibraries libraries = Libraries;
         Assert.True(libraries.Available, libraries.Text);
         Reset();
+        if (setting is { } given)
+        {
+            Set(given.Name, given.Value);
+        }
+
         return CudnnBackend.Open(options ?? new BackendOptions(), libraries, CacheFolder);
     }
 

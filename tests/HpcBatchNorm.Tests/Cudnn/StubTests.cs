@@ -424,6 +424,7 @@ public sealed partial class StubTests : CudnnTests
 
         // What this test needs it calls itself, so that it holds alone too, whatever ran before it.
         BatchNorm_OfTheLibrary_MatchesTheReference();
+        NormalizedBothWays(Precision.Fp32);
         Steps_OnStagedImages_GiveTheBitsOfPlainSteps();
         Interop_SharedContextStreamAndMemory_OneAddsToWhatTheOtherMade();
         Kernels_ThatDoNotCompile_FailWithTheCompilersLog();
@@ -440,16 +441,7 @@ public sealed partial class StubTests : CudnnTests
     /// <summary>A setting of the stub for every backend that is made.</summary>
     private (string Name, long Value)? AlwaysSet { get; set; }
 
-    private protected override Backend Create(BackendOptions? options = null)
-    {
-        Backend backend = StubDevice.Create(options);
-        if (AlwaysSet is { } setting)
-        {
-            StubDevice.Set(setting.Name, setting.Value);
-        }
-
-        return backend;
-    }
+    private protected override Backend Create(BackendOptions? options = null) => StubDevice.Create(options, AlwaysSet);
 
     private protected override void AssertClean() => Assert.Equal("", StubDevice.Problem);
 }

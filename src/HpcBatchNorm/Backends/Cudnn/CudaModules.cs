@@ -16,7 +16,7 @@ internal sealed class CudaModules(CudaDevice device, NvrtcCompiler compiler, str
 {
     private const int HashBytes = 16;
 
-    private static readonly string[] Files = ["prelude.cuh", "batch_norm.cu", "elementwise.cu", "pooling.cu", "convolution.cu", "training.cu", "probe.cu"];
+    private static readonly string[] Files = ["prelude.cuh", "batch_norm.cu", "batch_norm_variants.cu", "elementwise.cu", "pooling.cu", "convolution.cu", "training.cu", "probe.cu"];
 
     private readonly Dictionary<DataType, nint> _modules = [];
     private readonly Dictionary<(DataType, string), nint> _functions = [];

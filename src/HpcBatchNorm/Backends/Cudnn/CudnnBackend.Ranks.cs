@@ -1,6 +1,7 @@
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Interop.Cuda;
 using HpcBatchNorm.Operations;
+using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends.Cudnn;
 
@@ -34,7 +35,7 @@ internal sealed partial class CudnnBackend
         CudaEvent ready = _device.CreateEvent(), averaged = _device.CreateEvent();
         _averaged[operation] = averaged;
         return new CudnnKernel(this, operation, FormattableString.Invariant($"nccl, {Collectives!.Ranks} ranks"), 0, Traffic(tensors), new CudnnCall(
-            _ =>
+            "nccl all-reduce", tensors[0].Tensor.DataType, _ =>
             {
                 for (int i = 0; i < values.Length; i++)
                 {
@@ -53,7 +54,7 @@ internal sealed partial class CudnnBackend
     private protected override Kernel CreateCore(AllReduceFinish operation) => _device is null
         ? new CudnnKernel(this, operation, "nccl", 0, 0)
         : _averaged.TryGetValue(operation.Start, out CudaEvent? averaged)
-            ? new CudnnKernel(this, operation, "nccl", 0, 0, new CudnnCall(_ => averaged.WaitOnDevice()))
+            ? new CudnnKernel(this, operation, "nccl", 0, 0, new CudnnCall("wait for nccl", DataType.Float32, _ => averaged.WaitOnDevice()))
             : throw new InvalidOperationException($"{CudnnKernel.Describe(operation)}: what it waits for is not among the kernels.");
 
     /// <summary>The ranks' GPUs, connected at the first average; all ranks come here together.</summary>

@@ -31,6 +31,12 @@ internal sealed partial class CudnnBackend : Backend
     /// <summary>Blocks of a kernel that a multiprocessor holds at a time: with all the registers a thread may have (HBN_RESIDENT), and with few.</summary>
     private const int ResidentBlocks = 3, ResidentSmallBlocks = 8;
 
+    /// <summary>
+    /// Batch normalization of an activation of more bytes reduces and applies in two launches: it takes long beside a launch, its second reading comes from
+    /// memory and not from the L2 cache, and the second launch may have more blocks than the first.
+    /// </summary>
+    private const long MostBytesInOneLaunch = 32 << 20;
+
     /// <summary>Above this an index does not fit the 32 bits in which kernels and cuDNN count.</summary>
     private const long MostElements = int.MaxValue;
 
@@ -41,7 +47,8 @@ internal sealed partial class CudnnBackend : Backend
     private readonly CudaModules? _modules;
     private readonly AlgorithmChoices _choices;
     private readonly UploadRing? _uploads;
-    private readonly nint _counters;
+    private readonly nint _counters; // those of the stream for computing: no kernel of ours runs on another
+    private readonly nint _generations;
     private readonly nint _stepState;
     private CudaLaunch? _setStep;
     private StepContext _stepOnDevice = new(-1, float.NaN);
@@ -62,7 +69,8 @@ internal sealed partial class CudnnBackend : Backend
             _cudnn = new CudnnHandle(libraries!.CudnnApi!, device);
             _modules = new CudaModules(device, new NvrtcCompiler(libraries.NvrtcApi!), cacheFolder);
             _uploads = new UploadRing(device);
-            _counters = device.Allocate(Counters * sizeof(uint));
+            _counters = device.Allocate(2 * Counters * sizeof(uint));
+            _generations = _counters + Counters * sizeof(uint);
             _stepState = device.Allocate(3 * sizeof(uint));
         }
         catch
@@ -97,7 +105,7 @@ internal sealed partial class CudnnBackend : Backend
 
     /// <inheritdoc/>
     internal override BackendTraits Traits => new(
-        ChannelBlock: 8, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, LossScaling: true);
+        ChannelBlock: 8, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, LossScaling: true, NarrowWeightGradients: true);
 
     /// <summary>The device; null when planning only.</summary>
     internal CudaDevice? Device => _device;
@@ -158,6 +166,9 @@ internal sealed partial class CudnnBackend : Backend
         ThrowIfDisposed();
         return _device is null ? null : new CudnnLimits(_device, _modules!, _cudnn!).Measure();
     }
+
+    /// <inheritdoc/>
+    internal override KernelResources? ResourcesOf(string kernel, DataType type, int architecture) => KernelTable.Find(kernel, type, architecture);
 
     /// <inheritdoc/>
     internal override long? PeakDeviceBytes => _device?.PeakBytes;
@@ -232,7 +243,7 @@ internal sealed partial class CudnnBackend : Backend
 
     /// <summary>A launch of one of our kernels, compiled for an element type of activations.</summary>
     private CudnnLaunch Launch(string function, DataType type, in LaunchShape shape, string operation) =>
-        new(_device, _modules?.Function(type, function) ?? 0, shape, operation);
+        new(_device, _modules?.Function(type, function) ?? 0, function, type, shape, operation);
 
     /// <summary>Which of a kernel's two forms: 16 bytes of channels per thread where number, strides and offsets allow it, else one.</summary>
     private static string Form(string kernel, bool wide) => $"{kernel}_{(wide ? "wide" : "single")}";

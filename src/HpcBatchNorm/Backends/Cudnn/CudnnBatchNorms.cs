@@ -5,7 +5,7 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Backends.Cudnn;
 
 /// <content>
-/// Batch normalization: our own kernels (a reducing and an applying launch in each direction), or cuDNN's where it fits
+/// Batch normalization: our own kernels (in each direction a launch that reduces and applies, or one for each: decision 029), or cuDNN's where it fits
 /// (<see cref="BatchNormAlgorithm.Library"/>: batch statistics, no residual, dense tensors). Ghost batches are the same launches once per group of images;
 /// batch renormalization is the same launches on corrected scale and shift.
 /// </content>
@@ -40,9 +40,24 @@ internal sealed partial class CudnnBackend
         long partials = batch ? scratch.Floats(Partials(reduce, src.Columns)) : 0;
         long? corrected = r is null ? null : scratch.Floats(2 * count);
         List<CudnnStep> steps = [];
+        long pass = spec.Src.Count * src.ElementBytes, passes = (batch ? 3 : 2) + (residual is null ? 0 : 1);
+        bool inOne = batch && operation.Renormalization is null && r is null && InOneLaunch(Form("batch_norm_forward", wide), type, reduce, pass / spec.Groups);
         for (int group = 0; group < spec.Groups; group++)
         {
             long row = group * ((long)positions * rows), statistic = (long)group * count;
+            if (inOne)
+            {
+                steps.AddRange(Slabs(positions, src.Columns).Select(slab => Parameters(
+                    Launch(Form("batch_norm_forward", wide), type, Together(reduce, slab), name)
+                        .Matrix(src, row + slab.Row).Matrix(residual, row + slab.Row).Matrix(dst, row + slab.Row).Number(src.Columns).Number(positions).Number(rows)
+                        .Scratch(partials).Number(_counters).Number(_generations)
+                        .Address(mean, statistic + slab.Statistic).Address(variance, statistic + slab.Statistic)
+                        .Address(runningMean, slab.Statistic).Address(runningVariance, slab.Statistic)
+                        .Number(operation.AveragingFactor).Number((float)spec.UnbiasedFactor), null, scale, shift, count, slab.Statistic)
+                    .Number(spec.Epsilon).Flag(spec.Relu).Moves(Share(passes * pass, spec, slab, positions))));
+                continue;
+            }
+
             if (batch)
             {
                 // Batch renormalization reads the running statistics as they were, and updates them itself.
@@ -51,7 +66,7 @@ internal sealed partial class CudnnBackend
                     .Matrix(src, row + slab.Row).Number(src.Columns).Number(positions).Number(rows).Scratch(partials).Number(_counters)
                     .Address(mean, statistic + slab.Statistic).Address(variance, statistic + slab.Statistic)
                     .Address(update ? runningMean : null, slab.Statistic).Address(update ? runningVariance : null, slab.Statistic)
-                    .Number(operation.AveragingFactor).Number((float)spec.UnbiasedFactor)));
+                    .Number(operation.AveragingFactor).Number((float)spec.UnbiasedFactor).Moves(Share(pass, spec, slab, positions))));
             }
 
             if (operation.Renormalization is { } limits)
@@ -59,7 +74,7 @@ internal sealed partial class CudnnBackend
                 steps.Add(Launch("batch_renormalize", type, PerStatistic(count), name)
                     .Address(mean, statistic).Address(variance, statistic).Address(runningMean).Address(runningVariance).Address(r, statistic).Address(d, statistic)
                     .Number(count).Number(spec.Epsilon).Number(operation.AveragingFactor).Number((float)spec.UnbiasedFactor).Number(_stepState)
-                    .Number(limits.MaximumR).Number(limits.MaximumD).Number(limits.Start).Number(limits.EndR).Number(limits.EndD));
+                    .Number(limits.MaximumR).Number(limits.MaximumD).Number(limits.Start).Number(limits.EndR).Number(limits.EndD).Moves(0));
             }
 
             AddCorrection(steps, corrected, scale, shift, r, d, statistic, count, type, name);
@@ -67,11 +82,10 @@ internal sealed partial class CudnnBackend
                 Launch(Form("batch_norm_apply", wide), type, apply with { GridZ = slab.Layers }, name)
                     .Matrix(src, row + slab.Row).Matrix(residual, row + slab.Row).Matrix(dst, row + slab.Row).Number(src.Columns).Number(positions).Number(rows)
                     .Address(mean, statistic + slab.Statistic).Address(variance, statistic + slab.Statistic), corrected, scale, shift, count, slab.Statistic)
-                .Number(spec.Epsilon).Flag(spec.Relu)));
+                .Number(spec.Epsilon).Flag(spec.Relu).Moves(Share((passes - (batch ? 1 : 0)) * pass, spec, slab, positions))));
         }
 
-        long passes = (batch ? 3 : 2) + (residual is null ? 0 : 1);
-        return new CudnnKernel(this, operation, Variant(spec, r), scratch.Bytes, passes * spec.Src.Count * src.ElementBytes, [.. steps]);
+        return new CudnnKernel(this, operation, Variant(spec, r), scratch.Bytes, steps.Sum(s => s.Bytes ?? 0), [.. steps]);
     }
 
     /// <inheritdoc/>
@@ -106,6 +120,9 @@ internal sealed partial class CudnnBackend
         long? corrected = r is null ? null : scratch.Floats(2 * count);
         long parts = parted ? scratch.Floats(2L * spec.Groups * count) : 0;
         List<CudnnStep> steps = [];
+        long pass = spec.Src.Count * src.ElementBytes;
+        long sumPasses = 2 + (dst is null ? 0 : 1) + (second is null ? 0 : 1), applyPasses = sumPasses + 1 + (diffResidual is null ? 0 : 1);
+        bool inOne = InOneLaunch(Form("batch_norm_backward", wide), type, reduce, pass / spec.Groups);
         for (int group = 0; group < spec.Groups; group++)
         {
             // Where the gradients of this group's scale and shift go: to those of all, or to parts of them.
@@ -115,28 +132,39 @@ internal sealed partial class CudnnBackend
 
             long row = group * ((long)positions * rows), statistic = (long)group * count;
             AddCorrection(steps, corrected, scale, shift, r, d, statistic, count, type, name);
+            if (inOne)
+            {
+                steps.AddRange(Slabs(positions, src.Columns).Select(slab => Gradients(Parameters(
+                    Launch(Form("batch_norm_backward", wide), type, Together(reduce, slab), name)
+                        .Matrix(src, row + slab.Row).Matrix(dst, row + slab.Row).Matrix(diffDst, row + slab.Row).Matrix(second, row + slab.Row)
+                        .Matrix(diffSrc, row + slab.Row).Matrix(diffResidual, row + slab.Row).Number(src.Columns).Number(positions).Number(rows)
+                        .Address(mean, statistic + slab.Statistic).Address(variance, statistic + slab.Statistic), corrected, scale, shift, count, slab.Statistic)
+                    .Number(spec.Epsilon).Flag(spec.Relu).Flag(batch).Scratch(partials).Number(_counters).Number(_generations), slab)
+                    .Moves(Share((sumPasses + applyPasses) * pass, spec, slab, positions))));
+                continue;
+            }
+
             steps.AddRange(Slabs(positions, src.Columns).Select(slab => Gradients(Parameters(
                 Launch(Form("batch_norm_gradient_sums", wide), type, reduce with { GridZ = slab.Layers }, name)
                     .Matrix(src, row + slab.Row).Matrix(dst, row + slab.Row).Matrix(diffDst, row + slab.Row).Matrix(second, row + slab.Row)
                     .Number(src.Columns).Number(positions).Number(rows)
                     .Address(mean, statistic + slab.Statistic).Address(variance, statistic + slab.Statistic), corrected, scale, shift, count, slab.Statistic)
-                .Number(spec.Epsilon).Flag(spec.Relu).Scratch(partials).Number(_counters), slab)));
+                .Number(spec.Epsilon).Flag(spec.Relu).Scratch(partials).Number(_counters), slab).Moves(Share(sumPasses * pass, spec, slab, positions))));
             steps.AddRange(Slabs(positions, src.Columns).Select(slab => Gradients(Parameters(
                 Launch(Form("batch_norm_gradient", wide), type, apply with { GridZ = slab.Layers }, name)
                     .Matrix(src, row + slab.Row).Matrix(dst, row + slab.Row).Matrix(diffDst, row + slab.Row).Matrix(second, row + slab.Row)
                     .Matrix(diffSrc, row + slab.Row).Matrix(diffResidual, row + slab.Row).Number(src.Columns).Number(positions).Number(rows)
                     .Address(mean, statistic + slab.Statistic).Address(variance, statistic + slab.Statistic), corrected, scale, shift, count, slab.Statistic)
-                .Number(spec.Epsilon).Flag(spec.Relu).Flag(batch), slab)));
+                .Number(spec.Epsilon).Flag(spec.Relu).Flag(batch), slab).Moves(Share(applyPasses * pass, spec, slab, positions))));
         }
 
         if (parted)
         {
             steps.Add(Launch("batch_norm_combine", type, PerStatistic(count), name)
-                .Scratch(parts).Address(r).Address(d).Number(spec.Groups).Number(count).Address(diffScale).Address(diffShift));
+                .Scratch(parts).Address(r).Address(d).Number(spec.Groups).Number(count).Address(diffScale).Address(diffShift).Moves(0));
         }
 
-        long passes = 5 + (dst is null ? 0 : 2) + (second is null ? 0 : 2) + (diffResidual is null ? 0 : 1);
-        return new CudnnKernel(this, operation, Variant(spec, r), scratch.Bytes, passes * spec.Src.Count * src.ElementBytes, [.. steps]);
+        return new CudnnKernel(this, operation, Variant(spec, r), scratch.Bytes, steps.Sum(s => s.Bytes ?? 0), [.. steps]);
     }
 
     private static string Variant(in BatchNormSpec spec, CudnnBuffer? r) =>
@@ -164,6 +192,27 @@ internal sealed partial class CudnnBackend
         }
     }
 
+    /// <summary>
+    /// True where one launch both reduces and applies: where no block shares its columns with another, or the activation is not so large that two are as
+    /// good, and the device holds all blocks at a time, so that they may wait for one another.
+    /// </summary>
+    private bool InOneLaunch(string kernel, DataType type, in LaunchShape reduce, long bytes)
+    {
+        if (reduce.GridY == 1)
+        {
+            return true;
+        }
+
+        int resident = _device is null ? ResidentBlocks * Multiprocessors
+            : _device.LaunchesCooperatively ? _device.ResidentBlocks(_modules!.Function(type, kernel), reduce.BlockX * reduce.BlockY, reduce.SharedBytes) : 0;
+        return bytes <= MostBytesInOneLaunch && reduce.GridX * reduce.GridY <= resident;
+    }
+
+    private static LaunchShape Together(in LaunchShape reduce, Slab slab) => reduce with { GridZ = slab.Layers, Cooperative = reduce.GridY > 1 };
+
+    /// <summary>A launch's part of the bytes of all groups and positions.</summary>
+    private static long Share(long bytes, in BatchNormSpec spec, Slab slab, int positions) => bytes / spec.Groups * slab.Layers / positions;
+
     /// <summary>Floats for two partial sums of every column in each block of a launch.</summary>
     private static long Partials(in LaunchShape reduce, int columns) => (long)Math.Min(reduce.GridZ, MostLayers) * reduce.GridY * 2 * columns;
 
@@ -176,7 +225,7 @@ internal sealed partial class CudnnBackend
         if (corrected is long at)
         {
             steps.Add(Launch("batch_norm_correct", type, PerStatistic(count), name)
-                .Address(scale).Address(shift).Address(r, statistic).Address(d, statistic).Scratch(at).Scratch(at + count * sizeof(float)).Number(count));
+                .Address(scale).Address(shift).Address(r, statistic).Address(d, statistic).Scratch(at).Scratch(at + count * sizeof(float)).Number(count).Moves(0));
         }
     }
 
@@ -210,7 +259,7 @@ internal sealed partial class CudnnBackend
         List<CudnnStep> steps =
         [
             new CudnnCall(
-                scratch => library!.ForwardTraining(
+                "cudnn batch norm forward", src.Tensor.DataType, scratch => library!.ForwardTraining(
                     src.Address, dst.Address, scale.Address, shift.Address, operation.AveragingFactor, runningMean?.Address ?? 0, runningVariance?.Address ?? 0,
                     mean.Address, scratch), library),
             Launch("variance_from_inverse", src.Tensor.DataType, PerStatistic(statistics), name)
@@ -262,7 +311,7 @@ internal sealed partial class CudnnBackend
 
         bool relu = spec.Relu;
         steps.Add(new CudnnCall(
-            scratch => library!.Backward(
+            "cudnn batch norm backward", type, scratch => library!.Backward(
                 src.Address, relu ? scratch + (nint)masked : diffDst.Address, diffSrc.Address, scale.Address, diffScale.Address, diffShift.Address, mean.Address, scratch),
             library));
         long bytes = spec.Relu ? masked + spec.Src.Count * src.ElementBytes : masked;

@@ -81,10 +81,10 @@ internal sealed partial class CudnnBackend
         if (operation.Bias is not null)
         {
             steps.Add(Launch("add_bias_float", operation.Src.DataType, Spread(spec.Dst.Count), name)
-                .Matrix(dst).Address(Buffer(buffers, operation.Bias)).Number(dst.Rows).Number(dst.Columns));
+                .Matrix(dst).Address(Buffer(buffers, operation.Bias)).Number(dst.Rows).Number(dst.Columns).Moves(2 * Traffic(dst)));
         }
 
-        return Native(operation, Traffic(src, weights, dst), [.. steps]);
+        return Native(operation, Traffic(src, weights, dst) + 2 * (steps.Count - 1) * Traffic(dst), [.. steps]);
     }
 
     private CudnnKernel CreateForward(
@@ -101,7 +101,7 @@ internal sealed partial class CudnnBackend
         {
             CudnnBuffer r = Buffer(buffers, residual);
             CheckTypes(operation, d, r);
-            steps.Insert(0, Spread("copy", operation, r, r, d).Matrix(r).Matrix(d).Number(r.Rows).Number(r.Columns));
+            steps.Insert(0, Spread("copy", operation, r, r, d).Matrix(r).Matrix(d).Number(r.Rows).Number(r.Columns).Moves(Traffic(r, d)));
         }
 
         if (bias is not null)
@@ -109,11 +109,11 @@ internal sealed partial class CudnnBackend
             bool wide = IsWide(d);
             implementation += src.DataType.IsNarrow() ? " 16-bit-result" : "";
             steps.Add(Launch(Form("add_bias", wide), dst.DataType, Spread((long)d.Rows * d.Columns / Width(dst.DataType, wide)), problem.Operation)
-                .Matrix(d).Address(Buffer(buffers, bias)).Number(d.Rows).Number(d.Columns).Flag(relu));
+                .Matrix(d).Address(Buffer(buffers, bias)).Number(d.Rows).Number(d.Columns).Flag(relu).Moves(2 * Traffic(d)));
         }
         else if (relu)
         {
-            steps.Add(Activation(d, d, ActivationKind.Relu, problem.Operation));
+            steps.Add(Activation(d, d, ActivationKind.Relu, problem.Operation).Moves(2 * Traffic(d)));
         }
 
         long extra = (2 * (steps.Count - 1) + (residual is null ? 0 : 1)) * d.Tensor.Shape.Count * d.ElementBytes;
@@ -136,16 +136,23 @@ internal sealed partial class CudnnBackend
         CheckTypes(operation, s, d);
         Problem problem = new(CudnnPass.BackwardFilter, src.DataType, buffers.Precision, spec, Stride(s, spec.Src), d.RowStride, CudnnKernel.Describe(operation));
 
-        // cuDNN writes the gradient in the activations' type; the optimizer wants single precision.
-        long narrow = src.DataType.IsNarrow() ? (w.Tensor.Shape.Count * 2 + 255) & ~255L : 0;
+        // cuDNN writes the gradient in the activations' type. The optimizer takes it so; where several are to be added up, single precision is wanted.
+        long narrow = src.DataType.IsNarrow() && diffWeights.DataType == DataType.Float32 ? (w.Tensor.Shape.Count * 2 + 255) & ~255L : 0;
         (string implementation, long scratch, CudnnStep step) = Compute(problem, s, d, w, narrow);
         List<CudnnStep> steps = [step];
-        if (narrow > 0 && step is not CudnnLaunch)
+        long bytes = Traffic(s, w, d);
+        if (src.DataType.IsNarrow() && step is not CudnnLaunch)
         {
             implementation += " 16-bit-result";
+        }
+
+        if (narrow > 0 && step is not CudnnLaunch)
+        {
+            long copied = w.Tensor.Shape.Count * (sizeof(float) + sizeof(ushort));
+            bytes += w.Tensor.Shape.Count * sizeof(float);
             int rows = (int)(w.Tensor.Shape.Count / w.Columns);
             steps.Add(Launch("copy_to_float", src.DataType, Spread(w.Tensor.Shape.Count), problem.Operation)
-                .Scratch().Number((uint)w.Columns).Address(w).Number((uint)w.Columns).Number(rows).Number(w.Columns));
+                .Scratch().Number((uint)w.Columns).Address(w).Number((uint)w.Columns).Number(rows).Number(w.Columns).Moves(copied));
         }
 
         if (diffBias is not null)
@@ -155,11 +162,12 @@ internal sealed partial class CudnnBackend
             LaunchShape shape = Reduction(d.Columns, d.Rows, width, 1, sums: 1);
             long partials = (scratch + 255) & ~255L;
             steps.Add(Launch(Form("column_sums", wide), diffDst.DataType, shape, problem.Operation)
-                .Matrix(d).Number(d.Columns).Number(d.Rows).Scratch(partials).Number(_counters).Address(Buffer(buffers, diffBias)));
+                .Matrix(d).Number(d.Columns).Number(d.Rows).Scratch(partials).Number(_counters).Address(Buffer(buffers, diffBias)).Moves(Traffic(d)));
+            bytes += Traffic(d);
             scratch = partials + (long)shape.GridY * d.Columns * sizeof(float);
         }
 
-        return new CudnnKernel(this, operation, implementation, scratch, Traffic(s, w, d), [.. steps]);
+        return new CudnnKernel(this, operation, implementation, scratch, bytes, [.. steps]);
     }
 
     /// <summary>
@@ -176,7 +184,7 @@ internal sealed partial class CudnnBackend
 
         if (_device is null)
         {
-            return ("cudnn, chosen by search on the device", narrow, new CudnnCall(_ => { }));
+            return ("cudnn, chosen by search on the device", narrow, new CudnnCall(LibraryName(problem.Pass), problem.Type, _ => { }));
         }
 
         CudnnConvolution convolution = Describe(problem);
@@ -201,7 +209,7 @@ internal sealed partial class CudnnBackend
             convolution.Use(choice);
             string name = FormattableString.Invariant($"cudnn {AlgorithmName(problem.Pass, choice.Algorithm)}{(choice.MathType == CudnnApi.MathFma ? "" : " tensor-core")}");
             return (name, narrow + choice.WorkspaceBytes, new CudnnCall(
-                scratch => convolution.Execute(a.Address, b.Address, narrow > 0 ? scratch : c.Address, choice.Algorithm, scratch + (nint)narrow, choice.WorkspaceBytes, add), convolution));
+                LibraryName(problem.Pass), problem.Type, scratch => convolution.Execute(a.Address, b.Address, narrow > 0 ? scratch : c.Address, choice.Algorithm, scratch + (nint)narrow, choice.WorkspaceBytes, add), convolution));
         }
         catch (NotSupportedException)
         {
@@ -268,8 +276,16 @@ internal sealed partial class CudnnBackend
                 .Address(a).Number((uint)problem.SrcStride).Address(b).Number((uint)problem.DstStride).Address(c),
         };
         launch.Numbers(numbers);
-        return ("native direct", 0, problem.Pass == CudnnPass.Forward ? launch.Flag(add) : launch);
+        bool last = problem.Pass == CudnnPass.Forward ? add : c.Tensor.DataType.IsNarrow();
+        return ("native direct", 0, problem.Pass == CudnnPass.BackwardData ? launch : launch.Flag(last));
     }
+
+    private static string LibraryName(CudnnPass pass) => pass switch
+    {
+        CudnnPass.Forward => "cudnn convolution forward",
+        CudnnPass.BackwardData => "cudnn convolution backward-data",
+        _ => "cudnn convolution backward-weights",
+    };
 
     /// <summary>cuDNN's names of its algorithms.</summary>
     private static string AlgorithmName(CudnnPass pass, int algorithm) => pass switch

@@ -1,13 +1,17 @@
 using HpcBatchNorm.Interop.Cuda;
 using HpcBatchNorm.Operations;
+using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Backends.Cudnn;
 
 /// <summary>One launch or library call; enqueued, not waited for.</summary>
 internal abstract class CudnnStep : IDisposable
 {
-    /// <summary>Kernels that the device is given.</summary>
-    public virtual int Launches => 1;
+    /// <summary>What it gives to the device, but for the bytes.</summary>
+    public abstract DeviceLaunch Launch { get; }
+
+    /// <summary>Device memory it reads and writes; null where it takes what the operation's other steps leave.</summary>
+    public long? Bytes { get; set; }
 
     /// <summary>Appends the work to the stream. <paramref name="scratch"/> is the kernel's scratch memory.</summary>
     public abstract void Enqueue(nint scratch);
@@ -34,12 +38,15 @@ internal sealed class CudnnKernel : Kernel
     /// <param name="operation">What they compute.</param>
     /// <param name="implementation">Who computes it.</param>
     /// <param name="scratchBytes">Scratch memory they need.</param>
-    /// <param name="memoryBytes">What they read and write of device memory.</param>
+    /// <param name="memoryBytes">What they read and write of device memory; the first step that does not say its part takes what the others leave.</param>
     /// <param name="steps">In order.</param>
     public CudnnKernel(CudnnBackend backend, Operation operation, string implementation, long scratchBytes, long memoryBytes, params CudnnStep[] steps)
         : base(operation)
     {
-        (_backend, _steps, Implementation, ScratchBytes, MemoryBytes) = (backend, steps, implementation, scratchBytes, memoryBytes);
+        (_backend, _steps, Implementation, ScratchBytes) = (backend, steps, implementation, scratchBytes);
+        long rest = memoryBytes - steps.Sum(s => s.Bytes ?? 0);
+        int unsaid = Array.FindIndex(steps, s => s.Bytes is null);
+        DeviceLaunches = [.. steps.Select((s, i) => s.Launch with { Bytes = s.Bytes ?? (i == unsaid ? rest : 0) })];
     }
 
     /// <inheritdoc/>
@@ -49,10 +56,7 @@ internal sealed class CudnnKernel : Kernel
     public override long ScratchBytes { get; }
 
     /// <inheritdoc/>
-    public override int Launches => _steps.Sum(s => s.Launches);
-
-    /// <inheritdoc/>
-    public override long MemoryBytes { get; }
+    public override IReadOnlyList<DeviceLaunch> DeviceLaunches { get; }
 
     /// <summary>How messages name an operation: <c>convolution forward 'conv1'</c>.</summary>
     public static string Describe(Operation operation) => $"{operation.Kind} '{operation.Name}'";
@@ -92,7 +96,7 @@ internal sealed class CudnnKernel : Kernel
 /// <summary>
 /// A launch of one of our kernels: its arguments in the order of the kernel's parameters. Addresses are taken from buffers at every launch.
 /// </summary>
-internal sealed class CudnnLaunch(CudaDevice? device, nint function, LaunchShape shape, string operation) : CudnnStep
+internal sealed class CudnnLaunch(CudaDevice? device, nint function, string kernel, DataType type, LaunchShape shape, string operation) : CudnnStep
 {
     private readonly List<Action<CudaLaunch, int>> _constants = [];
     private readonly List<(int Index, CudnnBuffer Buffer, long Offset)> _buffers = [];
@@ -100,6 +104,9 @@ internal sealed class CudnnLaunch(CudaDevice? device, nint function, LaunchShape
     private readonly List<(int Index, PieceTable Table)> _tables = [];
     private readonly List<IDisposable> _owned = [];
     private CudaLaunch? _launch;
+
+    /// <inheritdoc/>
+    public override DeviceLaunch Launch => new(kernel, type, false, shape.GridX * shape.GridY * shape.GridZ, shape.BlockX * shape.BlockY, shape.SharedBytes, 0);
 
     /// <summary>The address of a tensor, or <paramref name="offset"/> elements into it; 0 for null.</summary>
     public CudnnLaunch Address(CudnnBuffer? buffer, long offset = 0)
@@ -151,6 +158,13 @@ internal sealed class CudnnLaunch(CudaDevice? device, nint function, LaunchShape
             Number(value);
         }
 
+        return this;
+    }
+
+    /// <summary>Says how many bytes of device memory the kernel reads and writes.</summary>
+    public CudnnLaunch Moves(long bytes)
+    {
+        Bytes = bytes;
         return this;
     }
 
@@ -219,9 +233,12 @@ internal sealed class CudnnLaunch(CudaDevice? device, nint function, LaunchShape
     }
 }
 
-/// <summary>A library call.</summary>
-internal sealed class CudnnCall(Action<nint> enqueue, params IDisposable?[] owned) : CudnnStep
+/// <summary>A library call, by its name in tables.</summary>
+internal sealed class CudnnCall(string name, DataType type, Action<nint> enqueue, params IDisposable?[] owned) : CudnnStep
 {
+    /// <inheritdoc/>
+    public override DeviceLaunch Launch => new(name, type, true, 0, 0, 0, 0);
+
     /// <inheritdoc/>
     public override void Enqueue(nint scratch) => enqueue(scratch);
 

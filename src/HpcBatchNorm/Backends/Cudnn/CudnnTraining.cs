@@ -39,11 +39,11 @@ internal sealed partial class CudnnBackend
     /// <inheritdoc/>
     private protected override Kernel CreateCore(SgdUpdate operation, BufferMap buffers)
     {
-        PieceTable table = new(_device, buffers, operation.Parameters, operation.Gradients, operation.Momenta);
+        PieceTable table = new(_device, buffers, operation.Parameters, operation.Gradients, operation.Momenta, gradient: 1);
         CudnnLaunch launch = Launch("sgd", buffers.Precision.ActivationType(), PerPiece(table), CudnnKernel.Describe(operation))
             .Table(table).Number(_stepState).Address(Optional(buffers, operation.GradientScale)).Address(Optional(buffers, operation.LossScale))
             .Number(operation.Mu).Flag(operation.Nesterov).Number(operation.WeightDecay).Flag(operation.Form == MomentumForm.PyTorch).Number(operation.RateFactor);
-        return Native(operation, 5 * table.Elements * sizeof(float), launch.Owns(table));
+        return Native(operation, 4 * table.Elements * sizeof(float) + table.GradientBytes, launch.Owns(table));
     }
 
     /// <inheritdoc/>
@@ -54,7 +54,7 @@ internal sealed partial class CudnnBackend
             throw new UserErrorException("LAMB is not there on backend cudnn yet: set optimizer to adamw or sgd, or backend to onednn or reference.");
         }
 
-        PieceTable table = new(_device, buffers, operation.Parameters, operation.Gradients, operation.FirstMoments, operation.SecondMoments);
+        PieceTable table = new(_device, buffers, operation.Parameters, operation.Gradients, operation.FirstMoments, operation.SecondMoments, gradient: 1);
         (float high1, float low1) = Split(Math.Log(operation.Beta1));
         (float high2, float low2) = Split(Math.Log(operation.Beta2));
         CudnnLaunch launch = Launch("adam", buffers.Precision.ActivationType(), PerPiece(table), CudnnKernel.Describe(operation))
@@ -62,7 +62,7 @@ internal sealed partial class CudnnBackend
             .Number((float)operation.Beta1).Number((float)(1 - operation.Beta1)).Number(high1).Number(low1)
             .Number((float)operation.Beta2).Number((float)(1 - operation.Beta2)).Number(high2).Number(low2)
             .Number(operation.Epsilon).Number(operation.WeightDecay).Number(operation.RateFactor);
-        return Native(operation, 7 * table.Elements * sizeof(float), launch.Owns(table));
+        return Native(operation, 6 * table.Elements * sizeof(float) + table.GradientBytes, launch.Owns(table));
 
         // A double as two numbers that a kernel takes; a beta of 0 has no logarithm, and its powers are as good as 0.
         static (float High, float Low) Split(double x)
@@ -75,32 +75,32 @@ internal sealed partial class CudnnBackend
     /// <inheritdoc/>
     private protected override Kernel CreateCore(ClipGradients operation, BufferMap buffers)
     {
-        PieceTable table = new(_device, buffers, operation.Gradients, null, null);
+        PieceTable table = new(_device, buffers, operation.Gradients, null, null, gradient: 0);
         LaunchShape shape = PerPiece(table) with { SharedBytes = 256 * sizeof(float) };
         CudnnLaunch launch = Launch("clip", buffers.Precision.ActivationType(), shape, CudnnKernel.Describe(operation))
             .Table(table).Scratch().Number(_counters).Address(Buffer(buffers, operation.GradientScale)).Address(Buffer(buffers, operation.Norm)).Number(operation.MaximumNorm)
             .Address(Optional(buffers, operation.Unscale));
-        return new CudnnKernel(this, operation, "native", table.Pieces * sizeof(float), table.Elements * sizeof(float), launch.Owns(table));
+        return new CudnnKernel(this, operation, "native", table.Pieces * sizeof(float), table.GradientBytes, launch.Owns(table));
     }
 
     /// <inheritdoc/>
     private protected override Kernel CreateCore(UpdateLossScale operation, BufferMap buffers)
     {
-        PieceTable table = new(_device, buffers, operation.Gradients, null, null);
+        PieceTable table = new(_device, buffers, operation.Gradients, null, null, gradient: 0);
         LaunchShape shape = PerPiece(table) with { SharedBytes = 256 * sizeof(float) };
         CudnnLaunch launch = Launch("update_loss_scale", buffers.Precision.ActivationType(), shape, CudnnKernel.Describe(operation))
             .Table(table).Scratch().Number(_counters).Address(Buffer(buffers, operation.LossScale)).Address(Buffer(buffers, operation.Unscale))
             .Number((float)operation.GrowthSteps).Number(UpdateLossScale.MostScale);
-        return new CudnnKernel(this, operation, "native", table.Pieces * sizeof(float), table.Elements * sizeof(float), launch.Owns(table));
+        return new CudnnKernel(this, operation, "native", table.Pieces * sizeof(float), table.GradientBytes, launch.Owns(table));
     }
 
     /// <inheritdoc/>
     private protected override Kernel CreateCore(AccumulateGradients operation, BufferMap buffers)
     {
-        PieceTable table = new(_device, buffers, operation.Gradients, operation.Sums, null);
+        PieceTable table = new(_device, buffers, operation.Gradients, operation.Sums, null, gradient: 0);
         CudnnLaunch launch = Launch("accumulate", buffers.Precision.ActivationType(), PerPiece(table), CudnnKernel.Describe(operation))
             .Table(table).Number(_stepState).Number((uint)operation.Count);
-        return Native(operation, 3 * table.Elements * sizeof(float), launch.Owns(table));
+        return Native(operation, 2 * table.Elements * sizeof(float) + table.GradientBytes, launch.Owns(table));
     }
 
     /// <inheritdoc/>
@@ -126,7 +126,7 @@ internal sealed partial class CudnnBackend
 
 /// <summary>
 /// Groups of tensors cut into pieces that a block each works on, as a table in device memory. The first four tensors of a row are those of the kernel's
-/// a, b, c and d. Filled when the tensors have addresses.
+/// a, b, c and d; gradients, of which the group is named, may be of 16 bits. Filled when the tensors have addresses.
 /// </summary>
 internal sealed class PieceTable : IDisposable
 {
@@ -136,11 +136,13 @@ internal sealed class PieceTable : IDisposable
     private readonly CudaDevice? _device;
     private readonly CudnnBuffer[][] _groups;
     private readonly CudaDeviceMemory? _memory;
+    private readonly int? _gradient;
     private nint _filledFor;
 
-    public PieceTable(CudaDevice? device, BufferMap buffers, IReadOnlyList<Tensor> a, IReadOnlyList<Tensor>? b, IReadOnlyList<Tensor>? c, IReadOnlyList<Tensor>? d = null)
+    public PieceTable(
+        CudaDevice? device, BufferMap buffers, IReadOnlyList<Tensor> a, IReadOnlyList<Tensor>? b, IReadOnlyList<Tensor>? c, IReadOnlyList<Tensor>? d = null, int? gradient = null)
     {
-        _device = device;
+        (_device, _gradient) = (device, gradient);
         _groups = [.. new[] { a, b, c, d }.Where(g => g is not null).Select(g => g!.Select(t => (CudnnBuffer)buffers[t]).ToArray())];
         foreach (CudnnBuffer buffer in _groups.SelectMany(g => g))
         {
@@ -156,6 +158,8 @@ internal sealed class PieceTable : IDisposable
             Elements += buffer.Tensor.Shape.Count;
         }
 
+        GradientBytes = gradient is int g ? _groups[g].Sum(b => b.Bytes) : 0;
+
         _memory = device is null ? null : new CudaDeviceMemory(device, Pieces * (long)Unsafe.SizeOf<Piece>());
     }
 
@@ -164,6 +168,9 @@ internal sealed class PieceTable : IDisposable
 
     /// <summary>Elements of one group.</summary>
     public long Elements { get; }
+
+    /// <summary>Bytes of the gradients.</summary>
+    public long GradientBytes { get; }
 
     /// <summary>The table's address; filled again when the tensors have moved.</summary>
     public nint Address()
@@ -195,7 +202,8 @@ internal sealed class PieceTable : IDisposable
                     B = At(1, t, start),
                     C = At(2, t, start),
                     D = At(3, t, start),
-                    Count = (ulong)Math.Min(PieceElements, count - start),
+                    Count = (uint)Math.Min(PieceElements, count - start),
+                    NarrowGradient = _gradient is int g && _groups[g][t].Tensor.DataType.IsNarrow() ? 1u : 0u,
                 };
             }
         }
@@ -213,6 +221,7 @@ internal sealed class PieceTable : IDisposable
         public nint B;
         public nint C;
         public nint D;
-        public ulong Count;
+        public uint Count;
+        public uint NarrowGradient;
     }
 }
