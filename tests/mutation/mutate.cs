@@ -1,7 +1,7 @@
 // Plants the faults of faults.txt, one at a time, and says which of them no test notices.
 //
 //   dotnet run tests/mutation/mutate.cs                         all faults
-//   dotnet run tests/mutation/mutate.cs -- --only TEXT          those whose name or file contains the text
+//   dotnet run tests/mutation/mutate.cs -- --only "A|B"         those whose name or file contains one of the texts
 //   dotnet run tests/mutation/mutate.cs -- --with "PROGRAM ..." runs the tests through a program, e.g. "nice -n 10"
 //   dotnet run tests/mutation/mutate.cs -- --report FILE        writes the table there too (Markdown)
 //   dotnet run tests/mutation/mutate.cs -- --part 2/5           the second fifth of them: for several machines, or for one in pieces
@@ -17,8 +17,9 @@ using System.Text;
 
 const string Switch = "HBN_FAULT";
 string root = FindRoot(), list = Path.Combine(root, "tests", "mutation", "faults.txt"), tree = Path.Combine(root, "artifacts", "mutation", "tree");
-string only = Option("--only") ?? "", with = Option("--with") ?? "";
-List<Fault> all = Read(list), chosen = [.. all.Where(f => f.Name.Contains(only, StringComparison.OrdinalIgnoreCase) || f.File.Contains(only, StringComparison.OrdinalIgnoreCase))];
+string[] only = (Option("--only") ?? "").Split('|');
+string with = Option("--with") ?? "";
+List<Fault> all = Read(list), chosen = [.. all.Where(f => only.Any(text => f.Name.Contains(text, StringComparison.OrdinalIgnoreCase) || f.File.Contains(text, StringComparison.OrdinalIgnoreCase)))];
 if (Option("--part")?.Split('/') is [var part, var parts])
 {
     (int index, int of) = (int.Parse(part, CultureInfo.InvariantCulture) - 1, int.Parse(parts, CultureInfo.InvariantCulture));
