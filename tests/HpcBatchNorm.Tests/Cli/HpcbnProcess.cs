@@ -100,11 +100,23 @@ internal sealed class HpcbnProcess : IDisposable
         shell.WaitForExit();
     }
 
+    /// <summary>Skips the calling test where these tests were started with SIGHUP ignored, by nohup or the like: their children inherit that.</summary>
+    public static void SkipWhereHangUpsAreIgnored()
+    {
+        const int HangUp = 1;
+        Assert.SkipWhen(Ignores(Environment.ProcessId, HangUp), "these tests were started with SIGHUP ignored, as nohup does, and their children inherit that");
+    }
+
     private bool IgnoresInterrupts()
     {
         const int Interrupt = 2;
-        string mask = File.ReadLines($"/proc/{_process.Id}/status").Single(line => line.StartsWith("SigIgn:", StringComparison.Ordinal))["SigIgn:".Length..];
-        return (ulong.Parse(mask, NumberStyles.HexNumber | NumberStyles.AllowLeadingWhite, CultureInfo.InvariantCulture) >> (Interrupt - 1) & 1) != 0;
+        return Ignores(_process.Id, Interrupt);
+    }
+
+    private static bool Ignores(int process, int signal)
+    {
+        string mask = File.ReadLines($"/proc/{process}/status").Single(line => line.StartsWith("SigIgn:", StringComparison.Ordinal))["SigIgn:".Length..];
+        return (ulong.Parse(mask, NumberStyles.HexNumber | NumberStyles.AllowLeadingWhite, CultureInfo.InvariantCulture) >> (signal - 1) & 1) != 0;
     }
 
     public void Dispose()
