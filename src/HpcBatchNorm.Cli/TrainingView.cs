@@ -163,16 +163,16 @@ internal sealed class TrainingView(TextWriter output, string? progress) : ITrain
         {
             string less = "a smaller --learning-rate, or --clip-norm", folder = ShellWord.Quote(result.RunDirectory);
             Line(result.Checkpoint.Length > 0
-                ? $"The last good checkpoint is kept. Go on from it with {less}:  hpcbn train --resume {folder}"
+                ? $"The last good checkpoint is kept. Go on from it with {less}:  hpcbn train --resume {folder}{UserAssemblies.Again}"
                 : $"No checkpoint had been written. Begin again with {less}.");
         }
         else if (result.Outcome is TrainingOutcome.Interrupted or TrainingOutcome.TimeLimit)
         {
-            Line($"Go on with:  hpcbn train --resume {ShellWord.Quote(result.RunDirectory)}");
+            Line($"Go on with:  hpcbn train --resume {ShellWord.Quote(result.RunDirectory)}{UserAssemblies.Again}");
         }
         else if (result.Outcome is TrainingOutcome.Completed or TrainingOutcome.StoppedEarly && result.Checkpoint.Length > 0)
         {
-            Line($"Next:        hpcbn eval --checkpoint {ShellWord.Quote(result.Checkpoint)}");
+            Line($"Next:        hpcbn eval --checkpoint {ShellWord.Quote(result.Checkpoint)}{UserAssemblies.Again}");
         }
     }
 

@@ -17,6 +17,9 @@ internal static class UserAssemblies
     // One command is one process, but tests run several commands in one: an assembly is loaded once.
     private static readonly Dictionary<string, Assembly> Loaded = new(StringComparer.Ordinal);
 
+    /// <summary>What a command that is to be run next needs besides: an option for each file that this command named, each after a space; empty where it named none.</summary>
+    public static string Again { get; private set; } = "";
+
     public static Option<string[]> CreateOption() => new("--assembly")
     {
         Description = $"Assembly with layers or networks of your own, loaded first; may be given several times ({Variable} does the same for every command)",
@@ -27,8 +30,9 @@ internal static class UserAssemblies
 
     /// <summary>Loads what the environment and the command name, and lets it register.</summary>
     /// <exception cref="UserErrorException">A file is missing, is no assembly, brings nothing, or fails; the message says which and why.</exception>
-    public static void Load(IEnumerable<string> named)
+    public static void Load(IReadOnlyList<string> named)
     {
+        Again = string.Concat(named.Select(n => $" --assembly {ShellWord.Quote(n)}"));
         string[] always = Environment.GetEnvironmentVariable(Variable)?.Split(Path.PathSeparator, StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries) ?? [];
         foreach (string file in always.Concat(named).Select(Path.GetFullPath).Distinct())
         {

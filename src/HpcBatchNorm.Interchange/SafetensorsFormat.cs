@@ -143,6 +143,11 @@ internal static class SafetensorsFormat
         long[] extents = [.. property.Value.GetProperty("shape").EnumerateArray().Select(e => e.GetInt64())];
         long[] offsets = [.. property.Value.GetProperty("data_offsets").EnumerateArray().Select(e => e.GetInt64())];
         var tensor = new SafetensorsTensor(property.Name, property.Value.GetProperty("dtype").GetString() ?? "", extents);
+        if (extents.All(e => e >= 0) && extents.Aggregate(8.0, (bytes, e) => bytes * e) >= long.MaxValue)
+        {
+            throw new FormatException($"'{UserErrorException.Excerpt(tensor.Name)}' has the shape [{UserErrorException.Excerpt(string.Join(", ", extents))}], which is more than any file holds");
+        }
+
         if (offsets.Length != 2 || extents.Any(e => e < 0) || offsets[0] < 0 || offsets[1] - offsets[0] != tensor.Bytes)
         {
             throw new FormatException($"'{UserErrorException.Excerpt(tensor.Name)}' {UserErrorException.Excerpt(tensor.ToString())} takes {tensor.Bytes} bytes but its data_offsets are [{UserErrorException.Excerpt(string.Join(", ", offsets))}]");

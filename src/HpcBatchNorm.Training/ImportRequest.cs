@@ -43,6 +43,11 @@ internal sealed record ImportRequest
     public ImportResult Run()
     {
         OutputFile.Check(Output);
+        if (Path.GetFullPath(Model) == Path.GetFullPath(Output))
+        {
+            throw new UserErrorException($"'{Output}' is the file that is imported, which would be lost. Name another file to write.");
+        }
+
         return Path.GetExtension(Model).ToLowerInvariant() switch
         {
             ".safetensors" => ImportWeights(),

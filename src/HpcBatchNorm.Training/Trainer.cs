@@ -26,10 +26,10 @@ public sealed class Trainer(
     Network network, IImageSource training, IImageSource? validation, RunConfig config, ITrainingObserver? observer = null,
     IReadOnlyList<RunSinkFactory>? sinks = null)
 {
-    private RunConfig _config = config;
+    private RunConfig _config = Given(network, training, config);
     private ITrainingObserver _observer = observer ?? new Nobody();
 
-    /// <summary>The checkpoint to go on from, which stays the caller's; null for a new run.</summary>
+    /// <summary>The checkpoint to go on from, which stays the caller's and holds the same network; null for a new run.</summary>
     public Checkpoint? Resume { get; init; }
 
     /// <summary>Where to compute, which stays the caller's; null for the one that the configuration names.</summary>
@@ -76,6 +76,14 @@ public sealed class Trainer(
         return Run(backend, position, placement, cancellationToken);
     }
 
+    private static RunConfig Given(Network network, IImageSource training, RunConfig config)
+    {
+        ArgumentNullException.ThrowIfNull(network);
+        ArgumentNullException.ThrowIfNull(training);
+        ArgumentNullException.ThrowIfNull(config);
+        return config;
+    }
+
     /// <summary>Completes the configuration and checks what can be checked before anything is made.</summary>
     private DataPosition Prepare()
     {
@@ -87,6 +95,11 @@ public sealed class Trainer(
         };
         TrainingSettings.Validate(_config);
         CheckClasses();
+        if (Resume is { Info.Network.Length: > 0 } && !ModelNamesNetwork && Resume.Info.Network != network.ToJson())
+        {
+            throw new UserErrorException($"The trainer's network '{network.Name}' is another than '{Resume.Path}' holds. Go on with Resume.ReadNetwork(), or begin a new run whose InitialCheckpoint this is.");
+        }
+
         return Position();
     }
 

@@ -45,7 +45,7 @@ public sealed class NetworkState
     /// <summary>The values of a tensor of the expected shape.</summary>
     /// <exception cref="UserErrorException">
     /// The tensor is missing or has another shape: the state belongs to another network. Or a value is infinite or NaN, of which a network makes results that
-    /// look like any other.
+    /// look like any other; or a variance is negative.
     /// </exception>
     public ReadOnlySpan<float> Get(string name, Shape shape)
     {
@@ -56,7 +56,13 @@ public sealed class NetworkState
 
         if (tensor.Shape == shape)
         {
-            return FiniteCheck.Describe(tensor.Values) is not { } found
+            string? found = FiniteCheck.Describe(tensor.Values);
+            if (found is null && name.EndsWith(".running_variance", StringComparison.Ordinal) && Array.FindIndex(tensor.Values, v => v < 0) is >= 0 and int place)
+            {
+                found = FormattableString.Invariant($"a variance is never negative, but its value number {place} is {tensor.Values[place]}");
+            }
+
+            return found is null
                 ? tensor.Values
                 : throw new UserErrorException($"The tensor '{name}' of the state cannot be used: {found}. Use the state of an earlier checkpoint.");
         }

@@ -83,6 +83,8 @@ public sealed class EvaluationCommandTests(EvaluationFixture fixture) : IClassFi
         Assert.Equal(1, CommandLine.Run(["import", onnx, "-o", Path.Combine(folder, "x.safetensors"), "--class-names", names], output, error));
         Assert.Contains("names 2 classes", error.ToString(), StringComparison.Ordinal);
         Assert.False(File.Exists(Path.Combine(folder, "x.safetensors")));
+        Assert.Equal(1, CommandLine.Run(["import", onnx, "-o", onnx], output, error));
+        Assert.Contains("is the file that is imported", error.ToString(), StringComparison.Ordinal);
     }
 
     [Fact]

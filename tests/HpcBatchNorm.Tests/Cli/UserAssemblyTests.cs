@@ -15,8 +15,9 @@ public sealed class UserAssemblyTests(TrainingFixture fixture) : IClassFixture<T
     {
         string file = Write(), run = fixture.NewFolder();
         string[] train = ["train", "--model", file, "--data", fixture.Data, "--backend", TrainingFixture.Backend, "--image-size", "16", "-b", "4", "--output", run];
-        Assert.Contains("step", await RunAsync([.. train, "--steps", "3", "--assembly", Assembly]), StringComparison.Ordinal);
+        string output = await RunAsync([.. train, "--steps", "3", "--assembly", Assembly]);
         string checkpoint = Directory.GetFiles(Path.Combine(run, "checkpoints"), "*.safetensors").Order().Last();
+        Assert.Contains($"hpcbn eval --checkpoint {checkpoint} --assembly {Assembly}", output, StringComparison.Ordinal);
 
         // It goes on and is evaluated; the variable stands for the flag.
         await RunAsync(["train", "--resume", run, "--steps", "4"], ("HBN_ASSEMBLIES", Assembly));

@@ -63,6 +63,24 @@ public sealed class NotFiniteStateTests
         Assert.Contains("number 3, is NaN", error.Message, StringComparison.Ordinal);
     }
 
+    /// <summary>It makes NaN of every answer, though it is a number itself.</summary>
+    [Fact]
+    public void NegativeVariance_IsRefusedByName()
+    {
+        using Backend backend = Backend.Create(TrainingFixture.Backend);
+        using TrainingSession session = NewSession(backend);
+        NetworkState state = session.ReadNetworkState();
+        StateTensor variance = session.State.First(s => s.Tensor.Name.EndsWith(".running_variance", StringComparison.Ordinal));
+        float[] values = state.Get(variance.Tensor.Name, variance.Tensor.Shape).ToArray();
+        values[1] = -0.5f;
+        state.Set(variance.Tensor.Name, variance.Tensor.Shape, values);
+
+        UserErrorException error = Assert.Throws<UserErrorException>(
+            () => new ForwardSession(backend, session.Plan.Network, new InferenceOptions { Batch = 1, Height = 8, Width = 8 }, state).Dispose());
+
+        Assert.StartsWith($"The tensor '{variance.Tensor.Name}' of the state cannot be used: a variance is never negative, but its value number 1 is -0.5.", error.Message, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void Checkpoint_WithNaN_IsNotRead()
     {

@@ -215,6 +215,26 @@ public sealed class OwnDataTests(TrainingFixture fixture) : IClassFixture<Traini
         Assert.False(Directory.Exists(Path.Combine(bad.Output, "checkpoints")));
     }
 
+    /// <summary>All its parameters fit, so that nothing else would notice.</summary>
+    [Fact]
+    public void Resume_WithAnotherNetwork_IsRefused()
+    {
+        RunConfig config = Config(steps: 2);
+        using Checkpoint? checkpoint = Checkpoint.Open(new Trainer(OwnNetwork(), Source(1), null, config).Run(Token).Checkpoint);
+        var other = Network.FromJson(OwnNetwork().ToJson().Replace("\"own\"", "\"another\"", StringComparison.Ordinal));
+
+        string message = Assert.Throws<UserErrorException>(() => new Trainer(other, Source(1), null, config with { Steps = 3 }) { Resume = checkpoint }.Run(Token)).Message;
+        Assert.StartsWith($"The trainer's network 'another' is another than '{checkpoint.Path}' holds.", message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Trainer_WithoutNetworkImagesOrSettings_NamesTheArgument()
+    {
+        Assert.Equal("network", Assert.Throws<ArgumentNullException>(() => new Trainer(null!, Source(1), null, Config(steps: 1))).ParamName);
+        Assert.Equal("training", Assert.Throws<ArgumentNullException>(() => new Trainer(OwnNetwork(), null!, null, Config(steps: 1))).ParamName);
+        Assert.Equal("config", Assert.Throws<ArgumentNullException>(() => new Trainer(OwnNetwork(), Source(1), null, null!)).ParamName);
+    }
+
     [Fact]
     public void Run_NetworkOfOtherClasses_IsRefusedWithTheLayer()
     {
