@@ -105,7 +105,8 @@ internal sealed partial class CudnnBackend : Backend
 
     /// <inheritdoc/>
     internal override BackendTraits Traits => new(
-        ChannelBlock: 8, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, LossScaling: true, NarrowWeightGradients: true);
+        ChannelBlock: 8, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, LossScaling: true, PoolingTakesSlices: true, NarrowWeightGradients: true,
+        ConvolutionReluTakesNarrowBias: _options.LibraryRelu, ConvolutionTakesSlices: true);
 
     /// <summary>The device; null when planning only.</summary>
     internal CudaDevice? Device => _device;
