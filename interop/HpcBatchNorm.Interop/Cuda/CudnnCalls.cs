@@ -116,7 +116,7 @@ internal sealed unsafe class CudnnConvolution : IDisposable
     /// </summary>
     public bool TryExecuteWithRelu(nint a, nint b, nint c, nint bias, nint residual, int algorithm, nint workspace, long workspaceBytes, bool add)
     {
-        float one = 1, ofResidual = add ? 1 : 0;
+        float one = 1, ofResidual = add ? 1f : 0f;
         int status = _cudnn.Api.cudnnConvolutionBiasActivationForward(
             _cudnn.Handle, &one, _a.Handle, (void*)a, _b.Handle, (void*)b, _convolution.Handle, algorithm, (void*)workspace, (nuint)workspaceBytes,
             &ofResidual, _c.Handle, (void*)residual, _bias!.Handle, (void*)bias, _relu!.Handle, _c.Handle, (void*)c);
