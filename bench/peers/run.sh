@@ -10,7 +10,7 @@
 #     --modes LIST      of train,infer [train,infer]; --precisions LIST of fp32,bf16 [fp32,bf16]
 #     --layout L        TorchSharp's: nchw, nhwc (channels last), or best: whichever one trial of each says [best]
 #     --cache DIR       where a Debian 13 root is kept, if one is needed [~/.cache/hpcbn/peers]
-#     --output FILE     [bench/results/DATE-CPU.json]
+#     --output FILE     [bench/results/DATE-CPU.json, with the network and the batch in its name where they are others than above]
 #
 # TorchSharp's native library wants the C++ library of GCC 13 (Debian 13, Ubuntu 24.04). On an older system it runs in a minimal Debian 13 root that
 # this script makes once with debootstrap (root needed; 250 MB), with the .NET SDK and the built programs bound in. Only TorchSharp runs there.
@@ -152,7 +152,10 @@ done
 processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 date=$(date -u +%Y-%m-%d)
 if [[ -z $output ]]; then
-    output=$root/bench/results/$date-$(tr -cs 'A-Za-z0-9' '-' <<<"$processor" | sed 's/^-//; s/-$//' | tr 'A-Z' 'a-z').json
+    output=$root/bench/results/$date-$(tr -cs 'A-Za-z0-9' '-' <<<"$processor" | sed 's/^-//; s/-$//' | tr 'A-Z' 'a-z')
+    [[ $network == bn-inception ]] || output+=-$(basename "$network" .json)
+    [[ $batch == 32 ]] || output+=-batch-$batch
+    output+=.json
 fi
 mkdir -p "$(dirname "$output")"
 commit=$(git -C "$root" rev-parse --short HEAD)

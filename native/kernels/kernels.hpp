@@ -183,9 +183,12 @@ struct WinogradShape {
     int64_t src_groups, dst_groups; // into which the channels are cut
     int64_t parts;                  // into which a sum over all tiles is cut, whatever the number of threads
     int32_t threads;
+    int64_t filter_blocks;    // forward, where tiles are few: blocks of src channels whose filters a thread transforms at a time; else 0
     int64_t src_row, dst_row; // floats from one transformed point to the next
-    float* shared;            // scratch: transformed filters, or their gradient, once a part
-    float* own;               // scratch: 36 * (src_row + dst_row) floats a thread
+    int64_t filter_gap;       // forward: floats between the filters of one point and the next
+    int64_t own_floats;       // scratch of a thread
+    float* shared;            // scratch: transformed filters (few tiles: transformed src), or their gradient, once a part
+    float* own;               // scratch: own_floats a thread
 };
 
 // What a kernel does to src on its way in: (src - mean) * factor + shift, then ReLU if asked, as batch_norm_forward does bit for bit. One

@@ -193,14 +193,21 @@ HBN_INLINE int64_t input_at(const Weights& w, int64_t c) {
     return c / w.block_c * w.outer_c + c % w.block_c * w.inner_c;
 }
 
-// Transforms the filters from channel block `cb` of src to a panel: u is the panel's [point][src channel][lanes].
-static void filter_panel(const WinogradForward& f, int64_t first, int64_t width, int64_t cb, float* u) {
+// Floats from one point of a panel's filters, of `blocks` channel blocks of src, to the next.
+HBN_INLINE int64_t filter_row(const WinogradShape& s, int64_t blocks, int64_t width) {
+    return blocks * kLanes * width * kLanes + s.filter_gap;
+}
+
+// Transforms the filters from channel block `cb` of src to a panel: u is that block's place in the panel's [point][src channel][lanes],
+// whose points lie `row` apart.
+static void filter_panel(const WinogradForward& f, int64_t first, int64_t width, int64_t cb, int64_t row, float* u) {
     const WinogradShape& s = f.shape;
     const Weights& w = f.weights;
-    const int64_t channels = ceil_div(s.src_channels, (int64_t)kLanes) * kLanes;
     const int64_t real_o = minimum(width * kLanes, s.dst_channels - first * kLanes), real_c = s.src_channels - cb * kLanes;
+    // As the library's kernels lay filters: outputs side by side, so that a tap of a block of them is one vector.
+    const bool adjacent = w.inner_o == 1 && w.block_o % kLanes == 0 && real_o == width * kLanes && real_c >= kLanes;
     alignas(64) float taps[kLanes][9][3 * kLanes] = {};
-    for (int64_t k = 0; k < real_o; k++) {
+    for (int64_t k = 0; k < (adjacent ? 0 : real_o); k++) {
         const float* output = w.data + output_at(w, first * kLanes + k);
         for (int64_t c = 0; c < minimum((int64_t)kLanes, real_c); c++) {
             const float* from = output + input_at(w, cb * kLanes + c);
@@ -214,8 +221,16 @@ static void filter_panel(const WinogradForward& f, int64_t first, int64_t width,
     for (int c = 0; c < kLanes; c++) {
         for (int64_t j = 0; j < width; j++) {
             Vector g[9], t[18];
-            for (int i = 0; i < 9; i++) {
-                g[i] = load<kLanes>(taps[c][i] + j * kLanes);
+            if (adjacent) {
+                const float* from = w.data + output_at(w, (first + j) * kLanes) + input_at(w, cb * kLanes + c);
+                for (int i = 0; i < 9; i++) {
+                    g[i] = load<kLanes>(from + i / 3 * w.row + i % 3 * w.column);
+                    __builtin_prefetch(from + w.outer_c + i / 3 * w.row + i % 3 * w.column); // the next block's: they come from memory
+                }
+            } else {
+                for (int i = 0; i < 9; i++) {
+                    g[i] = load<kLanes>(taps[c][i] + j * kLanes);
+                }
             }
             for (int i = 0; i < 3; i++) {
                 transform_weights(g + i, 3, t + i, 3);
@@ -224,7 +239,7 @@ static void filter_panel(const WinogradForward& f, int64_t first, int64_t width,
                 Vector points[6];
                 transform_weights(t + r * 3, 1, points, 1);
                 for (int i = 0; i < 6; i++) {
-                    store<kLanes>(u + (((r * 6 + i) * channels + cb * kLanes + c) * width + j) * kLanes, points[i]);
+                    store<kLanes>(u + (r * 6 + i) * row + (c * width + j) * kLanes, points[i]);
                 }
             }
         }
@@ -271,17 +286,23 @@ HBN_INLINE void multiply_tiles(const float* v, int64_t v_block, int64_t blocks, 
     }
 }
 
-// The products of `count` tiles with a panel of N blocks.
+// The products of `count` tiles with a panel of N blocks: m is set to them, or they are added to it.
 template <int N>
-static void multiply_panel(const WinogradShape& s, int64_t count, int64_t blocks, const float* v, const float* u, float* m) {
+static void multiply_panel(const WinogradShape& s, int64_t count, int64_t blocks, const float* v, const float* u, float* m, bool add) {
     constexpr int R = kAccumulators / N;
-    const int64_t block = s.tiles * kLanes;
+    const int64_t block = s.tiles * kLanes, row = filter_row(s, blocks, N);
     for (int p = 0; p < kPoints; p++) {
-        const float* filters = u + p * blocks * kLanes * N * kLanes;
         for (int64_t i = 0; i < count; i += R) {
-            multiply_tiles<R, N>(v + p * s.src_row + i * kLanes, block, blocks, filters, m + p * s.dst_row + i * kLanes, block);
+            multiply_tiles<R, N>(v + p * s.src_row + i * kLanes, block, blocks, u + p * row, m + p * s.dst_row + i * kLanes, block, add);
         }
     }
+}
+
+static void multiply_panel(const WinogradShape& s, int64_t count, int64_t blocks, int64_t width, const float* v, const float* u, float* m,
+                           bool add) {
+    width == 3   ? multiply_panel<3>(s, count, blocks, v, u, m, add)
+    : width == 2 ? multiply_panel<2>(s, count, blocks, v, u, m, add)
+                 : multiply_panel<1>(s, count, blocks, v, u, m, add);
 }
 
 // Transforms one block of channels of a tile back and stores what lies inside the image, with bias, residual and ReLU. `keep` has zeros in
@@ -350,40 +371,66 @@ static void transform_dst_panel(const WinogradForward& f, const Tiles& tiles, in
     }
 }
 
-// Every element is one sum over channels in their order, so neither threads nor the cut of the work show in the result.
-static void winograd_forward(const WinogradForward& f) {
+// Many tiles: filters are transformed for all threads, then each takes blocks of tiles.
+static void multiply_by_tiles(const WinogradForward& f, const Tiles& tiles, const Panels& panels, int64_t blocks) {
     const WinogradShape& s = f.shape;
-    const Tiles tiles(s);
-    const Panels panels(s.dst_channels);
-    const int64_t blocks = ceil_div(s.src_channels, (int64_t)kLanes), per_block = kPoints * blocks * kLanes * kLanes;
-    const int64_t tile_blocks = ceil_div(tiles.count, s.tiles);
     const auto store_panel = f.dst.element == Element::BFloat16 ? transform_dst_panel<Bf16> : transform_dst_panel<float>;
-#pragma omp parallel num_threads(s.threads)
-    {
-        float *v = s.own + omp_get_thread_num() * kPoints * (s.src_row + s.dst_row), *m = v + kPoints * s.src_row;
+    const auto filters_of = [&](int64_t p) { return s.shared + kPoints * (panels.first(p) * blocks * kLanes * kLanes + p * s.filter_gap); };
+    float *v = s.own + omp_get_thread_num() * s.own_floats, *m = v + kPoints * s.src_row;
 #pragma omp for schedule(static) collapse(2)
-        for (int64_t p = 0; p < panels.count; p++) {
-            for (int64_t c = 0; c < blocks; c++) {
-                filter_panel(f, panels.first(p), panels.width(p), c, s.shared + panels.first(p) * per_block);
-            }
+    for (int64_t p = 0; p < panels.count; p++) {
+        for (int64_t c = 0; c < blocks; c++) {
+            const int64_t width = panels.width(p);
+            filter_panel(f, panels.first(p), width, c, filter_row(s, blocks, width), filters_of(p) + c * kLanes * width * kLanes);
         }
+    }
+    const int64_t tile_blocks = ceil_div(tiles.count, s.tiles);
 #pragma omp for schedule(static) collapse(2)
-        for (int64_t g = 0; g < s.dst_groups; g++) {
-            for (int64_t k = 0; k < tile_blocks; k++) {
-                const int64_t start = k * s.tiles, count = minimum(s.tiles, tiles.count - start);
-                const int64_t room = minimum(s.tiles, ceil_div(count, (int64_t)kAccumulators) * kAccumulators);
-                transform_src_block(s, f.src, f.normalization, tiles, start, count, room, 0, blocks, v);
-                for (int64_t p = cut(panels.count, s.dst_groups, g); p < cut(panels.count, s.dst_groups, g + 1); p++) {
-                    const int64_t first = panels.first(p), width = panels.width(p);
-                    const float* filters = s.shared + first * per_block;
-                    width == 3   ? multiply_panel<3>(s, count, blocks, v, filters, m)
-                    : width == 2 ? multiply_panel<2>(s, count, blocks, v, filters, m)
-                                 : multiply_panel<1>(s, count, blocks, v, filters, m);
-                    store_panel(f, tiles, start, count, first, width, m);
-                }
+    for (int64_t g = 0; g < s.dst_groups; g++) {
+        for (int64_t k = 0; k < tile_blocks; k++) {
+            const int64_t start = k * s.tiles, count = minimum(s.tiles, tiles.count - start);
+            const int64_t room = minimum(s.tiles, ceil_div(count, (int64_t)kAccumulators) * kAccumulators);
+            transform_src_block(s, f.src, f.normalization, tiles, start, count, room, 0, blocks, v);
+            for (int64_t p = cut(panels.count, s.dst_groups, g); p < cut(panels.count, s.dst_groups, g + 1); p++) {
+                multiply_panel(s, count, blocks, panels.width(p), v, filters_of(p), m, false);
+                store_panel(f, tiles, start, count, panels.first(p), panels.width(p), m);
             }
         }
     }
+}
+
+// Few tiles: they are transformed for all threads, then each takes panels, whose filters are transformed into its cache, multiplied there
+// at once and forgotten; in memory they would be four times their size.
+static void multiply_by_panels(const WinogradForward& f, const Tiles& tiles, const Panels& panels, int64_t blocks) {
+    const WinogradShape& s = f.shape;
+    const auto store_panel = f.dst.element == Element::BFloat16 ? transform_dst_panel<Bf16> : transform_dst_panel<float>;
+    float *u = s.own + omp_get_thread_num() * s.own_floats, *m = u + kPoints * filter_row(s, s.filter_blocks, 3), *v = s.shared;
+#pragma omp for schedule(static)
+    for (int64_t b = 0; b < blocks; b++) {
+        transform_src_block(s, f.src, f.normalization, tiles, 0, tiles.count, s.tiles, b, b + 1, v + b * s.tiles * kLanes);
+    }
+#pragma omp for schedule(static)
+    for (int64_t p = 0; p < panels.count; p++) {
+        const int64_t width = panels.width(p);
+        for (int64_t first = 0; first < blocks; first += s.filter_blocks) {
+            const int64_t some = minimum(s.filter_blocks, blocks - first);
+            for (int64_t c = 0; c < some; c++) {
+                filter_panel(f, panels.first(p), width, first + c, filter_row(s, some, width), u + c * kLanes * width * kLanes);
+            }
+            multiply_panel(s, tiles.count, some, width, v + first * s.tiles * kLanes, u, m, first > 0);
+        }
+        store_panel(f, tiles, 0, tiles.count, panels.first(p), width, m);
+    }
+}
+
+// Every element is one sum over channels in their order, so neither threads nor the cut of the work show in the result.
+static void winograd_forward(const WinogradForward& f) {
+    const Tiles tiles(f.shape);
+    const Panels panels(f.shape.dst_channels);
+    const int64_t blocks = ceil_div(f.shape.src_channels, (int64_t)kLanes);
+    const auto multiply = f.shape.filter_blocks > 0 ? multiply_by_panels : multiply_by_tiles;
+#pragma omp parallel num_threads(f.shape.threads)
+    multiply(f, tiles, panels, blocks);
 }
 
 #else

@@ -188,7 +188,7 @@ static void winograd_backward_weights(const WinogradBackwardWeights& f) {
     const auto store_bias = narrow ? store_diff_bias<Bf16> : store_diff_bias<float>;
 #pragma omp parallel num_threads(s.threads)
     {
-        float *v = s.own + omp_get_thread_num() * kPoints * (s.src_row + s.dst_row), *z = v + kPoints * s.src_row;
+        float *v = s.own + omp_get_thread_num() * s.own_floats, *z = v + kPoints * s.src_row;
 #pragma omp for schedule(static) collapse(3)
         for (int64_t k = 0; k < s.parts; k++) {
             for (int64_t gs = 0; gs < s.src_groups; gs++) {

@@ -10,6 +10,7 @@ namespace {
 // bound by instructions as multiply-adds are, so that they carry over to other processors and widths.
 constexpr double kSrcTransform = 850, kDstTransform = 400; // a tile of one channel
 constexpr double kWeightsTransform = 1200;                 // the 36 points of one filter, or of its gradient, and their way through memory
+constexpr double kCachedWeightsTransform = 500;            // the same of filters side by side, where the points stay in a core's cache
 constexpr double kFilterRead = 1;                          // a transformed value that a block of tiles reads again, or adds to
 // Of its peak, direct convolution is granted more than it was seen to reach (53 to 88 %): a near miss leaves it in place.
 constexpr double kDirect = 0.85, kDirectBackwardWeights = 0.7;
@@ -18,6 +19,8 @@ constexpr int64_t kPoints = 36;
 // Transformed src of a block of tiles, where few tiles do (forward) and where many are summed at a time: what a core's second-level cache
 // holds most of. The sums of backward-weights, all parts of them.
 constexpr int64_t kForwardBytes = int64_t{384} << 10, kBackwardWeightsBytes = int64_t{640} << 10, kSumsBytes = int64_t{16} << 20;
+// Filters that a thread transforms at a time where it multiplies few tiles with them; more tiles than this are not few.
+constexpr int64_t kFilterBytes = int64_t{128} << 10, kFewTiles = 64;
 // A sum over more tiles than this is cut into parts, for threads to share and for its rounding.
 constexpr int64_t kTilesPerPart = 512;
 
@@ -25,9 +28,18 @@ int64_t tiles_of(const WinogradShape& s) {
     return s.images * ceil_div(s.dst_h, 4) * ceil_div(s.dst_w, 4);
 }
 
+// Cuts forward and backward-data into panels of filters, which threads take in turns while the tiles are transformed once. Returns the cost
+// of the busiest thread.
+double cost_by_panels(const WinogradShape& s, int64_t lanes, bool adjacent) {
+    const int64_t tiles = tiles_of(s), src = round_up(s.src_channels, lanes), panels = ceil_div(s.dst_channels, 3 * lanes);
+    const double wide = std::min<double>(ceil_div(panels, s.threads) * 3 * lanes, round_up(s.dst_channels, lanes));
+    return tiles * src * kSrcTransform / s.threads + wide * src * (adjacent ? kCachedWeightsTransform : kWeightsTransform) +
+           wide * (round_up(tiles, lanes / 2) * kPoints * src + tiles * kDstTransform);
+}
+
 // Cuts forward and backward-data into blocks of tiles times groups of output channels, which threads take in turns; a group transforms
 // its tiles of src for itself. Returns the cost of the busiest thread.
-double cut_forward(WinogradShape& s, int64_t lanes) {
+double cut_by_tiles(WinogradShape& s, int64_t lanes) {
     const int64_t tiles = tiles_of(s), src = round_up(s.src_channels, lanes), dst = round_up(s.dst_channels, lanes), step = lanes * 3 / 2;
     const int64_t most = std::max(step, kForwardBytes / (kPoints * src * 4) / step * step), panels = ceil_div(dst, 3 * lanes);
     double best = 0;
@@ -44,6 +56,16 @@ double cut_forward(WinogradShape& s, int64_t lanes) {
         }
     }
     return best + kWeightsTransform * src * dst / s.threads;
+}
+
+double cut_forward(WinogradShape& s, int64_t lanes, bool adjacent) {
+    const double by_tiles = cut_by_tiles(s, lanes), by_panels = cost_by_panels(s, lanes, adjacent);
+    if (tiles_of(s) > kFewTiles || by_panels >= by_tiles) {
+        return by_tiles;
+    }
+    s.tiles = round_up(tiles_of(s), lanes * 3 / 2);
+    s.filter_blocks = std::clamp<int64_t>(kFilterBytes / (kPoints * 3 * lanes * lanes * 4), 1, ceil_div(s.src_channels, lanes));
+    return by_panels;
 }
 
 // Cuts backward-weights into parts of the sum times rectangles of channels. The parts follow from the shape alone: the result depends on
@@ -98,10 +120,14 @@ std::optional<WinogradPlan> plan_winograd(const Engine& engine, const hbn_conv_d
     if (lanes == 0 || d.algorithm == HBN_CONV_DIRECT || d.groups != 1 || taps[2] != 3 || taps[3] != 3 || d.stride_h != 1 ||
         d.stride_w != 1 || d.dilation_h != 1 || d.dilation_w != 1 || std::max({d.pad_top, d.pad_left, d.pad_bottom, d.pad_right}) > 2 ||
         !addressable(src, lanes) || !addressable(dst, lanes) || (residual != nullptr && !addressable(*residual, lanes)) ||
-        (d.algorithm == HBN_CONV_AUTO && leaves_to_library(engine, src)) || !weights_layout(weights)) {
+        (d.algorithm == HBN_CONV_AUTO && leaves_to_library(engine, src))) {
         return std::nullopt;
     }
-    const bool back = direction == ConvDirection::BackwardData;
+    const std::optional<Weights> w = weights_layout(weights);
+    if (!w) {
+        return std::nullopt;
+    }
+    const bool back = direction == ConvDirection::BackwardData, adjacent = !back && w->inner_o == 1 && w->block_o % lanes == 0;
     WinogradPlan plan;
     WinogradShape& s = plan.shape;
     take_sides(s, src, dst, direction);
@@ -110,7 +136,7 @@ std::optional<WinogradPlan> plan_winograd(const Engine& engine, const hbn_conv_d
     s.src_groups = s.dst_groups = s.parts = 1;
     s.threads = engine.threads;
     const bool backward_weights = direction == ConvDirection::BackwardWeights;
-    const double cost = backward_weights ? cut_backward_weights(s, lanes) : cut_forward(s, lanes);
+    const double cost = backward_weights ? cut_backward_weights(s, lanes) : cut_forward(s, lanes, adjacent);
     const double direct = 9.0 * s.images * dst.desc.h * dst.desc.w * round_up(s.src_channels, lanes) * round_up(s.dst_channels, lanes) /
                           (backward_weights ? kDirectBackwardWeights : kDirect) / s.threads;
     if (d.algorithm == HBN_CONV_AUTO && cost >= direct) {
@@ -121,8 +147,12 @@ std::optional<WinogradPlan> plan_winograd(const Engine& engine, const hbn_conv_d
     // The rows of 36 points must not fall on one another in the cache, as those of a power of two would.
     s.src_row = s.tiles * own + 3 * lanes;
     s.dst_row = s.tiles * 3 * lanes + 3 * lanes;
-    plan.shared_bytes = s.parts * kPoints * channels * round_up(s.dst_channels, lanes) * 4;
-    plan.own_bytes = s.threads * kPoints * (s.src_row + s.dst_row) * 4;
+    s.filter_gap = backward_weights ? 0 : 3 * lanes;
+    const int64_t panels = ceil_div(s.dst_channels, 2 * lanes), // at most
+        filters = channels * round_up(s.dst_channels, lanes) + panels * s.filter_gap;
+    s.own_floats = kPoints * (s.dst_row + (s.filter_blocks > 0 ? s.filter_blocks * 3 * lanes * lanes + s.filter_gap : s.src_row));
+    plan.shared_bytes = kPoints * (s.filter_blocks > 0 ? s.src_row : s.parts * filters) * 4;
+    plan.own_bytes = s.threads * s.own_floats * 4;
     plan.implementation = lanes == 16 ? "winograd:hbn:avx512" : "winograd:hbn:avx2";
     return plan;
 }

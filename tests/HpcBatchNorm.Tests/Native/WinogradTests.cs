@@ -81,9 +81,19 @@ public sealed class WinogradTests
         Assert.All(Implementations(backend, ConvolutionSpec.Square(new(32, 96, 28, 28), 128, 3, pad: 1)), i => Assert.Equal(expected, i.StartsWith(Ours, StringComparison.Ordinal)));
     }
 
+    /// <summary>One image at 14x14 is 16 tiles: filters must not go through memory, or direct convolution would be as fast.</summary>
+    [Fact]
+    public void Auto_ClassificationOfOneImage_IsOurs()
+    {
+        using Backend backend = Create(out string why, ConvolutionAlgorithm.Auto);
+        Assert.SkipWhen(why.Length > 0, why);
+        Assert.StartsWith(Ours, Implementations(backend, ConvolutionSpec.Square(new(1, 192, 14, 14), 192, 3, pad: 1)).First(), StringComparison.Ordinal);
+    }
+
     /// <summary>Where transforming the filters is most of the work, or the image is less than a tile, direct convolution is the faster.</summary>
     [Theory]
     [InlineData(1, 256, 4, 256)]
+    [InlineData(1, 192, 7, 320)]
     [InlineData(32, 8, 28, 8)]
     [InlineData(32, 64, 1, 64)]
     public void Auto_WhereItDoesNotPay_IsDirect(int images, int channels, int extent, int outputs)
