@@ -55,8 +55,10 @@ public sealed class PlanTests
         Assert.InRange(forward.Sum(k => k.Launches), 69, 74);
         Assert.Equal(forward.Sum(k => k.Launches), prepared.Kernels.Where(k => k.Operation is BatchNormBackward).Sum(k => k.Launches));
 
-        // Convolutions are one call each: what they give is not copied into another type.
-        Assert.All(prepared.Kernels.Where(k => k.Operation is ConvolutionForward or ConvolutionBackwardData or ConvolutionBackwardWeights), k => Assert.Equal(1, k.Launches));
+        // Convolutions are one call each: what they give is not copied into another type. In 16 bits the first one's weights get zeros behind their three channels, as
+        // the images have, and their gradient loses them.
+        Assert.All(prepared.Kernels.Where(k => k.Operation is ConvolutionForward or ConvolutionBackwardData or ConvolutionBackwardWeights),
+            k => Assert.Equal(k.Operation.Name == "conv1/conv" && precision == Precision.Bf16 ? 2 : 1, k.Launches));
         Assert.InRange(prepared.Kernels.Sum(k => k.Launches), 300, 330);
         Assert.Contains(PlanPrinter.Summary(prepared), line => line.StartsWith("device: ", StringComparison.Ordinal));
     }
@@ -72,7 +74,7 @@ public sealed class PlanTests
         using var prepared = new PreparedPlan(backend, ForwardSession.PlanFor(backend.Traits, network, new InferenceOptions { Batch = Batch, Precision = Precision.Bf16 }));
         Kernel[] convolutions = [.. prepared.Kernels.Where(k => k.Operation is ConvolutionForward)];
         Assert.Equal(69, convolutions.Length);
-        Assert.All(convolutions, k => Assert.Equal(libraryRelu ? 1 : 2, k.Launches));
+        Assert.All(convolutions, k => Assert.Equal((libraryRelu ? 1 : 2) + (k.Operation.Name == "conv1/conv" ? 1 : 0), k.Launches));
         Assert.DoesNotContain(prepared.Kernels, k => k.Operation is Copy);
         Assert.InRange(prepared.Kernels.Sum(k => k.Launches) - convolutions.Sum(k => k.Launches), 10, 20);
 

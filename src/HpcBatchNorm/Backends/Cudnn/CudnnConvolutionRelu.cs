@@ -19,10 +19,17 @@ internal sealed partial class CudnnBackend
         }
 
         const string Call = "cudnn convolution bias relu";
-        long moved = Traffic(src, weights, bias, dst) + (residual is null ? 0 : Traffic(residual));
+        PaddedWeights? padded = Padded(problem, src, weights, 0);
+        long before = padded?.Bytes ?? 0, moved = Traffic(src, weights, bias, dst) + (residual is null ? 0 : Traffic(residual)) + (padded?.Launch.Bytes ?? 0);
+        CudnnKernel Kernel(string implementation, long scratch, Action<nint> call, CudnnConvolution? owned)
+        {
+            CudnnCall step = new(Call, problem.Type, call, owned);
+            return new CudnnKernel(this, operation, implementation, scratch, moved, padded is { } first ? [first.Launch, step] : [step]);
+        }
+
         if (_device is null)
         {
-            return problem.HasEvenPadding ? new CudnnKernel(this, operation, "cudnn with ReLU, chosen by search on the device", 0, moved, new CudnnCall(Call, problem.Type, _ => { })) : null;
+            return problem.HasEvenPadding ? Kernel("cudnn with ReLU, chosen by search on the device", before, _ => { }, null) : null;
         }
 
         if (Choose(problem, src, weights, dst, 0) is not { } found)
@@ -35,7 +42,7 @@ internal sealed partial class CudnnBackend
         {
             convolution.AddRelu(
                 _cudnn!.Tensor(TypeCode(problem.Type), 1, bias.Columns, 1, 1, bias.Columns, problem.Operation), _cudnn.Relu(problem.Operation));
-            if (!TakesRelu(convolution, choice, src, weights, dst, bias))
+            if (!TakesRelu(convolution, choice, src, Math.Max(before, Span(weights) * weights.ElementBytes), dst, bias))
             {
                 convolution.Dispose();
                 return null;
@@ -50,27 +57,29 @@ internal sealed partial class CudnnBackend
         void Execute(nint scratch)
         {
             if (!convolution.TryExecuteWithRelu(
-                src.Address, weights.Address, dst.Address, bias.Address, (residual ?? dst).Address, choice.Algorithm, scratch, choice.WorkspaceBytes, residual is not null))
+                src.Address, padded is null ? weights.Address : scratch, dst.Address, bias.Address, (residual ?? dst).Address, choice.Algorithm, scratch + (nint)before,
+                choice.WorkspaceBytes, residual is not null))
             {
                 throw new NotSupportedException($"{problem.Operation}: cuDNN refuses a convolution with ReLU that it took when the plan was made. Leave the option library-relu out.");
             }
         }
 
-        return new CudnnKernel(this, operation, AlgorithmText(problem, choice) + " with ReLU", choice.WorkspaceBytes, moved, new CudnnCall(Call, problem.Type, Execute, convolution));
+        return Kernel(AlgorithmText(problem, choice) + " with ReLU", before + choice.WorkspaceBytes, Execute, convolution);
     }
 
     /// <summary>Whether cuDNN takes the call, which no query tells: it is made once, on memory of its own.</summary>
-    private bool TakesRelu(CudnnConvolution convolution, CudnnAlgorithm choice, CudnnBuffer src, CudnnBuffer weights, CudnnBuffer dst, CudnnBuffer bias)
+    private bool TakesRelu(CudnnConvolution convolution, CudnnAlgorithm choice, CudnnBuffer src, long weightBytes, CudnnBuffer dst, CudnnBuffer bias)
     {
         long end = 0;
-        nint Place(CudnnBuffer buffer)
+        nint Place(long bytes, long misalignment)
         {
-            long at = end + buffer.Misalignment;
-            end = (at + Span(buffer) * buffer.ElementBytes + 255) & ~255L;
+            long at = end + misalignment;
+            end = (at + bytes + 255) & ~255L;
             return (nint)at;
         }
 
-        nint a = Place(src), b = Place(weights), c = Place(dst), shift = Place(bias), workspace = (nint)end;
+        nint Copy(CudnnBuffer buffer) => Place(Span(buffer) * buffer.ElementBytes, buffer.Misalignment);
+        nint a = Copy(src), b = Place(weightBytes, 0), c = Copy(dst), shift = Copy(bias), workspace = (nint)end;
         using CudaDeviceMemory memory = new(_device!, end + choice.WorkspaceBytes);
         nint first = memory.Address;
         bool takes = convolution.TryExecuteWithRelu(first + a, first + b, first + c, first + shift, first + c, choice.Algorithm, first + workspace, choice.WorkspaceBytes, add: false);

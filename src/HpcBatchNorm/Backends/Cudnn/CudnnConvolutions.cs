@@ -100,8 +100,8 @@ internal sealed partial class CudnnBackend
         }
 
         bool inPlace = residual is not null && residual.Root == dst.Root && residual.RootChannelOffset == dst.RootChannelOffset;
-        (string implementation, long scratch, CudnnStep step) = ComputeSlice(problem, s, w, d, add: residual is not null, out CudnnLaunch? intoSlice);
-        List<CudnnStep> steps = intoSlice is null ? [step] : [step, intoSlice];
+        (string implementation, long scratch, CudnnStep[] convolution) = ComputeSlice(problem, s, w, d, add: residual is not null);
+        List<CudnnStep> steps = [.. convolution];
         if (residual is not null && !inPlace)
         {
             CudnnBuffer r = Buffer(buffers, residual);
@@ -141,8 +141,8 @@ internal sealed partial class CudnnBackend
         CudnnBuffer d = Buffer(buffers, diffDst), w = Buffer(buffers, weights), s = Buffer(buffers, diffSrc);
         CheckTypes(operation, d, w, s);
         Problem problem = new(CudnnPass.BackwardData, diffDst.DataType, buffers.Precision, spec, Stride(s, spec.Src), d.RowStride, CudnnKernel.Describe(operation));
-        (string implementation, long scratch, CudnnStep step) = Compute(problem, w, d, s);
-        return new CudnnKernel(this, operation, implementation, scratch, Traffic(s, w, d), step);
+        (string implementation, long scratch, CudnnStep[] steps) = Compute(problem, w, d, s);
+        return new CudnnKernel(this, operation, implementation, scratch, Traffic(s, w, d), steps);
     }
 
     private CudnnKernel CreateBackwardWeights(
@@ -152,23 +152,26 @@ internal sealed partial class CudnnBackend
         CheckTypes(operation, s, d);
         Problem problem = new(CudnnPass.BackwardFilter, src.DataType, buffers.Precision, spec, Stride(s, spec.Src), d.RowStride, CudnnKernel.Describe(operation));
 
-        // cuDNN writes the gradient in the activations' type. The optimizer takes it so; where several are to be added up, single precision is wanted.
-        long narrow = src.DataType.IsNarrow() && diffWeights.DataType == DataType.Float32 ? (w.Tensor.Shape.Count * 2 + 255) & ~255L : 0;
-        (string implementation, long scratch, CudnnStep step) = Compute(problem, s, d, w, narrow);
-        List<CudnnStep> steps = [step];
+        // cuDNN writes the gradient in the activations' type, of as many channels as src has with its zeros. The optimizer takes it in that type; where several
+        // are to be added up, single precision is wanted.
+        bool padded = s.PaddedColumns > s.Columns, widen = src.DataType.IsNarrow() && diffWeights.DataType == DataType.Float32;
+        int rows = (int)(w.Tensor.Shape.Count / w.Columns), columns = padded ? s.PaddedColumns : w.Columns;
+        long narrow = widen || padded ? ((long)rows * columns * src.DataType.Bytes() + 255) & ~255L : 0;
+        (string implementation, long scratch, CudnnStep[] convolution) = Compute(problem, s, d, w, narrow);
+        List<CudnnStep> steps = [.. convolution];
+        bool byLibrary = convolution[0] is not CudnnLaunch;
         long bytes = Traffic(s, w, d);
-        if (src.DataType.IsNarrow() && step is not CudnnLaunch)
+        if (src.DataType.IsNarrow() && byLibrary)
         {
             implementation += " 16-bit-result";
         }
 
-        if (narrow > 0 && step is not CudnnLaunch)
+        if (narrow > 0 && byLibrary)
         {
-            long copied = w.Tensor.Shape.Count * (sizeof(float) + sizeof(ushort));
-            bytes += w.Tensor.Shape.Count * sizeof(float);
-            int rows = (int)(w.Tensor.Shape.Count / w.Columns);
-            steps.Add(Launch("copy_to_float", src.DataType, Spread(w.Tensor.Shape.Count), problem.Operation)
-                .Scratch().Number((uint)w.Columns).Address(w).Number((uint)w.Columns).Number(rows).Number(w.Columns).Moves(copied));
+            long copied = w.Tensor.Shape.Count * (w.ElementBytes + src.DataType.Bytes());
+            bytes += w.Tensor.Shape.Count * w.ElementBytes;
+            steps.Add(Launch(widen ? "copy_to_float" : "copy_single", src.DataType, Spread(w.Tensor.Shape.Count), problem.Operation)
+                .Scratch().Number((uint)columns).Address(w).Number((uint)w.Columns).Number(rows).Number(w.Columns).Moves(copied));
         }
 
         if (diffBias is not null)
@@ -190,18 +193,16 @@ internal sealed partial class CudnnBackend
     /// The computation of c from a and b (in cuDNN's order of the pass) and the scratch memory it needs, of which the first <paramref name="narrow"/> bytes
     /// take the result in cuDNN's place of c. With <paramref name="add"/>, which the forward pass knows, it is added to what c holds.
     /// </summary>
-    private (string Implementation, long Scratch, CudnnStep Step) Compute(
+    private (string Implementation, long Scratch, CudnnStep[] Steps) Compute(
         Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, long narrow = 0, bool add = false) =>
         ByLibrary(problem, a, b, c, narrow, add) ?? Direct(problem, a, b, c, add);
 
     /// <summary>
     /// As <see cref="Compute"/> for the forward pass, whose dst may be a slice of a concatenation: where the library refuses rows that lie further apart but not
-    /// dense ones, it computes these in scratch memory and <paramref name="intoSlice"/> copies them.
+    /// dense ones, it computes these in scratch memory and a launch copies them.
     /// </summary>
-    private (string Implementation, long Scratch, CudnnStep Step) ComputeSlice(
-        Problem problem, CudnnBuffer src, CudnnBuffer weights, CudnnBuffer dst, bool add, out CudnnLaunch? intoSlice)
+    private (string Implementation, long Scratch, CudnnStep[] Steps) ComputeSlice(Problem problem, CudnnBuffer src, CudnnBuffer weights, CudnnBuffer dst, bool add)
     {
-        intoSlice = null;
         if (ByLibrary(problem, src, weights, dst, add: add) is { } found)
         {
             return found;
@@ -215,13 +216,13 @@ internal sealed partial class CudnnBackend
 
         bool wide = IsWide(dst);
         DataType type = dst.Tensor.DataType;
-        intoSlice = Launch(Form("copy", wide), type, Spread((long)dst.Rows * dst.Columns / Width(type, wide)), problem.Operation)
+        CudnnLaunch copy = Launch(Form("copy", wide), type, Spread((long)dst.Rows * dst.Columns / Width(type, wide)), problem.Operation)
             .Scratch().Number((uint)dst.Columns).Matrix(dst).Number(dst.Rows).Number(dst.Columns).Moves(2 * Traffic(dst));
-        return dense with { Implementation = dense.Implementation + ", copied to its slice" };
+        return (dense.Implementation + ", copied to its slice", dense.Scratch, [.. dense.Steps, copy]);
     }
 
     /// <summary><see cref="Compute"/> by cuDNN; null where it cannot say the problem or refuses it.</summary>
-    private (string Implementation, long Scratch, CudnnStep Step)? ByLibrary(
+    private (string Implementation, long Scratch, CudnnStep[] Steps)? ByLibrary(
         Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, long narrow = 0, bool add = false)
     {
         if (!problem.HasEvenPadding)
@@ -229,9 +230,17 @@ internal sealed partial class CudnnBackend
             return null;
         }
 
+        PaddedWeights? padded = problem.Pass == CudnnPass.Forward ? Padded(problem, a, b, narrow) : null;
+        long before = narrow + (padded?.Bytes ?? 0);
+        CudnnStep[] Steps(Action<nint> call, CudnnConvolution? convolution)
+        {
+            CudnnCall step = new(LibraryName(problem.Pass), problem.Type, call, convolution);
+            return padded is { } first ? [first.Launch, step] : [step];
+        }
+
         if (_device is null)
         {
-            return ("cudnn, chosen by search on the device", narrow, new CudnnCall(LibraryName(problem.Pass), problem.Type, _ => { }));
+            return ("cudnn, chosen by search on the device", before, Steps(_ => { }, null));
         }
 
         if (Choose(problem, a, b, c, narrow) is not { } found)
@@ -240,8 +249,9 @@ internal sealed partial class CudnnBackend
         }
 
         (CudnnConvolution convolution, CudnnAlgorithm choice) = found;
-        return (AlgorithmText(problem, choice), narrow + choice.WorkspaceBytes, new CudnnCall(
-            LibraryName(problem.Pass), problem.Type, scratch => convolution.Execute(a.Address, b.Address, narrow > 0 ? scratch : c.Address, choice.Algorithm, scratch + (nint)narrow, choice.WorkspaceBytes, add), convolution));
+        void Execute(nint scratch) => convolution.Execute(
+            a.Address, padded is null ? b.Address : scratch + (nint)narrow, narrow > 0 ? scratch : c.Address, choice.Algorithm, scratch + (nint)before, choice.WorkspaceBytes, add);
+        return (AlgorithmText(problem, choice), before + choice.WorkspaceBytes, Steps(Execute, convolution));
     }
 
     /// <summary>A problem as cuDNN's, ready to be executed by the algorithm that is the fastest; null where cuDNN cannot say it or refuses it.</summary>
@@ -252,13 +262,25 @@ internal sealed partial class CudnnBackend
             return null;
         }
 
+        // Src is a or, going back to it, c, which then has no zeros behind its channels.
+        if (problem.Pass != CudnnPass.BackwardData && a.PaddedColumns > a.Columns)
+        {
+            problem = problem with { Spec = problem.Spec with { Src = problem.Spec.Src.WithChannels(a.PaddedColumns) } };
+        }
+
         CudnnConvolution convolution = Describe(problem);
         try
         {
             int? math = problem.Precision == Precision.Fp32 ? CudnnApi.MathFma : null;
             string key = string.Create(CultureInfo.InvariantCulture, $"{problem} on {_device!.Name} with cuDNN {_cudnn!.Version}");
             long size = problem.Type.Bytes();
-            (long A, long B, long C) bytes = (Span(a) * size, Span(b) * size, Span(c) * size);
+            long weights = problem.Spec.Weights.Count;
+            (long A, long B, long C) bytes = problem.Pass switch
+            {
+                CudnnPass.Forward => (Span(a) * size, weights * size, Span(c) * size),
+                CudnnPass.BackwardData => (weights * size, Span(b) * size, Span(c) * size),
+                _ => (Span(a) * size, Span(b) * size, weights * size),
+            };
             (long A, long B, long C) offsets = (a.Misalignment, b.Misalignment, narrow > 0 ? 0 : c.Misalignment);
             if (offsets != (0, 0, 0))
             {
@@ -327,7 +349,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <summary>By our own kernel.</summary>
-    private (string Implementation, long Scratch, CudnnStep Step) Direct(Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, bool add)
+    private (string Implementation, long Scratch, CudnnStep[] Steps) Direct(Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, bool add)
     {
         ConvolutionSpec spec = problem.Spec;
         ReadOnlySpan<int> numbers =
@@ -346,7 +368,7 @@ internal sealed partial class CudnnBackend
         };
         launch.Numbers(numbers);
         bool last = problem.Pass == CudnnPass.Forward ? add : c.Tensor.DataType.IsNarrow();
-        return ("native direct", 0, problem.Pass == CudnnPass.BackwardData ? launch : launch.Flag(last));
+        return ("native direct", 0, [problem.Pass == CudnnPass.BackwardData ? launch : launch.Flag(last)]);
     }
 
     private static string LibraryName(CudnnPass pass) => pass switch
@@ -405,7 +427,7 @@ internal sealed partial class CudnnBackend
         long bytes = 0;
         foreach (CudnnBuffer buffer in buffers)
         {
-            bytes += buffer.Tensor.Shape.Count * buffer.ElementBytes;
+            bytes += (long)buffer.Rows * buffer.PaddedColumns * buffer.ElementBytes;
         }
 
         return bytes;
