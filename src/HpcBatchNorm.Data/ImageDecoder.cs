@@ -123,9 +123,16 @@ internal sealed class ImageDecoder : IDisposable
     }
 
     /// <summary>Opens what a source has read: reads a file's header, or takes bare pixels. The buffer must stay unchanged until <see cref="Close"/>.</summary>
-    /// <exception cref="ArgumentException">The buffer does not hold as many pixels as the source says.</exception>
+    /// <exception cref="ArgumentException">The buffer does not hold what the source says it has read.</exception>
     public ImageStatus Open(byte[] buffer, StoredImage image)
     {
+        if (buffer is null || image.Length < 0 || image.Length > buffer.Length || !Enum.IsDefined(image.Encoding))
+        {
+            string extents = image.Encoding == ImageEncoding.File ? "" : FormattableString.Invariant($", {image.Width}x{image.Height} pixels");
+            throw new ArgumentException(FormattableString.Invariant(
+                $"An image source says that it has read {image.Length} bytes ({image.Encoding}{extents}) into a buffer of {buffer?.Length ?? 0}. A source replaces a buffer that is too small, and returns how many bytes it has read and what they are (StoredImage.File, Grey or Rgb)."), nameof(image));
+        }
+
         if (image.Encoding == ImageEncoding.File)
         {
             return Open(buffer, image.Length);
@@ -139,10 +146,10 @@ internal sealed class ImageDecoder : IDisposable
         }
 
         int bytesPerPixel = image.Encoding == ImageEncoding.Rgb ? 3 : 1;
-        if (buffer.Length < pixels * bytesPerPixel)
+        if (image.Length != pixels * bytesPerPixel)
         {
             throw new ArgumentException(FormattableString.Invariant(
-                $"An image of {image.Width}x{image.Height} pixels of {bytesPerPixel} bytes was read into a buffer of {buffer.Length} bytes."), nameof(buffer));
+                $"An image source says that it has read {image.Length} bytes of an image of {image.Width}x{image.Height} pixels of {bytesPerPixel} bytes, which has {pixels * bytesPerPixel}."), nameof(image));
         }
 
         (_bare, _bytesPerPixel, Width, Height) = (buffer, bytesPerPixel, image.Width, image.Height);

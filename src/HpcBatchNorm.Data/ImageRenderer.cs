@@ -26,7 +26,7 @@ internal sealed class ImageRenderer(IImageSource dataset, LoaderOptions options,
     public ImageStatus Render(int index, uint epoch, uint position, Span<byte> pixels)
     {
         clock.Begin(index);
-        StoredImage image = dataset.Read(index, ref _encoded);
+        StoredImage image = Read(index);
         clock.Enter(LoaderStage.Decode);
         try
         {
@@ -100,5 +100,18 @@ internal sealed class ImageRenderer(IImageSource dataset, LoaderOptions options,
         }
 
         return status;
+    }
+
+    /// <summary>What a source of the caller's throws when a file or a connection fails is about the image, not about what the run writes.</summary>
+    private StoredImage Read(int index)
+    {
+        try
+        {
+            return dataset.Read(index, ref _encoded);
+        }
+        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        {
+            throw new UserErrorException($"image '{dataset.Name(index)}' in '{dataset.Source}' cannot be read: {exception.Message}", exception);
+        }
     }
 }

@@ -47,6 +47,11 @@ internal sealed record ExportRequest
     {
         OutputFile.Check(Output);
         using Checkpoint? checkpoint = Checkpoint is string path ? Training.Checkpoint.Open(path) : null;
+        if (checkpoint is not null && Path.GetFullPath(checkpoint.Path) == Path.GetFullPath(Output))
+        {
+            throw new UserErrorException($"'{Output}' is the checkpoint that is exported, which would be lost. Name another file to write.");
+        }
+
         RunConfig config = checkpoint is not null ? EvaluationSetup.Configure(checkpoint, Flags) : Configure();
         IReadOnlyList<string> classes = checkpoint?.Info.ClassNames ?? [];
         Network network = checkpoint is not null && !Flags.Any(f => TrainingSettings.Find(f.Name).Group == SettingGroup.Network)

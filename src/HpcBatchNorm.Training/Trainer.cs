@@ -226,6 +226,11 @@ public sealed class Trainer(
                 $"'{training.Source}': training has {training.ClassCount} classes, validation {validation.ClassCount}; '{odd}' is only in one of them."));
         }
 
+        if (validation is { Count: < 1 })
+        {
+            throw new UserErrorException($"'{validation.Source}' has no images to evaluate on. Give the trainer other validation images, or none (null).");
+        }
+
         IReadOnlyList<string>? before = Resume?.Info.ClassNames;
         if (before is not null && !before.SequenceEqual(training.ClassNames))
         {

@@ -143,6 +143,38 @@ internal static partial class ErrorModel
         });
     }
 
+    /// <summary>
+    /// E|x-x0| and E(x-x0)^2 of each statistic, x0 the value that sums are shifted by, which is one of the values themselves: the statistic's first on a
+    /// GPU, the first of every chunk of an image in our own kernels, in which vectors hold other channels or other positions. One chunk's first value may
+    /// lie far from all others (a corner, which padding reaches), so the largest over the ways there are counts.
+    /// </summary>
+    private static (double[] Spread, double[] Square) AroundShifts(in BatchNormSpec spec, double[] x)
+    {
+        BatchNormSpec s = spec;
+        long m = spec.StatisticCount;
+        int area = spec.Src.Area, parameters = (int)spec.Parameters.Count, groupCount = spec.Src.N / spec.Groups * spec.Src.ImageCount;
+
+        // Element (0, c, 0) or (0, place).
+        int First(int statistic) => (statistic / parameters * groupCount) + (statistic % parameters * (s.PerActivation ? 1 : area));
+        double[] spread = SumPerStatistic(spec, (i, k) => Math.Abs(x[i] - x[First(k)]) / m);
+        double[] square = SumPerStatistic(spec, (i, k) => (x[i] - x[First(k)]) * (x[i] - x[First(k)]) / m);
+        foreach (int lanes in spec.PerActivation ? [] : (ReadOnlySpan<int>)[1, 8, 16])
+        {
+            // The positions of a lane are `lanes` apart, and a chunk has 256 of them.
+            const int Chunk = 256;
+            double Distance(int i)
+            {
+                int position = i % area;
+                return Math.Abs(x[i] - x[i - position + (position / (Chunk * lanes) * Chunk * lanes) + (position % lanes)]);
+            }
+
+            spread = [.. spread.Zip(SumPerStatistic(spec, (i, _) => Distance(i) / m), Math.Max)];
+            square = [.. square.Zip(SumPerStatistic(spec, (i, _) => Distance(i) * Distance(i) / m), Math.Max)];
+        }
+
+        return (spread, square);
+    }
+
     private static void AddStatistics(
         List<OutputBound> bounds, BatchNormForward o, OperationValues values, Arithmetic arithmetic, double[] x, double[] mean, double[] variance)
     {
@@ -151,18 +183,12 @@ internal static partial class ErrorModel
         Tolerance ofMean = Tolerances.Of(o.Kind, "mean"), ofVariance = Tolerances.Of(o.Kind, "variance");
         bool shifted = arithmetic != Arithmetic.UnshiftedStatistics;
 
-        // First value of each statistic: element (0, c, 0) or (0, place).
-        int parameters = (int)spec.Parameters.Count, groupCount = spec.Src.N / spec.Groups * spec.Src.ImageCount;
-        double First(int s) => !shifted ? 0 : x[(s / parameters * groupCount) + (s % parameters * (spec.PerActivation ? 1 : spec.Src.Area))];
-        double[] spread = SumPerStatistic(spec, (i, s) => Math.Abs(x[i] - First(s)) / m);
+        int parameters = (int)spec.Parameters.Count;
+        (double[] spread, double[] square) = shifted ? AroundShifts(spec, x) : (SumPerStatistic(spec, (i, _) => Math.Abs(x[i]) / m), variance);
         double[] meanBound = Map(spread, (e, s) => ofMean.Bound(values.Kind, Math.Abs(mean[s]) + e, e, m));
 
         // Without a shift, libraries sum (x-mean)^2 with the rounded mean: its error enters squared.
-        double[] varianceBound = Map(variance, (v, s) =>
-        {
-            double square = shifted ? v + (mean[s] - First(s)) * (mean[s] - First(s)) : v;
-            return ofVariance.Bound(values.Kind, square, square, m) + meanBound[s] * meanBound[s];
-        });
+        double[] varianceBound = Map(square, (v, s) => ofVariance.Bound(values.Kind, v, v, m) + meanBound[s] * meanBound[s]);
         bounds.Add(new OutputBound("mean", o.Mean!, meanBound));
         bounds.Add(new OutputBound("variance", o.Variance!, varianceBound));
         if (o.RunningMean is null)

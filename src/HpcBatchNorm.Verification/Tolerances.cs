@@ -134,11 +134,11 @@ internal static class Tolerances
         ("convolution backward-data" or "inner-product backward-data", "diffSrc") => new(2, 2, 0),
         ("convolution backward-weights" or "inner-product backward-weights", "diffWeights" or "diffBias") => new(2, 2, 0),
 
-        // rounded = |mean| + E|x-x0|, accumulated = E|x-x0|, x0 the channel's first value (a shifted sum or better): the shift, the division and
-        // the addition of x0 round; the sum follows the law. Exact: the sum has no error, the same roundings remain.
+        // rounded = |mean| + E|x-x0|, accumulated = E|x-x0|, x0 what the sum is shifted by: the first value of the channel, or of each of its chunks, whichever
+        // is further away (ErrorModel). The shift, the division and the addition of x0 round; the sum follows the law. Exact: the sum has no error, the same roundings remain.
         ("batch-norm forward", "mean") => new(2, 2, 2),
 
-        // rounded = accumulated = E(x-x0)^2 = variance + (mean-x0)^2: square, division, the subtraction of (mean-x0)^2 and its own two roundings.
+        // rounded = accumulated = E(x-x0)^2, variance + (mean-x0)^2 for one x0: square, division, the subtraction of (mean-x0)^2 and its own two roundings.
         // Exact: squares and their sum have no error, five roundings of at most this magnitude remain.
         ("batch-norm forward", "variance") => new(6, 2, 6),
 

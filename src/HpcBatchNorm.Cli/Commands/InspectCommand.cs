@@ -166,6 +166,13 @@ internal static class InspectCommand
 
     private static void PrintCheckpoint(TextWriter output, string path)
     {
+        // Any safetensors file; of a run's folder, the checkpoint that it stands for.
+        if (Directory.Exists(path))
+        {
+            using Checkpoint checkpoint = Checkpoint.Open(path);
+            path = checkpoint.Path;
+        }
+
         using SafetensorsFile file = SafetensorsFile.Open(path);
         output.WriteLine(path);
         foreach ((string key, string value) in file.Metadata.OrderBy(m => m.Value.Contains('\n')))

@@ -271,10 +271,15 @@ internal static class TrainingSettings
         return names;
     }
 
-    /// <summary>Throws when settings contradict each other.</summary>
+    /// <summary>Throws when a setting is out of its range, which one that came as text cannot be, or settings contradict each other.</summary>
     /// <exception cref="UserErrorException">Names the settings and the fix.</exception>
     public static void Validate(RunConfig config)
     {
+        foreach (Setting setting in All.Where(s => s.Kind is SettingKind.Number or SettingKind.Choice))
+        {
+            setting.Set(config, setting.Get(config));
+        }
+
         if (config.Steps == 0 && config.Epochs == 0)
         {
             throw new UserErrorException("epochs and steps are both 0; set one of them.");

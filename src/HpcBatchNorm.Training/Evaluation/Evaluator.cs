@@ -50,7 +50,7 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
     /// <param name="members">Networks for the same classes.</param>
     /// <param name="progress">Told after every batch, on this thread; may be null.</param>
     /// <param name="cancellationToken">Cancels between batches.</param>
-    /// <exception cref="UserErrorException">No image could be read, or an image could not and the policy is to fail.</exception>
+    /// <exception cref="UserErrorException">There are no images, none could be read, one could not and the policy is to fail, or a label is of no class.</exception>
     /// <exception cref="OperationCanceledException">It was cancelled.</exception>
     public EvaluationResult Run(
         IReadOnlyList<EnsembleMember> members, IProgress<EvaluationProgress>? progress = null, CancellationToken cancellationToken = default) =>
@@ -64,6 +64,11 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
         if (!independent && _views != sessionOptions.Batch)
         {
             throw new ArgumentException("With batch statistics the views that are normalised together must be those of one loaded batch.");
+        }
+
+        if (dataset.Count < 1)
+        {
+            throw new UserErrorException($"'{dataset.Source}' has no images to evaluate on.");
         }
 
         long start = Stopwatch.GetTimestamp();
@@ -158,6 +163,13 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
         Span<double> mean = new double[classes], mapped = new double[Classes?.ImageClasses ?? 0];
         for (int image = 0; image < batch.Count; image++)
         {
+            int index = (Ranks.Size > 1 ? first : 0) + batch.Indices[image];
+            if (batch.Labels[image] < 0 || batch.Labels[image] >= dataset.ClassCount)
+            {
+                throw new UserErrorException(FormattableString.Invariant(
+                    $"Image '{dataset.Name(index)}' of '{dataset.Source}' has the label {batch.Labels[image]}; expected 0 to {dataset.ClassCount - 1}, a number of one of its {dataset.ClassCount} classes."));
+            }
+
             mean.Clear();
             for (int m = 0; m < probabilities.Length; m++)
             {
@@ -180,7 +192,7 @@ public sealed class Evaluator(Backend backend, IImageSource dataset, LoaderOptio
                 }
             }
 
-            tell((Ranks.Size > 1 ? first : 0) + batch.Indices[image], batch.Labels[image], OfDataset(mean, mapped));
+            tell(index, batch.Labels[image], OfDataset(mean, mapped));
         }
     }
 

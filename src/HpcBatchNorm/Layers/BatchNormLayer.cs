@@ -24,6 +24,12 @@ public sealed record BatchNormLayer(float Epsilon = 1e-5f, float AveragingFactor
     public override Shape Infer(string name, IReadOnlyList<Shape> inputs)
     {
         Spec(inputs[0]).Validate(name);
+        if (!(AveragingFactor >= 0 && AveragingFactor <= 1) || !float.IsFinite(InitialScale))
+        {
+            throw new ArgumentException(FormattableString.Invariant(
+                $"Batch normalization '{name}': the averaging factor is {AveragingFactor} and the initial scale {InitialScale}; the former must be in [0, 1], the latter finite."));
+        }
+
         return inputs[0];
     }
 

@@ -10,16 +10,25 @@ public abstract record Initializer
     public static Initializer He { get; } = new FanInInitializer(2);
 
     /// <summary>All elements equal.</summary>
-    public static Initializer Constant(float value) => new ConstantInitializer(value);
+    /// <exception cref="ArgumentOutOfRangeException">The value is not finite.</exception>
+    public static Initializer Constant(float value) => new ConstantInitializer(float.IsFinite(value)
+        ? value
+        : throw new ArgumentOutOfRangeException(nameof(value), value, "The constant of an initializer must be a finite number."));
 
     /// <summary>Normal with mean 0 and the given deviation.</summary>
-    public static Initializer Gaussian(double deviation) => new GaussianInitializer(deviation);
+    /// <exception cref="ArgumentOutOfRangeException">The deviation is negative or no number of single precision.</exception>
+    public static Initializer Gaussian(double deviation) => new GaussianInitializer(IsMagnitude(deviation)
+        ? deviation
+        : throw new ArgumentOutOfRangeException(nameof(deviation), deviation, "The deviation of an initializer must be a finite number and not negative."));
 
     /// <summary>
     /// Normal with mean 0 and deviation sqrt(gain / fan-in), fan-in = inputs of one output. Gain 2 is He et al. (2015), for ReLU;
     /// 1/3 has the deviation of the uniform distribution that is PyTorch's default.
     /// </summary>
-    public static Initializer FanIn(double gain) => new FanInInitializer(gain);
+    /// <exception cref="ArgumentOutOfRangeException">The gain is negative or no number of single precision.</exception>
+    public static Initializer FanIn(double gain) => new FanInInitializer(IsMagnitude(gain)
+        ? gain
+        : throw new ArgumentOutOfRangeException(nameof(gain), gain, "The gain of an initializer must be a finite number and not negative."));
 
     /// <summary>Fills <paramref name="values"/>, which has the shape <paramref name="shape"/>.</summary>
     public abstract void Fill(Shape shape, Span<float> values, ulong seed, string name);
@@ -35,12 +44,14 @@ public abstract record Initializer
 
         return form.Name switch
         {
-            ConstantInitializer.Word => Constant((float)value),
-            GaussianInitializer.Word => Gaussian(value),
-            FanInInitializer.Word => FanIn(value),
+            ConstantInitializer.Word when float.IsFinite((float)value) => Constant((float)value),
+            GaussianInitializer.Word when IsMagnitude(value) => Gaussian(value),
+            FanInInitializer.Word when IsMagnitude(value) => FanIn(value),
             _ => null,
         };
     }
+
+    private static bool IsMagnitude(double value) => value >= 0 && value <= float.MaxValue;
 
     /// <summary>Writes the initializer as it stands in a network file.</summary>
     /// <exception cref="NotSupportedException">It is not one of the library's.</exception>

@@ -72,7 +72,7 @@ public sealed class LayerReader
     /// <summary>Initial values: <c>{"fan_in": 2}</c>, <c>{"gaussian": 0.01}</c> or <c>{"constant": 1}</c>.</summary>
     public Initializer Initializer(string attribute, Initializer? otherwise = null)
     {
-        const string Expected = "one of {\"fan_in\": gain}, {\"gaussian\": deviation} and {\"constant\": value}";
+        const string Expected = "one of {\"fan_in\": gain}, {\"gaussian\": deviation} and {\"constant\": value}, finite, the first two not negative";
         return Find(attribute, otherwise is not null, Expected) is JsonElement element
             ? Layers.Initializer.Read(element) ?? throw Mistake(attribute, Expected)
             : otherwise!;

@@ -176,6 +176,13 @@ public readonly record struct LrnSpec(Shape Src, int Size = 5, float Alpha = 1e-
         {
             throw new ArgumentException($"Local response normalization '{name}': size is {Size}; it must be odd and positive.");
         }
+
+        // The base of the power is K + a sum of squares.
+        if (!(Alpha >= 0) || !(K > 0) || !float.IsFinite(Alpha + K) || !float.IsFinite(Beta))
+        {
+            throw new ArgumentException(FormattableString.Invariant(
+                $"Local response normalization '{name}': alpha is {Alpha}, beta {Beta}, k {K}; all must be finite, alpha not negative and k positive, or the power is not a number."));
+        }
     }
 }
 

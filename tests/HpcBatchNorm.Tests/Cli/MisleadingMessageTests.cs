@@ -25,6 +25,17 @@ public sealed class MisleadingMessageTests(TrainingFixture fixture) : IClassFixt
         Assert.True(code == ExitCode.Done, error);
         Assert.Contains($"checkpoint {best.Path}", output, StringComparison.Ordinal);
 
+        (code, output, error) = Run("inspect", "--checkpoint", run);
+        Assert.True(code == ExitCode.Done, error);
+        Assert.StartsWith(best.Path, output, StringComparison.Ordinal);
+
+        // The checkpoint itself is no place to export it to.
+        byte[] before = File.ReadAllBytes(best.Path);
+        (code, _, error) = Run("export", "--checkpoint", run, "-o", best.Path);
+        Assert.Equal(ExitCode.Failed, code);
+        Assert.Contains("is the checkpoint that is exported", error, StringComparison.Ordinal);
+        Assert.Equal(before, File.ReadAllBytes(best.Path));
+
         (code, _, error) = Run("eval", "--checkpoint", fixture.Folder);
         Assert.Equal(ExitCode.Failed, code);
         Assert.Contains("is a folder without a good checkpoint (looked in", error, StringComparison.Ordinal);

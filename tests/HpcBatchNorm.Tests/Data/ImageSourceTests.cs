@@ -98,7 +98,7 @@ public sealed class ImageSourceTests(SampleFixture sample) : IClassFixture<Sampl
     public void Pixels_FewerThanTheSourceSays_AreAnError()
     {
         using var loader = new BatchLoader(new Stripes { TooShort = true }, LoaderOptions.ForEvaluation(2, 8));
-        Assert.Contains("6x5 pixels of 3 bytes", Assert.Throws<ArgumentException>(() => loader.Next(Token)).Message, StringComparison.Ordinal);
+        Assert.Contains("90 bytes (Rgb, 6x5 pixels) into a buffer of 89", Assert.Throws<ArgumentException>(() => loader.Next(Token)).Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -158,10 +158,34 @@ public sealed class ImageSourceTests(SampleFixture sample) : IClassFixture<Sampl
         return hashes;
     }
 
+    [Theory]
+    [InlineData(0, ImageEncoding.Rgb, "has read 0 bytes of an image of 6x5 pixels of 3 bytes, which has 90")]
+    [InlineData(30, ImageEncoding.Rgb, "has read 30 bytes of an image of 6x5 pixels of 3 bytes, which has 90")]
+    [InlineData(-1, ImageEncoding.Grey, "has read -1 bytes (Grey, 6x5 pixels) into a buffer of 90")]
+    [InlineData(91, ImageEncoding.File, "has read 91 bytes (File) into a buffer of 90")]
+    [InlineData(90, (ImageEncoding)9, "has read 90 bytes (9, 6x5 pixels) into a buffer of 90")]
+    public void Decoder_GivenAnotherLengthThanTheImageHas_SaysSoInsteadOfUsingWhatWasInTheBuffer(int length, ImageEncoding encoding, string expected)
+    {
+        using var decoder = new ImageDecoder();
+        string message = Assert.Throws<ArgumentException>(() => decoder.Open(new byte[90], new StoredImage(length, encoding, 6, 5))).Message;
+        Assert.Contains(expected, message, StringComparison.Ordinal);
+        Assert.Throws<ArgumentException>(() => decoder.Open(null!, StoredImage.Rgb(6, 5)));
+    }
+
+    [Fact]
+    public void SourceWhoseDiskFails_IsNamedWithTheImage()
+    {
+        using var loader = new BatchLoader(new Stripes { FailAt = 1, Failure = new IOException("the disk is gone") }, LoaderOptions.ForEvaluation(5, 6));
+        string message = Assert.Throws<UserErrorException>(() => loader.Next(Token)).Message;
+        Assert.Equal("image 'image 1' in 'stripes' cannot be read: the disk is gone", message);
+    }
+
     /// <summary>A source as a user would write one: images are computed when they are asked for.</summary>
     private sealed class Stripes : IImageSource
     {
         public int FailAt { get; init; } = -1;
+
+        public Exception Failure { get; init; } = new InvalidOperationException("the image is elsewhere");
 
         public bool TooShort { get; init; }
 
@@ -177,7 +201,7 @@ public sealed class ImageSourceTests(SampleFixture sample) : IClassFixture<Sampl
         {
             if (index == FailAt)
             {
-                throw new InvalidOperationException("the image is elsewhere");
+                throw Failure;
             }
 
             buffer = new byte[TooShort ? 89 : 90];

@@ -30,6 +30,35 @@ public class NetworkBuilderTests
         Assert.All(shapes.Parameters.Where(p => p.Spec.Name == "weights"), p => Assert.Equal(Initializer.He, p.Spec.Initializer));
     }
 
+    /// <summary>Each of these would give NaN, or running statistics that run away, at the first step or later.</summary>
+    [Fact]
+    public void Build_NumbersThatCannotBe_AreRefusedWithTheLayer()
+    {
+        (Layer Layer, string Expected)[] wrong =
+        [
+            (new LrnLayer(Alpha: -1), "alpha is -1"),
+            (new LrnLayer(Alpha: float.NaN), "alpha is NaN"),
+            (new LrnLayer(Beta: float.PositiveInfinity), "beta Infinity"),
+            (new LrnLayer(K: 0), "k 0"),
+            (new BatchNormLayer(AveragingFactor: -0.1f), "averaging factor is -0.1"),
+            (new BatchNormLayer(AveragingFactor: 1.5f), "averaging factor is 1.5"),
+            (new BatchNormLayer(AveragingFactor: float.NaN), "averaging factor is NaN"),
+            (new BatchNormLayer(InitialScale: float.NaN), "initial scale NaN"),
+        ];
+        foreach ((Layer layer, string expected) in wrong)
+        {
+            var b = new NetworkBuilder("wrong");
+            b.Loss(b.FullyConnected("fc", b.GlobalAveragePooling("pool", b.Add("odd", layer, b.Input())), 2));
+            string message = Assert.Throws<ArgumentException>(() => b.Build()).Message;
+            Assert.Contains("'odd'", message, StringComparison.Ordinal);
+            Assert.Contains(expected, message, StringComparison.Ordinal);
+        }
+
+        Assert.Throws<ArgumentOutOfRangeException>(() => Initializer.FanIn(-1));
+        Assert.Throws<ArgumentOutOfRangeException>(() => Initializer.Gaussian(double.NaN));
+        Assert.Throws<ArgumentOutOfRangeException>(() => Initializer.Constant(float.NaN));
+    }
+
     // A padded 2x2 pooling makes floor(s / 2) + 1 of s pixels, each of the others floor(s / 2), which must not be 0.
     [Theory]
     [InlineData(1, 1)]

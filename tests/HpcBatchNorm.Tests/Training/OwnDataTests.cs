@@ -153,6 +153,68 @@ public sealed class OwnDataTests(TrainingFixture fixture) : IClassFixture<Traini
         Assert.Equal(whole.StopReason, resumed.StopReason);
     }
 
+    [Theory]
+    [InlineData(3)]
+    [InlineData(-1)]
+    public void Evaluate_LabelOfNoClass_IsNamedWithItsImage(int label)
+    {
+        using Backend backend = Backend.Create(TrainingFixture.Backend);
+        RunConfig config = Config(steps: 1);
+        var evaluator = new Evaluator(backend, new Mislabelled(Source(2), label), EvaluationSetup.Loading(config, OwnNetwork()), EvaluationSetup.Session(config));
+        var member = new EnsembleMember(OwnNetwork(), NetworkState.Initial(OwnNetwork().Infer(1, Side, Side), seed: 1));
+
+        string message = Assert.Throws<UserErrorException>(() => evaluator.Run([member], cancellationToken: Token)).Message;
+
+        Assert.Contains($"Image 'image 5' of 'images in memory' has the label {label}; expected 0 to 2", message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void ValidationWithoutImages_IsRefusedBeforeTheFirstStep()
+    {
+        var observer = new Watcher();
+        var none = new ImageRange(Source(2), 0, 0);
+        string message = Assert.Throws<UserErrorException>(() => new Trainer(OwnNetwork(), Source(1), none, Config(steps: 2), observer).Run(Token)).Message;
+        Assert.Contains("has no images to evaluate on", message, StringComparison.Ordinal);
+        Assert.Empty(observer.Losses);
+
+        using Backend backend = Backend.Create(TrainingFixture.Backend);
+        RunConfig config = Config(steps: 1);
+        var member = new EnsembleMember(OwnNetwork(), NetworkState.Initial(OwnNetwork().Infer(1, Side, Side), seed: 1));
+        var evaluator = new Evaluator(backend, none, EvaluationSetup.Loading(config, OwnNetwork()), EvaluationSetup.Session(config));
+        Assert.Contains("has no images to evaluate on", Assert.Throws<UserErrorException>(() => evaluator.Run([member], cancellationToken: Token)).Message, StringComparison.Ordinal);
+    }
+
+    /// <summary>What no flag and no file can say, a program can: each is refused as it would be there, and before anything is written.</summary>
+    [Theory]
+    [InlineData("learning-rate: expected a number of at least 0, found 'NaN'")]
+    [InlineData("batch-size: expected a whole number of at least 1, found '0'")]
+    [InlineData("steps: expected a whole number of at least 0, found '-1'")]
+    [InlineData("epochs: expected a number of at least 0, found 'NaN'")]
+    [InlineData("log-every: expected a whole number of at least 1, found '0'")]
+    [InlineData("workers: expected a whole number of at least 0, found '-1'")]
+    [InlineData("crop-fraction: expected a number from")]
+    [InlineData("schedule: expected ")]
+    public void Run_SettingOutOfItsRange_IsRefused(string expected)
+    {
+        RunConfig good = Config(steps: 2);
+        RunConfig bad = expected[..expected.IndexOf(':', StringComparison.Ordinal)] switch
+        {
+            "learning-rate" => good with { LearningRate = float.NaN },
+            "batch-size" => good with { BatchSize = 0 },
+            "steps" => good with { Steps = -1 },
+            "epochs" => good with { Steps = 0, Epochs = double.NaN },
+            "log-every" => good with { LogEvery = 0 },
+            "workers" => good with { Workers = -1 },
+            "crop-fraction" => good with { CropFraction = double.NaN },
+            _ => good with { Schedule = (ScheduleKind)99 },
+        };
+
+        string message = Assert.Throws<UserErrorException>(() => new Trainer(OwnNetwork(), Source(1), null, bad).Run(Token)).Message;
+
+        Assert.Contains(expected, message, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(Path.Combine(bad.Output, "checkpoints")));
+    }
+
     [Fact]
     public void Run_NetworkOfOtherClasses_IsRefusedWithTheLayer()
     {
@@ -249,6 +311,20 @@ public sealed class OwnDataTests(TrainingFixture fixture) : IClassFixture<Traini
         Workers = 1,
         Output = fixture.NewFolder(),
     };
+
+    /// <summary>A source of which one label is of no class.</summary>
+    private sealed class Mislabelled(IImageSource source, int label) : IImageSource
+    {
+        public string Source => source.Source;
+
+        public int Count => source.Count;
+
+        public IReadOnlyList<string> ClassNames => source.ClassNames;
+
+        public int Label(int index) => index == 5 ? label : source.Label(index);
+
+        public StoredImage Read(int index, ref byte[] buffer) => source.Read(index, ref buffer);
+    }
 
     private static IEnumerable<JsonElement> Metrics(TrainingResult result) =>
         File.ReadLines(Path.Combine(result.RunDirectory, "metrics.jsonl")).Select(line => JsonDocument.Parse(line).RootElement);

@@ -9,6 +9,32 @@ namespace HpcBatchNorm.Tests.Verification;
 
 public sealed class VerifierTests
 {
+    public static TheoryData<string> Backends => [.. Backend.Probe().Where(p => p.Available && p.Name is "onednn" or "reference").Select(p => p.Name)];
+
+    /// <summary>
+    /// A chunk is summed as deviations from its own first value. Where that of the second image lies far out, and the channel's first does not, an honest
+    /// sum in single precision rounds at the distance of the former.
+    /// </summary>
+    [Theory]
+    [MemberData(nameof(Backends))]
+    public void BatchStatistics_ImageWhoseFirstValueLiesFarOut_AreWithinTheirBounds(string name)
+    {
+        VerificationCase corner = new CaseBuilder("batch-norm/corner/random", InputKind.Random, Precision.Fp32).BatchNorm(new BatchNormSpec(new Shape(2, 32, 12, 13)), new()
+        {
+            Src = (shape, random, values) =>
+            {
+                for (int i = 0; i < values.Length; i++)
+                {
+                    values[i] = i % shape.Area > 0 ? random.NextDouble(-0.1, 0.1) : i < shape.ImageCount ? 0 : 30;
+                }
+            },
+        }).Build();
+        using Backend backend = Backend.Create(name);
+        using ReferenceBackend reference = new();
+        CaseResult result = Verifier.Run(backend, reference, corner);
+        Assert.True(result.Passed, result.Describe());
+    }
+
     /// <summary>Half a unit in the last place of every result: an implementation as good as single precision allows must pass.</summary>
     [Fact]
     public void HardCases_ResultsRoundedToSingle_PassesAll()
