@@ -4,7 +4,7 @@
 # row, so that a call that is killed loses nothing. Parts, one per call unless they are quick:
 #   suite     the tests with HBN_REQUIRE=cudnn
 #   verify    verification in four precisions
-#   bench     bn-inception at batch 32 and 256 beside the device's measured limits, batch normalization's share of them
+#   bench     bn-inception at batch 32 and 256 beside the device's measured limits, batch normalization's share of them; inference at 32
 #   pytorch   the same network in PyTorch, where Python has it: eager, then compiled
 #   sanitize  memcheck, racecheck and initcheck of compute-sanitizer on the small network
 #   train     the recipes bn-x5 and bn-x30 in bf16 at 64 pixels; HBN_DATA, or data/ beside this script, is the data set
@@ -78,6 +78,8 @@ run_bench() {
 
     # Layers beyond the last cache are the slowest ones; the last columns say how much of the measured copy rate they reach.
     grep -E '^operation|batch-norm' "$output/bench-bf16-b256.log" 2>/dev/null | head -n 31 | tee "$output/batch-norm-share.txt"
+    try bench-infer 60 "$hpcbn" bench --no-verify --mode infer --backend cudnn --precision bf16 --network bn-inception -b 32 --result "$output/bench-infer.json"
+    try bench-infer-relu 60 "$hpcbn" bench --no-verify --mode infer --library-relu --backend cudnn --precision bf16 --network bn-inception -b 32 --result "$output/bench-infer-relu.json"
     try bench-fp32-b32 120 "$hpcbn" bench --no-verify --backend cudnn --precision fp32 --network bn-inception -b 32 --result "$output/bench-fp32-b32.json"
 }
 

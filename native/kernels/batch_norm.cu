@@ -151,20 +151,49 @@ HBN_DEVICE bool batch_norm_statistics(const elem* src, u32 stride, int columns, 
 // the shift would round at the magnitude of mean * gain.
 template <int V> struct Normalizer { float mean[V], inverse[V], gain[V], shift[V]; };
 
+// 1 / sqrt(variance + epsilon).
+HBN_DEVICE float inverse_deviation(float variance, float epsilon) {
+    float square = variance + epsilon;
+    return square == 0 ? 0.0f : 1.0f / sqrtf(square); // no spread and no epsilon: the limit for equal values
+}
+
+// Numbers of a block's columns in shared memory, `of` the n-th kind of them: lanes that are neighbours find theirs side by side.
+template <int V> HBN_DEVICE float* of_columns(int n) {
+    return hbn_shared + n * V * blockDim.x;
+}
+
+// Calls each(k, at) for the block's columns, each by one of its threads: k is the column's statistic, `at` its place in of_columns().
+#define HBN_FOR_COLUMNS(V, columns, k, at)                                                                                                 \
+    for (int hbn_j = threadIdx.y * blockDim.x + threadIdx.x; hbn_j < blockDim.x * (V); hbn_j += blockDim.x * blockDim.y)                   \
+        for (int k = blockIdx.z * (columns) + blockIdx.x * blockDim.x * (V) + hbn_j, at = hbn_j % (V)*blockDim.x + hbn_j / (V),            \
+                 hbn_here = blockIdx.x * blockDim.x * (V) + hbn_j < (columns);                                                             \
+             hbn_here; hbn_here = 0)
+
+template <int V> HBN_DEVICE void load_columns(float (&out)[V], int n) {
+    const float* from = of_columns<V>(n) + threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < V; ++i)
+        out[i] = from[i * blockDim.x];
+}
+
+// The root and the division once per column and block, not in each of the threads that share it: a block's rows are few, and there would
+// be as many divisions as elements. By all threads of the block; shared memory has four floats per column.
 template <int V>
 HBN_DEVICE void read(Normalizer<V>& n, const float* mean, const float* variance, const float* scale, const float* shift, float epsilon,
-                     int column, int columns) {
-    int k = blockIdx.z * columns + column;
-    load_parameters(n.mean, mean + k);
-    load_parameters(n.shift, shift + k);
-    load_parameters(n.gain, scale + k);
-    load_parameters(n.inverse, variance + k);
-#pragma unroll
-    for (int i = 0; i < V; ++i) {
-        float square = n.inverse[i] + epsilon;
-        n.inverse[i] = square == 0 ? 0.0f : 1.0f / sqrtf(square); // no spread and no epsilon: the limit for equal values
-        n.gain[i] *= n.inverse[i];
+                     int columns) {
+    HBN_FOR_COLUMNS(V, columns, k, at) {
+        float inverse = inverse_deviation(variance[k], epsilon);
+        of_columns<V>(0)[at] = mean[k];
+        of_columns<V>(1)[at] = inverse;
+        of_columns<V>(2)[at] = scale[k] * inverse;
+        of_columns<V>(3)[at] = shift[k];
     }
+    __syncthreads();
+    load_columns(n.mean, 0);
+    load_columns(n.inverse, 1);
+    load_columns(n.gain, 2);
+    load_columns(n.shift, 3);
+    __syncthreads(); // partial sums may take the place
 }
 
 // The same expression forward and backward: the backward pass finds ReLU's mask by it.
@@ -172,33 +201,48 @@ template <int V> HBN_DEVICE float normalize(const Normalizer<V>& n, float x, int
     return fmaf(x - n.mean[i], n.gain[i], n.shift[i]);
 }
 
+// Rows that a thread reads before it writes the first of them. A compiler may not do so by itself, as dst may be src.
+#define HBN_ROWS 2
+
 template <int V>
 HBN_DEVICE void batch_norm_apply(const elem* src, u32 src_stride, const elem* residual, u32 residual_stride, elem* dst, u32 dst_stride,
                                  int columns, int positions, int rows, const float* mean, const float* variance, const float* scale,
                                  const float* shift, float epsilon, int relu) {
     int column = (blockIdx.x * blockDim.x + threadIdx.x) * V;
+    Normalizer<V> n;
+    read(n, mean, variance, scale, shift, epsilon, columns);
     if (column >= columns)
         return;
-    Normalizer<V> n;
-    read(n, mean, variance, scale, shift, epsilon, column, columns);
-    for (int row = first_row(); row < rows; row += row_step()) {
-        float x[V], y[V];
-        load(x, src + at(row, positions, src_stride, column));
+    for (int first = first_row(); first < rows; first += HBN_ROWS * row_step()) {
+        Pack<V> xs[HBN_ROWS];
 #pragma unroll
-        for (int i = 0; i < V; ++i)
-            y[i] = normalize(n, x[i], i);
-        if (residual) {
-            load(x, residual + at(row, positions, residual_stride, column));
+        for (int u = 0; u < HBN_ROWS; ++u) {
+            if (first + u * row_step() < rows)
+                xs[u] = load_pack<V>(src + at(first + u * row_step(), positions, src_stride, column));
+        }
+#pragma unroll
+        for (int u = 0; u < HBN_ROWS; ++u) {
+            int row = first + u * row_step();
+            if (row >= rows)
+                break;
+            float x[V], y[V];
+            widen(x, xs[u]);
 #pragma unroll
             for (int i = 0; i < V; ++i)
-                y[i] += x[i];
-        }
-        if (relu) {
+                y[i] = normalize(n, x[i], i);
+            if (residual) {
+                load(x, residual + at(row, positions, residual_stride, column));
 #pragma unroll
-            for (int i = 0; i < V; ++i)
-                y[i] = y[i] > 0 ? y[i] : y[i] <= 0 ? 0.0f : y[i]; // a NaN stays one, so that divergence shows
+                for (int i = 0; i < V; ++i)
+                    y[i] += x[i];
+            }
+            if (relu) {
+#pragma unroll
+                for (int i = 0; i < V; ++i)
+                    y[i] = y[i] > 0 ? y[i] : y[i] <= 0 ? 0.0f : y[i]; // a NaN stays one, so that divergence shows
+            }
+            store(dst + at(row, positions, dst_stride, column), y);
         }
-        store(dst + at(row, positions, dst_stride, column), y);
     }
 }
 
@@ -219,14 +263,29 @@ HBN_DEVICE void batch_norm_forward(const elem* src, u32 src_stride, const elem* 
                         epsilon, relu);
 }
 
-// The gradient that passes ReLU: where dst is positive (or NaN), as it was kept or as it follows from src.
+// A gradient's operands, and where each tensor's rows begin.
+struct GradientSources {
+    const elem *src, *dst, *diff_dst, *second;
+    u32 src_stride, dst_stride, diff_dst_stride, second_stride;
+};
+
+// What every gradient reads of a row.
+template <int V> struct GradientPacks { Pack<V> src, diff_dst; };
+
+template <int V> HBN_DEVICE void load_packs(GradientPacks<V>& p, const GradientSources& from, int row, int positions, int column) {
+    p.src = load_pack<V>(from.src + at(row, positions, from.src_stride, column));
+    p.diff_dst = load_pack<V>(from.diff_dst + at(row, positions, from.diff_dst_stride, column));
+}
+
+// x, and the gradient that passes ReLU: where dst is positive (or NaN), as it was kept or as it follows from src.
 template <int V>
-HBN_DEVICE void masked_gradient(float (&g)[V], const float (&x)[V], const Normalizer<V>& n, const elem* diff_dst, const elem* second,
-                                const elem* dst, int relu) {
-    load(g, diff_dst);
-    if (second) {
+HBN_DEVICE void masked_gradient(float (&x)[V], float (&g)[V], const GradientPacks<V>& p, const GradientSources& from,
+                                const Normalizer<V>& n, int row, int positions, int column, int relu) {
+    widen(x, p.src);
+    widen(g, p.diff_dst);
+    if (from.second) {
         float more[V];
-        load(more, second);
+        load(more, from.second + at(row, positions, from.second_stride, column));
 #pragma unroll
         for (int i = 0; i < V; ++i)
             g[i] = widen(narrow(g[i] + more[i]));
@@ -234,8 +293,8 @@ HBN_DEVICE void masked_gradient(float (&g)[V], const float (&x)[V], const Normal
     if (!relu)
         return;
     float y[V];
-    if (dst) {
-        load(y, dst);
+    if (from.dst) {
+        load(y, from.dst + at(row, positions, from.dst_stride, column));
     } else {
 #pragma unroll
         for (int i = 0; i < V; ++i)
@@ -246,21 +305,6 @@ HBN_DEVICE void masked_gradient(float (&g)[V], const float (&x)[V], const Normal
         g[i] = y[i] <= 0 ? 0.0f : g[i];
 }
 
-// A gradient's operands: what masked_gradient reads, and where each tensor's rows begin.
-struct GradientSources {
-    const elem *src, *dst, *diff_dst, *second;
-    u32 src_stride, dst_stride, diff_dst_stride, second_stride;
-};
-
-template <int V>
-HBN_DEVICE void load_gradient(float (&x)[V], float (&g)[V], const GradientSources& from, const Normalizer<V>& n, int row, int positions,
-                              int column, int relu) {
-    load(x, from.src + at(row, positions, from.src_stride, column));
-    masked_gradient(g, x, n, from.diff_dst + at(row, positions, from.diff_dst_stride, column),
-                    from.second ? from.second + at(row, positions, from.second_stride, column) : from.second,
-                    from.dst ? from.dst + at(row, positions, from.dst_stride, column) : from.dst, relu);
-}
-
 // True in the block that has merged the sums of its columns.
 template <int V>
 HBN_DEVICE bool batch_norm_gradient_sums(const GradientSources& from, int columns, int positions, int rows, const float* mean,
@@ -268,13 +312,15 @@ HBN_DEVICE bool batch_norm_gradient_sums(const GradientSources& from, int column
                                          float* partials, u32* counters, float* diff_scale, float* diff_shift) {
     int column = (blockIdx.x * blockDim.x + threadIdx.x) * V;
     float sums[2][V] = {};
+    Normalizer<V> n;
+    read(n, mean, variance, scale, shift, epsilon, columns);
     if (column < columns) {
-        Normalizer<V> n;
-        read(n, mean, variance, scale, shift, epsilon, column, columns);
 #pragma unroll 2
         for (int row = first_row(); row < rows; row += row_step()) {
+            GradientPacks<V> packs;
+            load_packs(packs, from, row, positions, column);
             float x[V], g[V];
-            load_gradient(x, g, from, n, row, positions, column, relu);
+            masked_gradient(x, g, packs, from, n, row, positions, column, relu);
 #pragma unroll
             for (int i = 0; i < V; ++i) {
                 sums[0][i] += g[i];
@@ -295,36 +341,41 @@ HBN_DEVICE bool batch_norm_gradient_sums(const GradientSources& from, int column
     return true;
 }
 
-// diffSrc = gain * (g - sum(g)/m - xhat * sum(g * xhat)/m), and gain * g where the statistics are constants (batch == 0). diffSrc may be
-// src or diffDst: a thread reads an element before it writes it, and no other thread touches it.
+// diffSrc = gain * (g - sum(g)/m - (x - mean) * sum(g * xhat)/m * inverse), and gain * g where the statistics are constants (batch == 0).
+// diffSrc may be src or diffDst: a thread reads an element before it writes it, and no other thread touches it. Shared memory has six
+// floats per column.
 template <int V>
 HBN_DEVICE void batch_norm_gradient(const GradientSources& from, elem* diff_src, u32 diff_src_stride, elem* diff_residual,
                                     u32 diff_residual_stride, int columns, int positions, int rows, const float* mean,
                                     const float* variance, const float* scale, const float* shift, float epsilon, int relu, int batch,
                                     const float* diff_scale, const float* diff_shift) {
     int column = (blockIdx.x * blockDim.x + threadIdx.x) * V;
+    HBN_FOR_COLUMNS(V, columns, k, at) {
+        float m = static_cast<float>(rows);
+        of_columns<V>(4)[at] = batch ? diff_shift[k] / m : 0.0f;
+        of_columns<V>(5)[at] = batch ? diff_scale[k] / m * inverse_deviation(variance[k], epsilon) : 0.0f;
+    }
+    Normalizer<V> n;
+    read(n, mean, variance, scale, shift, epsilon, columns);
     if (column >= columns)
         return;
-    Normalizer<V> n;
-    read(n, mean, variance, scale, shift, epsilon, column, columns);
-    float mean_g[V] = {}, mean_gx[V] = {};
-    if (batch) {
-        load_parameters(mean_g, diff_shift + blockIdx.z * columns + column);
-        load_parameters(mean_gx, diff_scale + blockIdx.z * columns + column);
-#pragma unroll
-        for (int i = 0; i < V; ++i) {
-            mean_g[i] /= static_cast<float>(rows);
-            mean_gx[i] /= static_cast<float>(rows);
-        }
-    }
-    for (int row = first_row(); row < rows; row += row_step()) {
+    float mean_g[V], slope[V];
+    load_columns(mean_g, 4);
+    load_columns(slope, 5);
+    // The next row is read before this one is written; two whole rows at a time would take more registers than there are.
+    GradientPacks<V> packs, next;
+    int row = first_row();
+    if (row < rows)
+        load_packs(next, from, row, positions, column);
+    for (; row < rows; row += row_step()) {
+        packs = next;
+        if (row + row_step() < rows)
+            load_packs(next, from, row + row_step(), positions, column);
         float x[V], g[V], dx[V];
-        load_gradient(x, g, from, n, row, positions, column, relu);
+        masked_gradient(x, g, packs, from, n, row, positions, column, relu);
 #pragma unroll
-        for (int i = 0; i < V; ++i) {
-            float xhat = (x[i] - n.mean[i]) * n.inverse[i];
-            dx[i] = n.gain[i] * (g[i] - mean_g[i] - xhat * mean_gx[i]);
-        }
+        for (int i = 0; i < V; ++i)
+            dx[i] = n.gain[i] * (g[i] - mean_g[i] - (x[i] - n.mean[i]) * slope[i]);
         store(diff_src + at(row, positions, diff_src_stride, column), dx);
         if (diff_residual)
             store(diff_residual + at(row, positions, diff_residual_stride, column), g);

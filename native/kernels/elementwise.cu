@@ -174,10 +174,19 @@ HBN_KERNEL(add_bias_float)(float* dst, u32 stride, const float* bias, int rows, 
     HBN_FOR_EACH(1, row, column) dst[row * stride + column] += bias[column];
 }
 
-// dst = (pixel - mean[c]) * inverse[c]; pixels lie densely.
-HBN_KERNEL(prepare_input)(const u8* pixels, elem* dst, u32 dst_stride, const float* mean, const float* inverse, int rows, int columns) {
+// dst = (pixel - mean[c]) * inverse[c]; pixels lie densely. Columns beyond the channels are 0.
+HBN_KERNEL(prepare_input)
+(const u8* pixels, elem* dst, u32 dst_stride, const float* mean, const float* inverse, int rows, int channels, int columns) {
     HBN_FOR_EACH(1, row, column) {
-        dst[row * dst_stride + column] = narrow((static_cast<float>(pixels[row * columns + column]) - mean[column]) * inverse[column]);
+        float x = column < channels ? (static_cast<float>(pixels[row * channels + column]) - mean[column]) * inverse[column] : 0.0f;
+        dst[row * dst_stride + column] = narrow(x);
+    }
+}
+
+// Dense rows of `channels`, with zeros behind them up to `columns`.
+HBN_KERNEL(pad_channels)(const elem* src, elem* dst, int rows, int channels, int columns) {
+    HBN_FOR_EACH(1, row, column) {
+        dst[row * columns + column] = column < channels ? src[row * channels + column] : narrow(0.0f);
     }
 }
 

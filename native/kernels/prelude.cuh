@@ -85,11 +85,18 @@ HBN_DEVICE elem narrow(float x) {
 // V neighbouring channels: one load of 16 bytes where V is HBN_WIDTH.
 template <int V> struct alignas(V * sizeof(elem)) Pack { elem v[V]; };
 
-template <int V> HBN_DEVICE void load(float (&out)[V], const elem* from) {
-    Pack<V> pack = *reinterpret_cast<const Pack<V>*>(from);
+template <int V> HBN_DEVICE Pack<V> load_pack(const elem* from) {
+    return *reinterpret_cast<const Pack<V>*>(from);
+}
+
+template <int V> HBN_DEVICE void widen(float (&out)[V], const Pack<V>& pack) {
 #pragma unroll
     for (int i = 0; i < V; ++i)
         out[i] = widen(pack.v[i]);
+}
+
+template <int V> HBN_DEVICE void load(float (&out)[V], const elem* from) {
+    widen(out, load_pack<V>(from));
 }
 
 template <int V> HBN_DEVICE void store(elem* to, const float (&in)[V]) {

@@ -8,7 +8,7 @@ internal sealed class SettingOptions
 {
     /// <summary>What may differ between a checkpoint's training and its evaluation.</summary>
     public static readonly string[] Evaluation =
-        ["data", "image-size", "batch-size", "crop-fraction", "on-bad-image", "backend", "precision", "threads", "workers", "conv-algorithm", "bn-algorithm", "no-fuse"];
+        ["data", "image-size", "batch-size", "crop-fraction", "on-bad-image", "backend", "precision", "threads", "workers", "conv-algorithm", "bn-algorithm", "library-relu", "no-fuse"];
 
     private readonly List<(Setting Setting, Option<string[]> Option)> _options = [];
 

@@ -79,7 +79,7 @@ internal sealed unsafe partial class CudaDevice : IDisposable
         nuint bytes = 0;
         Check(api, api.cuDeviceTotalMem(&bytes, device), "asking the device's memory");
         return string.Create(CultureInfo.InvariantCulture,
-            $"{DeviceName(api, ordinal)}, compute capability {Attribute(api, ordinal, CudaDriverApi.AttributeMajor)}.{Attribute(api, ordinal, CudaDriverApi.AttributeMinor)}, {Attribute(api, ordinal, CudaDriverApi.AttributeMultiprocessors)} multiprocessors, {bytes / 1e9:F1} GB");
+            $"{DeviceName(api, device)}, compute capability {Attribute(api, device, CudaDriverApi.AttributeMajor)}.{Attribute(api, device, CudaDriverApi.AttributeMinor)}, {Attribute(api, device, CudaDriverApi.AttributeMultiprocessors)} multiprocessors, {bytes / 1e9:F1} GB");
     }
 
     /// <summary>The primary context of a device, with a new stream that does not wait for the legacy one.</summary>

@@ -52,7 +52,7 @@ internal sealed class CudaLibraries
         Driver = FindDriver(search);
         Nvrtc = FindNvrtc(search);
         Cudnn = FindCudnn(search);
-        (DeviceReport, DeviceProblem) = FindDevice();
+        (Devices, DeviceProblem) = FindDevices();
     }
 
     /// <summary>Those of this process, looked for once.</summary>
@@ -80,15 +80,15 @@ internal sealed class CudaLibraries
     /// <summary>Every function that is bound, by library; tests check that each was called.</summary>
     public IReadOnlyList<string> BoundFunctions { get; private set; } = [];
 
-    /// <summary>The first device in words, or null.</summary>
-    public string? DeviceReport { get; }
+    /// <summary>Every device that this process may use, in words, in the driver's order; what went wrong with one that cannot be asked.</summary>
+    public IReadOnlyList<string> Devices { get; }
 
-    /// <summary>Why there is no device, or null.</summary>
+    /// <summary>Why there is no device that can be used, or null.</summary>
     public string? DeviceProblem { get; }
 
     public bool Available => Driver.Usable && Nvrtc.Usable && Cudnn.Usable && DeviceProblem is null;
 
-    /// <summary>One line per library and the device, then what is mixed, and what to do about what is missing.</summary>
+    /// <summary>One line per library and device, then what is mixed, and what to do about what is missing.</summary>
     public string Text
     {
         get
@@ -104,7 +104,9 @@ internal sealed class CudaLibraries
                 text.Append(library).Append('\n');
             }
 
-            text.Append("device: ").Append(DeviceReport ?? DeviceProblem);
+            text.Append(DeviceProblem is { } none
+                ? $"device: {none}"
+                : string.Join('\n', Devices.Select((d, i) => Devices.Count == 1 ? $"device: {d}" : string.Create(CultureInfo.InvariantCulture, $"device {i}: {d}"))));
             if (Cudnn.Usable && CudnnInstallations.Mixture() is { } mixture)
             {
                 text.Append("\nwarning: ").Append(mixture);
@@ -310,21 +312,44 @@ internal sealed class CudaLibraries
         return null;
     }
 
-    private (string? Report, string? Problem) FindDevice()
+    private (IReadOnlyList<string> Devices, string? Problem) FindDevices()
     {
+        const string Visible = "CUDA_VISIBLE_DEVICES";
         if (DriverApi is not { } api)
         {
-            return (null, "none without the driver");
+            return ([], "none without the driver");
         }
 
         try
         {
-            int count = CudaDevice.Count(api);
-            return count == 0 ? (null, "the driver knows no device") : (CudaDevice.Describe(api, 0) + (count > 1 ? $" and {count - 1} more" : ""), null);
+            int count = CudaDevice.Count(api), usable = 0;
+            if (count == 0)
+            {
+                // The driver counts only what this variable names.
+                return ([], Environment.GetEnvironmentVariable(Visible) is { } visible ? $"the driver knows no device ({Visible} is '{visible}')" : "the driver knows no device");
+            }
+
+            string[] devices = [.. Enumerable.Range(0, count).Select(Describe)];
+            return (devices, usable > 0 ? null : string.Join("; ", devices));
+
+            // A device that is broken, or another's alone, takes nothing from the rest.
+            string Describe(int ordinal)
+            {
+                try
+                {
+                    string found = CudaDevice.Describe(api, ordinal);
+                    usable++;
+                    return found;
+                }
+                catch (NativeException e)
+                {
+                    return e.Message;
+                }
+            }
         }
         catch (NativeException e)
         {
-            return (null, e.Message);
+            return ([], e.Message);
         }
     }
 

@@ -30,6 +30,8 @@ internal sealed unsafe class CudnnApi
     public const int MathDefault = 0, MathTensorOp = 1, MathFma = 3;
     public const int Deterministic = 1;
     public const int BatchNormPerActivation = 0, BatchNormSpatial = 1;
+    public const int ActivationRelu = 1;
+    public const int NotPropagateNan = 0;
 
     public readonly delegate* unmanaged<nuint> cudnnGetVersion;
     public readonly delegate* unmanaged<int, byte*> cudnnGetErrorString;
@@ -51,6 +53,10 @@ internal sealed unsafe class CudnnApi
     public readonly delegate* unmanaged<nint, nint, void*, nint, void*, nint, nint, void*, int, int*, CudnnAlgorithmPerformance*, void*, nuint, int> cudnnFindConvolutionForwardAlgorithmEx;
     public readonly delegate* unmanaged<nint, nint, nint, nint, nint, int, nuint*, int> cudnnGetConvolutionForwardWorkspaceSize;
     public readonly delegate* unmanaged<nint, void*, nint, void*, nint, void*, nint, int, void*, nuint, void*, nint, void*, int> cudnnConvolutionForward;
+    public readonly delegate* unmanaged<nint*, int> cudnnCreateActivationDescriptor;
+    public readonly delegate* unmanaged<nint, int> cudnnDestroyActivationDescriptor;
+    public readonly delegate* unmanaged<nint, int, int, double, int> cudnnSetActivationDescriptor;
+    public readonly delegate* unmanaged<nint, void*, nint, void*, nint, void*, nint, int, void*, nuint, void*, nint, void*, nint, void*, nint, nint, void*, int> cudnnConvolutionBiasActivationForward;
     public readonly delegate* unmanaged<nint, nint, void*, nint, void*, nint, nint, void*, int, int*, CudnnAlgorithmPerformance*, void*, nuint, int> cudnnFindConvolutionBackwardDataAlgorithmEx;
     public readonly delegate* unmanaged<nint, nint, nint, nint, nint, int, nuint*, int> cudnnGetConvolutionBackwardDataWorkspaceSize;
     public readonly delegate* unmanaged<nint, void*, nint, void*, nint, void*, nint, int, void*, nuint, void*, nint, void*, int> cudnnConvolutionBackwardData;
@@ -83,6 +89,10 @@ internal sealed unsafe class CudnnApi
         cudnnFindConvolutionForwardAlgorithmEx = (delegate* unmanaged<nint, nint, void*, nint, void*, nint, nint, void*, int, int*, CudnnAlgorithmPerformance*, void*, nuint, int>)exports.Get(nameof(cudnnFindConvolutionForwardAlgorithmEx));
         cudnnGetConvolutionForwardWorkspaceSize = (delegate* unmanaged<nint, nint, nint, nint, nint, int, nuint*, int>)exports.Get(nameof(cudnnGetConvolutionForwardWorkspaceSize));
         cudnnConvolutionForward = (delegate* unmanaged<nint, void*, nint, void*, nint, void*, nint, int, void*, nuint, void*, nint, void*, int>)exports.Get(nameof(cudnnConvolutionForward));
+        cudnnCreateActivationDescriptor = (delegate* unmanaged<nint*, int>)exports.Get(nameof(cudnnCreateActivationDescriptor));
+        cudnnDestroyActivationDescriptor = (delegate* unmanaged<nint, int>)exports.Get(nameof(cudnnDestroyActivationDescriptor));
+        cudnnSetActivationDescriptor = (delegate* unmanaged<nint, int, int, double, int>)exports.Get(nameof(cudnnSetActivationDescriptor));
+        cudnnConvolutionBiasActivationForward = (delegate* unmanaged<nint, void*, nint, void*, nint, void*, nint, int, void*, nuint, void*, nint, void*, nint, void*, nint, nint, void*, int>)exports.Get(nameof(cudnnConvolutionBiasActivationForward));
         cudnnFindConvolutionBackwardDataAlgorithmEx = (delegate* unmanaged<nint, nint, void*, nint, void*, nint, nint, void*, int, int*, CudnnAlgorithmPerformance*, void*, nuint, int>)exports.Get(nameof(cudnnFindConvolutionBackwardDataAlgorithmEx));
         cudnnGetConvolutionBackwardDataWorkspaceSize = (delegate* unmanaged<nint, nint, nint, nint, nint, int, nuint*, int>)exports.Get(nameof(cudnnGetConvolutionBackwardDataWorkspaceSize));
         cudnnConvolutionBackwardData = (delegate* unmanaged<nint, void*, nint, void*, nint, void*, nint, int, void*, nuint, void*, nint, void*, int>)exports.Get(nameof(cudnnConvolutionBackwardData));

@@ -12,6 +12,7 @@ internal sealed unsafe class CudnnConvolution : IDisposable
     private readonly CudnnPass _pass;
     private readonly CudnnDescriptor _a, _b, _convolution, _c;
     private readonly string _operation;
+    private CudnnDescriptor? _bias, _relu;
 
     /// <summary>Takes over the descriptors.</summary>
     public CudnnConvolution(CudnnHandle cudnn, CudnnPass pass, CudnnDescriptor a, CudnnDescriptor b, CudnnDescriptor convolution, CudnnDescriptor c, string operation)
@@ -104,12 +105,38 @@ internal sealed unsafe class CudnnConvolution : IDisposable
         _cudnn.Check(status, _operation);
     }
 
+    /// <summary>
+    /// Takes over a bias and ReLU, which <see cref="TryExecuteWithRelu"/> computes with the forward pass: a number per output channel, of the tensors' type.
+    /// </summary>
+    public void AddRelu(CudnnDescriptor bias, CudnnDescriptor relu) => (_bias, _relu) = (bias, relu);
+
+    /// <summary>
+    /// Enqueues c = ReLU(the convolution of a and b, plus bias, plus <paramref name="residual"/>, which may be c, when <paramref name="add"/>). False, and nothing
+    /// is done, where cuDNN refuses it. A NaN becomes 0.
+    /// </summary>
+    public bool TryExecuteWithRelu(nint a, nint b, nint c, nint bias, nint residual, int algorithm, nint workspace, long workspaceBytes, bool add)
+    {
+        float one = 1, ofResidual = add ? 1f : 0f;
+        int status = _cudnn.Api.cudnnConvolutionBiasActivationForward(
+            _cudnn.Handle, &one, _a.Handle, (void*)a, _b.Handle, (void*)b, _convolution.Handle, algorithm, (void*)workspace, (nuint)workspaceBytes,
+            &ofResidual, _c.Handle, (void*)residual, _bias!.Handle, (void*)bias, _relu!.Handle, _c.Handle, (void*)c);
+        if (IsRefusal(status))
+        {
+            return false;
+        }
+
+        _cudnn.Check(status, _operation);
+        return true;
+    }
+
     public void Dispose()
     {
         _a.Dispose();
         _b.Dispose();
         _c.Dispose();
         _convolution.Dispose();
+        _bias?.Dispose();
+        _relu?.Dispose();
     }
 
     /// <summary>

@@ -119,6 +119,25 @@ internal sealed unsafe class CudnnHandle : IDisposable
         return result;
     }
 
+    /// <summary>ReLU as a convolution's epilogue, where cuDNN takes it in no other way: a NaN becomes 0.</summary>
+    public CudnnDescriptor Relu(string operation)
+    {
+        nint descriptor = 0;
+        Check(Api.cudnnCreateActivationDescriptor(&descriptor), operation);
+        CudnnDescriptor result = new(Api.cudnnDestroyActivationDescriptor, descriptor);
+        try
+        {
+            Check(Api.cudnnSetActivationDescriptor(descriptor, CudnnApi.ActivationRelu, CudnnApi.NotPropagateNan, 0), operation);
+        }
+        catch
+        {
+            result.Dispose();
+            throw;
+        }
+
+        return result;
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {

@@ -138,6 +138,15 @@ STUB_EXPORT int cudnnSetStream(void* handle, void* stream) {
 DESCRIPTOR(Tensor, kTensor)
 DESCRIPTOR(Filter, kFilter)
 DESCRIPTOR(Convolution, kConvolution)
+DESCRIPTOR(Activation, kActivation)
+
+STUB_EXPORT int cudnnSetActivationDescriptor(void* handle, int mode, int nan_option, double coefficient) {
+    STUB_ENTER();
+    Activation* a = as<Activation>(handle, kActivation);
+    STUB_CHECK(a && mode >= 0 && mode <= 6 && (nan_option == 0 || nan_option == 1) && coefficient == coefficient, kBadParam);
+    a->mode = mode, a->nan_option = nan_option;
+    return kSuccess;
+}
 
 STUB_EXPORT int cudnnSetTensor4dDescriptorEx(void* handle, int type, int n, int c, int h, int w, int ns, int cs, int hs, int ws) {
     STUB_ENTER();

@@ -9,7 +9,8 @@ namespace cudnn {
 
 enum { kSuccess = 0, kBadParam = 2000, kMisaligned = 2003, kNotSupported = 3000 };
 enum { kFloat = 0, kHalf = 2, kBFloat16 = 9 };
-constexpr uint32_t kHandle = 0xC0DE0201, kTensor = 0xC0DE0202, kFilter = 0xC0DE0203, kConvolution = 0xC0DE0204;
+constexpr uint32_t kHandle = 0xC0DE0201, kTensor = 0xC0DE0202, kFilter = 0xC0DE0203, kConvolution = 0xC0DE0204, kActivation = 0xC0DE0205;
+enum { kRelu = 1, kIdentity = 5 };
 
 using stub::as;
 using stub::Object;
@@ -32,6 +33,10 @@ struct Filter : Tensor {}; // n, c, h, w are k, c, r, s; memory is KRSC
 
 struct Convolution : Object {
     int pad_h = -1, pad_w, stride_h, stride_w, dilation_h, dilation_w, groups = 1, math = 0;
+};
+
+struct Activation : Object {
+    int mode = -1, nan_option;
 };
 
 // Element i of fp32 or 16-bit memory.

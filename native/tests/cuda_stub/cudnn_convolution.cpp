@@ -109,9 +109,10 @@ bool fits(const char* function, const Tensor& x, const Filter& w, const Tensor& 
     return true;
 }
 
-// With "refuse_groups" grouped convolutions get that status.
-int refuses(const Convolution& v) {
-    return v.groups > 1 ? static_cast<int>(stub::setting("refuse_groups", 0)) : kSuccess;
+// With "refuse_groups" grouped convolutions get that status, with "refuse_slices" those whose outputs do not lie densely.
+int refuses(int pass, const Tensor& y, const Convolution& v) {
+    int groups = v.groups > 1 ? static_cast<int>(stub::setting("refuse_groups", 0)) : kSuccess;
+    return groups || pass != 0 || y.ws == y.c ? groups : static_cast<int>(stub::setting("refuse_slices", 0));
 }
 
 // With "alignment" every algorithm wants addresses that are multiples of it, as those that read 16 bytes at a time do.
@@ -136,7 +137,7 @@ int find(const char* function, int pass, void* handle, const Tensor& x, const Fi
         return stub::problem(function, "a tensor is not in device memory"), kBadParam;
     if (workspace_bytes && !stub::on_device(workspace, workspace_bytes))
         return stub::problem(function, "the workspace is not in device memory"), kBadParam;
-    if (int status = refuses(v))
+    if (int status = refuses(pass, y, v))
         return status;
     if (!aligned({a, b, c}))
         return kMisaligned;
@@ -179,7 +180,7 @@ int execute(const char* function, int pass, void* handle, const void* alpha, con
         return stub::problem(function, "bad arguments"), kBadParam;
     if (!fits(function, x, w, y, v))
         return kBadParam;
-    if (int status = refuses(v))
+    if (int status = refuses(pass, y, v))
         return status;
     const Algorithm* algorithm = find_algorithm(pass, number);
     if (!algorithm)
@@ -205,6 +206,23 @@ int execute(const char* function, int pass, void* handle, const void* alpha, con
         scatter(tc, c_data, result, al, be);
     });
     return kSuccess;
+}
+
+bool same(const Tensor& a, const Tensor& b) {
+    return a.type == b.type && a.n == b.n && a.c == b.c && a.h == b.h && a.w == b.w && a.ns == b.ns && a.cs == b.cs && a.hs == b.hs &&
+           a.ws == b.ws;
+}
+
+bool overlap(const void* a, size_t a_bytes, const void* b, size_t b_bytes) {
+    const char *first = static_cast<const char*>(a), *second = static_cast<const char*>(b);
+    return first < second + b_bytes && second < first + a_bytes;
+}
+
+// What cudnnConvolutionBiasActivationForward does not support, by its documentation.
+bool unsupported(const Tensor& z, const Tensor& bias, const Activation& activation, const Filter& w, const Tensor& y, int algorithm) {
+    return (activation.mode != kRelu && activation.mode != kIdentity) || activation.nan_option != 0 ||
+           (activation.mode == kIdentity && algorithm != 1) || bias.n != 1 || bias.cs != 1 || bias.c != w.n || bias.h != 1 || bias.w != 1 ||
+           bias.type != y.type || !same(z, y);
 }
 
 } // namespace
@@ -295,4 +313,54 @@ STUB_EXPORT int cudnnConvolutionBackwardFilter(void* handle, const void* alpha, 
     Convolution* v = as<Convolution>(conv, kConvolution);
     STUB_CHECK(tx && ty && fw && v, kBadParam);
     return execute(__func__, 2, handle, alpha, *tx, *fw, *ty, *v, *tx, x, *ty, dy, *fw, dw, algo, workspace, bytes, beta);
+}
+
+// y = activation(alpha1 * convolution + alpha2 * z + bias); ReLU does not let a NaN through.
+STUB_EXPORT int cudnnConvolutionBiasActivationForward(void* handle, const void* alpha1, void* x_desc, const void* x, void* w_desc,
+                                                      const void* w, void* conv, int algo, void* workspace, size_t bytes,
+                                                      const void* alpha2, void* z_desc, const void* z, void* bias_desc, const void* bias,
+                                                      void* activation_desc, void* y_desc, void* y) {
+    STUB_ENTER();
+    Handle* h = as<Handle>(handle, kHandle);
+    Tensor *tx = as<Tensor>(x_desc, kTensor), *ty = as<Tensor>(y_desc, kTensor), *tz = as<Tensor>(z_desc, kTensor),
+           *tb = as<Tensor>(bias_desc, kTensor);
+    Filter* fw = as<Filter>(w_desc, kFilter);
+    Convolution* v = as<Convolution>(conv, kConvolution);
+    Activation* a = as<Activation>(activation_desc, kActivation);
+    STUB_CHECK(h && alpha1 && alpha2 && tx && ty && tz && tb && fw && v && a, kBadParam);
+    if (!fits(__func__, *tx, *fw, *ty, *v))
+        return kBadParam;
+    if (int status = refuses(0, *ty, *v))
+        return status;
+    if (int status = static_cast<int>(stub::setting("refuse_bias", 0)))
+        return status;
+    if (unsupported(*tz, *tb, *a, *fw, *ty, algo))
+        return kNotSupported;
+    const Algorithm* algorithm = find_algorithm(0, algo);
+    if (!algorithm)
+        return stub::problem(__func__, "an algorithm that no search returned"), kBadParam;
+    STUB_CHECK(bytes >= algorithm->memory && (!bytes || stub::on_device(workspace, bytes)), kBadParam);
+    STUB_CHECK(stub::on_device(x, tx->bytes()) && stub::on_device(w, fw->bytes()) && stub::on_device(y, ty->bytes()), kBadParam);
+    STUB_CHECK(stub::on_device(z, tz->bytes()) && stub::on_device(bias, tb->bytes()), kBadParam);
+    // z may be y; x may be neither.
+    STUB_CHECK(!overlap(x, tx->bytes(), y, ty->bytes()) && !overlap(x, tx->bytes(), z, tz->bytes()), kBadParam);
+    if (!aligned({x, w, z, y}))
+        return kMisaligned;
+    float of_convolution = *static_cast<const float*>(alpha1), of_z = *static_cast<const float*>(alpha2);
+    Tensor dx = *tx, dw = *fw, dy = *ty, dz = *tz, db = *tb;
+    Convolution cv = *v;
+    size_t used = algorithm->memory;
+    bool single = used == 65536, relu = a->mode == kRelu;
+    stub::enqueue(h->stream, [=] {
+        std::vector<double> result = convolve(0, dx, dw, dy, cv, gather(dx, x), gather(dw, w), single), shift = gather(db, bias);
+        std::vector<double> added = of_z == 0 ? std::vector<double>(result.size()) : gather(dz, z);
+        if (used)
+            memset(workspace, 0xFF, used);
+        for (size_t i = 0; i < result.size(); ++i) {
+            double sum = of_convolution * result[i] + of_z * added[i] + shift[i % dy.c];
+            result[i] = !relu || sum > 0 ? sum : 0;
+        }
+        scatter(dy, y, result, 1, 0);
+    });
+    return kSuccess;
 }

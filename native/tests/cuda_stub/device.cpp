@@ -129,6 +129,11 @@ STUB_EXPORT void hbn_stub_reset() {
     sticky = 0;
 }
 
+// All can be asked what they are; the first alone has memory and computes.
+static bool is_device(int device) {
+    return device >= 0 && device < stub::setting("devices", 1);
+}
+
 STUB_EXPORT int cuInit(unsigned flags) {
     STUB_ENTER();
     STUB_CHECK(flags == 0, kInvalidValue);
@@ -165,7 +170,7 @@ STUB_EXPORT int cuDeviceGetCount(int* count) {
 STUB_EXPORT int cuDeviceGet(int* device, int ordinal) {
     STUB_ENTER();
     STUB_CHECK(device && ordinal >= 0, kInvalidValue);
-    if (ordinal >= stub::setting("devices", 1))
+    if (!is_device(ordinal))
         return kInvalidDevice;
     *device = ordinal;
     return kSuccess;
@@ -173,21 +178,21 @@ STUB_EXPORT int cuDeviceGet(int* device, int ordinal) {
 
 STUB_EXPORT int cuDeviceGetName(char* name, int length, int device) {
     STUB_ENTER();
-    STUB_CHECK(name && length >= 32 && device == 0, kInvalidValue);
-    snprintf(name, length, "Stub device");
+    STUB_CHECK(name && length >= 32 && is_device(device), kInvalidValue);
+    snprintf(name, length, device == 0 ? "Stub device" : "Stub device %d", device);
     return kSuccess;
 }
 
 STUB_EXPORT int cuDeviceTotalMem_v2(size_t* bytes, int device) {
     STUB_ENTER();
-    STUB_CHECK(bytes && device == 0, kInvalidValue);
+    STUB_CHECK(bytes && is_device(device), kInvalidValue);
     *bytes = static_cast<size_t>(stub::setting("memory", 4ll << 30));
     return kSuccess;
 }
 
 STUB_EXPORT int cuDeviceGetAttribute(int* value, int attribute, int device) {
     STUB_ENTER();
-    STUB_CHECK(value && device == 0, kInvalidValue);
+    STUB_CHECK(value && is_device(device), kInvalidValue);
     switch (attribute) {
     case 16:
         *value = static_cast<int>(stub::setting("multiprocessors", 4));

@@ -50,6 +50,7 @@ const Entry entries[] = {
     ENTRY(copy_from_float),
     ENTRY(add_bias_float),
     ENTRY(prepare_input),
+    ENTRY(pad_channels),
     ENTRY(dropout),
     ENTRY(lrn_forward),
     ENTRY(lrn_backward),

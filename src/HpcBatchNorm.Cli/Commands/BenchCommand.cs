@@ -13,7 +13,7 @@ namespace HpcBatchNorm.Cli.Commands;
 /// <summary><c>hpcbn bench</c>.</summary>
 internal static class BenchCommand
 {
-    private static readonly string[] SettingNames = ["precision", "image-size", "batch-size", "threads", "conv-algorithm", "bn-algorithm", "recompute", "no-fuse"];
+    private static readonly string[] SettingNames = ["precision", "image-size", "batch-size", "threads", "conv-algorithm", "bn-algorithm", "library-relu", "recompute", "no-fuse"];
 
     public static Command Create()
     {

@@ -18,7 +18,7 @@ internal static class InspectCommand
     private static readonly string[] SettingNames =
     [
         "model", "width", "separable-first-convolution", "activation", "batch-norm", "lrn", "dropout", "per-activation-norm", "auxiliary-heads",
-        "image-size", "batch-size", "backend", "precision", "threads", "conv-algorithm", "bn-algorithm", "recompute", "no-fuse",
+        "image-size", "batch-size", "backend", "precision", "threads", "conv-algorithm", "bn-algorithm", "library-relu", "recompute", "no-fuse",
     ];
 
     public static Command Create()

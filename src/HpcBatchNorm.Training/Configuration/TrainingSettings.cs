@@ -219,6 +219,8 @@ internal static class TrainingSettings
             c => c.BackendOptions.ConvolutionAlgorithm, (c, v) => c with { BackendOptions = c.BackendOptions with { ConvolutionAlgorithm = v } }),
         Choice("bn-algorithm", Machine, "Batch normalization by our fused kernels (native) or by the library's primitive",
             c => c.BackendOptions.BatchNormAlgorithm, (c, v) => c with { BackendOptions = c.BackendOptions with { BatchNormAlgorithm = v } }),
+        Switch("library-relu", Machine, "Inference on cudnn: the library adds bias and computes ReLU with its convolution, faster; it rounds the bias to precision and makes a NaN 0",
+            c => c.BackendOptions.LibraryRelu, (c, v) => c with { BackendOptions = c.BackendOptions with { LibraryRelu = v } }),
         Switch("record-steps", Machine, "Let a GPU replay a session's kernels as one recording (cudnn: a CUDA graph)",
             c => c.BackendOptions.RecordSteps, (c, v) => c with { BackendOptions = c.BackendOptions with { RecordSteps = v } }),
         Choice("recompute", Machine, "What the backward pass computes again instead of keeping it: nothing, or batch normalization's outputs (bn)", ["none", "bn"],

@@ -14,10 +14,12 @@ namespace HpcBatchNorm.Backends;
 /// <param name="ConvolutionNormalizes">Convolutions normalize what they read (<see cref="SourceNormalization"/>), in single precision.</param>
 /// <param name="NarrowConvolutionNormalizes">They do so with bfloat16 too; what they multiply is then not rounded to it.</param>
 /// <param name="NarrowWeightGradients">Its library rounds the gradients of weights to the activations' 16-bit type, and the optimizer reads them so.</param>
+/// <param name="ConvolutionReluTakesNarrowBias">Inference: a convolution that computes ReLU too reads its bias in the activations' type.</param>
+/// <param name="ConvolutionTakesSlices">Inference: a convolution writes its channels of a concatenation as fast as a tensor of its own.</param>
 internal sealed record BackendTraits(
     int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false, bool CustomOperations = false,
     bool PoolingTakesSlices = false, bool TrainingVariants = false, bool ConvolutionNormalizes = false, bool NarrowConvolutionNormalizes = false,
-    bool NarrowWeightGradients = false)
+    bool NarrowWeightGradients = false, bool ConvolutionReluTakesNarrowBias = false, bool ConvolutionTakesSlices = false)
 {
     /// <summary>Whether convolutions normalize activations of this type while reading them.</summary>
     public bool Normalizes(DataType type) => ConvolutionNormalizes && (!type.IsNarrow() || (type == DataType.BFloat16 && NarrowConvolutionNormalizes));

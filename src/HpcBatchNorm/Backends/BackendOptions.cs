@@ -36,6 +36,12 @@ public sealed record BackendOptions
     public BatchNormAlgorithm BatchNormAlgorithm { get; init; }
 
     /// <summary>
+    /// Inference on cudnn: let the library add bias (and residual) and compute ReLU with its convolution, which saves a launch and two passes over the output each
+    /// time. It rounds the bias to the activations' type, and makes a NaN 0, which every other kernel lets through; so not unless asked for.
+    /// </summary>
+    public bool LibraryRelu { get; init; }
+
+    /// <summary>
     /// File in which a backend keeps the choices it made by timing (cudnn: convolution algorithms), so that later runs make the same and backends beside one
     /// another give the same bits. Null: <c>hpcbn/cuda/algorithms.json</c> in the user's cache folder, where there is one.
     /// </summary>

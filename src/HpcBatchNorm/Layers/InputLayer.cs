@@ -41,6 +41,6 @@ public sealed record InputLayer(int Channels) : Layer
     private static void Prepare(ILowering lowering)
     {
         ImagePreparation images = lowering.PrepareImages();
-        lowering.Emit(new PrepareInput(lowering.Name, images.Pixels, lowering.NewValue(TensorLayout.Plain), images.Mean, images.InverseDeviation));
+        lowering.Emit(new PrepareInput(lowering.Name, images.Pixels, lowering.NewValue(TensorLayout.Plain), images.Mean, images.InverseDeviation) { IsConvolvedOnly = images.IsConvolvedOnly });
     }
 }

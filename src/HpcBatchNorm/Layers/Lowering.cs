@@ -3,8 +3,10 @@ using HpcBatchNorm.Tensors;
 
 namespace HpcBatchNorm.Layers;
 
-/// <summary>What preparing images takes: the pixels' tensor, and mean and inverse deviation of each channel.</summary>
-internal readonly record struct ImagePreparation(Tensor Pixels, IReadOnlyList<float> Mean, IReadOnlyList<float> InverseDeviation);
+/// <summary>
+/// What preparing images takes: the pixels' tensor, mean and inverse deviation of each channel, and whether nothing but dense convolutions reads the result.
+/// </summary>
+internal readonly record struct ImagePreparation(Tensor Pixels, IReadOnlyList<float> Mean, IReadOnlyList<float> InverseDeviation, bool IsConvolvedOnly);
 
 /// <summary>
 /// What a layer says to a planner: which operations compute its value, on which tensors. One object stands for one layer of a network. The planner

@@ -59,6 +59,9 @@ public sealed record Sum(string Name, IReadOnlyList<Tensor> Srcs, Tensor Dst) : 
 /// </summary>
 public sealed record PrepareInput(string Name, Tensor Src, Tensor Dst, IReadOnlyList<float> Mean, IReadOnlyList<float> InverseDeviation) : Operation(Name)
 {
+    /// <summary>True where nothing but dense convolutions reads dst, so that a backend may keep more channels than there are.</summary>
+    internal bool IsConvolvedOnly { get; init; }
+
     /// <inheritdoc/>
     public override string Kind => "prepare input";
 

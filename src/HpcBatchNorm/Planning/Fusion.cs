@@ -18,7 +18,10 @@ public static class Fusion
     /// </summary>
     public const string BatchNormConvolution = "bn-conv";
 
-    /// <summary>Batch normalization (and pooling, where a backend's takes slices) writes its channels of a concatenation directly, and reads their gradient there.</summary>
+    /// <summary>
+    /// Batch normalization (and pooling, and at inference convolutions, where a backend's take slices) writes its channels of a concatenation directly, and reads
+    /// their gradient there.
+    /// </summary>
     public const string ConcatSlice = "concat-slice";
 
     /// <summary>
@@ -42,7 +45,7 @@ public static class Fusion
         (BatchNormRelu, "ReLU is computed with the batch normalization before it"),
         (BatchNormAddRelu, "a residual block's sum and ReLU are computed with the batch normalization (inference: convolution) before them"),
         (BatchNormConvolution, "training: a convolution normalizes what it reads, so that the batch normalization before it stores nothing"),
-        (ConcatSlice, "batch normalization and pooling write their channels of a concatenation directly"),
+        (ConcatSlice, "batch normalization, pooling and (inference) convolutions write their channels of a concatenation directly"),
         (ParallelConvolution, "training: 1x1 convolutions of one value are computed as a single wider one"),
         (InPlace, "gradients and nonlinearities overwrite what is not needed again"),
         (FoldBatchNorm, "inference: batch normalization folds into the layer before it"),

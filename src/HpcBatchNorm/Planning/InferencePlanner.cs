@@ -32,7 +32,8 @@ internal sealed class InferencePlanner : PlanBuilder
 
     private Plan Build()
     {
-        PlaceInConcats(input => (Traits.BatchNormTakesSlices && IsUnfoldedBatchNorm(input)) || PoolsIntoSlice(input));
+        PlaceInConcats(input =>
+            (Traits.BatchNormTakesSlices && IsUnfoldedBatchNorm(input)) || PoolsIntoSlice(input) || (Traits.ConvolutionTakesSlices && IsConvolved(input)));
         foreach (Node node in Nodes)
         {
             if (IsFused(node))
@@ -53,6 +54,21 @@ internal sealed class InferencePlanner : PlanBuilder
 
     private bool IsUnfoldedBatchNorm(Node node) => BatchNormBehind(node) is { } batchNorm && Foldable(batchNorm.Inputs[0]) != batchNorm;
 
+    /// <summary>True for a convolution, whose value is <paramref name="last"/>'s with what is folded into it, that computes the ReLU behind it too.</summary>
+    private bool ConvolvesWithRelu(Node node, Node last) => node.Layer is ConvolutionLayer &&
+        (FusableRelu(last, Fusion.ConvolutionRelu) is not null || (Uses(Fusion.ConvolutionRelu) && FusableSum(last, node) is not null));
+
+    /// <summary>True where a convolution's kernel writes the node's value: the convolution itself, or what is computed with it and adds nothing to it.</summary>
+    private bool IsConvolved(Node node)
+    {
+        if (node.Layer is ActivationLayer && FusableRelu(node.Inputs[0], Fusion.ConvolutionRelu) == node)
+        {
+            node = node.Inputs[0];
+        }
+
+        return (node.Layer is BatchNormLayer && Foldable(node.Inputs[0]) == node ? node.Inputs[0] : node).Layer is ConvolutionLayer;
+    }
+
     /// <summary>What a layer says to the planner of inference, carried out.</summary>
     private sealed class Lowering(InferencePlanner planner, Node node) : NodeLowering(planner, node), IInferenceLowering
     {
@@ -64,10 +80,11 @@ internal sealed class InferencePlanner : PlanBuilder
         {
             Node? batchNorm = planner.Foldable(Node);
             Tensor weights = planner.AddState(Node, "weights", TensorLayout.Opaque, planner.ActivationType);
-            Tensor? biasTensor = bias ? AddState("bias", TensorLayout.Plain) : null;
+            DataType biasType = planner.Traits.ConvolutionReluTakesNarrowBias && planner.ConvolvesWithRelu(Node, batchNorm ?? Node) ? planner.ActivationType : DataType.Float32;
+            Tensor? biasTensor = bias ? planner.AddState(Node, "bias", TensorLayout.Plain, biasType) : null;
             if (batchNorm is not null)
             {
-                biasTensor ??= AddFoldedShift(batchNorm, outputs);
+                biasTensor ??= AddFoldedShift(batchNorm, outputs, biasType);
                 planner._folded.Add(new FoldedLayer(Node, batchNorm, weights, biasTensor));
                 Fuse(Fusion.FoldBatchNorm, batchNorm);
             }
@@ -89,9 +106,9 @@ internal sealed class InferencePlanner : PlanBuilder
         public Tensor NewProbabilities(Shape logits) => planner._probabilities = new Tensor("probabilities", logits, TensorRole.Result);
 
         /// <summary>The folded shift has no parameter of its own in the network; it stands under the name of batch normalization's.</summary>
-        private Tensor AddFoldedShift(Node batchNorm, int channels)
+        private Tensor AddFoldedShift(Node batchNorm, int channels, DataType type)
         {
-            var bias = new Tensor($"{Name}.bias", Shape.Vector(channels), TensorRole.Parameter);
+            var bias = new Tensor($"{Name}.bias", Shape.Vector(channels), TensorRole.Parameter, TensorLayout.Plain, type);
             planner.State.Add(new StateTensor(bias, planner.Parameter(batchNorm, "shift")));
             return bias;
         }

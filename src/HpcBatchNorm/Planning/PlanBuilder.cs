@@ -252,7 +252,8 @@ internal abstract partial class PlanBuilder
     {
         Shape shape = Shapes[node];
         Pixels = new Tensor("pixels", shape, TensorRole.Input, TensorLayout.Plain, DataType.UInt8);
-        return new ImagePreparation(Pixels, Channels(_options.PixelMean, shape.C, v => v), Channels(_options.PixelDeviation, shape.C, v => 1 / v));
+        bool convolved = Consumers(node).All(c => c.Layer is ConvolutionLayer { Groups: 1 });
+        return new ImagePreparation(Pixels, Channels(_options.PixelMean, shape.C, v => v), Channels(_options.PixelDeviation, shape.C, v => 1 / v), convolved);
 
         static float[] Channels(IReadOnlyList<float>? values, int channels, Func<float, float> map)
         {

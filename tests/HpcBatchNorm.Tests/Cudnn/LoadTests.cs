@@ -20,6 +20,29 @@ public sealed class LoadTests : IDisposable
         Assert.Contains("device: Stub device, compute capability 9.0", output, StringComparison.Ordinal);
     }
 
+    /// <summary>Also where one of them cannot be asked: the others can be used.</summary>
+    [Theory]
+    [InlineData("devices=3", "device 0: Stub device, compute capability 9.0")]
+    [InlineData("devices=3;fail:cuDeviceTotalMem_v2=2", "CUDA_ERROR_OUT_OF_MEMORY (2)")]
+    public async Task Info_WithSeveralDevices_ShowsEach(string stub, string ofTheFirst)
+    {
+        string output = await InfoAsync(StubDevice.Folder, stub);
+        Assert.Contains("cudnn      available", output, StringComparison.Ordinal);
+        Assert.Contains(ofTheFirst, output, StringComparison.Ordinal);
+        Assert.Contains("device 1: Stub device 1, compute capability 9.0", output, StringComparison.Ordinal);
+        Assert.Contains("device 2: Stub device 2, compute capability 9.0", output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Info_WhereNoDeviceIsVisible_NamesTheVariable()
+    {
+        _ = StubDevice.Libraries;
+        using HpcbnProcess process = HpcbnProcess.Start(
+            _folder, ["info"], (CudaSearch.OverrideVariable, StubDevice.Folder), ("HBN_STUB", "devices=0"), ("CUDA_VISIBLE_DEVICES", "7"));
+        Assert.Equal(0, await process.WaitForExitAsync(TestContext.Current.CancellationToken));
+        Assert.Contains("device: the driver knows no device (CUDA_VISIBLE_DEVICES is '7')", process.Output, StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData("devices=0", "device: the driver knows no device")]
     [InlineData("fail:cuInit*=100", "cuInit reports CUDA_ERROR_NO_DEVICE (100): no CUDA-capable device is detected")]

@@ -431,6 +431,7 @@ public sealed partial class StubTests : CudnnTests
         Allocate_MoreThanThereIs_SaysHowMuchIsFree();
         Failure_OfACall_NamesTheOperationAndTheStatus("fail:cudnnConvolutionForward", 5000, typeof(NativeException), "5000");
         Failure_OfACall_NamesTheOperationAndTheStatus("fail:cuLaunchKernel", 1, typeof(NativeException), "CUDA_ERROR_INVALID_VALUE (1)"); // the driver's names and texts of errors
+        Convolutions_WithBiasResidualAndReluInOneCall_MatchTheReference();
         AveragesOfOneRank_GiveTheBitsOfNone_AlsoInARecording(true);
         Nccl_ThatHasLostARank_IsAborted();
         Nccl_ThatFails_SaysWhatAndWhy("fail:ncclAllReduce", 6, "(6)");

@@ -30,7 +30,7 @@ public class SettingsTests
     [
         "Name", "Data", "OnBadImage", "Backend", "Workers", "LoaderTimeout", "RankTimeout", "EvalEvery", "CheckpointEvery", "CheckpointTime", "MaxTime", "Keep", "LogEvery", "Output",
         "Optimizer.Precision", "Optimizer.LossScale", "Optimizer.LossScaleGrowth", "Optimizer.RecomputeBatchNorm", "Optimizer.DisabledFusions",
-        "BackendOptions.Threads", "BackendOptions.ConvolutionAlgorithm", "BackendOptions.BatchNormAlgorithm", "BackendOptions.RecordSteps",
+        "BackendOptions.Threads", "BackendOptions.ConvolutionAlgorithm", "BackendOptions.BatchNormAlgorithm", "BackendOptions.LibraryRelu", "BackendOptions.RecordSteps",
     ];
 
     /// <summary>Settings that only the trainer itself, or a running session (the first loss scale), looks at; the tests of those change them.</summary>
@@ -168,7 +168,7 @@ public class SettingsTests
     [Fact]
     public void Yaml_WithoutTheNewSettings_IsReadAsTheirDefaults()
     {
-        string[] added = [.. TrainingSettings.All.Where(s => s.HashedWhereChanged).Select(s => s.Name), "record-steps"];
+        string[] added = [.. TrainingSettings.All.Where(s => s.HashedWhereChanged).Select(s => s.Name), "record-steps", "library-relu"];
         RunConfig config = new TrainingConfigBuilder().AddRecipe("mnist").Config;
         string old = string.Join('\n', TrainingConfigBuilder.ToYaml(config).Split('\n').Where(line => !added.Contains(line.Split(':')[0])));
 

@@ -105,7 +105,8 @@ internal sealed partial class CudnnBackend : Backend
 
     /// <inheritdoc/>
     internal override BackendTraits Traits => new(
-        ChannelBlock: 8, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, LossScaling: true, NarrowWeightGradients: true);
+        ChannelBlock: 8, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, LossScaling: true, PoolingTakesSlices: true, NarrowWeightGradients: true,
+        ConvolutionReluTakesNarrowBias: _options.LibraryRelu, ConvolutionTakesSlices: true);
 
     /// <summary>The device; null when planning only.</summary>
     internal CudaDevice? Device => _device;
@@ -274,7 +275,7 @@ internal sealed partial class CudnnBackend : Backend
     {
         (int x, int lanes, int height) = Block(columns, rows, width, layers, mostLanes: 32);
         int wanted = Math.Max(1, Multiprocessors * ResidentBlocks / x / layers), most = (rows + height - 1) / height;
-        return new LaunchShape(x, layers > 1 ? 1 : Math.Min(Math.Min(wanted, most), MostLayers), layers, lanes, height, 0);
+        return new LaunchShape(x, layers > 1 ? 1 : Math.Min(Math.Min(wanted, most), MostLayers), layers, lanes, height, ColumnBytes(width, lanes));
     }
 
     /// <summary>
@@ -286,8 +287,12 @@ internal sealed partial class CudnnBackend : Backend
     {
         (int x, int lanes, int height) = Block(columns, rows, width, layers, mostLanes: width > 1 ? 8 : 32);
         int wanted = Math.Clamp(Multiprocessors * ResidentBlocks / x / layers, 1, MostPartials), most = Math.Max(1, rows / (height * LeastRows));
-        return new LaunchShape(x, layers > 1 ? 1 : Math.Min(wanted, most), layers, lanes, height, 2 * sums * width * lanes * height * sizeof(float));
+        int shared = Math.Max(2 * sums * width * lanes * height * sizeof(float), ColumnBytes(width, lanes));
+        return new LaunchShape(x, layers > 1 ? 1 : Math.Min(wanted, most), layers, lanes, height, shared);
     }
+
+    /// <summary>Shared memory for what batch normalization keeps of a block's columns: six numbers each at most.</summary>
+    private static int ColumnBytes(int width, int lanes) => 6 * width * lanes * sizeof(float);
 
     private static (int X, int Lanes, int Height) Block(int columns, int rows, int width, int layers, int mostLanes)
     {

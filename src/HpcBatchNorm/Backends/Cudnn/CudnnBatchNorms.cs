@@ -326,7 +326,7 @@ internal sealed partial class CudnnBackend
         }
 
         Shape shape = spec.Src, p = spec.Parameters;
-        int type = src.Tensor.DataType switch { DataType.BFloat16 => CudnnApi.BFloat16, DataType.Float16 => CudnnApi.Half, _ => CudnnApi.Float };
+        int type = TypeCode(src.Tensor.DataType);
         CudnnDescriptor data = _cudnn.Tensor(type, shape.N, shape.C, shape.H, shape.W, shape.C, name);
         try
         {

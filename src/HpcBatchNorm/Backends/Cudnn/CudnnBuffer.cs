@@ -25,6 +25,7 @@ internal sealed class CudnnBuffer : DeviceBuffer
         Shape shape = tensor.Shape;
         _parent = parent;
         RowStride = parent?.RowStride ?? shape.C;
+        PaddedColumns = shape.C;
         if ((long)shape.N * shape.Area * RowStride > int.MaxValue)
         {
             throw new NotSupportedException(FormattableString.Invariant(
@@ -38,7 +39,10 @@ internal sealed class CudnnBuffer : DeviceBuffer
     public override long Bytes => _bytes;
 
     /// <summary>Elements from one position to the next.</summary>
-    public int RowStride { get; }
+    public int RowStride { get; private set; }
+
+    /// <summary>Channels of a row with the zeros behind them (<see cref="Pad"/>): <see cref="Columns"/> where there are none.</summary>
+    public int PaddedColumns { get; private set; }
 
     /// <summary>Positions of all images.</summary>
     public int Rows => Tensor.Shape.N * Tensor.Shape.Area;
@@ -68,6 +72,15 @@ internal sealed class CudnnBuffer : DeviceBuffer
     protected override long ViewOffsetBytes => Tensor.IsRows
         ? (long)Tensor.RowOffset * Tensor.Shape.Area * RowStride * ElementBytes
         : (long)Tensor.ChannelOffset * ElementBytes;
+
+    /// <summary>
+    /// Makes room for more channels, which whoever writes the tensor sets to zero. Of a tensor that owns its memory, before the kernels that read it are made.
+    /// </summary>
+    public void Pad(int columns)
+    {
+        RowStride = PaddedColumns = columns;
+        _bytes = (long)Rows * columns * ElementBytes;
+    }
 
     /// <summary>Makes room for a workspace, whose size only its kernels know.</summary>
     public void Reserve(long bytes)

@@ -94,9 +94,14 @@ internal sealed partial class CudnnBackend
         CudnnBuffer s = Buffer(buffers, src), w = Buffer(buffers, weights), d = Buffer(buffers, dst);
         CheckTypes(operation, s, w, d);
         Problem problem = new(CudnnPass.Forward, src.DataType, buffers.Precision, spec, Stride(s, spec.Src), d.RowStride, CudnnKernel.Describe(operation));
+        if (_options.LibraryRelu && relu && bias is not null && ConvolveWithRelu(operation, problem, s, w, d, Buffer(buffers, bias), Optional(buffers, residual)) is { } together)
+        {
+            return together;
+        }
+
         bool inPlace = residual is not null && residual.Root == dst.Root && residual.RootChannelOffset == dst.RootChannelOffset;
-        (string implementation, long scratch, CudnnStep step) = Compute(problem, s, w, d, add: residual is not null);
-        List<CudnnStep> steps = [step];
+        (string implementation, long scratch, CudnnStep[] convolution) = ComputeSlice(problem, s, w, d, add: residual is not null);
+        List<CudnnStep> steps = [.. convolution];
         if (residual is not null && !inPlace)
         {
             CudnnBuffer r = Buffer(buffers, residual);
@@ -107,17 +112,28 @@ internal sealed partial class CudnnBackend
         if (bias is not null)
         {
             bool wide = IsWide(d);
+            CudnnBuffer b = Buffer(buffers, bias);
             implementation += src.DataType.IsNarrow() ? " 16-bit-result" : "";
-            steps.Add(Launch(Form("add_bias", wide), dst.DataType, Spread((long)d.Rows * d.Columns / Width(dst.DataType, wide)), problem.Operation)
-                .Matrix(d).Address(Buffer(buffers, bias)).Number(d.Rows).Number(d.Columns).Flag(relu).Moves(2 * Traffic(d)));
+            long widened = (scratch + 255) & ~255L;
+            CudnnLaunch add = Launch(Form("add_bias", wide), dst.DataType, Spread((long)d.Rows * d.Columns / Width(dst.DataType, wide)), problem.Operation).Matrix(d);
+            if (bias.DataType.IsNarrow())
+            {
+                // For the library, which then refused it.
+                scratch = widened + d.Columns * sizeof(float);
+                steps.Add(Launch("copy_to_float", bias.DataType, Spread(d.Columns), problem.Operation)
+                    .Address(b).Number((uint)d.Columns).Scratch(widened).Number((uint)d.Columns).Number(1).Number(d.Columns).Moves(0));
+            }
+
+            steps.Add((bias.DataType.IsNarrow() ? add.Scratch(widened) : add.Address(b)).Number(d.Rows).Number(d.Columns).Flag(relu).Moves(2 * Traffic(d)));
         }
         else if (relu)
         {
             steps.Add(Activation(d, d, ActivationKind.Relu, problem.Operation).Moves(2 * Traffic(d)));
         }
 
-        long extra = (2 * (steps.Count - 1) + (residual is null ? 0 : 1)) * d.Tensor.Shape.Count * d.ElementBytes;
-        return new CudnnKernel(this, operation, implementation, scratch, Traffic(s, w, d) + extra, [.. steps]);
+        // The convolution reads its operands and writes dst, to which it adds with a residual; the other launches say what they move.
+        long convolved = Traffic(s, w, d) + (residual is null ? 0 : Traffic(d));
+        return new CudnnKernel(this, operation, implementation, scratch, convolved + steps.Sum(m => m.Bytes ?? 0), [.. steps]);
     }
 
     private CudnnKernel CreateBackwardData(Operation operation, BufferMap buffers, in ConvolutionSpec spec, Tensor diffDst, Tensor weights, Tensor diffSrc)
@@ -125,8 +141,8 @@ internal sealed partial class CudnnBackend
         CudnnBuffer d = Buffer(buffers, diffDst), w = Buffer(buffers, weights), s = Buffer(buffers, diffSrc);
         CheckTypes(operation, d, w, s);
         Problem problem = new(CudnnPass.BackwardData, diffDst.DataType, buffers.Precision, spec, Stride(s, spec.Src), d.RowStride, CudnnKernel.Describe(operation));
-        (string implementation, long scratch, CudnnStep step) = Compute(problem, w, d, s);
-        return new CudnnKernel(this, operation, implementation, scratch, Traffic(s, w, d), step);
+        (string implementation, long scratch, CudnnStep[] steps) = Compute(problem, w, d, s);
+        return new CudnnKernel(this, operation, implementation, scratch, Traffic(s, w, d), steps);
     }
 
     private CudnnKernel CreateBackwardWeights(
@@ -136,23 +152,26 @@ internal sealed partial class CudnnBackend
         CheckTypes(operation, s, d);
         Problem problem = new(CudnnPass.BackwardFilter, src.DataType, buffers.Precision, spec, Stride(s, spec.Src), d.RowStride, CudnnKernel.Describe(operation));
 
-        // cuDNN writes the gradient in the activations' type. The optimizer takes it so; where several are to be added up, single precision is wanted.
-        long narrow = src.DataType.IsNarrow() && diffWeights.DataType == DataType.Float32 ? (w.Tensor.Shape.Count * 2 + 255) & ~255L : 0;
-        (string implementation, long scratch, CudnnStep step) = Compute(problem, s, d, w, narrow);
-        List<CudnnStep> steps = [step];
+        // cuDNN writes the gradient in the activations' type, of as many channels as src has with its zeros. The optimizer takes it in that type; where several
+        // are to be added up, single precision is wanted.
+        bool padded = s.PaddedColumns > s.Columns, widen = src.DataType.IsNarrow() && diffWeights.DataType == DataType.Float32;
+        int rows = (int)(w.Tensor.Shape.Count / w.Columns), columns = padded ? s.PaddedColumns : w.Columns;
+        long narrow = widen || padded ? ((long)rows * columns * src.DataType.Bytes() + 255) & ~255L : 0;
+        (string implementation, long scratch, CudnnStep[] convolution) = Compute(problem, s, d, w, narrow);
+        List<CudnnStep> steps = [.. convolution];
+        bool byLibrary = convolution[0] is not CudnnLaunch;
         long bytes = Traffic(s, w, d);
-        if (src.DataType.IsNarrow() && step is not CudnnLaunch)
+        if (src.DataType.IsNarrow() && byLibrary)
         {
             implementation += " 16-bit-result";
         }
 
-        if (narrow > 0 && step is not CudnnLaunch)
+        if (narrow > 0 && byLibrary)
         {
-            long copied = w.Tensor.Shape.Count * (sizeof(float) + sizeof(ushort));
-            bytes += w.Tensor.Shape.Count * sizeof(float);
-            int rows = (int)(w.Tensor.Shape.Count / w.Columns);
-            steps.Add(Launch("copy_to_float", src.DataType, Spread(w.Tensor.Shape.Count), problem.Operation)
-                .Scratch().Number((uint)w.Columns).Address(w).Number((uint)w.Columns).Number(rows).Number(w.Columns).Moves(copied));
+            long copied = w.Tensor.Shape.Count * (w.ElementBytes + src.DataType.Bytes());
+            bytes += w.Tensor.Shape.Count * w.ElementBytes;
+            steps.Add(Launch(widen ? "copy_to_float" : "copy_single", src.DataType, Spread(w.Tensor.Shape.Count), problem.Operation)
+                .Scratch().Number((uint)columns).Address(w).Number((uint)w.Columns).Number(rows).Number(w.Columns).Moves(copied));
         }
 
         if (diffBias is not null)
@@ -174,47 +193,113 @@ internal sealed partial class CudnnBackend
     /// The computation of c from a and b (in cuDNN's order of the pass) and the scratch memory it needs, of which the first <paramref name="narrow"/> bytes
     /// take the result in cuDNN's place of c. With <paramref name="add"/>, which the forward pass knows, it is added to what c holds.
     /// </summary>
-    private (string Implementation, long Scratch, CudnnStep Step) Compute(
+    private (string Implementation, long Scratch, CudnnStep[] Steps) Compute(
+        Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, long narrow = 0, bool add = false) =>
+        ByLibrary(problem, a, b, c, narrow, add) ?? Direct(problem, a, b, c, add);
+
+    /// <summary>
+    /// As <see cref="Compute"/> for the forward pass, whose dst may be a slice of a concatenation: where the library refuses rows that lie further apart but not
+    /// dense ones, it computes these in scratch memory and a launch copies them.
+    /// </summary>
+    private (string Implementation, long Scratch, CudnnStep[] Steps) ComputeSlice(Problem problem, CudnnBuffer src, CudnnBuffer weights, CudnnBuffer dst, bool add)
+    {
+        if (ByLibrary(problem, src, weights, dst, add: add) is { } found)
+        {
+            return found;
+        }
+
+        long bytes = (dst.Tensor.Shape.Count * dst.ElementBytes + 255) & ~255L;
+        if (dst.IsDense || add || ByLibrary(problem with { DstStride = dst.Columns }, src, weights, dst, narrow: bytes) is not { } dense)
+        {
+            return Direct(problem, src, weights, dst, add);
+        }
+
+        bool wide = IsWide(dst);
+        DataType type = dst.Tensor.DataType;
+        CudnnLaunch copy = Launch(Form("copy", wide), type, Spread((long)dst.Rows * dst.Columns / Width(type, wide)), problem.Operation)
+            .Scratch().Number((uint)dst.Columns).Matrix(dst).Number(dst.Rows).Number(dst.Columns).Moves(2 * Traffic(dst));
+        return (dense.Implementation + ", copied to its slice", dense.Scratch, [.. dense.Steps, copy]);
+    }
+
+    /// <summary><see cref="Compute"/> by cuDNN; null where it cannot say the problem or refuses it.</summary>
+    private (string Implementation, long Scratch, CudnnStep[] Steps)? ByLibrary(
         Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, long narrow = 0, bool add = false)
     {
         if (!problem.HasEvenPadding)
         {
-            return Direct(problem, a, b, c, add);
+            return null;
+        }
+
+        PaddedWeights? padded = problem.Pass == CudnnPass.Forward ? Padded(problem, a, b, narrow) : null;
+        long before = narrow + (padded?.Bytes ?? 0);
+        CudnnStep[] Steps(Action<nint> call, CudnnConvolution? convolution)
+        {
+            CudnnCall step = new(LibraryName(problem.Pass), problem.Type, call, convolution);
+            return padded is { } first ? [first.Launch, step] : [step];
         }
 
         if (_device is null)
         {
-            return ("cudnn, chosen by search on the device", narrow, new CudnnCall(LibraryName(problem.Pass), problem.Type, _ => { }));
+            return ("cudnn, chosen by search on the device", before, Steps(_ => { }, null));
+        }
+
+        if (Choose(problem, a, b, c, narrow) is not { } found)
+        {
+            return null;
+        }
+
+        (CudnnConvolution convolution, CudnnAlgorithm choice) = found;
+        void Execute(nint scratch) => convolution.Execute(
+            a.Address, padded is null ? b.Address : scratch + (nint)narrow, narrow > 0 ? scratch : c.Address, choice.Algorithm, scratch + (nint)before, choice.WorkspaceBytes, add);
+        return (AlgorithmText(problem, choice), before + choice.WorkspaceBytes, Steps(Execute, convolution));
+    }
+
+    /// <summary>A problem as cuDNN's, ready to be executed by the algorithm that is the fastest; null where cuDNN cannot say it or refuses it.</summary>
+    private (CudnnConvolution Convolution, CudnnAlgorithm Choice)? Choose(Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, long narrow)
+    {
+        if (!problem.HasEvenPadding)
+        {
+            return null;
+        }
+
+        // Src is a or, going back to it, c, which then has no zeros behind its channels.
+        if (problem.Pass != CudnnPass.BackwardData && a.PaddedColumns > a.Columns)
+        {
+            problem = problem with { Spec = problem.Spec with { Src = problem.Spec.Src.WithChannels(a.PaddedColumns) } };
         }
 
         CudnnConvolution convolution = Describe(problem);
         try
         {
             int? math = problem.Precision == Precision.Fp32 ? CudnnApi.MathFma : null;
-            string key = string.Create(CultureInfo.InvariantCulture, $"{problem} on {_device.Name} with cuDNN {_cudnn!.Version}");
+            string key = string.Create(CultureInfo.InvariantCulture, $"{problem} on {_device!.Name} with cuDNN {_cudnn!.Version}");
             long size = problem.Type.Bytes();
-            (long A, long B, long C) bytes = (Span(a) * size, Span(b) * size, Span(c) * size);
+            long weights = problem.Spec.Weights.Count;
+            (long A, long B, long C) bytes = problem.Pass switch
+            {
+                CudnnPass.Forward => (Span(a) * size, weights * size, Span(c) * size),
+                CudnnPass.BackwardData => (weights * size, Span(b) * size, Span(c) * size),
+                _ => (Span(a) * size, Span(b) * size, weights * size),
+            };
             (long A, long B, long C) offsets = (a.Misalignment, b.Misalignment, narrow > 0 ? 0 : c.Misalignment);
             if (offsets != (0, 0, 0))
             {
                 key += FormattableString.Invariant($" from bytes {offsets.A}, {offsets.B}, {offsets.C}");
             }
 
-            if (_choices.Choose(_device, convolution, key, bytes, offsets, math) is not { } choice)
+            if (_choices.Choose(_device, convolution, key, bytes, offsets, math) is { } choice)
             {
-                convolution.Dispose();
-                return Direct(problem, a, b, c, add);
+                convolution.Use(choice);
+                return (convolution, choice);
             }
 
-            convolution.Use(choice);
-            string name = FormattableString.Invariant($"cudnn {AlgorithmName(problem.Pass, choice.Algorithm)}{(choice.MathType == CudnnApi.MathFma ? "" : " tensor-core")}");
-            return (name, narrow + choice.WorkspaceBytes, new CudnnCall(
-                LibraryName(problem.Pass), problem.Type, scratch => convolution.Execute(a.Address, b.Address, narrow > 0 ? scratch : c.Address, choice.Algorithm, scratch + (nint)narrow, choice.WorkspaceBytes, add), convolution));
+            convolution.Dispose();
+            return null;
         }
         catch (NotSupportedException)
         {
             convolution.Dispose();
-            return Direct(problem, a, b, c, add);
+            return null;
         }
         catch
         {
@@ -223,10 +308,16 @@ internal sealed partial class CudnnBackend
         }
     }
 
+    private static string AlgorithmText(Problem problem, CudnnAlgorithm choice) =>
+        FormattableString.Invariant($"cudnn {AlgorithmName(problem.Pass, choice.Algorithm)}{(choice.MathType == CudnnApi.MathFma ? "" : " tensor-core")}");
+
+    /// <summary>cuDNN's number of an element type.</summary>
+    private static int TypeCode(DataType type) => type switch { DataType.BFloat16 => CudnnApi.BFloat16, DataType.Float16 => CudnnApi.Half, _ => CudnnApi.Float };
+
     private CudnnConvolution Describe(Problem problem)
     {
         ConvolutionSpec spec = problem.Spec;
-        int type = problem.Type switch { DataType.BFloat16 => CudnnApi.BFloat16, DataType.Float16 => CudnnApi.Half, _ => CudnnApi.Float };
+        int type = TypeCode(problem.Type);
         int math = problem.Precision switch { Precision.Fp32 => CudnnApi.MathFma, Precision.Tf32 => CudnnApi.MathDefault, _ => CudnnApi.MathTensorOp };
         List<IDisposable> made = [];
         try
@@ -258,7 +349,7 @@ internal sealed partial class CudnnBackend
     }
 
     /// <summary>By our own kernel.</summary>
-    private (string Implementation, long Scratch, CudnnStep Step) Direct(Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, bool add)
+    private (string Implementation, long Scratch, CudnnStep[] Steps) Direct(Problem problem, CudnnBuffer a, CudnnBuffer b, CudnnBuffer c, bool add)
     {
         ConvolutionSpec spec = problem.Spec;
         ReadOnlySpan<int> numbers =
@@ -277,7 +368,7 @@ internal sealed partial class CudnnBackend
         };
         launch.Numbers(numbers);
         bool last = problem.Pass == CudnnPass.Forward ? add : c.Tensor.DataType.IsNarrow();
-        return ("native direct", 0, problem.Pass == CudnnPass.BackwardData ? launch : launch.Flag(last));
+        return ("native direct", 0, [problem.Pass == CudnnPass.BackwardData ? launch : launch.Flag(last)]);
     }
 
     private static string LibraryName(CudnnPass pass) => pass switch
@@ -336,7 +427,7 @@ internal sealed partial class CudnnBackend
         long bytes = 0;
         foreach (CudnnBuffer buffer in buffers)
         {
-            bytes += buffer.Tensor.Shape.Count * buffer.ElementBytes;
+            bytes += (long)buffer.Rows * buffer.PaddedColumns * buffer.ElementBytes;
         }
 
         return bytes;

@@ -79,6 +79,11 @@ internal sealed partial class CudnnBackend
     {
         CudnnBuffer src = Buffer(buffers, operation.Src), dst = Buffer(buffers, operation.Dst);
         int channels = src.Columns;
+        if (operation.IsConvolvedOnly && dst.Tensor.DataType.IsNarrow() && !dst.Tensor.IsSlice && channels < TensorCoreChannels)
+        {
+            dst.Pad(TensorCoreChannels);
+        }
+
         CudaDeviceMemory? constants = null;
         if (_device is not null)
         {
@@ -88,8 +93,8 @@ internal sealed partial class CudnnBackend
         }
 
         nint mean = constants?.Address ?? 0;
-        return Native(operation, Traffic(src, dst), Launch("prepare_input", dst.Tensor.DataType, Spread(operation.Src.Shape.Count), CudnnKernel.Describe(operation))
-            .Address(src).Matrix(dst).Number(mean).Number(mean + channels * sizeof(float)).Number(src.Rows).Number(channels).Owns(constants));
+        return Native(operation, Traffic(src, dst), Launch("prepare_input", dst.Tensor.DataType, Spread((long)dst.Rows * dst.PaddedColumns), CudnnKernel.Describe(operation))
+            .Address(src).Matrix(dst).Number(mean).Number(mean + channels * sizeof(float)).Number(src.Rows).Number(channels).Number(dst.PaddedColumns).Owns(constants));
     }
 
     /// <inheritdoc/>
