@@ -10,7 +10,7 @@ namespace {
 // bound by instructions as multiply-adds are, so that they carry over to other processors and widths.
 constexpr double kSrcTransform = 850, kDstTransform = 400; // a tile of one channel
 constexpr double kWeightsTransform = 1200;                 // the 36 points of one filter, or of its gradient, and their way through memory
-constexpr double kCachedWeightsTransform = 500;            // the same of filters side by side, where the points stay in a core's cache
+constexpr double kCachedWeightsTransform = 300;            // the same of filters side by side, where the points stay in a core's cache
 constexpr double kFilterRead = 1;                          // a transformed value that a block of tiles reads again, or adds to
 // Of its peak, direct convolution is granted more than it was seen to reach (53 to 88 %): a near miss leaves it in place.
 constexpr double kDirect = 0.85, kDirectBackwardWeights = 0.7;
