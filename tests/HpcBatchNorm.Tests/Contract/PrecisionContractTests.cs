@@ -81,7 +81,8 @@ public sealed class PrecisionContractTests
             return prepared.ArenaBytes;
         }
 
-        Assert.InRange((double)Arena(Precision.Bf16) / Arena(Precision.Fp32), 0.4, 0.65);
+        // For SSE oneDNN computes more of it, on copies in single precision.
+        Assert.InRange((double)Arena(Precision.Bf16) / Arena(Precision.Fp32), 0.4, backend.Description.Contains(", SSE", StringComparison.Ordinal) ? 0.7 : 0.65);
     }
 
     [Theory]

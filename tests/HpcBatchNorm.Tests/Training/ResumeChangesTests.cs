@@ -39,7 +39,8 @@ public sealed class ResumeChangesTests(TrainingFixture fixture) : IClassFixture<
         using var second = new RecordingObserver();
         Resume(second, Stopped(3, Length), (name, value));
 
-        Assert.All(observer.Losses[3..].Zip(second.Losses), pair => Assert.Equal(pair.First, pair.Second, 1e-3));
+        // The library's batch normalization for SSE, on batches of a few images, has been seen 1.4e-3 apart after three steps; other images move the loss by tenths.
+        Assert.All(observer.Losses[3..].Zip(second.Losses), pair => Assert.Equal(pair.First, pair.Second, 5e-3));
         Assert.True(setting.Get(TrainingSettings.Defaults) == value || (name == "backend" && value == TrainingFixture.Backend) || second.Notes.Any(n => n.StartsWith($"changed on resume: {name} was", StringComparison.Ordinal)));
     }
 
