@@ -1,5 +1,4 @@
 using System.Text.RegularExpressions;
-using HpcBatchNorm.Backends;
 using HpcBatchNorm.Interop;
 using HpcBatchNorm.Tests.Cli;
 
