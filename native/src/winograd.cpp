@@ -134,14 +134,19 @@ std::optional<WinogradPlan> plan_winograd(const Engine& engine, const hbn_conv_d
     s.pad_top = back ? 2 - d.pad_top : d.pad_top;
     s.pad_left = back ? 2 - d.pad_left : d.pad_left;
     s.src_groups = s.dst_groups = s.parts = 1;
-    s.threads = engine.threads;
     const bool backward_weights = direction == ConvDirection::BackwardWeights;
-    const double cost = backward_weights ? cut_backward_weights(s, lanes) : cut_forward(s, lanes, adjacent);
+    const auto cut = [&](WinogradShape& shape, int32_t threads) {
+        shape.threads = threads;
+        return backward_weights ? cut_backward_weights(shape, lanes) : cut_forward(shape, lanes, adjacent);
+    };
+    // Which algorithm it is must not depend on the number of threads, or the bits would: one thread decides.
+    WinogradShape alone = s;
     const double direct = 9.0 * s.images * dst.desc.h * dst.desc.w * round_up(s.src_channels, lanes) * round_up(s.dst_channels, lanes) /
-                          (backward_weights ? kDirectBackwardWeights : kDirect) / s.threads;
-    if (d.algorithm == HBN_CONV_AUTO && cost >= direct) {
+                          (backward_weights ? kDirectBackwardWeights : kDirect);
+    if (d.algorithm == HBN_CONV_AUTO && cut(alone, 1) >= direct) {
         return std::nullopt;
     }
+    cut(s, engine.threads);
     const int64_t channels = round_up(s.src_channels, lanes),
                   own = backward_weights ? round_up(ceil_div(channels, s.src_groups), lanes) : channels;
     // The rows of 36 points must not fall on one another in the cache, as those of a power of two would.

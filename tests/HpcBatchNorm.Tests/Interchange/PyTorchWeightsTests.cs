@@ -214,9 +214,10 @@ public sealed class PyTorchWeightsTests : IDisposable
         foreach (NetworkParameter parameter in shapes.Parameters)
         {
             float[] values = new float[parameter.Spec.Shape.Count];
+            float least = parameter.Name.EndsWith(".running_variance", StringComparison.Ordinal) ? 0 : -0.5f;
             foreach (ref float value in values.AsSpan())
             {
-                value = random.NextSingle() - 0.5f;
+                value = random.NextSingle() + least;
             }
 
             state.Set(parameter.Name, parameter.Spec.Shape, values);
