@@ -63,7 +63,7 @@ public sealed class ParameterRuleTests
 
             if (!named && s.Tensor.Role != TensorRole.RunningStatistic)
             {
-                double scale = Math.Max(1e-6, expected.Max(Math.Abs)) * 1e-4;
+                double scale = Math.Max(1e-6, expected.Max(Math.Abs)) * 1e-3; // another kernel may round; a mistake moves whole values
                 Assert.All(expected.Zip(values), pair => Assert.Equal(pair.First, pair.Second, scale));
             }
         }
