@@ -37,8 +37,9 @@ public sealed class OneDnnBackendTests
 
         Assert.Empty(reference);
 
-        // Weights for backward-data are the only thing that may lie otherwise; never an activation, where oneDNN has gradients on blocked layouts, which for SSE it has not.
-        Assert.DoesNotContain(backend.Description.Contains(", SSE", StringComparison.Ordinal) ? [] : conversions, c => !c.Contains("weights", StringComparison.Ordinal) || c.Contains("src", StringComparison.Ordinal) || c.Contains("dst", StringComparison.Ordinal));
+        // Weights for backward-data are the only thing that may lie otherwise; never an activation, but for gradients of convolutions on SSE, which oneDNN has on plain layouts only.
+        bool plain = backend.Description.Contains(", SSE", StringComparison.Ordinal);
+        Assert.DoesNotContain(conversions.Where(c => !(plain && c.StartsWith("convolution backward", StringComparison.Ordinal))), c => !c.Contains("weights", StringComparison.Ordinal) || c.Contains("src", StringComparison.Ordinal) || c.Contains("dst", StringComparison.Ordinal));
     }
 
     [Fact]

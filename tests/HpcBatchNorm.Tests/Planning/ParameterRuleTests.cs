@@ -41,8 +41,9 @@ public sealed class ParameterRuleTests
     public void Freeze_LeavesTheNamedAloneAndTheOthersAsTheyWouldBe(string name, OptimizerAlgorithm algorithm)
     {
         // One step: the gradients are those of the whole network, so what is not frozen moves as without freezing.
-        using Backend backend = Create(name);
-        TrainingOptions options = Options() with { Algorithm = algorithm, Accumulate = 2, OptimizerEpsilon = 0.1f }; // an epsilon far above the rounding of gradients
+        // Direct convolutions: Winograd's rounding, divided by the smallest gradients, is above the tolerance.
+        using Backend backend = Create(name, ConvolutionAlgorithm.Direct);
+        TrainingOptions options = Options() with { Algorithm = algorithm, Accumulate = 2, OptimizerEpsilon = 0.01f }; // an epsilon above the rounding of gradients
         using TrainingSession whole = new(backend, Tiny, options), frozen = new(backend, Tiny, options with { Frozen = ["conv?/*", "*.shift", "inception_4*/1x1*"] });
         Dictionary<string, float[]> before = whole.State.ToDictionary(s => s.Tensor.Name, s => Values(whole, s.Tensor));
         (byte[] pixels, int[] labels) = Images(2 * Batch);
@@ -63,7 +64,7 @@ public sealed class ParameterRuleTests
 
             if (!named && s.Tensor.Role != TensorRole.RunningStatistic)
             {
-                double scale = Math.Max(1e-6, expected.Max(Math.Abs)) * 1e-3; // another kernel may round; a mistake moves whole values
+                double scale = Math.Max(1e-6, expected.Max(Math.Abs)) * 1e-4;
                 Assert.All(expected.Zip(values), pair => Assert.Equal(pair.First, pair.Second, scale));
             }
         }
@@ -148,7 +149,8 @@ public sealed class ParameterRuleTests
     private static Plan PlanFor(TrainingOptions options) =>
         TrainingSession.PlanFor(new BackendTraits(8, BatchNormTakesSlices: true, BatchNormVariants: true, LossScaling: true), Tiny, options);
 
-    private static Backend Create(string name) => name == "onednn" ? OneDnn.Create() : Backend.Create(name);
+    private static Backend Create(string name, ConvolutionAlgorithm algorithm = ConvolutionAlgorithm.Auto) =>
+        name == "onednn" ? OneDnn.Create(new BackendOptions { ConvolutionAlgorithm = algorithm }) : Backend.Create(name);
 
     private static TrainingOptions Options() => new() { Batch = Batch, Height = Size, Width = Size, Seed = 3 };
 

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using HpcBatchNorm.Backends;
 using HpcBatchNorm.Training;
 
 namespace HpcBatchNorm.Tests.Training;
@@ -39,8 +40,10 @@ public sealed class ResumeChangesTests(TrainingFixture fixture) : IClassFixture<
         using var second = new RecordingObserver();
         Resume(second, Stopped(3, Length), (name, value));
 
-        // The library's batch normalization for SSE, on batches of a few images, has been seen 1.4e-3 apart after three steps; other images move the loss by tenths.
-        Assert.All(observer.Losses[3..].Zip(second.Losses), pair => Assert.Equal(pair.First, pair.Second, 5e-3));
+        // The library's batch normalization for SSE, on batches of a few images, has been seen 1.4e-3 apart after three steps.
+        using Backend backend = Backend.Create(TrainingFixture.Backend);
+        double tolerance = name == "bn-algorithm" && backend.Description.Contains(", SSE", StringComparison.Ordinal) ? 5e-3 : 1e-3;
+        Assert.All(observer.Losses[3..].Zip(second.Losses), pair => Assert.Equal(pair.First, pair.Second, tolerance));
         Assert.True(setting.Get(TrainingSettings.Defaults) == value || (name == "backend" && value == TrainingFixture.Backend) || second.Notes.Any(n => n.StartsWith($"changed on resume: {name} was", StringComparison.Ordinal)));
     }
 
