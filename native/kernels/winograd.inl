@@ -206,7 +206,10 @@ static void filter_panel(const WinogradForward& f, int64_t first, int64_t width,
     const int64_t real_o = minimum(width * kLanes, s.dst_channels - first * kLanes), real_c = s.src_channels - cb * kLanes;
     // As the library's kernels lay filters: outputs side by side, so that a tap of a block of them is one vector.
     const bool adjacent = w.inner_o == 1 && w.block_o % kLanes == 0 && real_o == width * kLanes && real_c >= kLanes;
-    alignas(64) float taps[kLanes][9][3 * kLanes] = {};
+    alignas(64) float taps[kLanes][9][3 * kLanes];
+    if (!adjacent) {
+        memset(taps, 0, sizeof taps);
+    }
     for (int64_t k = 0; k < (adjacent ? 0 : real_o); k++) {
         const float* output = w.data + output_at(w, first * kLanes + k);
         for (int64_t c = 0; c < minimum((int64_t)kLanes, real_c); c++) {
