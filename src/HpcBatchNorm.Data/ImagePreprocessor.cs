@@ -123,7 +123,7 @@ public sealed class ImagePreprocessor : IDisposable
     /// <param name="height">Rows.</param>
     /// <param name="format">Bytes per pixel and their order.</param>
     /// <param name="pixels">Takes <see cref="PreprocessingOptions.ImageBytes"/> bytes.</param>
-    /// <exception cref="InvalidImageException">There are no pixels, or more than 100 million.</exception>
+    /// <exception cref="InvalidImageException">There are no pixels, since width or height are less than 1, or more than 100 million; the message says which.</exception>
     /// <exception cref="ArgumentException">A length does not fit.</exception>
     public void Process(ReadOnlySpan<byte> raw, int width, int height, PixelFormat format, Span<byte> pixels)
     {
@@ -133,10 +133,16 @@ public sealed class ImagePreprocessor : IDisposable
             throw new ArgumentException($"{(int)format} is no pixel format.", nameof(format));
         }
 
-        // The last condition is for images of a few columns, whose rows are padded.
-        if (width < 1 || height < 1 || count > MostPixels || (long)Math.Max(width, Resampler.RowAlignment / Rgba) * height > MostPixels)
+        if (width < 1 || height < 1)
         {
-            throw new InvalidImageException(width < 1 || height < 1 ? ImageStatus.Empty : ImageStatus.TooLarge);
+            throw new InvalidImageException(ImageStatus.Empty, FormattableString.Invariant(
+                $"The image has a width of {width} and a height of {height}; expected at least 1 pixel of each."));
+        }
+
+        // The last condition is for images of a few columns, whose rows are padded.
+        if (count > MostPixels || (long)Math.Max(width, Resampler.RowAlignment / Rgba) * height > MostPixels)
+        {
+            throw new InvalidImageException(ImageStatus.TooLarge);
         }
 
         if (raw.Length != bytes)

@@ -7,6 +7,9 @@ public sealed class InvalidImageException : Exception
     public InvalidImageException(ImageStatus status)
         : base(Describe(status)) => Status = status;
 
+    internal InvalidImageException(ImageStatus status, string message)
+        : base(message) => Status = status;
+
     /// <summary>Creates the exception with a message.</summary>
     public InvalidImageException(string message)
         : base(message)

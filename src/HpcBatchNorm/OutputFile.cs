@@ -35,7 +35,7 @@ internal static class OutputFile
         string target = Target(path);
         if (IsWrittenInPlace(target))
         {
-            write(target);
+            WriteInPlace(target, write);
         }
         else
         {
@@ -53,6 +53,36 @@ internal static class OutputFile
     /// <summary>True for what exists and is empty, as devices and pipes are, of which nothing can be lost; and where no file can be put beside it.</summary>
     private static bool IsWrittenInPlace(string target) =>
         File.Exists(target) && (new FileInfo(target).Length == 0 || TryNewFile(Path.GetDirectoryName(target)!) is not null);
+
+    /// <summary>Of a file on a disk nothing is left when writing fails: half of one would look like a result.</summary>
+    private static void WriteInPlace(string target, Action<string> write)
+    {
+        try
+        {
+            write(target);
+        }
+        catch (Exception error)
+        {
+            try
+            {
+                if (new FileInfo(target).Length > 0)
+                {
+                    using var file = new FileStream(target, FileMode.Truncate);
+                }
+            }
+            catch (Exception further) when (further is IOException or UnauthorizedAccessException)
+            {
+                // What went wrong first is what people must read.
+            }
+
+            if (error is IOException full && AtomicFile.IsDiskFull(full))
+            {
+                throw AtomicFile.DiskFull(target, full);
+            }
+
+            throw;
+        }
+    }
 
     private static Exception? TryNewFile(string folder)
     {

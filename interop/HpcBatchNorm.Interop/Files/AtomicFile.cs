@@ -6,6 +6,9 @@ namespace HpcBatchNorm.Interop;
 /// </summary>
 internal static class AtomicFile
 {
+    // The system's numbers: ENOSPC and EDQUOT of Linux, and ERROR_HANDLE_DISK_FULL and ERROR_DISK_FULL of Windows.
+    private const int NoSpace = 28, QuotaExceeded = 122, WindowsHandleDiskFull = unchecked((int)0x80070027), WindowsDiskFull = unchecked((int)0x80070070);
+
     /// <summary>Every temporary name ends so; what a killed process left behind is found by it.</summary>
     public const string TemporarySuffix = ".partial";
 
@@ -25,6 +28,11 @@ internal static class AtomicFile
             DeleteIfPossible(temporary);
             throw TooLarge(path, most, error);
         }
+        catch (IOException error) when (IsDiskFull(error))
+        {
+            DeleteIfPossible(temporary); // first, so that what is said to be free is what is free now
+            throw DiskFull(path, error);
+        }
         catch
         {
             DeleteIfPossible(temporary);
@@ -38,6 +46,26 @@ internal static class AtomicFile
     /// <summary>The same in words of files.</summary>
     internal static IOException TooLarge(string path, long most, ArgumentOutOfRangeException error) => new(FormattableString.Invariant(
         $"File too large : '{path}' takes more than {most} bytes, the most that its file system or the process's limit (ulimit -f) allows."), error);
+
+    /// <summary>True for what is thrown where a disk, or the share of it that a user may fill, is full.</summary>
+    internal static bool IsDiskFull(IOException error) => error.HResult is NoSpace or QuotaExceeded or WindowsHandleDiskFull or WindowsDiskFull;
+
+    /// <summary>The same with the file's own name and what to do.</summary>
+    internal static IOException DiskFull(string path, IOException error)
+    {
+        string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
+        string free = "";
+        try
+        {
+            free = FormattableString.Invariant($", which has {new DriveInfo(folder).AvailableFreeSpace / 1024} KB free");
+        }
+        catch (Exception unknown) when (unknown is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            // The message does without.
+        }
+
+        return new IOException($"No space left on device: '{path}' does not fit on the disk of '{folder}'{free}. Make room there, or write to another disk.", error) { HResult = error.HResult };
+    }
 
     /// <summary>Replaces a text file (UTF-8).</summary>
     public static void ReplaceText(string path, string text) => Replace(path, temporary =>

@@ -40,6 +40,12 @@ public static partial class DurationText
             return "0";
         }
 
+        if (time < TimeSpan.Zero)
+        {
+            // None of this kind can be read again: it is for the message that says so.
+            return time == TimeSpan.MinValue ? time.ToString("c", CultureInfo.InvariantCulture) : "-" + Format(-time);
+        }
+
         string text = "";
         foreach ((long part, string unit) in new[] { ((long)time.TotalDays, "d"), (time.Hours, "h"), (time.Minutes, "m") })
         {

@@ -71,6 +71,13 @@ internal sealed record Setting
     /// <summary>The allowed words of a <see cref="SettingKind.Choice"/>.</summary>
     public IReadOnlyList<string> Choices { get; private init; } = [];
 
+    /// <summary>True where a program can give a value that as text would be refused.</summary>
+    public bool HasRange
+    {
+        get => field || Kind is SettingKind.Number or SettingKind.Choice;
+        private init;
+    }
+
     /// <summary>Other flags that mean the same, with their dashes.</summary>
     public IReadOnlyList<string> Aliases { get; init; } = [];
 
@@ -159,7 +166,7 @@ internal sealed record Setting
     internal static Setting Real(
         string name, SettingGroup group, string help, double minimum, double maximum, Func<RunConfig, float> get, Func<RunConfig, float, RunConfig> set) =>
         new(name, group, SettingKind.Number, help, c => get(c).ToString(CultureInfo.InvariantCulture), (c, text) =>
-            set(c, (float)ParseReal(text, minimum, maximum)));
+            set(c, ParseSingle(text, minimum, maximum)));
 
     internal static Setting Real64(
         string name, SettingGroup group, string help, double minimum, double maximum, Func<RunConfig, double> get, Func<RunConfig, double, RunConfig> set) =>
@@ -169,11 +176,17 @@ internal sealed record Setting
     internal static Setting OptionalReal(
         string name, SettingGroup group, string help, double minimum, double maximum, Func<RunConfig, float?> get, Func<RunConfig, float?, RunConfig> set) =>
         new(name, group, SettingKind.Text, help, c => get(c)?.ToString(CultureInfo.InvariantCulture) ?? Automatic, (c, text) =>
-            set(c, text.Equals(Automatic, StringComparison.OrdinalIgnoreCase) ? null : (float)ParseReal(text, minimum, maximum)));
+            set(c, text.Equals(Automatic, StringComparison.OrdinalIgnoreCase) ? null : ParseSingle(text, minimum, maximum)))
+        {
+            HasRange = true,
+        };
 
     /// <summary>A length of time: <c>90s</c>, <c>15m</c>, <c>11h45m</c>, <c>2d</c>, <c>11:45:00</c>, <c>1-12:00:00</c> as queues write it, or 0.</summary>
     internal static Setting Duration(string name, SettingGroup group, string help, Func<RunConfig, TimeSpan> get, Func<RunConfig, TimeSpan, RunConfig> set) =>
-        new(name, group, SettingKind.Text, help, c => DurationText.Format(get(c)), (c, text) => set(c, DurationText.Parse(text)));
+        new(name, group, SettingKind.Text, help, c => DurationText.Format(get(c)), (c, text) => set(c, DurationText.Parse(text)))
+        {
+            HasRange = true,
+        };
 
     /// <summary>Positive numbers, rising, separated by commas; none for an empty text.</summary>
     internal static Setting Reals(
@@ -188,7 +201,10 @@ internal sealed record Setting
             }
 
             return set(c, values);
-        });
+        })
+        {
+            HasRange = true,
+        };
 
     /// <summary>Names or patterns of them, separated by commas; none for an empty text.</summary>
     internal static Setting Patterns(
@@ -230,10 +246,16 @@ internal sealed record Setting
                     : value > maximum ? FormattableString.Invariant($"a whole number from {minimum} to {maximum}")
                     : FormattableString.Invariant($"a whole number of at least {minimum}")));
 
+    /// <summary>Infinity is no number of anything here, and what single precision cannot hold would become it.</summary>
+    private static float ParseSingle(string text, double minimum, double maximum) => (float)ParseReal(text, minimum, Math.Min(maximum, float.MaxValue), double.IsPositiveInfinity(maximum));
+
     private static double ParseReal(string text, double minimum, double maximum) =>
+        ParseReal(text, minimum, Math.Min(maximum, double.MaxValue), double.IsPositiveInfinity(maximum));
+
+    private static double ParseReal(string text, double minimum, double maximum, bool isUnbounded) =>
         double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double value) && value >= minimum && value <= maximum
             ? value
-            : throw new FormatException(double.IsPositiveInfinity(maximum)
-                ? FormattableString.Invariant($"a number of at least {minimum}")
+            : throw new FormatException(isUnbounded
+                ? FormattableString.Invariant($"a {(value > maximum ? "finite " : "")}number of at least {minimum}")
                 : FormattableString.Invariant($"a number from {minimum} to {maximum}"));
 }

@@ -275,9 +275,15 @@ internal static class TrainingSettings
     /// <exception cref="UserErrorException">Names the settings and the fix.</exception>
     public static void Validate(RunConfig config)
     {
-        foreach (Setting setting in All.Where(s => s.Kind is SettingKind.Number or SettingKind.Choice))
+        foreach (Setting setting in All.Where(s => s.HasRange))
         {
             setting.Set(config, setting.Get(config));
+        }
+
+        if (!float.IsFinite(config.EffectiveLearningRate))
+        {
+            throw new UserErrorException(FormattableString.Invariant(
+                $"learning-rate is {config.LearningRate} for {config.LearningRateBatch} images; for steps of {config.ImagesPerStep} that is more than single precision holds. Set a smaller one."));
         }
 
         if (config.Steps == 0 && config.Epochs == 0)

@@ -171,6 +171,10 @@ public sealed class Classifier : IDisposable, IAsyncDisposable
     /// <param name="height">Rows.</param>
     /// <param name="format">Bytes per pixel and their order.</param>
     /// <param name="cancellationToken">Gives up waiting.</param>
+    /// <returns>
+    /// The answer. The task fails with <see cref="InvalidImageException"/> when width or height are less than 1 or there are more than 100 million pixels, with
+    /// <see cref="ArgumentException"/> when they are not as many bytes as width, height and format say; and then only this request is concerned.
+    /// </returns>
     /// <exception cref="ObjectDisposedException">The classifier has been disposed of.</exception>
     public Task<Classification> ClassifyAsync(ReadOnlyMemory<byte> pixels, int width, int height, PixelFormat format, CancellationToken cancellationToken = default) =>
         RunAsync((preprocessor, result) => preprocessor.Process(pixels.Span, width, height, format, result), cancellationToken);

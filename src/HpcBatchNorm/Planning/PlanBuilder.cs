@@ -23,6 +23,7 @@ internal abstract partial class PlanBuilder
 
     protected PlanBuilder(Network network, PlanOptions options, BackendTraits traits, IReadOnlyList<Node> nodes)
     {
+        options.Validate();
         Fusion.Validate(options.DisabledFusions);
         Network = network;
         _options = options;

@@ -25,6 +25,29 @@ public abstract record PlanOptions
 
     /// <summary>Names of planner rules that are switched off (<see cref="Fusion"/>).</summary>
     public IReadOnlyCollection<string> DisabledFusions { get; init; } = [];
+
+    /// <summary>Refuses a number that would give wrong results in silence, or none. What operations say themselves is theirs.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">Names the option, what was found and what was expected.</exception>
+    internal virtual void Validate()
+    {
+        foreach (float mean in PixelMean ?? [])
+        {
+            Check(nameof(PixelMean), mean, float.IsFinite(mean), "finite numbers");
+        }
+
+        foreach (float deviation in PixelDeviation ?? [])
+        {
+            Check(nameof(PixelDeviation), deviation, float.IsFinite(deviation) && deviation > 0, "finite numbers above 0");
+        }
+    }
+
+    private protected static void Check(string name, double value, bool fits, string expected)
+    {
+        if (!fits)
+        {
+            throw new ArgumentOutOfRangeException(name, value, FormattableString.Invariant($"{name} is {value}; expected {expected}."));
+        }
+    }
 }
 
 /// <summary>Settings of a training plan. The learning rate is not among them: it comes with every step.</summary>
@@ -170,6 +193,29 @@ public sealed record TrainingOptions : PlanOptions
 
     /// <summary>Where statistics are frozen, scale and shift do not learn either: batch normalization is a fixed affine map.</summary>
     public bool FrozenScaleAndShift { get; init; }
+
+    /// <inheritdoc/>
+    internal override void Validate()
+    {
+        base.Validate();
+        Share(nameof(Mu), Mu);
+        AtLeastZero(nameof(WeightDecay), WeightDecay);
+        Share(nameof(LabelSmoothing), LabelSmoothing);
+        Share(nameof(BinaryTargetThreshold), BinaryTargetThreshold);
+        AtLeastZero(nameof(Mixup), Mixup);
+        AtLeastZero(nameof(Cutmix), Cutmix);
+        Share(nameof(MixProbability), MixProbability);
+        Share(nameof(CutmixShare), CutmixShare);
+        AtLeastZero(nameof(ClipNorm), ClipNorm);
+        Check(nameof(LossScale), LossScale, float.IsFinite(LossScale) && LossScale > 0, "a finite number above 0");
+        AtLeastZero(nameof(LossScaleGrowth), LossScaleGrowth);
+        Check(nameof(AverageDecay), AverageDecay, AverageDecay is >= 0 and < 1, "0, or a number below 1");
+        AtLeastZero(nameof(GhostBatch), GhostBatch);
+        AtLeastZero(nameof(SyncBatchNormRanks), SyncBatchNormRanks);
+
+        static void AtLeastZero(string name, double value) => Check(name, value, double.IsFinite(value) && value >= 0, "a finite number of 0 or more");
+        static void Share(string name, double value) => Check(name, value, value is >= 0 and <= 1, "a number from 0 to 1");
+    }
 }
 
 /// <summary>Settings of an inference plan.</summary>

@@ -16,8 +16,12 @@ public sealed class ForwardSession : Session
     /// Plans the network for inference on the backend with the given parameters and running (or population) statistics.
     /// <paramref name="sharedArena"/>, when large enough, is used for what lives within a step instead of memory of the session's own.
     /// </summary>
+    /// <exception cref="ArgumentNullException">Backend, network, options or state are null.</exception>
+    /// <exception cref="ArgumentException">Batch and image size do not fit the network; the message says what would.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">A mean or deviation of the pixels is a number that cannot be.</exception>
+    /// <exception cref="UserErrorException">The state belongs to another network, or has values that are not finite.</exception>
     public ForwardSession(Backend backend, Network network, InferenceOptions options, NetworkState state, DeviceMemory? sharedArena = null)
-        : this(backend, InferencePlanner.Plan(network, options, backend.Traits), state, sharedArena)
+        : this(NotNull(backend), InferencePlanner.Plan(NotNull(network), NotNull(options), backend.Traits), NotNull(state), sharedArena)
     {
     }
 
@@ -90,6 +94,7 @@ public sealed class ForwardSession : Session
     /// <exception cref="ArgumentException">No operation writes that layer's output: there is no such layer, or it is computed together with the next.</exception>
     public void Forward(ReadOnlySpan<byte> pixels, string layer, Span<float> values)
     {
+        ArgumentNullException.ThrowIfNull(layer);
         using UsageGuard.Scope scope = Enter();
         for (int i = 0; i < Plan.Operations.Count; i++)
         {

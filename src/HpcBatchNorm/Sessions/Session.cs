@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using HpcBatchNorm.Backends;
 using HpcBatchNorm.Planning;
 using HpcBatchNorm.Tensors;
@@ -136,9 +137,12 @@ public class Session : IDisposable
     }
 
     /// <summary>Sets a tensor from values in logical NCHW order.</summary>
+    /// <exception cref="ArgumentNullException">The tensor is null.</exception>
+    /// <exception cref="ArgumentException">The values are not as many as the tensor has, or the tensor is none of this session's plan.</exception>
     /// <exception cref="InvalidOperationException">The tensor is a weight that other sessions use too.</exception>
     public void Write(Tensor tensor, ReadOnlySpan<float> values)
     {
+        ArgumentNullException.ThrowIfNull(tensor);
         using UsageGuard.Scope scope = Enter();
         Backend.Write(Writable(tensor), values);
     }
@@ -165,8 +169,11 @@ public class Session : IDisposable
     }
 
     /// <summary>Gets a tensor's values in logical NCHW order. A tensor that lives within a step has them only until its memory is used again.</summary>
+    /// <exception cref="ArgumentNullException">The tensor is null.</exception>
+    /// <exception cref="ArgumentException">The values are not as many as the tensor has, or the tensor is none of this session's plan.</exception>
     public void Read(Tensor tensor, Span<float> values)
     {
+        ArgumentNullException.ThrowIfNull(tensor);
         using UsageGuard.Scope scope = Enter();
         Backend.Read(Prepared[tensor], values);
     }
@@ -226,6 +233,10 @@ public class Session : IDisposable
 
         return scope;
     }
+
+    /// <summary>The argument, for calls of constructors, which have no room for a statement.</summary>
+    private protected static T NotNull<T>(T argument, [CallerArgumentExpression(nameof(argument))] string? name = null)
+        where T : class => argument ?? throw new ArgumentNullException(name);
 
     private const string Entered = "a session";
 

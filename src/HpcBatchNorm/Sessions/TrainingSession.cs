@@ -18,9 +18,11 @@ public sealed class TrainingSession : Session
     private bool _staged;
 
     /// <summary>Plans the network for training on the backend and sets the initial parameters from the seed.</summary>
+    /// <exception cref="ArgumentNullException">An argument is null.</exception>
     /// <exception cref="ArgumentException">Batch and image size do not fit the network; the message says what would.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">An option is a number that cannot be, such as a decay of NaN; the message names it.</exception>
     public TrainingSession(Backend backend, Network network, TrainingOptions options)
-        : this(backend, PlanFor(backend.Traits, network, options))
+        : this(NotNull(backend), PlanFor(backend.Traits, NotNull(network), NotNull(options)))
     {
     }
 
@@ -43,6 +45,7 @@ public sealed class TrainingSession : Session
     /// <summary>
     /// Where loss scaling stands; null where the loss is not scaled (in all precisions but fp16), and then it cannot be set. Reading it waits for the device.
     /// </summary>
+    /// <exception cref="ArgumentOutOfRangeException">The scale is no finite number above 0, or a count is negative.</exception>
     public LossScale? LossScale
     {
         get
@@ -63,6 +66,11 @@ public sealed class TrainingSession : Session
             if (Plan.LossScale is null || value is not { } state)
             {
                 throw new InvalidOperationException("The loss is scaled in fp16, and nowhere else.");
+            }
+
+            if (!(state.Scale > 0) || float.IsInfinity(state.Scale) || state.GoodSteps < 0 || state.SkippedSteps < 0)
+            {
+                throw new ArgumentOutOfRangeException(nameof(value), state, "The loss scale must be a finite number above 0, its counts of steps 0 or more.");
             }
 
             Write(Plan.LossScale, (ReadOnlySpan<float>)[state.Scale, state.GoodSteps, 0, state.SkippedSteps]);
@@ -108,9 +116,13 @@ public sealed class TrainingSession : Session
     /// depend on the step (dropout, batch renormalization). When the loss of a micro-batch is not finite it is returned at once and there is no update:
     /// parameters, momenta and averages stay as they were, and <see cref="FindNotFinite"/> can say where it began. (Running statistics have seen the batch.)
     /// </summary>
+    /// <exception cref="ArgumentException">The numbers of pixels and labels do not fit.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">The learning rate is no finite number of 0 or more, or the step is below 0; nothing has been changed.</exception>
+    /// <exception cref="UserErrorException">A label is none of the network's classes.</exception>
     public float Step(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels, in StepContext context)
     {
         using UsageGuard.Scope scope = Enter();
+        CheckContext(context);
         if (Plan.SecondLabels is not null)
         {
             float[] ones = new float[labels.Length];
@@ -144,9 +156,11 @@ public sealed class TrainingSession : Session
     /// <summary><see cref="Step(ReadOnlySpan{byte}, ReadOnlySpan{int}, in StepContext)"/> on mixed images, for a session whose options have mixup or cutmix.</summary>
     /// <exception cref="InvalidOperationException">The session was not made for mixed images.</exception>
     /// <exception cref="ArgumentException">The numbers of pixels and labels do not fit.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">The learning rate is no finite number of 0 or more, the step is below 0, or a weight is none from 0 to 1; nothing has been changed.</exception>
     public float Step(ReadOnlySpan<byte> pixels, in MixedLabels labels, in StepContext context)
     {
         using UsageGuard.Scope scope = Enter();
+        CheckContext(context);
         if (Plan.SecondLabels is null)
         {
             throw new InvalidOperationException("The session was made for images with one label each; set Mixup or Cutmix in its options.");
@@ -160,6 +174,15 @@ public sealed class TrainingSession : Session
 
         CheckLengths(pixels, labels.First);
         SoftmaxCrossEntropy.CheckLabels("the step, second labels", labels.Second, Plan.Probabilities.Shape.C);
+        for (int i = 0; i < labels.Weights.Length; i++)
+        {
+            if (labels.Weights[i] is not (>= 0 and <= 1))
+            {
+                throw new ArgumentOutOfRangeException(
+                    nameof(labels), labels.Weights[i], FormattableString.Invariant($"The first label of image {i} has the weight {labels.Weights[i]}; expected a number from 0 to 1."));
+            }
+        }
+
         int bytes = pixels.Length / Options.Accumulate, images = labels.First.Length / Options.Accumulate;
         double loss = 0;
         for (int k = 0; k < Options.Accumulate; k++)
@@ -203,6 +226,7 @@ public sealed class TrainingSession : Session
     internal float StepStaged(in StepContext context, Action? meanwhile = null)
     {
         using UsageGuard.Scope scope = Enter();
+        CheckContext(context);
         if (!_staged)
         {
             throw _staging is null ? NoStaging() : new InvalidOperationException("No images are staged for this step.");
@@ -303,6 +327,21 @@ public sealed class TrainingSession : Session
     private int LabelsOffset => checked((int)((Plan.Pixels.Bytes * Options.Accumulate + 15) & ~15L));
 
     private static InvalidOperationException NoStaging() => new("This backend takes images between steps only; call Step.");
+
+    /// <summary>Before anything is written: an update with such numbers would ruin every parameter, and say nothing.</summary>
+    private static void CheckContext(in StepContext context)
+    {
+        if (!(context.LearningRate >= 0) || float.IsInfinity(context.LearningRate))
+        {
+            throw new ArgumentOutOfRangeException(nameof(context), context.LearningRate, FormattableString.Invariant(
+                $"The learning rate of step {context.Step} is {context.LearningRate}; expected a finite number of 0 or more."));
+        }
+
+        if (context.Step < 0)
+        {
+            throw new ArgumentOutOfRangeException(nameof(context), context.Step, "The step is below 0; steps are counted from 0.");
+        }
+    }
 
     private void CheckLengths(ReadOnlySpan<byte> pixels, ReadOnlySpan<int> labels)
     {

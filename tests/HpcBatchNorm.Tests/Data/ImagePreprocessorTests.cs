@@ -95,7 +95,9 @@ public class ImagePreprocessorTests
         Assert.Equal(ImageStatus.Ok, Of(whole)); // and it goes on
         Assert.Throws<ArgumentException>(() => preprocessor.Process(whole, new byte[5]));
         Assert.Throws<ArgumentException>(() => preprocessor.Process(new byte[5], 2, 2, PixelFormat.Rgb, pixels));
-        Assert.Throws<InvalidImageException>(() => preprocessor.Process([], 0, 2, PixelFormat.Rgb, pixels));
+        InvalidImageException none = Assert.Throws<InvalidImageException>(() => preprocessor.Process([], 0, 2, PixelFormat.Rgb, pixels));
+        Assert.Equal((ImageStatus.Empty, "The image has a width of 0 and a height of 2; expected at least 1 pixel of each."), (none.Status, none.Message));
+        Assert.Contains("a height of -1;", Assert.Throws<InvalidImageException>(() => preprocessor.Process([], 2, -1, PixelFormat.Rgb, pixels)).Message, StringComparison.Ordinal);
         Assert.Throws<UserErrorException>(() => new ImagePreprocessor(new PreprocessingOptions { Size = 0 }));
         preprocessor.Dispose();
         preprocessor.Dispose();

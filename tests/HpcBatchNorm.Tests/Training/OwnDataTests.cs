@@ -194,11 +194,25 @@ public sealed class OwnDataTests(TrainingFixture fixture) : IClassFixture<Traini
     [InlineData("workers: expected a whole number of at least 0, found '-1'")]
     [InlineData("crop-fraction: expected a number from")]
     [InlineData("schedule: expected ")]
+    [InlineData("weight-decay: expected a finite number of at least 0, found 'Infinity'")]
+    [InlineData("learning-rate is 3E+38 for 1 images; for steps of ")]
+    [InlineData("max-time: expected a time with its unit such as 90s, 15m, 11h45m or 2d, or as 11:45:00 or 1-12:00:00, of at most 45 days; or 0, found '-5m'")]
+    [InlineData("checkpoint-time: expected a time with its unit")]
+    [InlineData("rank-timeout: expected a time with its unit")]
+    [InlineData("milestones: expected rising numbers above 0")]
+    [InlineData("dropout: expected a number from 0 to 0.99, found 'NaN'")]
     public void Run_SettingOutOfItsRange_IsRefused(string expected)
     {
         RunConfig good = Config(steps: 2);
-        RunConfig bad = expected[..expected.IndexOf(':', StringComparison.Ordinal)] switch
+        RunConfig bad = expected[..expected.IndexOfAny([':', ' '])] switch
         {
+            "learning-rate" when expected.Contains("3E+38", StringComparison.Ordinal) => good with { LearningRate = 3e38f, LearningRateBatch = 1 },
+            "weight-decay" => good with { Optimizer = good.Optimizer with { WeightDecay = float.PositiveInfinity } },
+            "max-time" => good with { MaxTime = TimeSpan.FromMinutes(-5) },
+            "checkpoint-time" => good with { CheckpointTime = Timeout.InfiniteTimeSpan },
+            "rank-timeout" => good with { RankTimeout = TimeSpan.MaxValue },
+            "milestones" => good with { Milestones = [5, 3] },
+            "dropout" => good with { Network = good.Network with { Dropout = float.NaN } },
             "learning-rate" => good with { LearningRate = float.NaN },
             "batch-size" => good with { BatchSize = 0 },
             "steps" => good with { Steps = -1 },

@@ -183,6 +183,13 @@ public class SettingsTests
     [InlineData("pixel-deviation", "0", "pixel-deviation: expected one number above 0 or three, separated by commas, found '0'")]
     [InlineData("rate-factors", "fc", "rate-factors: expected PATTERN=FACTOR, separated by commas, with factors of 0 or more, found 'fc'")]
     [InlineData("rate-factors", "fc=-1", "rate-factors: expected PATTERN=FACTOR, separated by commas, with factors of 0 or more, found 'fc=-1'")]
+    [InlineData("weight-decay", "inf", "weight-decay: expected a number of at least 0, found 'inf'")]
+    [InlineData("weight-decay", "Infinity", "weight-decay: expected a finite number of at least 0, found 'Infinity'")]
+    [InlineData("weight-decay", "1e999", "weight-decay: expected a finite number of at least 0, found '1e999'")]
+    [InlineData("learning-rate", "1e39", "learning-rate: expected a finite number of at least 0, found '1e39'")]
+    [InlineData("epochs", "1e999", "epochs: expected a finite number of at least 0, found '1e999'")]
+    [InlineData("learning-rate", "-Infinity", "learning-rate: expected a number of at least 0, found '-Infinity'")]
+    [InlineData("max-time", "-5m", "max-time: expected a time with its unit")]
     [InlineData("batch-size", "3000000000", "batch-size: expected a whole number from 1 to 2147483647, found '3000000000'")]
     public void Set_ValueOutOfRange_IsRefused(string name, string text, string expected)
     {
