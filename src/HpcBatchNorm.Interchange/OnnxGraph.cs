@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.InteropServices;
 
 namespace HpcBatchNorm.Interchange;
@@ -13,7 +14,7 @@ internal enum OnnxType
 /// An ONNX model in the making: nodes in the order of execution, constant tensors, inputs and outputs. Knows the file format, not what the nodes compute.
 /// Field numbers are those of onnx.proto (IR version 8).
 /// </summary>
-internal sealed class OnnxGraph(string name)
+internal sealed class OnnxGraph(string name, params IEnumerable<string> reserved)
 {
     /// <summary>The operator set whose meaning the nodes have.</summary>
     public const int OperatorSet = 17;
@@ -23,16 +24,20 @@ internal sealed class OnnxGraph(string name)
     private readonly ProtobufMessage _graph = new ProtobufMessage().Text(2, name);
     private readonly List<(ProtobufMessage Header, float[] Values)> _constants = [];
 
+    // Layers may be called anything; what the graph's own names mean must stay.
+    private readonly HashSet<string> _names = new(reserved, StringComparer.Ordinal);
+
     /// <summary>Nodes so far.</summary>
     public int NodeCount { get; private set; }
 
     /// <summary>Adds a node with one output, which has the node's name, and returns that name.</summary>
     /// <param name="type">The operator, e.g. <c>Conv</c>.</param>
-    /// <param name="name">Unique in the graph.</param>
+    /// <param name="name">The name; one that is taken, or reserved, gets a number behind it.</param>
     /// <param name="inputs">Names of values and constants.</param>
     /// <param name="attributes">Attributes: <see cref="long"/>, <see cref="float"/> or an array of <see cref="long"/>.</param>
     public string Node(string type, string name, IEnumerable<string> inputs, params IEnumerable<(string Name, object Value)> attributes)
     {
+        name = Unique(name);
         var node = new ProtobufMessage();
         foreach (string input in inputs)
         {
@@ -53,6 +58,7 @@ internal sealed class OnnxGraph(string name)
     /// <summary>Adds a constant tensor, whose values are not copied, and returns its name.</summary>
     public string Constant(string name, IReadOnlyList<long> extents, float[] values)
     {
+        name = Unique(name);
         var header = new ProtobufMessage();
         foreach (long extent in extents)
         {
@@ -100,6 +106,20 @@ internal sealed class OnnxGraph(string name)
             stream.Write(header.Written);
             stream.Write(MemoryMarshal.AsBytes<float>(values));
         }
+    }
+
+    /// <summary>Lets the next node or constant of a reserved name have it.</summary>
+    public void Release(string reservedName) => _names.Remove(reservedName);
+
+    private string Unique(string wanted)
+    {
+        string unique = wanted;
+        for (int i = 2; !_names.Add(unique); i++)
+        {
+            unique = string.Create(CultureInfo.InvariantCulture, $"{wanted}_{i}");
+        }
+
+        return unique;
     }
 
     private static ProtobufMessage Attribute(string name, object value)

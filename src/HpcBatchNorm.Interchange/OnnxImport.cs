@@ -45,6 +45,29 @@ public sealed record OnnxImportOptions
 
     /// <summary>Name of the value to take for the output, which ends the network there; the graph's only output when null.</summary>
     public string? Output { get; init; }
+
+    /// <exception cref="UserErrorException">A number cannot be; the message names it.</exception>
+    internal void Validate()
+    {
+        Check(ImageSize >= 0, "image size", "0 (the model's own) or more", ImageSize);
+        foreach (float mean in PixelMean ?? [])
+        {
+            Check(float.IsFinite(mean), "mean of the pixels", "finite", mean);
+        }
+
+        foreach (float deviation in PixelDeviation ?? [])
+        {
+            Check(float.IsFinite(deviation) && deviation > 0, "deviation of the pixels", "finite and above 0", deviation);
+        }
+
+        static void Check(bool valid, string name, string range, double value)
+        {
+            if (!valid)
+            {
+                throw new UserErrorException(FormattableString.Invariant($"The {name} must be {range}; it is {value}."));
+            }
+        }
+    }
 }
 
 /// <summary>A network read from an ONNX file, with its parameters.</summary>
@@ -139,7 +162,9 @@ public static class OnnxImport
     /// <exception cref="UserErrorException">The file cannot be read, or the options do not fit it.</exception>
     public static ImportedModel Read(string path, OnnxImportOptions? options = null)
     {
+        ArgumentNullException.ThrowIfNull(path);
         options ??= new OnnxImportOptions();
+        options.Validate();
         if (!options.Bgr)
         {
             return new OnnxImporter(path, ReadModel(path), options).Import();

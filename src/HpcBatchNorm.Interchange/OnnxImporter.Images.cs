@@ -12,18 +12,26 @@ internal sealed partial class OnnxImporter
     private static readonly long[] ToChannelsFirst = [0, 3, 1, 2];
 
     private int _height, _width, _channels;
+    private long _batch;
     private bool _channelsLast, _isBytes;
     private OnnxActivation? _images;
     private OnnxImages? _prepared;
     private float[] _mean = [], _deviation = [];
 
-    private string AddInput(List<OnnxNode> needed)
+    private string AddInput(List<OnnxNode> needed, string output)
     {
         ValueInfoProto[] inputs = [.. _model.Graph.Input.Where(i => !_constants.ContainsKey(i.Name) && _uses.ContainsKey(i.Name))];
-        if (inputs.Length != 1)
+        if (inputs.Length == 0)
+        {
+            throw new UserErrorException(needed.Count == 0
+                ? $"No node of '{_path}' computes its output '{output}'. Name a value that one computes as the output, or write the model again."
+                : $"The output '{output}' of '{_path}' depends on none of the model's inputs ({string.Join(", ", _model.Graph.Input.Take(20).Select(i => i.Name))}); a network here has one, the images.");
+        }
+
+        if (inputs.Length > 1)
         {
             throw new UserErrorException(
-                $"'{_path}' has {inputs.Length} inputs that its output depends on{(inputs.Length > 0 ? $" ({string.Join(", ", inputs.Take(20).Select(i => i.Name))})" : "")}; a network here has one, the images.");
+                $"'{_path}' has {inputs.Length} inputs that its output depends on ({string.Join(", ", inputs.Take(20).Select(i => i.Name))}); a network here has one, the images.");
         }
 
         ValueInfoProto input = inputs[0];
@@ -38,6 +46,12 @@ internal sealed partial class OnnxImporter
         if (extents.Length != 4)
         {
             throw Unfit($"its shape has {extents.Length} extents; expected four, batch x channels x rows x columns");
+        }
+
+        _batch = Math.Max(0, extents[0]);
+        if (type is ElementType.Float16 or ElementType.Bfloat16)
+        {
+            NoteNarrow(type);
         }
 
         // Channels last wherever the graph puts them first itself.
@@ -131,7 +145,7 @@ internal sealed partial class OnnxImporter
 
         (_mean, _deviation) = Normalization(images);
         (_prepared, var layer) = (images, new InputLayer(_channels));
-        var made = new OnnxLayer(UniqueName("input"), layer, [], new Shape(1, _channels, _height, _width));
+        var made = new OnnxLayer(UniqueName("input"), "", layer, [], new Shape(1, _channels, _height, _width));
         _layers.Add(made);
         return _images = new OnnxActivation(made, IsMatrix: false, Sole: false);
     }
@@ -143,13 +157,15 @@ internal sealed partial class OnnxImporter
     {
         float[]? writtenMean = Written("pixel_mean"), writtenDeviation = Written("pixel_deviation");
         float usual = images.IsChanged || _isBytes ? 0 : 128;
+        bool noMean = _options.PixelMean is null && writtenMean is null, noDeviation = _options.PixelDeviation is null && writtenDeviation is null;
         float[] mean = Channels(_options.PixelMean, "mean") ?? (_isBytes ? null : writtenMean) ?? Repeat(usual);
         float[] deviation = Channels(_options.PixelDeviation, "deviation") ?? (_isBytes ? null : writtenDeviation) ?? Repeat(Math.Max(1, usual));
-        if (usual > 0 && (_options.PixelMean is null && writtenMean is null))
+        if (usual > 0 && (noMean || noDeviation))
         {
-            _notes.Add("The model does not say how pixels become its input: (pixel - 128) / 128 was assumed. If it was trained with another mean and deviation, name them.");
+            string assumed = noMean && noDeviation ? "(pixel - 128) / 128 was" : noMean ? "a mean of 128 was" : "a deviation of 128 was";
+            _notes.Add($"The model does not say how pixels become its input: {assumed} assumed. If it was trained with another mean and deviation, name them.");
         }
-        else if (images.IsChanged && !_isBytes && _options.PixelMean is null && writtenMean is null)
+        else if (images.IsChanged && !_isBytes && noMean && noDeviation)
         {
             _notes.Add("The model normalises its input itself: pixels of 0 to 255 were assumed to go into it. If whoever runs it divides or subtracts something before, name that as mean and deviation.");
         }

@@ -92,6 +92,13 @@ internal sealed partial class OnnxImporter
             throw new UserErrorException("training_mode is set; only the form for inference, with constant statistics, can be read");
         }
 
+        // Before operator set 14 there was no attribute: the further outputs, statistics of the batch, were what said it.
+        if (_operatorSet < 14 && node.Outputs.Skip(1).Any(o => o.Length > 0))
+        {
+            throw new UserErrorException(
+                $"it has {node.Outputs.Count} outputs, which is the form for training: it normalizes by the batch. Only the form for inference can be read; write the model again for inference");
+        }
+
         OnnxTensor[] tensors = [.. BatchNormInputs.Select((name, i) => RequiredConstant(node, i + 1, name))];
         if (Plain(node.Input(0)) is not { } value)
         {
@@ -134,22 +141,10 @@ internal sealed partial class OnnxImporter
             throw new UserErrorException($"its weights '{weights.Name}' are {weights.Description}; expected a matrix");
         }
 
-        float[] values = weights.ReadSingles();
-        (int rows, int columns) = ((int)weights.Extents[0], (int)weights.Extents[1]);
-        int outputs = transposed ? rows : columns;
+        float[] values = transposed ? weights.ReadSingles() : weights.ReadTransposed();
+        int outputs = (int)weights.Extents[transposed ? 0 : 1];
         float[]? shifts = bias is null ? null : PerChannel(bias, outputs) ?? throw new UserErrorException(
             $"its bias '{bias.Name}' is {bias.Description}; expected {outputs} values, one for each output");
-        if (!transposed)
-        {
-            float[] turned = new float[values.Length];
-            for (int i = 0; i < turned.Length; i++)
-            {
-                turned[(long)i % columns * rows + i / columns] = values[i];
-            }
-
-            values = turned;
-        }
-
         Scale(values, alpha);
         Scale(shifts, beta);
         if (Plain(node.Input(0)) is not { } value)
@@ -223,6 +218,11 @@ internal sealed partial class OnnxImporter
 
         long axis = node.Whole("axis", 0);
         OnnxMeaning[] values = [.. node.Inputs.Select(Get)];
+        if (values.Contains(OnnxUnknown.Value))
+        {
+            return OnnxUnknown.Value;
+        }
+
         if (values.Length > 0 && values.All(v => v is OnnxWholes || (v is OnnxConstant { Tensor.Extents.Count: <= 1 } && axis == 0)))
         {
             return new OnnxWholes([.. values.SelectMany(Wholes)]);

@@ -8,12 +8,37 @@ internal sealed partial class OnnxImporter
 {
     private OnnxMeaning Cast(OnnxNode node)
     {
-        long type = node.Whole("to", 0);
+        var type = (ElementType)node.Whole("to", 0);
         node.Whole("saturate", 1);
-        return Get(node.Input(0)) is OnnxWholes whole && type is (long)ElementType.Int64 or (long)ElementType.Int32 ? whole
-            : type is (long)ElementType.Float or (long)ElementType.Float16 or (long)ElementType.Bfloat16 or (long)ElementType.Double
-                && Get(node.Input(0)) is not (OnnxWholes or OnnxConstant) ? Get(node.Input(0))
-            : throw new UserErrorException($"it converts to {((ElementType)type).ToString().ToUpperInvariant()}; only values of floating-point types are known");
+        OnnxMeaning value = Get(node.Input(0));
+        bool isWhole = type is ElementType.Int64 or ElementType.Int32, isNarrow = type is ElementType.Float16 or ElementType.Bfloat16;
+        if (value switch
+        {
+            OnnxWholes => isWhole,
+            OnnxConstant constant => constant.Tensor.IsReal ? type is ElementType.Float or ElementType.Double : constant.Tensor.IsWhole && isWhole,
+            _ => isNarrow || type is ElementType.Float or ElementType.Double,
+        })
+        {
+            if (isNarrow)
+            {
+                NoteNarrow(type);
+            }
+
+            return value;
+        }
+
+        throw new UserErrorException(
+            $"it converts to {type.ToString().ToUpperInvariant()}; only conversions from one floating-point type to another are known, of constants to FLOAT and DOUBLE, and of shapes to INT64 and INT32");
+    }
+
+    /// <summary>Rounding is left out, which makes results finer and a little different.</summary>
+    private void NoteNarrow(ElementType type)
+    {
+        string note = $"The model rounds its values to {type.ToString().ToUpperInvariant()}; here they stay in single precision.";
+        if (!_notes.Contains(note))
+        {
+            _notes.Add(note);
+        }
     }
 
     private OnnxMeaning Transpose(OnnxNode node)
@@ -22,8 +47,9 @@ internal sealed partial class OnnxImporter
         return Get(node.Input(0)) switch
         {
             OnnxUnknown unknown => unknown,
+            OnnxConstant { Tensor: { IsReal: true, Extents.Count: 2 } matrix } when order is [] or [1, 0] => new OnnxConstant(matrix.Transposed()),
             OnnxImages { ChannelsLast: true } images when order.AsSpan().SequenceEqual(ToChannelsFirst) => images with { ChannelsLast = false },
-            _ => throw new UserErrorException($"it reorders to [{string.Join(", ", order)}]; only images whose channels stand last may be reordered, by [0, 3, 1, 2] and before the first layer"),
+            _ => throw new UserErrorException($"it reorders to [{string.Join(", ", order)}]; only images whose channels stand last may be reordered, by [0, 3, 1, 2] and before the first layer, and constant matrices"),
         };
     }
 
@@ -62,8 +88,16 @@ internal sealed partial class OnnxImporter
             long[] own = value.IsMatrix ? [OnnxWholes.Batch, shape.ImageCount] : [OnnxWholes.Batch, shape.C, shape.H, shape.W];
             long[] target = [.. wanted.Select((w, i) => w == 0 && !zeros && i < own.Length ? own[i] : w)];
 
-            // The first extent is the batch: left open, copied, or as many images as the program that wrote it had at a time.
-            bool keepsBatch = target.Length > 0 && (target[0] is OnnxWholes.Batch or > 0 || (target[0] == -1 && !target.AsSpan(1).Contains(-1)));
+            // The first extent is the batch: left open, copied, or as many images as the program that wrote it had at a time. Another number would divide
+            // images, or join them, unless the rest says that it does not.
+            bool restIsOpen = target.AsSpan(Math.Min(1, target.Length)).Contains(-1);
+            bool keepsBatch = target.Length > 0 && target[0] switch
+            {
+                OnnxWholes.Batch => true,
+                -1 => !restIsOpen,
+                > 0 => _batch > 0 ? target[0] == _batch : target[0] == 1 || !restIsOpen,
+                _ => false,
+            };
             long rest = 1;
             foreach (long extent in target.Skip(1).Where(e => e != -1))
             {
@@ -100,19 +134,24 @@ internal sealed partial class OnnxImporter
 
     private OnnxMeaning ShapeOf(OnnxNode node)
     {
-        if (node.Has("start") || node.Has("end"))
-        {
-            throw new UserErrorException("it gives a part of a shape; only whole ones are known");
-        }
-
+        long start = node.Whole("start", 0), end = node.Whole("end", long.MaxValue);
         return Get(node.Input(0)) switch
         {
             OnnxUnknown unknown => unknown,
             OnnxActivation { Pad: var pad, IsMatrix: var matrix, Layer.Shape: var shape } when pad == 0 =>
-                new OnnxWholes(matrix ? [OnnxWholes.Batch, shape.ImageCount] : [OnnxWholes.Batch, shape.C, shape.H, shape.W]),
-            OnnxImages { ChannelsLast: false } => new OnnxWholes([OnnxWholes.Batch, _channels, _height, _width]),
+                Part(matrix ? [OnnxWholes.Batch, shape.ImageCount] : [OnnxWholes.Batch, shape.C, shape.H, shape.W]),
+            OnnxImages { ChannelsLast: false } => Part([OnnxWholes.Batch, _channels, _height, _width]),
             _ => throw new UserErrorException("it gives the shape of something that is no layer's value"),
         };
+
+        OnnxWholes Part(long[] extents)
+        {
+            int from = At(start), to = Math.Max(from, At(end));
+            return new OnnxWholes(extents[from..to]);
+
+            // Negative ones count from the end.
+            int At(long place) => (int)Math.Clamp(place < 0 ? place + extents.Length : place, 0, extents.Length);
+        }
     }
 
     private OnnxMeaning Gather(OnnxNode node)

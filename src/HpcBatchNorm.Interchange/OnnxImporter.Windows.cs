@@ -159,12 +159,31 @@ internal sealed partial class OnnxImporter
     }
 
     /// <summary>True for what begins with zero: a zero beside it never is the larger one but where all are zero.</summary>
-    private static bool IsNeverNegative(OnnxLayer layer) => layer.Layer switch
+    private static bool IsNeverNegative(OnnxLayer layer)
     {
-        ActivationLayer { Function: ActivationKind.Relu or ActivationKind.Sigmoid } => true,
-        PoolingLayer or GlobalAveragePoolingLayer or DropoutLayer or ConcatLayer or SumLayer => layer.Inputs.All(IsNeverNegative),
-        _ => false,
-    };
+        // Each layer once: the paths through sums of sums are more than can be counted.
+        HashSet<OnnxLayer> seen = [layer];
+        Stack<OnnxLayer> left = new([layer]);
+        while (left.TryPop(out OnnxLayer? next))
+        {
+            switch (next.Layer)
+            {
+                case ActivationLayer { Function: ActivationKind.Relu or ActivationKind.Sigmoid }:
+                    break;
+                case PoolingLayer or GlobalAveragePoolingLayer or DropoutLayer or ConcatLayer or SumLayer:
+                    foreach (OnnxLayer input in next.Inputs.Where(seen.Add))
+                    {
+                        left.Push(input);
+                    }
+
+                    break;
+                default:
+                    return false;
+            }
+        }
+
+        return true;
+    }
 
     private static Padding Sum(Padding a, Padding b) => new(a.Top + b.Top, a.Left + b.Left, a.Bottom + b.Bottom, a.Right + b.Right);
 

@@ -27,6 +27,7 @@ internal sealed partial class OnnxImporter
     private readonly List<OnnxProblem> _problems = [];
     private readonly List<string> _notes = [];
     private readonly long _operatorSet;
+    private readonly Dictionary<OnnxNode, string> _badConstants = [];
     private OnnxNode? _node;
 
     public OnnxImporter(string path, ModelProto model, OnnxImportOptions options)
@@ -57,17 +58,21 @@ internal sealed partial class OnnxImporter
         List<OnnxNode> nodes = [.. _model.Graph.Node.Select(n => new OnnxNode(n, _folder))];
         foreach (OnnxNode node in nodes.Where(n => n is { Operator: "Constant", Domain: "" }))
         {
-            Try(node, () =>
+            try
             {
                 OnnxTensor tensor = node.Constant();
                 _constants[node.Outputs.Count == 1 ? node.Outputs[0] : throw new UserErrorException("it has other outputs than its value")] = tensor;
-            });
+            }
+            catch (UserErrorException error)
+            {
+                _badConstants[node] = error.Message; // told if something needs it
+            }
         }
 
         OnnxPatterns.Replace(nodes, _constants);
         string output = FindOutput();
         List<OnnxNode> needed = Needed(nodes, output);
-        _values.Add(AddInput(needed), NewImages());
+        _values.Add(AddInput(needed, output), NewImages());
         foreach ((string name, OnnxTensor tensor) in _constants)
         {
             _values.TryAdd(name, new OnnxConstant(tensor));
@@ -110,6 +115,7 @@ internal sealed partial class OnnxImporter
             needed.UnionWith(layer.Inputs);
         }
 
+        CheckNumbers([.. _layers.Where(needed.Contains)]);
         string name = _options.Name ?? Path.GetFileNameWithoutExtension(_path);
         var builder = new NetworkBuilder(string.IsNullOrWhiteSpace(name) ? "imported" : name);
         var state = new NetworkState();
@@ -159,6 +165,32 @@ internal sealed partial class OnnxImporter
         };
     }
 
+    /// <summary>Of a value that is not finite a network makes results that look like any other; a negative variance gives one.</summary>
+    private void CheckNumbers(IReadOnlyList<OnnxLayer> layers)
+    {
+        foreach (OnnxLayer layer in layers)
+        {
+            foreach ((string parameter, float[] values) in layer.Parameters)
+            {
+                string? found = FiniteCheck.Describe(values);
+                if (found is null && parameter == "running_variance" && values.Any(v => v < 0))
+                {
+                    found = FormattableString.Invariant($"a variance is never negative, but one of its {values.Length} values is {values.Min()}");
+                }
+
+                if (found is not null)
+                {
+                    _problems.Add(new OnnxProblem(layer.Name, layer.Operator, $"its {parameter.Replace('_', ' ')}, with the factors and offsets behind it: {found}"));
+                }
+            }
+        }
+
+        if (_problems.Count > 0)
+        {
+            throw new OnnxImportException(_path, _problems);
+        }
+    }
+
     private string FindOutput()
     {
         string[] outputs = [.. _model.Graph.Output.Select(o => o.Name)];
@@ -166,6 +198,11 @@ internal sealed partial class OnnxImporter
         {
             IEnumerable<string> known = _model.Graph.Node.SelectMany(n => n.Output).Concat(outputs);
             return known.Contains(wanted) ? wanted : throw new UserErrorException($"'{_path}' computes no value '{wanted}'{NearestName.Hint(wanted, known)}");
+        }
+
+        if (outputs.Length == 0)
+        {
+            throw new UserErrorException($"'{_path}' says of no value that it is its output; name the one that tells the classes.");
         }
 
         return outputs.Length == 1
@@ -176,24 +213,24 @@ internal sealed partial class OnnxImporter
     /// <summary>The nodes that an output needs, in their order, and how often each value is read by them.</summary>
     private List<OnnxNode> Needed(List<OnnxNode> nodes, string output)
     {
-        HashSet<string> values = new(StringComparer.Ordinal) { output };
-        List<OnnxNode> needed = [];
+        // Whatever their order is: where a node stands before what it reads, that is told when it is read.
+        ILookup<string, OnnxNode> producers = nodes.SelectMany(n => n.Outputs.Where(o => o.Length > 0).Distinct().Select(o => (Output: o, Node: n))).ToLookup(p => p.Output, p => p.Node, StringComparer.Ordinal);
+        HashSet<OnnxNode> needed = [];
+        Stack<string> values = new([output]);
         _uses[output] = 1;
-        for (int i = nodes.Count - 1; i >= 0; i--)
+        while (values.TryPop(out string? value))
         {
-            if (nodes[i].Outputs.Any(values.Contains))
+            foreach (OnnxNode node in producers[value].Where(needed.Add))
             {
-                needed.Add(nodes[i]);
-                foreach (string input in nodes[i].Inputs.Where(n => n.Length > 0))
+                foreach (string input in node.Inputs.Where(n => n.Length > 0))
                 {
-                    values.Add(input);
+                    values.Push(input);
                     _uses[input] = _uses.GetValueOrDefault(input) + 1;
                 }
             }
         }
 
-        needed.Reverse();
-        return needed;
+        return [.. nodes.Where(needed.Contains)];
     }
 
     private void Read(OnnxNode node)
@@ -202,6 +239,12 @@ internal sealed partial class OnnxImporter
         OnnxMeaning meaning = OnnxUnknown.Value;
         if (node is { Operator: "Constant", Domain: "" })
         {
+            if (_badConstants.TryGetValue(node, out string? reason))
+            {
+                AddProblem(reason);
+                _values.TryAdd(node.Outputs.FirstOrDefault() ?? "", OnnxUnknown.Value);
+            }
+
             return;
         }
 
@@ -275,7 +318,7 @@ internal sealed partial class OnnxImporter
             throw new UserErrorException($"its output is {shape} for one image, which is more than can be computed");
         }
 
-        var made = new OnnxLayer(UniqueName(_node.Name), layer, sources, shape);
+        var made = new OnnxLayer(UniqueName(_node.Name), _node.Operator, layer, sources, shape);
         foreach ((string name, float[] values) in parameters)
         {
             made.Parameters[name] = values;

@@ -48,7 +48,7 @@ public sealed record OnnxOptions
 /// </summary>
 public sealed class OnnxModel
 {
-    private const string Batch = "batch";
+    private const string Batch = "batch", Pixels = "pixels", Images = "images", Probabilities = "probabilities";
 
     private readonly Network _network;
     private readonly NetworkState _state;
@@ -66,7 +66,7 @@ public sealed class OnnxModel
         _options = options;
         _shapes = network.Infer(1, options.Height, options.Width);
         _nodes = network.Ancestors(network.Loss);
-        _graph = new OnnxGraph(network.Name);
+        _graph = new OnnxGraph(network.Name, Probabilities, Pixels, Images);
     }
 
     /// <summary>Writes a model; the file is complete or not there.</summary>
@@ -116,12 +116,12 @@ public sealed class OnnxModel
         float[] mean = Channels(_options.PixelMean), deviation = Channels(_options.PixelDeviation);
         if (_options.Input == OnnxInput.Images)
         {
-            _graph.Input("images", OnnxType.Float, Batch, shape.C, shape.H, shape.W);
-            return new OnnxValue("images", IsMatrix: false);
+            _graph.Input(Images, OnnxType.Float, Batch, shape.C, shape.H, shape.W);
+            return new OnnxValue(Images, IsMatrix: false);
         }
 
-        _graph.Input("pixels", OnnxType.UInt8, Batch, shape.H, shape.W, shape.C);
-        string planes = _graph.Node("Transpose", $"{node.Name}/planes", ["pixels"], ("perm", new long[] { 0, 3, 1, 2 }));
+        _graph.Input(Pixels, OnnxType.UInt8, Batch, shape.H, shape.W, shape.C);
+        string planes = _graph.Node("Transpose", $"{node.Name}/planes", [Pixels], ("perm", new long[] { 0, 3, 1, 2 }));
         string values = _graph.Node("Cast", $"{node.Name}/float", [planes], ("to", (long)OnnxType.Float));
         string centred = _graph.Node("Sub", $"{node.Name}/centred", [values, _graph.Constant($"{node.Name}.mean", [1, shape.C, 1, 1], mean)]);
         float[] inverse = Array.ConvertAll(deviation, d => 1 / d);
@@ -191,7 +191,8 @@ public sealed class OnnxModel
         internal override OnnxValue Probabilities(
             string type, IEnumerable<string> inputs, int classes, params IEnumerable<(string Name, object Value)> attributes)
         {
-            string probabilities = model._graph.Node(type, "probabilities", inputs, attributes);
+            model._graph.Release(OnnxModel.Probabilities);
+            string probabilities = model._graph.Node(type, OnnxModel.Probabilities, inputs, attributes);
             model._graph.Output(probabilities, OnnxType.Float, Batch, classes);
             return new OnnxValue(probabilities, IsMatrix: true);
         }

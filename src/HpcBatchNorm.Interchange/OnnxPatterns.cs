@@ -21,7 +21,8 @@ internal sealed class OnnxPatterns
         (_nodes, _constants) = (nodes, constants);
         for (int i = 0; i < nodes.Count; i++)
         {
-            foreach (string output in nodes[i].Outputs)
+            // What operators of other domains do is not known, whatever they are called.
+            foreach (string output in nodes[i].Domain.Length == 0 ? nodes[i].Outputs : [])
             {
                 _producers[output] = nodes[i];
             }
@@ -46,6 +47,8 @@ internal sealed class OnnxPatterns
         {
             switch (nodes[i])
             {
+                case { Domain.Length: > 0 }:
+                    break;
                 case { Operator: "Mul", Inputs.Count: 2 } product:
                     nodes[i] = patterns.Gated(product, product.Inputs[0], product.Inputs[1]) ?? patterns.Gated(product, product.Inputs[1], product.Inputs[0]) ?? product;
                     break;
@@ -80,14 +83,14 @@ internal sealed class OnnxPatterns
             "Div" when IsScalar(argument.Inputs[1], 1 / RootHalf) => argument.Inputs[0],
             _ => null,
         };
-        if (x is null || _nodes[sum] is not { Operator: "Add", Inputs.Count: 2, Outputs.Count: 1 } one || !one.Inputs.Any(i => IsScalar(i, 1)))
+        if (x is null || _nodes[sum] is not { Operator: "Add", Domain: "", Inputs.Count: 2, Outputs.Count: 1 } one || !one.Inputs.Any(i => IsScalar(i, 1)))
         {
             return;
         }
 
         bool hasX = false, hasHalf = false;
         string value = one.Outputs[0];
-        while (OnlyConsumer(value) is int next && _nodes[next] is { Operator: "Mul", Inputs.Count: 2, Outputs.Count: 1 } product)
+        while (OnlyConsumer(value) is int next && _nodes[next] is { Operator: "Mul", Domain: "", Inputs.Count: 2, Outputs.Count: 1 } product)
         {
             string other = product.Inputs[0] == value ? product.Inputs[1] : product.Inputs[0];
             bool isHalfX = _producers.GetValueOrDefault(other) is { Operator: "Mul", Inputs.Count: 2 } half && OtherFactor(half, 0.5) == x;

@@ -27,13 +27,19 @@ internal sealed class OnnxTensor
     /// <summary>For example <c>FLOAT 64x3x7x7</c>.</summary>
     public string Description => $"{Type.ToString().ToUpperInvariant()} {(Extents.Count == 0 ? "scalar" : string.Join('x', Extents))}";
 
+    /// <summary>True when <see cref="ReadSingles"/> reads it.</summary>
+    public bool IsReal => Type is ElementType.Float or ElementType.Double or ElementType.Float16 or ElementType.Bfloat16;
+
+    /// <summary>True when <see cref="ReadIntegers"/> reads it.</summary>
+    public bool IsWhole => Type is ElementType.Int64 or ElementType.Int32 or ElementType.Bool;
+
     private ElementType Type => (ElementType)_proto.DataType;
 
     /// <summary>A constant that has one value, whatever its rank.</summary>
     public bool TryScalar(out float value)
     {
         value = 0;
-        if (Extents.Any(e => e != 1) || Type is not (ElementType.Float or ElementType.Double or ElementType.Float16 or ElementType.Bfloat16))
+        if (Extents.Any(e => e != 1) || !IsReal)
         {
             return false;
         }
@@ -60,6 +66,30 @@ internal sealed class OnnxTensor
             default:
                 throw new UserErrorException($"its constant '{Name}' is {Description}; expected numbers of a floating-point type");
         }
+    }
+
+    /// <summary>A matrix with its rows as columns.</summary>
+    public OnnxTensor Transposed() => new(
+        new TensorProto
+        {
+            Name = Name,
+            DataType = (int)ElementType.Float,
+            Dims = { Extents[1], Extents[0] },
+            RawData = Google.Protobuf.ByteString.CopyFrom(MemoryMarshal.AsBytes<float>(ReadTransposed())),
+        },
+        _folder);
+
+    /// <summary>The values of a matrix, column after column.</summary>
+    public float[] ReadTransposed()
+    {
+        float[] values = ReadSingles(), turned = new float[values.Length];
+        (int rows, int columns) = ((int)Extents[0], (int)Extents[1]);
+        for (int i = 0; i < values.Length; i++)
+        {
+            turned[(long)i % columns * rows + i / columns] = values[i];
+        }
+
+        return turned;
     }
 
     /// <summary>The values of a tensor of whole numbers: shapes, axes, pads.</summary>
@@ -145,7 +175,7 @@ internal sealed class OnnxTensor
 
         // A model must not make its reader open what lies elsewhere.
         string root = Path.GetFullPath(_folder.Length > 0 ? _folder : "."), path = location.Contains('\0', StringComparison.Ordinal) ? "" : Path.GetFullPath(location, root);
-        if (location.Length == 0 || Path.IsPathRooted(location) || !path.StartsWith(root.TrimEnd('/') + '/', StringComparison.Ordinal))
+        if (location.Length == 0 || Path.IsPathRooted(location) || !path.StartsWith(Path.EndsInDirectorySeparator(root) ? root : root + Path.DirectorySeparatorChar, StringComparison.Ordinal))
         {
             throw new UserErrorException($"the values of its constant '{Name}' are said to be in '{location}', which is not in the folder of the model");
         }

@@ -4,9 +4,12 @@ using HpcBatchNorm.Tensors;
 namespace HpcBatchNorm.Interchange;
 
 /// <summary>A layer in the making: what follows in the graph may still change it (a bias that is added, a factor that folds into its weights).</summary>
-internal sealed class OnnxLayer(string name, Layer layer, IReadOnlyList<OnnxLayer> inputs, Shape shape)
+internal sealed class OnnxLayer(string name, string type, Layer layer, IReadOnlyList<OnnxLayer> inputs, Shape shape)
 {
     public string Name { get; } = name;
+
+    /// <summary>The operator it was made of.</summary>
+    public string Operator { get; } = type;
 
     public Layer Layer { get; set; } = layer;
 
