@@ -66,7 +66,7 @@ internal static class SampleGenerator
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
         {
-            throw new UserErrorException($"the sample cannot be written to '{directory}': {exception.Message}", exception);
+            throw new UserErrorException($"the sample cannot be written to '{directory}': {exception.Message.TrimEnd('.')}. Put that right, or name another folder.", exception);
         }
         finally
         {

@@ -179,6 +179,11 @@ public static class OnnxImport
 
     private static ModelProto ReadModel(string path)
     {
+        if (Directory.Exists(path))
+        {
+            throw new UserErrorException($"'{path}' is a folder; name the model, a file in it that ends in .onnx.");
+        }
+
         ModelProto model;
         try
         {

@@ -116,6 +116,11 @@ internal sealed partial class OnnxImporter
         }
 
         CheckNumbers([.. _layers.Where(needed.Contains)]);
+        if (kind == OnnxOutput.Logits && logits.Layer is ActivationLayer last)
+        {
+            _notes.Add($"The model ends with {last.Description} and without a softmax; its output is taken for what goes into one, so that probabilities are others than what the model gives.");
+        }
+
         string name = _options.Name ?? Path.GetFileNameWithoutExtension(_path);
         var builder = new NetworkBuilder(string.IsNullOrWhiteSpace(name) ? "imported" : name);
         var state = new NetworkState();

@@ -96,8 +96,9 @@ public sealed class PyTorchWeights : IDisposable
         Network = network;
         PixelMean = Channels(MeanKey) ?? layout.PixelMean;
         PixelDeviation = Channels(DeviationKey) ?? layout.PixelDeviation;
-        ImageSize = file.Metadata.TryGetValue(SizeKey, out string? size) && int.TryParse(size, NumberStyles.None, CultureInfo.InvariantCulture, out int side) && side is > 0 and <= 8192
-            ? side : layout.ImageSize;
+        ImageSize = !file.Metadata.TryGetValue(SizeKey, out string? size) ? layout.ImageSize
+            : int.TryParse(size, NumberStyles.None, CultureInfo.InvariantCulture, out int side) && side is > 0 and <= 8192 ? side
+            : throw new UserErrorException($"'{Path}' says that its '{SizeKey}' is '{UserErrorException.Excerpt(size)}'; expected a number of pixels, 1 to 8192. Use another file, or take that entry out of its metadata.");
     }
 
     /// <summary>The catalogue's names of the networks whose weights can be read and written.</summary>
@@ -281,6 +282,12 @@ public sealed class PyTorchWeights : IDisposable
             return null;
         }
 
+        if (name.EndsWith(".running_var", StringComparison.Ordinal) && Array.FindIndex(values, v => v < 0) is >= 0 and int place)
+        {
+            problems.Add(new PyTorchProblem(name, "no negative variance", FormattableString.Invariant($"{values[place]} as its value number {place}")));
+            return null;
+        }
+
         return values;
     }
 
@@ -298,7 +305,7 @@ public sealed class PyTorchWeights : IDisposable
         float[] values = [.. text.Split(',').Select(t => float.TryParse(t, NumberStyles.Float, CultureInfo.InvariantCulture, out float value) ? value : float.NaN)];
         return values.Length is 1 or 3 && values.All(v => float.IsFinite(v) && (v > 0 || key == MeanKey))
             ? values
-            : throw new UserErrorException($"'{Path}' says that its '{key}' is '{UserErrorException.Excerpt(text)}'; expected one number or three, separated by commas. Set it, or use another file.");
+            : throw new UserErrorException($"'{Path}' says that its '{key}' is '{UserErrorException.Excerpt(text)}'; expected one number{(key == MeanKey ? "" : " above 0")} or three, separated by commas. Use another file, or take that entry out of its metadata.");
     }
 
     private static IEnumerable<KeyValuePair<string, string>> Metadata(Network network, PyTorchLayout layout, PyTorchOptions options)

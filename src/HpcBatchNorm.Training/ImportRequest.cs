@@ -67,6 +67,11 @@ internal sealed record ImportRequest
         }
 
         string networkFile = Path.ChangeExtension(Output, ".json");
+        if (Path.GetFullPath(networkFile) == Path.GetFullPath(Output))
+        {
+            throw new UserErrorException($"'{Output}' is where the network goes, which would take the place of the checkpoint. Name the checkpoint otherwise: '{Path.ChangeExtension(Output, ".safetensors")}'.");
+        }
+
         OutputFile.Check(networkFile);
         TrainingConfigBuilder builder = Settings(new TrainingConfigBuilder());
         if (Flags.FirstOrDefault(f => TrainingSettings.Find(f.Name).Group == SettingGroup.Network).Name is { } ofNetwork)
@@ -175,7 +180,9 @@ internal sealed record ImportRequest
             : [.. Enumerable.Range(0, network.Classes).Select(i => i.ToString(CultureInfo.InvariantCulture))];
         if (classes.Count != network.Classes)
         {
-            throw new UserErrorException($"'{ClassNames ?? Model}' names {classes.Count} classes, '{Model}' tells {network.Classes} apart. Write one name a line, in the order of the model's output.");
+            throw new UserErrorException(ClassNames is null
+                ? $"'{Model}' names {classes.Count} classes but tells {network.Classes} apart. Name a file with the names of the classes, one a line, in the order of the model's output."
+                : $"'{ClassNames}' names {classes.Count} classes, '{Model}' tells {network.Classes} apart. Write one name a line, in the order of the model's output.");
         }
 
         NetworkShapes shapes = network.Infer(1, config.ImageSize, config.ImageSize);

@@ -54,6 +54,11 @@ internal static class AtomicFile
     internal static IOException DiskFull(string path, IOException error)
     {
         string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
+        if (folder == "/dev")
+        {
+            return error; // a device, which is no file of a disk
+        }
+
         string free = "";
         try
         {

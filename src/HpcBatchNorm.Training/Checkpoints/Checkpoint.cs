@@ -74,12 +74,17 @@ public sealed class Checkpoint : IDisposable
                 ?? throw new UserErrorException($"'{path}' is a folder without a good checkpoint (looked in '{CheckpointStore.FolderOf(path)}'); name a checkpoint, or the folder of a run.");
         }
 
+        if (System.IO.Path.GetExtension(path).Equals(".onnx", StringComparison.OrdinalIgnoreCase) && File.Exists(path))
+        {
+            throw new UserErrorException($"'{path}' is an ONNX model and not a checkpoint; 'hpcbn import' makes a checkpoint of it.");
+        }
+
         SafetensorsFile file = SafetensorsFile.Open(path);
         try
         {
             if (file.Metadata.GetValueOrDefault("format") != Format)
             {
-                throw new UserErrorException($"'{path}' is a safetensors file but not a checkpoint of hpcbn.");
+                throw new UserErrorException($"'{path}' is a safetensors file but not a checkpoint of hpcbn. Where it holds weights under PyTorch's names, 'hpcbn import' makes a checkpoint of it.");
             }
 
             if (file.Metadata.GetValueOrDefault("format_version") is string version && version != Version.ToString(CultureInfo.InvariantCulture))
@@ -304,9 +309,13 @@ public sealed class Checkpoint : IDisposable
         }
 
         int first = own.Zip(wanted).TakeWhile(pair => pair.First == pair.Second).Count();
+        bool isNameless = own.Index().All(n => n.Item == n.Index.ToString(CultureInfo.InvariantCulture));
+        string remedy = isNameless && own.Count == wanted.Count
+            ? "The checkpoint has numbers for names, as models have that were imported without any: import it again with a file of the names of its classes, or give a class map"
+            : "Set data to the data set of its training, or give a class map";
         string Name(IReadOnlyList<string> names) => first < names.Count ? $"'{names[first]}'" : "nothing";
         throw new UserErrorException(FormattableString.Invariant(
-            $"'{Path}' was trained on {own.Count} other classes than the {wanted.Count} of '{source}': class {first} is {Name(own)} in the checkpoint, {Name(wanted)} in the data. Set data to the data set of its training, or give a class map (by-name where the data has some of its classes); the members of an ensemble must all know the same classes."));
+            $"'{Path}' was trained on {own.Count} other classes than the {wanted.Count} of '{source}': class {first} is {Name(own)} in the checkpoint, {Name(wanted)} in the data. {remedy} (by-name where the data has some of its classes); the members of an ensemble must all know the same classes."));
     }
 
     private UserErrorException OtherNetwork(string model, string difference) =>

@@ -198,6 +198,10 @@ public sealed class OnnxOddGraphTests : IDisposable
         Assert.Contains(" a mean of 128 was assumed.", OnnxImport.Read(ModelPath, new OnnxImportOptions { PixelDeviation = [10] }).Notes[0], StringComparison.Ordinal);
         graph.Model.Graph.Input[0] = OnnxGraphs.Declare("images", [0, 3, 9, 10], (int)TensorProto.Types.DataType.Float16);
         Assert.Equal([Narrow], OnnxImport.Read(Write(graph.Model), Usual).Notes);
+
+        graph = new OnnxGraphs(13);
+        graph.Named("Sigmoid", "out", [graph.Node("GlobalAveragePool", [graph.Conv("images", 4, 3)])]);
+        Assert.StartsWith("The model ends with sigmoid and without a softmax;", Assert.Single(OnnxImport.Read(Write(graph.Model), Usual).Notes), StringComparison.Ordinal);
     }
 
     /// <summary>Sixty sums of a value with itself have more ways through them than can be walked.</summary>

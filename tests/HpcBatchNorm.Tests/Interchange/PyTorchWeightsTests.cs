@@ -133,6 +133,7 @@ public sealed class PyTorchWeightsTests : IDisposable
         Replace("conv1.weight", "F32", [64, 3, 3, 3], new float[64 * 27]);
         Replace("bn1.running_var", "I64", [64], new float[64]);
         Replace("layer1.0.bn1.bias", "F32", [64], [float.NaN, .. new float[63]]);
+        Replace("layer1.0.bn1.running_var", "F32", [64], [0, -1, .. new float[62]]);
         tensors.RemoveAll(t => t.Name is "layer2.0.downsample.0.weight" or "fc.bias" or "bn1.num_batches_tracked");
         tensors.Add(("layer5.0.conv1.weight", "F32", [1], [0]));
         PyTorchModels.Write(In("a.safetensors"), tensors);
@@ -144,6 +145,7 @@ public sealed class PyTorchWeightsTests : IDisposable
                 "conv1.weight: expected [64, 3, 7, 7], found F32 [64, 3, 3, 3]",
                 "bn1.running_var: expected floating-point numbers [64], found I64 [64]",
                 "layer1.0.bn1.bias: expected finite numbers, found 1 of its 64 values are not finite numbers, the first, number 0, is NaN",
+                "layer1.0.bn1.running_var: expected no negative variance, found -1 as its value number 1",
                 "layer2.0.downsample.0.weight: expected [128, 64, 1, 1], found nothing",
                 "fc.bias: expected [7], found nothing",
                 "layer5.0.conv1.weight: expected nothing, found F32 [1]",
@@ -160,9 +162,13 @@ public sealed class PyTorchWeightsTests : IDisposable
     [InlineData("small.safetensors", "vgg-16", "resnet-18, resnet-34")]
     [InlineData("small.safetensors", "resnet-18", "fc.weight: expected [classes, features], found nothing")]
     [InlineData("model.onnx", "resnet-18", "brings its own network")]
+    [InlineData("size.safetensors", "resnet-18", "says that its 'image_size' is '100000'; expected a number of pixels, 1 to 8192.")]
+    [InlineData("deviation.safetensors", "resnet-18", "says that its 'pixel_deviation' is '0'; expected one number above 0 or three, separated by commas.")]
     public void Import_WhatCannotBe_SaysWhatToDo(string file, string? network, string expected)
     {
         PyTorchModels.Write(In("small.safetensors"), [("a", "F32", [1], [0])]);
+        SafetensorsFile.Write(In("size.safetensors"), [new SafetensorsTensor("a", "F32", [1])], [new("image_size", "100000")], (_, bytes) => bytes.Clear());
+        SafetensorsFile.Write(In("deviation.safetensors"), [new SafetensorsTensor("a", "F32", [1])], [new("pixel_deviation", "0")], (_, bytes) => bytes.Clear());
         Assert.Contains(expected, Assert.ThrowsAny<UserErrorException>(() => Import(file, network)).Message, StringComparison.Ordinal);
     }
 
