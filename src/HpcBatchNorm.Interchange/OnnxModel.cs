@@ -76,6 +76,10 @@ public sealed class OnnxModel
     /// <exception cref="NotSupportedException">ONNX has no form for a layer.</exception>
     public static int Write(string path, Network network, NetworkState state, OnnxOptions options)
     {
+        ArgumentNullException.ThrowIfNull(path);
+        ArgumentNullException.ThrowIfNull(network);
+        ArgumentNullException.ThrowIfNull(state);
+        ArgumentNullException.ThrowIfNull(options);
         var model = new OnnxModel(network, state, options);
         model.Build();
         OutputFile.Replace(path, temporary =>

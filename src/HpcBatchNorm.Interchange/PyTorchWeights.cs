@@ -151,6 +151,7 @@ public sealed class PyTorchWeights : IDisposable
     /// <exception cref="UserErrorException">The file cannot be read, the network is not said, or its layers have no names in PyTorch's programs.</exception>
     public static PyTorchWeights Open(string path, string? network = null)
     {
+        ArgumentNullException.ThrowIfNull(path);
         SafetensorsFile file = SafetensorsFile.Open(path);
         try
         {
@@ -219,6 +220,10 @@ public sealed class PyTorchWeights : IDisposable
     /// <exception cref="UserErrorException">PyTorch's programs have no names for the network or one of its layers, or the state is another network's.</exception>
     public static int Write(string path, Network network, NetworkState state, PyTorchOptions options)
     {
+        ArgumentNullException.ThrowIfNull(path);
+        ArgumentNullException.ThrowIfNull(network);
+        ArgumentNullException.ThrowIfNull(state);
+        ArgumentNullException.ThrowIfNull(options);
         PyTorchLayout layout = PyTorchLayout.Get(network.Name);
         NetworkShapes shapes = network.Infer(1, options.ImageSize, options.ImageSize);
         string[] nameless = [.. shapes.Parameters.Select(p => p.Node).Distinct().Where(n => layout.NameOf(n) is null || n.Layer is BatchNormLayer { PerActivation: true }).Select(n => $"'{n.Name}'")];

@@ -63,6 +63,7 @@ public sealed class SafetensorsFile : IDisposable
     /// <exception cref="UserErrorException">The file does not exist or cannot be read.</exception>
     public static SafetensorsFile Open(string path)
     {
+        ArgumentNullException.ThrowIfNull(path);
         SafeFileHandle? handle = null;
         try
         {

@@ -67,6 +67,8 @@ public static class NetworkCatalog
     /// <exception cref="UserErrorException">There is no network of that name, or an option is set that means nothing for it.</exception>
     public static Network Create(string name, NetworkOptions options)
     {
+        ArgumentNullException.ThrowIfNull(name);
+        ArgumentNullException.ThrowIfNull(options);
         Entry? entry;
         lock (Gate)
         {

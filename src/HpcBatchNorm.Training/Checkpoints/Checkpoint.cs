@@ -68,6 +68,7 @@ public sealed class Checkpoint : IDisposable
     /// <exception cref="UserErrorException">The file is missing, damaged, or not a checkpoint; the message says which.</exception>
     public static Checkpoint Open(string path)
     {
+        ArgumentNullException.ThrowIfNull(path);
         if (Directory.Exists(path))
         {
             return CheckpointStore.OpenBest(path, _ => { })
@@ -109,8 +110,11 @@ public sealed class Checkpoint : IDisposable
     /// <summary>Opens the newest good checkpoint of a run's folder; null when there is none.</summary>
     /// <param name="run">The folder of the run.</param>
     /// <param name="note">Told which damaged ones were passed over; may be null.</param>
-    public static Checkpoint? OpenNewest(string run, Action<string>? note = null) =>
-        CheckpointStore.OpenNewest(CheckpointStore.FolderOf(run), note ?? (_ => { }));
+    public static Checkpoint? OpenNewest(string run, Action<string>? note = null)
+    {
+        ArgumentNullException.ThrowIfNull(run);
+        return CheckpointStore.OpenNewest(CheckpointStore.FolderOf(run), note ?? (_ => { }));
+    }
 
     /// <summary>
     /// The network that was trained: as the file describes it, or, in files written before they did, the one of the catalogue that the configuration names.

@@ -95,6 +95,7 @@ public sealed class Classifier : IDisposable, IAsyncDisposable
     /// <exception cref="UserErrorException">The file is missing, damaged or no checkpoint, the backend cannot be used here, or an option is out of its range.</exception>
     public static Classifier Open(string checkpoint, ClassifierOptions? options = null)
     {
+        ArgumentNullException.ThrowIfNull(checkpoint);
         options ??= new ClassifierOptions();
         options.Validate();
         using var file = Checkpoint.Open(checkpoint);
@@ -125,6 +126,11 @@ public sealed class Classifier : IDisposable, IAsyncDisposable
     public static Classifier Open(
         Network network, NetworkState state, InferenceOptions inference, PreprocessingOptions preprocessing, IReadOnlyList<string> classNames, ClassifierOptions? options = null)
     {
+        ArgumentNullException.ThrowIfNull(network);
+        ArgumentNullException.ThrowIfNull(state);
+        ArgumentNullException.ThrowIfNull(inference);
+        ArgumentNullException.ThrowIfNull(preprocessing);
+        ArgumentNullException.ThrowIfNull(classNames);
         options ??= new ClassifierOptions();
         options.Validate();
         new ImagePreprocessor(preprocessing).Dispose(); // validates

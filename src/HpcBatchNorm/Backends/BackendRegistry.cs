@@ -27,6 +27,7 @@ public abstract partial class Backend
     /// <exception cref="UserErrorException">There is no such backend, or it cannot be used here; the message holds the report and the fix.</exception>
     public static Backend Create(string name, BackendOptions? options = null)
     {
+        ArgumentNullException.ThrowIfNull(name);
         options ??= new BackendOptions();
         switch (name)
         {

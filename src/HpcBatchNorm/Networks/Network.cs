@@ -112,11 +112,16 @@ public sealed class Network
 
     /// <summary>Makes the network that <see cref="ToJson"/> or a person wrote. Comments and commas after last elements are allowed.</summary>
     /// <exception cref="UserErrorException">It is not a network file, or says something that cannot be; the message names the layer and what was found.</exception>
-    public static Network FromJson(string json) => NetworkJson.Read(Encoding.UTF8.GetBytes(json));
+    public static Network FromJson(string json)
+    {
+        ArgumentNullException.ThrowIfNull(json);
+        return NetworkJson.Read(Encoding.UTF8.GetBytes(json));
+    }
 
     /// <inheritdoc cref="FromJson"/>
     public static Network ReadJson(Stream stream)
     {
+        ArgumentNullException.ThrowIfNull(stream);
         using var bytes = new MemoryStream();
         stream.CopyTo(bytes);
         return NetworkJson.Read(bytes.GetBuffer().AsMemory(0, (int)bytes.Length));

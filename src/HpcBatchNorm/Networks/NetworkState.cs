@@ -29,7 +29,11 @@ public sealed class NetworkState
 
     /// <summary>Sets a tensor to a copy of the values, in logical order.</summary>
     /// <exception cref="ArgumentException">They are not as many as the shape has.</exception>
-    public void Set(string name, Shape shape, ReadOnlySpan<float> values) => Take(name, shape, values.ToArray());
+    public void Set(string name, Shape shape, ReadOnlySpan<float> values)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        Take(name, shape, values.ToArray());
+    }
 
     /// <summary>Sets a tensor; the array is kept, not copied.</summary>
     internal void Take(string name, Shape shape, float[] values)
@@ -49,6 +53,7 @@ public sealed class NetworkState
     /// </exception>
     public ReadOnlySpan<float> Get(string name, Shape shape)
     {
+        ArgumentNullException.ThrowIfNull(name);
         if (!_tensors.TryGetValue(name, out (Shape Shape, float[] Values) tensor))
         {
             throw new UserErrorException($"The state has no tensor '{name}' ({shape}); it belongs to another network or to other options.");
