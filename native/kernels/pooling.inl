@@ -1,6 +1,5 @@
 // Pooling. A position's block of channels is one vector, or two where vectors are shorter; plain tensors, and slices that start or end
-// inside a block, go channel by channel through the same code with vectors of one. Backward, every element of diff_src collects from the
-// windows that cover it: it is written once, needs no clearing, and its sum has one order whatever the number of threads.
+// inside a block, go channel by channel through the same code with vectors of one.
 
 template <int B> struct Lane {
     using F = Float<B>;
@@ -89,6 +88,10 @@ struct Axis {
     int64_t high(int64_t o) const { return minimum(start(o) + kernel, src); }
     bool inside(int64_t o) const { return start(o) >= 0 && start(o) + kernel <= src; }
 
+    // The windows that lie inside the image: [first_inside, last_inside).
+    int64_t first_inside() const { return ceil_div(pad, stride); }
+    int64_t last_inside() const { return src + pad < kernel ? 0 : minimum((src + pad - kernel) / stride + 1, dst); }
+
     // The windows that cover position i: [first_window, last_window).
     int64_t first_window(int64_t i) const { return i + pad < kernel ? 0 : (i + pad - kernel) / stride + 1; }
     int64_t last_window(int64_t i) const { return minimum((i + pad) / stride + 1, dst); }
@@ -100,7 +103,45 @@ template <typename T> struct Plane {
     int64_t step;
 };
 
-template <typename I, int B, bool Keep> struct MaxState {
+// The larger of two numbers, `first` where they are equal.
+template <int B> HBN_INLINE typename Lane<B>::F larger(typename Lane<B>::F later, typename Lane<B>::F first) {
+#if defined(__AVX512F__)
+    if constexpr (B == 16) {
+        return (Float<16>)_mm512_maskz_max_ps(0xFFFF, (__m512)later, (__m512)first);
+    }
+#endif
+#if defined(__AVX2__)
+    if constexpr (B == 8) {
+        return (Float<8>)_mm256_max_ps((__m256)later, (__m256)first);
+    }
+#endif
+    return later > first ? later : first;
+}
+
+// Whether any of N vectors may hold what is not a number. One comparison asks two of them; true where that has no instruction.
+template <int B, int N> HBN_INLINE bool may_be_nan([[maybe_unused]] const typename Lane<B>::F (&v)[N]) {
+#if defined(__AVX512F__)
+    if constexpr (B == 16) {
+        unsigned found = 0;
+        for (int i = 0; i < N; i += 2) {
+            found |= _mm512_cmp_ps_mask((__m512)v[i], (__m512)v[minimum(i + 1, N - 1)], _CMP_UNORD_Q);
+        }
+        return found != 0;
+    }
+#endif
+#if defined(__AVX2__)
+    if constexpr (B == 8) {
+        __m256 found = _mm256_setzero_ps();
+        for (int i = 0; i < N; i += 2) {
+            found = _mm256_or_ps(found, _mm256_cmp_ps((__m256)v[i], (__m256)v[minimum(i + 1, N - 1)], _CMP_UNORD_Q));
+        }
+        return !_mm256_testz_ps(found, found);
+    }
+#endif
+    return true;
+}
+
+template <int B, bool Keep> struct MaxState {
     typename Lane<B>::F value;
     typename Lane<B>::U index;
 
@@ -112,66 +153,93 @@ template <typename I, int B, bool Keep> struct MaxState {
             s.index = wins ? same_index<B>(place) : s.index;
         }
     }
+
+    // The same of numbers, in fewer instructions.
+    HBN_INLINE void take_number(MaxState& s, typename Lane<B>::F v, int64_t place) {
+        if (Keep) {
+            s.index = v > s.value ? same_index<B>(place) : s.index;
+        }
+        s.value = larger<B>(v, s.value);
+    }
 };
 
-// Calls border(x) for the windows of a row that hang over an edge and inner(x) for the others, from left to right.
-template <typename Border, typename Inner> HBN_INLINE void each_window(const Axis& w, Border border, Inner inner) {
-    const int64_t low = minimum(ceil_div(w.pad, w.stride), w.dst);
-    const int64_t high = w.src + w.pad < w.kernel ? 0 : minimum((w.src + w.pad - w.kernel) / w.stride + 1, w.dst);
-    int64_t x = 0;
-    for (; x < low; x++) {
+// Calls border(x) for the windows of a row that hang over an edge and inside(first, count) for the others between them; border for all of
+// them unless `straight`.
+template <typename Border, typename Inside> HBN_INLINE void cut_row(const Axis& w, bool straight, Border border, Inside inside) {
+    const int64_t high = straight ? w.last_inside() : 0, low = minimum(w.first_inside(), high);
+    for (int64_t x = 0; x < low; x++) {
         border(x);
     }
-    for (; x < high; x++) {
-        inner(x);
+    if (low < high) {
+        inside(low, high - low);
     }
-    for (; x < w.dst; x++) {
+    for (int64_t x = high; x < w.dst; x++) {
         border(x);
+    }
+}
+
+// `count` windows of K x K that lie inside the image, `next` elements apart, whose rows are `row` apart.
+template <int K, typename T, typename I, int B, bool Keep>
+static void max_inside(Plane<const T> src, int64_t row, int64_t next, Plane<T> dst, Plane<I> index, int64_t count) {
+    using State = MaxState<B, Keep>;
+    for (int64_t x = 0; x < count; x++) {
+        typename Lane<B>::F v[K * K];
+        for (int i = 0; i < K * K; i++) {
+            v[i] = get<B>(src.data + i / K * row + i % K * src.step);
+        }
+        State best{v[0], same_index<B>(0)};
+        if (may_be_nan<B>(v)) {
+            for (int i = 1; i < K * K; i++) {
+                State::take(best, v[i], i);
+            }
+        } else {
+            for (int i = 1; i < K * K; i++) {
+                State::take_number(best, v[i], i);
+            }
+        }
+        put<B>(dst.data, best.value);
+        src.data += next;
+        dst.data += dst.step;
+        if (Keep) {
+            put_index<B>(index.data, best.index);
+            index.data += index.step;
+        }
     }
 }
 
 template <typename T, typename I, int B, bool Keep>
 static void max_rows(const Axis& h, const Axis& w, Plane<const T> src, Plane<T> dst, Plane<I> index, int64_t first, int64_t end) {
-    using State = MaxState<I, B, Keep>;
+    using State = MaxState<B, Keep>;
     const int64_t step = src.step, row = w.src * step;
     for (int64_t y = first; y < end; y++) {
         const int64_t top = h.low(y), bottom = h.high(y);
-        T* out = dst.data + y * w.dst * dst.step;
-        I* kept = Keep ? index.data + y * w.dst * index.step : nullptr;
-        auto write = [&](int64_t x, const State& best) {
-            put<B>(out + x * dst.step, best.value);
-            if (Keep) {
-                put_index<B>(kept + x * index.step, best.index);
-            }
-        };
-        auto any = [&](int64_t x) {
-            const int64_t left = w.low(x), columns = w.high(x) - left;
-            const T* from = src.data + top * row + left * step;
-            int64_t place = (top - h.start(y)) * w.kernel + left - w.start(x);
-            State best{get<B>(from), same_index<B>(place)};
-            for (int64_t i = top; i < bottom; i++, from += row, place += w.kernel) {
-                for (int64_t j = 0; j < columns; j++) {
-                    State::take(best, get<B>(from + j * step), place + j);
+        const Plane<T> out{dst.data + y * w.dst * dst.step, dst.step};
+        const Plane<I> kept{Keep ? index.data + y * w.dst * index.step : nullptr, index.step};
+        const bool straight = h.kernel == w.kernel && (w.kernel == 2 || w.kernel == 3) && h.inside(y);
+        cut_row(
+            w, straight,
+            [&](int64_t x) {
+                const int64_t left = w.low(x), columns = w.high(x) - left;
+                const T* from = src.data + top * row + left * step;
+                int64_t place = (top - h.start(y)) * w.kernel + left - w.start(x);
+                State best{get<B>(from), same_index<B>(place)};
+                for (int64_t i = top; i < bottom; i++, from += row, place += w.kernel) {
+                    for (int64_t j = 0; j < columns; j++) {
+                        State::take(best, get<B>(from + j * step), place + j);
+                    }
                 }
-            }
-            write(x, best);
-        };
-        if (w.kernel != 3 || h.kernel != 3 || !h.inside(y)) {
-            each_window(w, any, any);
-            continue;
-        }
-        each_window(w, any, [&](int64_t x) {
-            const T* from = src.data + top * row + w.start(x) * step;
-            State best{get<B>(from), same_index<B>(0)};
-            State::take(best, get<B>(from + step), 1);
-            State::take(best, get<B>(from + 2 * step), 2);
-            for (int64_t i = 1; i < 3; i++) {
-                State::take(best, get<B>(from + i * row), 3 * i);
-                State::take(best, get<B>(from + i * row + step), 3 * i + 1);
-                State::take(best, get<B>(from + i * row + 2 * step), 3 * i + 2);
-            }
-            write(x, best);
-        });
+                put<B>(out.data + x * out.step, best.value);
+                if (Keep) {
+                    put_index<B>(kept.data + x * kept.step, best.index);
+                }
+            },
+            [&](int64_t x, int64_t count) {
+                const Plane<const T> from{src.data + top * row + w.start(x) * step, step};
+                const Plane<T> to{out.data + x * out.step, out.step};
+                const Plane<I> index_to{Keep ? kept.data + x * kept.step : nullptr, kept.step};
+                w.kernel == 3 ? max_inside<3, T, I, B, Keep>(from, row, w.stride * step, to, index_to, count)
+                              : max_inside<2, T, I, B, Keep>(from, row, w.stride * step, to, index_to, count);
+            });
     }
 }
 
@@ -205,148 +273,20 @@ static void average_rows(const Axis& h, const Axis& w, bool whole, Plane<const T
             const float count = (float)(whole ? h.kernel * w.kernel : rows * columns);
             put<B>(out + x * dst.step, window_sum<T, B>(src.data + top * row + left * step, rows, columns, row, step) / count);
         };
-        if (w.kernel != 3 || rows != 3) {
-            each_window(w, any, any);
-            continue;
-        }
         const float count = (float)(3 * (whole ? h.kernel : rows));
-        each_window(w, any, [&](int64_t x) {
-            const T* from = src.data + top * row + w.start(x) * step;
-            auto three = [&](int64_t j) {
-                return get<B>(from + j * step) + get<B>(from + row + j * step) + get<B>(from + 2 * row + j * step);
-            };
-            put<B>(out + x * dst.step, (three(0) + three(1) + three(2)) / count);
-        });
-    }
-}
-
-// Of one element of diff_src: the windows that cover it, rows [top, bottom) and columns [left, right) of diff_dst.
-struct Cover {
-    int64_t top, bottom, left, right;
-};
-
-// Visits the windows of a cover in order, in straight lines where there are up to three columns of them.
-template <int Columns, typename Visit> HBN_INLINE void visit_columns(const Cover& c, Visit visit) {
-    for (int64_t i = 0; i < c.bottom - c.top; i++) {
-        for (int64_t j = 0; j < (Columns > 0 ? Columns : c.right - c.left); j++) {
-            visit(i, j);
-        }
-    }
-}
-
-// visit(i, j): row and column as seen from the cover's first window.
-template <typename Visit> HBN_INLINE void visit_windows(const Cover& c, Visit visit) {
-    switch (c.right - c.left) {
-    case 1:
-        return visit_columns<1>(c, visit);
-    case 2:
-        return visit_columns<2>(c, visit);
-    case 3:
-        return visit_columns<3>(c, visit);
-    default:
-        return visit_columns<0>(c, visit);
-    }
-}
-
-// Calls collect(x, cover) for the elements of row y, from left to right.
-template <typename Collect> HBN_INLINE void collect_row(const Axis& h, const Axis& w, int64_t y, Collect collect) {
-    Cover cover{h.first_window(y), h.last_window(y), 0, 0};
-    int64_t leaves = w.start(0) + w.kernel, enters = w.start(0); // where the leftmost window has ended, where the next one begins
-    for (int64_t x = 0; x < w.src; x++) {
-        if (leaves <= x) {
-            cover.left++;
-            leaves += w.stride;
-        }
-        while (enters <= x && cover.right < w.dst) {
-            cover.right++;
-            enters += w.stride;
-        }
-        collect(x, cover);
-    }
-}
-
-template <typename T, typename I, int B>
-static void max_gradient_rows(const Axis& h, const Axis& w, Plane<const T> diff_dst, Plane<const I> index, Plane<T> diff_src, int64_t first,
-                              int64_t end) {
-    using F = typename Lane<B>::F;
-    const int64_t dst_row = w.dst * diff_dst.step, index_row = w.dst * index.step, next_row = h.stride * w.kernel;
-    for (int64_t y = first; y < end; y++) {
-        T* out = diff_src.data + y * w.src * diff_src.step;
-        collect_row(h, w, y, [&](int64_t x, const Cover& cover) {
-            const int64_t at = cover.top * w.dst + cover.left, place = (y - h.start(cover.top)) * w.kernel + x - w.start(cover.left);
-            const T* gradients = diff_dst.data + at * diff_dst.step;
-            const I* winners = index.data + at * index.step;
-            F sum{};
-            visit_windows(cover, [&](int64_t i, int64_t j) {
-                const auto won =
-                    get_index<B>(winners + i * index_row + j * index.step) == same_index<B>(place - i * next_row - j * w.stride);
-                sum += won ? get<B>(gradients + i * dst_row + j * diff_dst.step) : F{};
-            });
-            put<B>(out + x * diff_src.step, sum);
-        });
-    }
-}
-
-// What averages multiply gradients by: one over the positions a window has inside the image (or altogether). Looked up by how many rows
-// that are and by the window's column, where those are few.
-struct Shares {
-    static constexpr int64_t kRows = 8, kColumns = 128;
-    const Axis h, w;
-    const bool whole, looked_up;
-    float table[kRows][kColumns];
-
-    Shares(const Axis& h, const Axis& w, bool whole) : h(h), w(w), whole(whole), looked_up(h.kernel <= kRows && w.dst <= kColumns) {
-        for (int64_t rows = 1; looked_up && rows <= h.kernel; rows++) {
-            for (int64_t x = 0; x < w.dst; x++) {
-                table[rows - 1][x] = 1.0f / (float)(rows * (w.high(x) - w.low(x)));
+        cut_row(w, w.kernel == 3 && rows == 3, any, [&](int64_t low, int64_t windows) {
+            const T* from = src.data + top * row + w.start(low) * step;
+            for (int64_t x = low; x < low + windows; x++, from += w.stride * step) {
+                auto three = [&](int64_t j) {
+                    return get<B>(from + j * step) + get<B>(from + row + j * step) + get<B>(from + 2 * row + j * step);
+                };
+                put<B>(out + x * dst.step, (three(0) + three(1) + three(2)) / count);
             }
-        }
-    }
-
-    float of(int64_t y, int64_t x) const { return 1.0f / (float)((h.high(y) - h.low(y)) * (w.high(x) - w.low(x))); }
-};
-
-template <typename T, int B>
-static void average_gradient_rows(const Shares& shares, Plane<const T> diff_dst, Plane<T> diff_src, int64_t first, int64_t end) {
-    using F = typename Lane<B>::F;
-    const Axis h = shares.h, w = shares.w;
-    const int64_t dst_row = w.dst * diff_dst.step;
-    const float all = 1.0f / (float)(h.kernel * w.kernel);
-    for (int64_t y = first; y < end; y++) {
-        bool whole_rows = true;
-        for (int64_t i = h.first_window(y); i < h.last_window(y); i++) {
-            whole_rows = whole_rows && h.inside(i);
-        }
-        const float* of_row[Shares::kRows] = {};
-        for (int64_t i = h.first_window(y); shares.looked_up && i < h.last_window(y); i++) {
-            of_row[i - h.first_window(y)] = shares.table[h.high(i) - h.low(i) - 1];
-        }
-        Cover last{0, 0, -1, -1};
-        F sum{};
-        T* out = diff_src.data + y * w.src * diff_src.step;
-        collect_row(h, w, y, [&](int64_t x, const Cover& cover) {
-            // The same windows, the same value: of a global average all positions.
-            if (cover.left != last.left || cover.right != last.right) {
-                last = cover;
-                sum = F{};
-                const T* gradients = diff_dst.data + (cover.top * w.dst + cover.left) * diff_dst.step;
-                if (shares.whole || (whole_rows && (cover.left >= cover.right || (w.inside(cover.left) && w.inside(cover.right - 1))))) {
-                    visit_windows(cover, [&](int64_t i, int64_t j) { sum += get<B>(gradients + i * dst_row + j * diff_dst.step); });
-                    sum *= all;
-                } else if (shares.looked_up) {
-                    visit_windows(cover, [&](int64_t i, int64_t j) {
-                        sum += get<B>(gradients + i * dst_row + j * diff_dst.step) * of_row[i][cover.left + j];
-                    });
-                } else {
-                    visit_windows(cover, [&](int64_t i, int64_t j) {
-                        sum += get<B>(gradients + i * dst_row + j * diff_dst.step) * shares.of(cover.top + i, cover.left + j);
-                    });
-                }
-            }
-            put<B>(out + x * diff_src.step, sum);
         });
     }
 }
+
+#include "pooling_backward.inl"
 
 template <typename T, int B> HBN_INLINE Plane<T> plane(const View& v, int64_t area, int64_t n, int64_t unit) {
     return v.data == nullptr ? Plane<T>{nullptr, 0} : Plane<T>{channel_at<T>(v, area, n, B * unit), v.block};
