@@ -247,7 +247,7 @@ internal sealed partial class OnnxImporter
             if (_badConstants.TryGetValue(node, out string? reason))
             {
                 AddProblem(reason);
-                _values.TryAdd(node.Outputs.FirstOrDefault() ?? "", OnnxUnknown.Value);
+                _values.TryAdd(node.Outputs.Count > 0 ? node.Outputs[0] : "", OnnxUnknown.Value);
             }
 
             return;
