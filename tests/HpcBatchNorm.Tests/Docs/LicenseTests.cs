@@ -23,7 +23,7 @@ public class LicenseTests
         using JsonDocument built = JsonDocument.Parse(File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "hpcbn.deps.json")));
         string[] packages = [.. built.RootElement.GetProperty("libraries").EnumerateObject().Where(l => l.Value.GetProperty("type").GetString() == "package").Select(l => l.Name[..l.Name.IndexOf('/')])];
         Assert.Contains("Google.Protobuf", packages);
-        Assert.Empty(packages.Where(p => !notices.Contains(p, StringComparison.Ordinal)));
+        Assert.DoesNotContain(packages, p => !notices.Contains(p, StringComparison.Ordinal));
     }
 
     private static string[] Terms(string project) =>
