@@ -48,14 +48,13 @@ HBN_INLINE void collect_row(const Axis& h, const Axis& w, int64_t y, int64_t fro
     }
 }
 
-// The elements of a row of diff_src that all windows cover which can, in groups of `stride`: group q has the elements where window q and
-// its left neighbours lie alike. [first, end) are groups; x of the first element is first * stride - pad.
-struct Groups {
+struct Range {
     int64_t first, end;
 };
 
-// Groups whose windows are all within [low, high).
-HBN_INLINE Groups groups_of(const Axis& w, int64_t low, int64_t high) {
+// Groups of `stride` elements of a row of diff_src: group q begins at x = q * stride - pad, where window q does, and is covered by window q
+// and its left neighbours. These are the groups whose windows are all within [low, high), and whose elements all exist.
+HBN_INLINE Range groups_of(const Axis& w, int64_t low, int64_t high) {
     const int64_t first = low + (w.kernel - 1) / w.stride, start = ceil_div(w.pad, w.stride);
     return {first > start ? first : start, minimum(high, (w.src + w.pad) / w.stride)};
 }
@@ -64,7 +63,7 @@ HBN_INLINE Groups groups_of(const Axis& w, int64_t low, int64_t high) {
 // that the group's first element has in window q of the first row. What is loaded serves all elements of the group. Sums have the order of
 // visit_windows.
 template <bool Maximum, int K, int S, int R, typename T, typename I, int B>
-static void collect_groups(Groups groups, int64_t place, Plane<const T> diff_dst, int64_t dst_row, Plane<const I> index, int64_t index_row,
+static void collect_groups(Range groups, int64_t place, Plane<const T> diff_dst, int64_t dst_row, Plane<const I> index, int64_t index_row,
                            float factor, Plane<T> out) {
     using F = typename Lane<B>::F;
     using U = typename Lane<B>::U;
@@ -96,14 +95,10 @@ static void collect_groups(Groups groups, int64_t place, Plane<const T> diff_dst
     }
 }
 
-// Does collect_groups for row y where its windows are of a kind that networks have, and says which elements that were: [first, end).
-struct Done {
-    int64_t first, end;
-};
-
+// Does collect_groups for row y where its windows are of a kind that networks have, and says which elements that were.
 template <bool Maximum, typename T, typename I, int B>
-static Done collect_known(const Axis& h, const Axis& w, Groups groups, int64_t y, Plane<const T> diff_dst, Plane<const I> index,
-                          Plane<T> diff_src) {
+static Range collect_known(const Axis& h, const Axis& w, Range groups, int64_t y, Plane<const T> diff_dst, Plane<const I> index,
+                           Plane<T> diff_src) {
     const int64_t top = h.first_window(y), rows = h.last_window(y) - top;
     if (sizeof(I) != 1 || groups.first >= groups.end || h.kernel != w.kernel || h.stride != w.stride || w.kernel > 3 || w.stride > 2) {
         return {w.src, w.src};
@@ -114,7 +109,7 @@ static Done collect_known(const Axis& h, const Axis& w, Groups groups, int64_t y
     const Plane<const I> winners{Maximum ? index.data + top * w.dst * index.step : nullptr, index.step};
     const Plane<T> out{diff_src.data + (y * w.src - w.pad) * diff_src.step, diff_src.step};
     const int64_t dst_row = w.dst * diff_dst.step, index_row = w.dst * index.step;
-    const Done done{groups.first * w.stride - w.pad, groups.end * w.stride - w.pad};
+    const Range done{groups.first * w.stride - w.pad, groups.end * w.stride - w.pad};
     switch (100 * w.kernel + 10 * w.stride + rows) {
     case 321:
         collect_groups<Maximum, 3, 2, 1, T, I, B>(groups, place, gradients, dst_row, winners, index_row, factor, out);
@@ -141,7 +136,7 @@ static void max_gradient_rows(const Axis& h, const Axis& w, Plane<const T> diff_
                               int64_t end) {
     using F = typename Lane<B>::F;
     const int64_t dst_row = w.dst * diff_dst.step, index_row = w.dst * index.step, next_row = h.stride * w.kernel;
-    const Groups groups = groups_of(w, 0, w.dst);
+    const Range groups = groups_of(w, 0, w.dst);
     for (int64_t y = first; y < end; y++) {
         T* out = diff_src.data + y * w.src * diff_src.step;
         auto collect = [&](int64_t x, const Cover& cover) {
@@ -156,7 +151,7 @@ static void max_gradient_rows(const Axis& h, const Axis& w, Plane<const T> diff_
             });
             put<B>(out + x * diff_src.step, sum);
         };
-        const Done done = collect_known<true, T, I, B>(h, w, groups, y, diff_dst, index, diff_src);
+        const Range done = collect_known<true, T, I, B>(h, w, groups, y, diff_dst, index, diff_src);
         collect_row(h, w, y, 0, done.first, collect);
         collect_row(h, w, y, done.end, w.src, collect);
     }
@@ -187,7 +182,7 @@ static void average_gradient_rows(const Shares& shares, Plane<const T> diff_dst,
     const Axis h = shares.h, w = shares.w;
     const int64_t dst_row = w.dst * diff_dst.step;
     const float all = 1.0f / (float)(h.kernel * w.kernel);
-    const Groups groups = shares.whole ? groups_of(w, 0, w.dst) : groups_of(w, w.first_inside(), w.last_inside());
+    const Range groups = shares.whole ? groups_of(w, 0, w.dst) : groups_of(w, w.first_inside(), w.last_inside());
     for (int64_t y = first; y < end; y++) {
         bool whole_rows = true;
         for (int64_t i = h.first_window(y); i < h.last_window(y); i++) {
@@ -221,8 +216,8 @@ static void average_gradient_rows(const Shares& shares, Plane<const T> diff_dst,
             }
             put<B>(out + x * diff_src.step, sum);
         };
-        const Groups some = shares.whole || whole_rows ? groups : Groups{0, 0};
-        const Done done = collect_known<false, T, uint8_t, B>(h, w, some, y, diff_dst, {}, diff_src);
+        const Range some = shares.whole || whole_rows ? groups : Range{0, 0};
+        const Range done = collect_known<false, T, uint8_t, B>(h, w, some, y, diff_dst, {}, diff_src);
         collect_row(h, w, y, 0, done.first, collect);
         collect_row(h, w, y, done.end, w.src, collect);
     }

@@ -145,6 +145,7 @@ struct ConvForward final : ConvKernel {
         bind(DNNL_ARG_WEIGHTS, 1, "weights", Flow::In, weights_md, pd.weights_desc());
         bind_values(DNNL_ARG_BIAS, 2, Flow::In);
         bind(DNNL_ARG_DST, 3, "dst", residual ? Flow::Both : Flow::Out, pd.dst_desc());
+        relu_behind = desc.relu != 0 && !relu_on_way_out(3);
         finish_reading(pd);
     }
 
@@ -169,11 +170,14 @@ struct ConvForward final : ConvKernel {
         }
         execute_primitive(addresses, scratch, step, learning_rate);
         // oneDNN's ReLU behind a product makes 0 of NaN.
-        if (desc.relu != 0) {
+        if (relu_behind) {
             const View dst = at(3).view(addresses[3]);
             engine->arithmetic->select({Selection::Relu, at(3).extent(), dst, {}, dst});
         }
     }
+
+private:
+    bool relu_behind = false;
 };
 
 struct ConvBackwardData final : ConvKernel {

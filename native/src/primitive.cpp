@@ -17,7 +17,7 @@ void point(memory& m, void* address) {
 
 void PrimitiveKernel::bind(int argument, size_t index, const char* name, Flow flow, const memory::desc& given, const memory::desc& wanted) {
     const Tensor& t = at(index);
-    const bool same = given == wanted, copied = t.is_slice() || t.widened;
+    const bool same = given == wanted, copied = !t.lies_whole() || t.widened;
     if (same && !copied) {
         direct.push_back({index, memory(wanted, engine->dnnl, nullptr)});
         arguments.emplace(argument, direct.back().argument);
@@ -41,7 +41,7 @@ void PrimitiveKernel::bind(int argument, size_t index, const char* name, Flow fl
         }
     }
     const bool activation = compat::dims_of(given) == t.dims() && t.desc.layout != HBN_OPAQUE;
-    const std::string type = t.widened ? "bf16 " : "", from = type + (t.is_slice() ? "slice " : "") + layout_name(given, activation);
+    const std::string type = t.widened ? "bf16 " : "", from = type + (t.lies_whole() ? "" : "slice ") + layout_name(given, activation);
     const std::string to = (t.widened ? "fp32 " : "") + layout_name(wanted, activation);
     conversions +=
         (conversions.empty() ? "" : ", ") + std::string(name) + " " + (flow == Flow::In ? from + " -> " + to : to + " -> " + from);
@@ -80,6 +80,15 @@ void PrimitiveKernel::bind_values(int argument, size_t index, Flow flow) {
     }
 }
 
+bool PrimitiveKernel::relu_on_way_out(size_t index) {
+    const auto found = std::find_if(staged.begin(), staged.end(), [&](const Staged& s) { return s.index == index && s.copied; });
+    if (found == staged.end() || at(index).widened) {
+        return false;
+    }
+    found->relu = true;
+    return true;
+}
+
 bool PrimitiveKernel::widens() const {
     return std::any_of(staged.begin(), staged.end(), [&](const Staged& s) { return at(s.index).widened; });
 }
@@ -88,7 +97,12 @@ void PrimitiveKernel::copy(const Staged& s, void* address, char* scratch, bool i
     const Tensor &t = at(s.index), dense = t.dense();
     char* to = scratch + s.dense_offset;
     const View outside = t.format ? t.run_view(address) : t.view(address), inside = t.format ? dense.run_view(to) : dense.view(to);
-    engine->arithmetic->copy(t.format ? t.run() : t.extent(), in ? outside : inside, in ? inside : outside);
+    const Extent extent = t.format ? t.run() : t.extent();
+    if (!in && s.relu) {
+        engine->arithmetic->select({Selection::Relu, extent, inside, {}, outside});
+        return;
+    }
+    engine->arithmetic->copy(extent, in ? outside : inside, in ? inside : outside);
 }
 
 void PrimitiveKernel::stage_in(Staged& s, void* address, char* scratch) {

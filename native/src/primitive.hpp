@@ -31,6 +31,9 @@ protected:
     // Decides and checks per-channel values for a kernel that does not go through the primitive. False: absent.
     bool take_values(size_t index);
 
+    // Puts what leaves scratch for tensor `index` through ReLU on its way. False: it does not lie in scratch first.
+    bool relu_on_way_out(size_t index);
+
     // For an output whose memory desc does not show its padded channels to oneDNN.
     void keep_padding_zero(size_t index) { padded_outputs.push_back(index); }
 
@@ -49,6 +52,7 @@ private:
         int64_t dense_offset, wanted_offset;  // in scratch
         std::optional<dnnl::reorder> in, out; // between `dense` and `wanted`
         memory dense, wanted;
+        bool relu = false; // on the way out
     };
     struct Direct {
         size_t index;

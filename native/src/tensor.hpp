@@ -18,6 +18,11 @@ struct Tensor {
 
     bool present() const { return desc.layout != HBN_ABSENT; }
     bool is_slice() const { return desc.channel_offset != 0 || desc.root_channels != desc.c; }
+    // Whether its elements lie as those of a tensor of its own would: so do whole blocks of one image.
+    bool lies_whole() const {
+        return !is_slice() || (desc.n == 1 && desc.channel_offset % block == 0 &&
+                               (desc.c % block == 0 || desc.channel_offset + desc.c == desc.root_channels));
+    }
     bool undecided() const { return desc.layout == HBN_OPAQUE && !format; }
     Extent extent() const { return {desc.n, desc.c, static_cast<int64_t>(desc.h) * desc.w}; }
     memory::dims dims() const { return {desc.n, desc.c, desc.h, desc.w}; }

@@ -99,6 +99,14 @@ internal static partial class HardCases
                 ConvolutionSpec.Square(new(2, 32, 7, 7), 32, 3, pad: 1, bias: true), backward: false, relu: true).Build();
             yield return Case(precision, "convolution/3x3-slices-bias-relu", kind).Convolution(
                 ConvolutionSpec.Square(new(2, 32, 9, 6), 32, 3, pad: 1, bias: true), backward: false, relu: true, sliceOffset: 32).Build();
+            yield return Case(precision, "convolution/1x1-slices-bias-relu", kind).Convolution(
+                ConvolutionSpec.Square(new(2, 32, 9, 6), 48, 1, bias: true), backward: false, relu: true, sliceOffset: 32).Build();
+
+            // Blocks of one image lie in a wider tensor as in one of their own.
+            yield return Case(precision, "convolution/1x1-slices-one-image", kind).Convolution(
+                ConvolutionSpec.Square(new(1, 32, 9, 6), 48, 1, bias: true), backward: false, relu: true, sliceOffset: 32).Build();
+            yield return Case(precision, "convolution/3x3-stride2-slices-one-image", kind).Convolution(
+                ConvolutionSpec.Square(new(1, 32, 9, 6), 32, 3, stride: 2, pad: 1, bias: true), backward: false, relu: true, sliceOffset: 32).Build();
             yield return Case(precision, "convolution/relu", kind).Convolution(
                 ConvolutionSpec.Square(new(2, 17, 5, 5), 33, 1), backward: false, relu: true).Build();
             foreach (bool inPlace in new[] { false, true })

@@ -15,7 +15,7 @@ namespace HpcBatchNorm.Backends;
 /// <param name="NarrowConvolutionNormalizes">They do so with bfloat16 too; what they multiply is then not rounded to it.</param>
 /// <param name="NarrowWeightGradients">Its library rounds the gradients of weights to the activations' 16-bit type, and the optimizer reads them so.</param>
 /// <param name="ConvolutionReluTakesNarrowBias">Inference: a convolution that computes ReLU too reads its bias in the activations' type.</param>
-/// <param name="ConvolutionTakesSlices">Inference: a convolution writes its channels of a concatenation as fast as a tensor of its own.</param>
+/// <param name="ConvolutionTakesSlices">Inference: a convolution writes its channels of a concatenation, no slower than a tensor of its own and a copy.</param>
 internal sealed record BackendTraits(
     int ChannelBlock, bool BatchNormTakesSlices, bool BatchNormVariants = false, bool LossScaling = false, bool CustomOperations = false,
     bool PoolingTakesSlices = false, bool TrainingVariants = false, bool ConvolutionNormalizes = false, bool NarrowConvolutionNormalizes = false,

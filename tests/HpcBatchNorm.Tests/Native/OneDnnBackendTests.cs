@@ -42,6 +42,22 @@ public sealed class OneDnnBackendTests
         Assert.DoesNotContain(conversions.Where(c => !(plain && c.StartsWith("convolution backward", StringComparison.Ordinal))), c => !c.Contains("weights", StringComparison.Ordinal) || c.Contains("src", StringComparison.Ordinal) || c.Contains("dst", StringComparison.Ordinal));
     }
 
+    /// <summary>The channels of one image lie in a concatenation as in a tensor of their own: convolutions write them there, and nothing is copied.</summary>
+    [Fact]
+    public void Inference_OfOneImage_CopiesNothingIntoConcatenations()
+    {
+        using Backend backend = OneDnn.Create();
+        Plan plan = ForwardSession.PlanFor(backend.Traits, NetworkCatalog.Create("bn-inception", new NetworkOptions()), new InferenceOptions { Batch = 1 });
+
+        Assert.Empty(plan.Operations.OfType<Copy>());
+        using BufferMap buffers = new(backend);
+        foreach (ConvolutionForward operation in plan.Operations.OfType<ConvolutionForward>())
+        {
+            using Kernel kernel = backend.CreateKernel(operation, buffers);
+            Assert.DoesNotContain("dst", kernel.Conversions, StringComparison.Ordinal);
+        }
+    }
+
     [Fact]
     public void Convolution_AutoAndDirect_ChooseWhatTheyMay()
     {

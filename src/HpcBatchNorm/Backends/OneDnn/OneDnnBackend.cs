@@ -65,7 +65,7 @@ internal sealed partial class OneDnnBackend : Backend
     /// <inheritdoc/>
     internal override BackendTraits Traits => new(
         _info.ChannelBlock, _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, BatchNormVariants: true, CustomOperations: true, PoolingTakesSlices: true, TrainingVariants: true,
-        ConvolutionNormalizes: _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, NarrowConvolutionNormalizes: _info.Bf16 == Hbn.Bf16Storage);
+        ConvolutionNormalizes: _options.BatchNormAlgorithm == BatchNormAlgorithm.Native, NarrowConvolutionNormalizes: _info.Bf16 == Hbn.Bf16Storage, ConvolutionTakesSlices: true);
 
     /// <inheritdoc/>
     public override bool Supports(Precision precision, out string reason)
